@@ -1,0 +1,2 @@
+//! exchange
+fn main() {}

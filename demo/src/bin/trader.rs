@@ -1,0 +1,2 @@
+//! trader
+fn main() {}

@@ -1,0 +1,1 @@
+//! shmtop's parts as a library; the binary is a thin shell around it.

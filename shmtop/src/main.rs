@@ -1,0 +1,2 @@
+//! The shmtop command.
+fn main() {}

@@ -1,0 +1,190 @@
+//! What can be set, with defaults, units and the price of more and of less. Checked once, in [`Config::check`].
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// Smallest ring per direction: 4 KiB.
+pub const MIN_RING_BYTES: usize = 4 * 1024;
+/// Largest ring per direction: 1 GiB.
+pub const MAX_RING_BYTES: usize = 1 << 30;
+
+/// Which way bytes may travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportChoice {
+    /// Shared memory if it can be had, else the socket, with the reason recorded.
+    #[default]
+    Auto,
+    /// Shared memory or an error.
+    Shm,
+    /// The socket.
+    Socket,
+}
+
+/// How to wait when nothing is there. A policy is a ladder: spins, then yields, then sleep or park.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitPolicy {
+    /// Decides from what it sees: with free CPUs it spins for some tens of microseconds and then parks;
+    /// when waiters outnumber CPUs it yields a few times and parks. Idle costs nothing.
+    #[default]
+    Adaptive,
+    /// Never gives the CPU up: lowest latency with a core to itself, worst when there are fewer cores than waiters.
+    Spin,
+    /// A few yields, then parks: least CPU, some microseconds to wake (tens where an idle vCPU halts).
+    Park,
+    /// A fixed ladder: `spins` iterations, `yields` calls of sched_yield, then `sleep`, from the start again.
+    /// [`WaitPolicy::DOCUMENT`] is 100 / 900 / 1 µs.
+    Ladder {
+        /// Spin iterations first.
+        spins: u32,
+        /// Then sched_yield calls.
+        yields: u32,
+        /// Then one sleep of this length (the kernel adds its timer slack: 1 µs lasts some 70 µs by default).
+        sleep: Duration,
+    },
+}
+
+impl WaitPolicy {
+    /// The policy of the original document: 100 spins, 900 yields, sleep 1 µs.
+    pub const DOCUMENT: Self = Self::Ladder {
+        spins: 100,
+        yields: 900,
+        sleep: Duration::from_micros(1),
+    };
+
+    /// Stable name: `adaptive`, `spin`, `park`, `document` or `ladder`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adaptive => "adaptive",
+            Self::Spin => "spin",
+            Self::Park => "park",
+            p if p == Self::DOCUMENT => "document",
+            Self::Ladder { .. } => "ladder",
+        }
+    }
+
+    /// Stable number, as it stands in a stats page.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Adaptive => 1,
+            Self::Spin => 2,
+            Self::Park => 3,
+            p if p == Self::DOCUMENT => 4,
+            Self::Ladder { .. } => 5,
+        }
+    }
+
+    /// Name for a number out of a page; `"?"` for one this version does not know.
+    pub fn name_of(number: u32) -> &'static str {
+        match number {
+            1 => "adaptive",
+            2 => "spin",
+            3 => "park",
+            4 => "document",
+            5 => "ladder",
+            _ => "?",
+        }
+    }
+}
+
+/// Settings of both sides. `Config::default()` is good for most; every field says what more and less cost.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name shown by viewers. Default: the executable's file name. At most 63 bytes are kept.
+    pub name: String,
+    /// Bytes per direction, a power of two, 4 KiB ..= 1 GiB. Default 32 MiB. Reserved, not touched: memory is
+    /// used only as far as a backlog needs it. More absorbs longer bursts; less bounds memory per client.
+    /// The server's value counts; a client's is a wish that can only make it smaller.
+    pub ring_bytes: usize,
+    /// Largest payload in bytes, at most half the ring less 64. Default 2 MiB. Each side allocates one buffer of
+    /// this size up front. The smaller value of the two sides counts.
+    pub max_message_bytes: usize,
+    /// How to wait. Default adaptive.
+    pub wait: WaitPolicy,
+    /// Which way bytes may travel. Default auto.
+    pub transport: TransportChoice,
+    /// How long the blocking calls wait for room and for a reply. Default 5 s.
+    pub request_timeout: Duration,
+    /// How long connecting and each handshake step may take. Default 2 s.
+    pub handshake_timeout: Duration,
+    /// Ask for huge pages (MFD_HUGETLB); falls back to 4 KiB pages when none are free, and says so. Default off.
+    pub huge_pages: bool,
+    /// Server: clients admitted at most. Default 1024.
+    pub max_clients: usize,
+    /// Server: poller threads. Default 1; more are started when one has more clients than it can sleep on (120).
+    pub workers: usize,
+    /// Server: a thread per client instead of pollers. Default off; better only while clients are fewer than CPUs.
+    pub thread_per_client: bool,
+    /// Server: uids admitted besides the server's own. Default none. Root is not special.
+    pub allowed_uids: Vec<u32>,
+    /// Server: handshakes under way at most, per uid. Default 64.
+    pub max_pending_per_uid: usize,
+    /// Server: bytes of ring memory for all clients together; 0 = no limit of ours. Default 0.
+    pub memory_budget_bytes: u64,
+    /// Where this process's stats page is announced. Default: [`crate::stats::registry::default_dir`].
+    pub stats_dir: Option<std::path::PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: std::env::current_exe()
+                .ok()
+                .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
+                .unwrap_or_else(|| "unnamed".into()),
+            ring_bytes: 32 << 20,
+            max_message_bytes: 2 << 20,
+            wait: WaitPolicy::default(),
+            transport: TransportChoice::default(),
+            request_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(2),
+            huge_pages: false,
+            max_clients: 1024,
+            workers: 1,
+            thread_per_client: false,
+            allowed_uids: Vec::new(),
+            max_pending_per_uid: 64,
+            memory_budget_bytes: 0,
+            stats_dir: None,
+        }
+    }
+}
+
+impl Config {
+    /// Checks everything once; what passed here is not checked again.
+    ///
+    /// # Errors
+    /// One sentence that names the values that don't go together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let fail = |text: String| Err(ConfigError(text));
+        if !self.ring_bytes.is_power_of_two()
+            || !(MIN_RING_BYTES..=MAX_RING_BYTES).contains(&self.ring_bytes)
+        {
+            return fail(format!(
+                "ring size must be a power of two between {MIN_RING_BYTES} and {MAX_RING_BYTES} bytes, not {}",
+                self.ring_bytes
+            ));
+        }
+        let largest = crate::ring::plan::max_payload(self.ring_bytes);
+        if self.max_message_bytes == 0 || self.max_message_bytes > largest {
+            return fail(format!(
+                "largest message must be 1 to {largest} bytes (half of a {}-byte ring, less a header), not {}",
+                self.ring_bytes, self.max_message_bytes
+            ));
+        }
+        if self.request_timeout.is_zero() || self.handshake_timeout.is_zero() {
+            return fail("timeouts must be above zero".into());
+        }
+        if self.max_clients == 0 || self.max_clients > crate::stats::schema::MAX_SLOTS / 2 {
+            return fail(format!(
+                "max clients must be 1 to {}, not {}",
+                crate::stats::schema::MAX_SLOTS / 2,
+                self.max_clients
+            ));
+        }
+        if self.workers == 0 || self.workers > 256 {
+            return fail(format!("workers must be 1 to 256, not {}", self.workers));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! What can go wrong, by family of calls. A variant exists because a caller would act differently on it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The step of an upgrade (or of serving) at which something failed. The numbers are stable: they stand in
+/// stats pages and on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Step {
+    /// `connect()` to the server's socket.
+    Connect = 1,
+    /// `memfd_create()` for the rings.
+    MemfdCreate = 2,
+    /// `ftruncate()` of the memfd.
+    Ftruncate = 3,
+    /// Adding seals.
+    Seal = 4,
+    /// `mmap()`.
+    Mmap = 5,
+    /// `sendmsg()` with the descriptor.
+    SendFd = 6,
+    /// `recvmsg()` with the descriptor.
+    ReceiveFd = 7,
+    /// The received descriptor came truncated (MSG_CTRUNC) or in the wrong number.
+    FdTruncated = 8,
+    /// The received descriptor is no sealed memfd of the agreed size.
+    Validate = 9,
+    /// Memory headroom: the rings would exceed a limit (cgroup, RLIMIT_AS, RLIMIT_FSIZE, budget).
+    Headroom = 10,
+    /// Reading or writing a handshake message.
+    Handshake = 11,
+    /// `socket()`: the client could not even make a socket.
+    Socket = 12,
+    /// Starting a thread.
+    Thread = 13,
+    /// The server is configured for the socket only.
+    Disabled = 14,
+}
+
+impl Step {
+    /// Stable name: the system call where there is one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::MemfdCreate => "memfd_create",
+            Self::Ftruncate => "ftruncate",
+            Self::Seal => "seal",
+            Self::Mmap => "mmap",
+            Self::SendFd => "sendmsg",
+            Self::ReceiveFd => "recvmsg",
+            Self::FdTruncated => "fd-truncated",
+            Self::Validate => "validate",
+            Self::Headroom => "headroom",
+            Self::Handshake => "handshake",
+            Self::Socket => "socket",
+            Self::Thread => "thread",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// The step with this number, if any.
+    pub const fn from_number(n: u32) -> Option<Self> {
+        Some(match n {
+            1 => Self::Connect,
+            2 => Self::MemfdCreate,
+            3 => Self::Ftruncate,
+            4 => Self::Seal,
+            5 => Self::Mmap,
+            6 => Self::SendFd,
+            7 => Self::ReceiveFd,
+            8 => Self::FdTruncated,
+            9 => Self::Validate,
+            10 => Self::Headroom,
+            11 => Self::Handshake,
+            12 => Self::Socket,
+            13 => Self::Thread,
+            14 => Self::Disabled,
+            _ => return None,
+        })
+    }
+}
+
+/// Why shared memory was not taken: step, errno and the limit in the way, as they were at that moment.
+/// Never guessed: what was not known is 0 / `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// What failed.
+    pub step: Step,
+    /// errno of the call; 0 if it was no system call.
+    pub errno: i32,
+    /// The limit (descriptors for EMFILE, bytes for memory); 0 = unknown.
+    pub limit: u64,
+    /// Usage against it; 0 = unknown.
+    pub used: u64,
+    /// True if it failed in the peer's process.
+    pub at_peer: bool,
+}
+
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.step.name())?;
+        if self.errno != 0 {
+            write!(f, " → {}", errno_name(self.errno))?;
+        }
+        if self.limit != 0 {
+            write!(f, ", {}/{}", self.used, self.limit)?;
+        }
+        if self.at_peer {
+            write!(f, " (at the peer)")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// `EMFILE` for 24 and so on; the number for what this list does not name.
+pub fn errno_name(errno: i32) -> String {
+    let e = nix::errno::Errno::from_raw(errno);
+    if e == nix::errno::Errno::UnknownErrno {
+        format!("errno {errno}")
+    } else {
+        format!("{e:?}")
+    }
+}
+
+/// Why a connection ended. The numbers are stable: they stand in stats pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CloseReason {
+    /// We closed it.
+    Local = 1,
+    /// The peer closed its socket or died.
+    PeerGone = 2,
+    /// The peer wrote nonsense into the ring or onto the socket.
+    Poisoned = 3,
+    /// The server shut down.
+    Shutdown = 4,
+    /// The handshake failed.
+    Handshake = 5,
+}
+
+/// A ring whose shared words make no sense any more. The connection is given up; nothing was corrupted here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Poison {
+    /// A record's length is above the largest message or leaves the ring.
+    #[error(
+        "record of {length} bytes at index {index}: larger than the ring or message limit allows"
+    )]
+    RecordLength {
+        /// The length found.
+        length: u64,
+        /// Where.
+        index: u64,
+    },
+    /// A record's kind is unknown.
+    #[error("record of unknown kind {kind} at index {index}")]
+    RecordKind {
+        /// The kind found.
+        kind: u32,
+        /// Where.
+        index: u64,
+    },
+    /// The peer's index moved backwards or beyond what exists.
+    #[error("peer index {found} is impossible (ours {ours}, last {last}, capacity {capacity})")]
+    Index {
+        /// What the peer wrote.
+        found: u64,
+        /// The index it had before.
+        last: u64,
+        /// Our index.
+        ours: u64,
+        /// Capacity of the ring.
+        capacity: u64,
+    },
+}
+
+/// Errors of [`crate::Synapse::connect`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The path does not fit into a socket address (107 bytes on Linux).
+    #[error("socket path is too long: {length} bytes, at most {limit}: {path}")]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// No server: nothing listens there. Retry later or start one.
+    #[error("no server at {path}: {source}")]
+    NoServer {
+        /// The path.
+        path: PathBuf,
+        /// ENOENT or ECONNREFUSED.
+        source: io::Error,
+    },
+    /// The server is there but did not answer in time (stopped, or its accept queue is full: EAGAIN).
+    #[error("server at {path} did not answer within {timeout:?} (step {step}, {source})", step = .step.name())]
+    Unresponsive {
+        /// The path.
+        path: PathBuf,
+        /// Where it stopped.
+        step: Step,
+        /// The limit that passed.
+        timeout: Duration,
+        /// The last error seen.
+        source: io::Error,
+    },
+    /// The server refused us, and why.
+    #[error("server refused: {reason}")]
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+    /// Shared memory was demanded (`TransportChoice::Shm`) and can't be had.
+    #[error("shared memory can't be had: {0}")]
+    NoSharedMemory(Fallback),
+    /// Another system call failed.
+    #[error("{step}: {source}", step = .step.name())]
+    Io {
+        /// Which.
+        step: Step,
+        /// How.
+        source: io::Error,
+    },
+}
+
+/// Errors of requests. After `TooLarge`, `Full`, `Timeout` and `Remote` the connection is as good as before.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The message is above the largest allowed. The ring was not touched.
+    #[error("message of {size} bytes is above the largest allowed ({limit})")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// No room for the request within the timeout, or no room for one more in flight. Receive replies first.
+    #[error("no room for the request: {in_flight} in flight")]
+    Full {
+        /// Requests in flight.
+        in_flight: usize,
+    },
+    /// No reply in time. Should it still come, it is discarded and counted.
+    #[error("no reply within {timeout:?}")]
+    Timeout {
+        /// The limit that passed.
+        timeout: Duration,
+    },
+    /// Nothing is in flight: there is nothing to receive.
+    #[error("no request is in flight")]
+    NothingInFlight,
+    /// The server answered with an error: the handler failed or panicked, or refused the size.
+    #[error("the server answered with an error: {message}")]
+    Remote {
+        /// Its text, sanitised, at most 1 KiB.
+        message: String,
+    },
+    /// The connection is gone. Whether the request was carried out is not known: it is never repeated for you.
+    #[error("connection lost ({reason}): outcome of {in_flight} request(s) unknown")]
+    Disconnected {
+        /// What was seen.
+        reason: Lost,
+        /// Requests whose outcome is unknown.
+        in_flight: usize,
+    },
+    /// This process is a fork of the one that owns the connection.
+    #[error("the connection belongs to the parent process: connect again after fork")]
+    Forked,
+}
+
+/// How a connection was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The peer closed its socket or died.
+    #[error("peer closed or died")]
+    PeerGone,
+    /// The peer wrote nonsense.
+    #[error("{0}")]
+    Poisoned(#[from] Poison),
+    /// The peer broke the socket's framing.
+    #[error("bad frame: {0}")]
+    BadFrame(&'static str),
+    /// A socket call failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Errors of [`crate::Membrane::bind`].
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The path does not fit into a socket address.
+    #[error("socket path is too long: {length} bytes, at most {limit}: {path}")]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A live server owns the path. It is left alone.
+    #[error("another server is listening at {path}")]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something that is no socket is at the path. It is left alone.
+    #[error("{path} exists and is not a socket")]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("{step} {path}: {source}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
+}
+
+/// A configuration that contradicts itself; the sentence names the values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub(crate) String);

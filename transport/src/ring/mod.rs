@@ -1,0 +1,2 @@
+//! The SPSC ring.
+pub(crate) mod plan;

@@ -1,0 +1,445 @@
+//! The one list of everything a stats page counts.
+//!
+//! Each counter is declared once, here: name, unit, kind and meaning. The page layout, the descriptor table
+//! inside the page, the reader's struct, JSON fields, metric names and docs all come from this list, so
+//! none of them can drift from another, and a viewer that is older than a page still shows what it does
+//! not know.
+//!
+//! # Byte map of a page (all words are little-endian u64, naturally aligned)
+//! ```text
+//! 0x0000  header            one 4 KiB page, see [`header`]; the magic is stored last
+//! 0x1000  descriptor table  `DESCRIPTOR_COUNT` × 128 bytes, written once before the magic
+//! slots   `slots_offset`    `slot_count` × `slot_stride` (16 KiB), sparse: an unused slot costs no memory
+//!
+//! a slot
+//! 0x0000  info     4 lines   behind a seqlock (word 0); written at open, upgrade, close
+//! 0x0200  tx       2 lines   written by the thread that produces into the outgoing ring
+//! 0x0300  rx       2 lines   written by the thread that consumes the incoming ring
+//! 0x0400  wait     2 lines   written by the thread that waits on this side
+//! 0x0500  req      2 lines   written by the thread that submits (client) or handles (server)
+//! 0x0600  house    2 lines   written by the housekeeping (control) thread
+//! 0x0800  rtt      histogram  2 words (sum, max) + 544 buckets
+//! 0x1910  handler  histogram
+//! 0x2a20  park     histogram  how long a sleep really lasted
+//! 0x3b30  unused up to 0x4000
+//! ```
+//! A line is 128 bytes: two 64-byte lines, because adjacent-line prefetch pairs them. Every group starts
+//! on its own line and has one writer, so a counter is a plain Relaxed store by its owner.
+
+/// First word of a page; read as bytes it spells `SHMTOP01`.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMTOP01");
+/// Changes when an old reader would misread a new page.
+pub const VERSION_MAJOR: u32 = 1;
+/// Changes when something was added that an old reader may ignore.
+pub const VERSION_MINOR: u32 = 0;
+/// Bytes between writers: two cache lines, since the adjacent-line prefetcher pairs them.
+pub const LINE_BYTES: usize = 128;
+/// Offset of the descriptor table.
+pub const DESCRIPTORS_OFFSET: usize = 0x1000;
+/// Bytes of one descriptor in the page.
+pub const DESCRIPTOR_BYTES: usize = 128;
+/// Bytes of one slot.
+pub const SLOT_STRIDE: usize = 16 * 1024;
+/// Upper bound a reader accepts for the number of slots; a hostile page can't make it allocate more.
+pub const MAX_SLOTS: usize = 4096;
+/// Upper bound a reader accepts for the number of descriptors.
+pub const MAX_DESCRIPTORS: usize = 512;
+
+/// Whether a value only grows or may move both ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum Kind {
+    /// Only grows while the slot is open.
+    Counter = 1,
+    /// A level; may move both ways.
+    Gauge = 2,
+    /// A log-linear histogram (see [`crate::stats::histogram`]).
+    Histogram = 3,
+}
+
+/// The unit of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum Unit {
+    /// A number of things.
+    Count = 1,
+    /// Bytes.
+    Bytes = 2,
+    /// A duration in nanoseconds.
+    Nanoseconds = 3,
+    /// A point on `CLOCK_MONOTONIC`, in nanoseconds; 0 means never.
+    MonotonicNs = 4,
+    /// A free-running ring index in bytes.
+    Index = 5,
+}
+
+/// What a value belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum Scope {
+    /// Once per page, in the header; the offset counts from the page's start.
+    Process = 1,
+    /// Once per slot; the offset counts from the slot's start.
+    Slot = 2,
+}
+
+/// One entry of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Stable name: the field of the reader's struct, the JSON key and (prefixed) the metric name. At most 40 bytes.
+    pub name: &'static str,
+    /// Whether it grows or moves.
+    pub kind: Kind,
+    /// Its unit.
+    pub unit: Unit,
+    /// Process or slot.
+    pub scope: Scope,
+    /// Byte offset within the scope.
+    pub offset: usize,
+    /// One sentence. At most 72 bytes of it go into the page.
+    pub help: &'static str,
+}
+
+/// Words of one group (two lines).
+pub const GROUP_WORDS: usize = 2 * LINE_BYTES / 8;
+
+macro_rules! groups {
+    ($(
+        $(#[$gdoc:meta])*
+        $group:ident, $Words:ident, $View:ident, $scope:ident, $base:expr => {
+            $( $name:ident : $kind:ident, $unit:ident, $help:literal; )*
+        }
+    )*) => {
+        $(
+            $(#[$gdoc])*
+            ///
+            /// In the page: one writer, plain Relaxed stores; a viewer reads them Relaxed and may see counters of
+            /// one group a few messages apart.
+            #[repr(C, align(128))]
+            #[derive(Debug, Default)]
+            pub struct $Words { $(
+                #[doc = $help]
+                pub $name: std::sync::atomic::AtomicU64,
+            )* }
+
+            $(#[$gdoc])*
+            ///
+            /// A reader's copy.
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+            #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+            pub struct $View { $(
+                #[doc = $help]
+                pub $name: u64,
+            )* }
+
+            impl $View {
+                /// Descriptors of this group, in page order.
+                pub const DESCRIPTORS: &'static [Descriptor] = &[$( Descriptor {
+                    name: stringify!($name),
+                    kind: Kind::$kind,
+                    unit: Unit::$unit,
+                    scope: Scope::$scope,
+                    offset: $base + std::mem::offset_of!($Words, $name),
+                    help: $help,
+                }, )*];
+
+                /// Builds the copy by asking `value` for each descriptor; a value it does not know is 0.
+                pub fn from_fn(mut value: impl FnMut(&Descriptor) -> u64) -> Self {
+                    let mut of = |name: &str| {
+                        Self::DESCRIPTORS.iter().find(|d| d.name == name).map_or(0, &mut value)
+                    };
+                    Self { $( $name: of(stringify!($name)), )* }
+                }
+
+                /// The values in the order of [`Self::DESCRIPTORS`].
+                pub fn values(&self) -> Vec<u64> {
+                    vec![$( self.$name, )*]
+                }
+            }
+
+            const _: () = assert!(std::mem::size_of::<$Words>() <= GROUP_WORDS * 8);
+        )*
+
+        /// Every counter and gauge of a page (histograms apart), in page order.
+        pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
+            [$( $View::DESCRIPTORS, )*].into_iter().flatten()
+        }
+    };
+}
+
+/// Offset of the process counters in the header page.
+pub const PROCESS_OFFSET: usize = 0x400;
+/// Offset of the seqlock-guarded facts in a slot.
+pub const INFO_OFFSET: usize = 0x000;
+/// Words of the info block, the sequence word included.
+pub const INFO_WORDS: usize = 64;
+/// Offset of the `tx` group in a slot.
+pub const TX_OFFSET: usize = 0x200;
+/// Offset of the `rx` group in a slot.
+pub const RX_OFFSET: usize = 0x300;
+/// Offset of the `wait` group in a slot.
+pub const WAIT_OFFSET: usize = 0x400;
+/// Offset of the `req` group in a slot.
+pub const REQ_OFFSET: usize = 0x500;
+/// Offset of the `house` group in a slot.
+pub const HOUSE_OFFSET: usize = 0x600;
+/// Offset of the round-trip histogram in a slot.
+pub const RTT_OFFSET: usize = 0x800;
+/// Bytes of a histogram in the page: sum, max, buckets.
+pub const HISTOGRAM_BYTES: usize = (2 + super::histogram::BUCKETS) * 8;
+/// Offset of the handler-time histogram in a slot.
+pub const HANDLER_OFFSET: usize = RTT_OFFSET + HISTOGRAM_BYTES;
+/// Offset of the sleep-duration histogram in a slot.
+pub const PARK_OFFSET: usize = HANDLER_OFFSET + HISTOGRAM_BYTES;
+const _: () = assert!(PARK_OFFSET + HISTOGRAM_BYTES <= SLOT_STRIDE);
+
+groups! {
+    /// What concerns the whole process: admission of clients. Written by the control thread of a server.
+    process, ProcessWords, ProcessCounters, Process, PROCESS_OFFSET => {
+        heartbeat_ns: Gauge, MonotonicNs, "when this page was last touched by its housekeeping; 0 for a client";
+        max_clients: Gauge, Count, "clients the server admits at most; 0 for a client";
+        open_clients: Gauge, Count, "clients connected now";
+        pending_handshakes: Gauge, Count, "connections accepted whose handshake is not finished";
+        oldest_pending_ns: Gauge, MonotonicNs, "when the oldest pending handshake was accepted; 0 if none";
+        accepted: Counter, Count, "connections accepted";
+        handshakes: Counter, Count, "handshakes completed";
+        upgrades: Counter, Count, "connections switched to shared memory";
+        fallbacks: Counter, Count, "connections that wanted shared memory and stay on the socket";
+        accept_errors: Counter, Count, "accept() failures (EMFILE, ENFILE, …)";
+        rejected_magic: Counter, Count, "handshakes refused: not our protocol";
+        rejected_version: Counter, Count, "handshakes refused: another protocol version";
+        rejected_layout: Counter, Count, "handshakes refused: impossible sizes or order of messages";
+        rejected_uid: Counter, Count, "handshakes refused: user not allowed";
+        rejected_timeout: Counter, Count, "handshakes refused: too slow";
+        rejected_full: Counter, Count, "handshakes refused: max clients reached";
+        last_rejected_uid: Gauge, Count, "uid of the last refused peer";
+        last_rejected_pid: Gauge, Count, "pid of the last refused peer";
+        fds_per_client: Gauge, Count, "file descriptors one more client costs this process";
+        ring_bytes: Gauge, Bytes, "memory of one more client: both rings and their control block";
+        listener_inode: Gauge, Count, "inode of the listening socket's path when bound; 0 for a client";
+        handshake_max_ns: Gauge, Nanoseconds, "longest handshake since start";
+    }
+
+    /// The outgoing ring as its producer sees it.
+    tx, TxWords, TxCounters, Slot, TX_OFFSET => {
+        tx_messages: Counter, Count, "messages committed";
+        tx_bytes: Counter, Bytes, "payload bytes committed";
+        tx_record_bytes: Counter, Bytes, "ring bytes committed: payload, headers, alignment; no padding";
+        tx_padding_bytes: Counter, Bytes, "ring bytes skipped by padding records at a wrap";
+        tx_wraps: Counter, Count, "padding records written";
+        tx_full: Counter, Count, "times a message found no room";
+        tx_blocked_ns: Counter, Nanoseconds, "time spent waiting for room";
+        tx_index_loads: Counter, Count, "loads of the consumer's index (pointer-cache misses)";
+        tx_index_hits: Counter, Count, "messages sent on the cached index alone (pointer-cache hits)";
+        tx_high_water_bytes: Gauge, Bytes, "largest occupancy seen, padding not counted";
+        tx_occupancy_bytes: Gauge, Bytes, "occupancy at the last look at the consumer's index";
+        tx_index: Gauge, Index, "producer index: end of the last committed record";
+        tx_touched_bytes: Gauge, Bytes, "how far into the ring's memory was ever written";
+        tx_window_bytes: Gauge, Bytes, "where the producer wraps while the consumer keeps up";
+        tx_wakes: Counter, Count, "wake-up calls made to a sleeping consumer";
+        tx_rejected_size: Counter, Count, "messages refused: above the largest allowed";
+        tx_rejected_bytes: Gauge, Bytes, "size of the last message refused";
+        tx_largest_bytes: Gauge, Bytes, "largest payload sent";
+        tx_blocked_since_ns: Gauge, MonotonicNs, "since when the producer waits for room; 0 if it does not";
+    }
+
+    /// The incoming ring as its consumer sees it.
+    rx, RxWords, RxCounters, Slot, RX_OFFSET => {
+        rx_messages: Counter, Count, "messages received";
+        rx_bytes: Counter, Bytes, "payload bytes received";
+        rx_record_bytes: Counter, Bytes, "ring bytes received: payload, headers, alignment; no padding";
+        rx_padding_bytes: Counter, Bytes, "ring bytes skipped as padding";
+        rx_empty: Counter, Count, "looks that found nothing";
+        rx_index_loads: Counter, Count, "loads of the producer's index (pointer-cache misses)";
+        rx_index_hits: Counter, Count, "messages received without a load of the producer's index";
+        rx_index: Gauge, Index, "consumer index: end of the last consumed record";
+        rx_invalid: Counter, Count, "records refused: impossible length, kind or index";
+        rx_largest_bytes: Gauge, Bytes, "largest payload received";
+        rx_wakes: Counter, Count, "wake-up calls made to a producer waiting for room";
+        rx_high_water_bytes: Gauge, Bytes, "largest occupancy seen, padding not counted";
+    }
+
+    /// The waiter: the code that spins, yields and sleeps for this side. In poller mode the poller's own slot has it.
+    wait, WaitWords, WaitCounters, Slot, WAIT_OFFSET => {
+        waits: Counter, Count, "times nothing was there and waiting began";
+        spins: Counter, Count, "spin iterations";
+        yields: Counter, Count, "sched_yield calls";
+        sleeps: Counter, Count, "sleeps and parks";
+        spin_ns: Counter, Nanoseconds, "time spent spinning";
+        yield_ns: Counter, Nanoseconds, "time spent yielding";
+        sleep_ns: Counter, Nanoseconds, "time spent asleep or parked";
+        ended_spin: Counter, Count, "waits that ended while spinning";
+        ended_yield: Counter, Count, "waits that ended while yielding";
+        ended_sleep: Counter, Count, "waits that ended after a sleep or park";
+        timed_out: Counter, Count, "waits that ended without what was waited for";
+        waiting_since_ns: Gauge, MonotonicNs, "since when the waiter sleeps; 0 while it runs";
+        asked_sleep_ns: Gauge, Nanoseconds, "what a sleep asks for; 0 when parking";
+        crowded: Gauge, Count, "1 while the waiter takes the CPUs to be oversubscribed";
+        polls: Counter, Count, "rounds of a poller over its clients";
+        useful_ns: Counter, Nanoseconds, "time not spent waiting: handler, copies, the caller's own code";
+        spin_budget_ns: Gauge, Nanoseconds, "spin time after which this waiter parks, at the moment";
+    }
+
+    /// Requests and replies.
+    req, ReqWords, ReqCounters, Slot, REQ_OFFSET => {
+        requests: Counter, Count, "requests submitted (client) or taken (server)";
+        replies: Counter, Count, "replies received (client) or sent (server)";
+        in_flight: Gauge, Count, "requests without a reply yet";
+        oldest_ns: Gauge, MonotonicNs, "when the oldest request in flight was submitted; 0 if none";
+        timeouts: Counter, Count, "requests given up after their timeout";
+        late_replies: Counter, Count, "replies that came after their request was given up";
+        errors: Counter, Count, "error replies (handler error, panic, refused size)";
+        panics: Counter, Count, "handler panics caught";
+        handler_since_ns: Gauge, MonotonicNs, "when the running handler began; 0 if none runs";
+        last_progress_ns: Gauge, MonotonicNs, "when a message last moved (updated at the sampling points)";
+        sample_period: Gauge, Count, "one request in so many is timed; its weight in the histograms";
+        handler_ns: Counter, Nanoseconds, "time in the handler, extrapolated from the timed requests";
+        socket_requests: Counter, Count, "of the requests: over the socket";
+    }
+
+    /// What the server's housekeeping sees of both rings, a few times a second: the server's cross-check of a client's claims.
+    house, HouseWords, HouseCounters, Slot, HOUSE_OFFSET => {
+        house_ns: Gauge, MonotonicNs, "when the occupancies were taken";
+        house_rx_occupancy_bytes: Gauge, Bytes, "bytes the client has produced and the server not consumed";
+        house_tx_occupancy_bytes: Gauge, Bytes, "bytes the server has produced and the client not consumed";
+        house_rx_high_water_bytes: Gauge, Bytes, "largest of house_rx_occupancy_bytes";
+        house_tx_high_water_bytes: Gauge, Bytes, "largest of house_tx_occupancy_bytes";
+        house_rx_moved_ns: Gauge, MonotonicNs, "when the server's consumer index was last seen to move";
+        house_tx_moved_ns: Gauge, MonotonicNs, "when the client's consumer index was last seen to move";
+        house_peer_asleep: Gauge, Count, "1 if the client's waiter was parked at that moment";
+        house_inconsistent: Counter, Count, "times the client's indices made no sense";
+    }
+}
+
+/// The histograms of a slot.
+pub const HISTOGRAMS: [Descriptor; 3] = [
+    Descriptor {
+        name: "rtt_ns",
+        kind: Kind::Histogram,
+        unit: Unit::Nanoseconds,
+        scope: Scope::Slot,
+        offset: RTT_OFFSET,
+        help: "round trip: submit to reply received (client)",
+    },
+    Descriptor {
+        name: "handler_time_ns",
+        kind: Kind::Histogram,
+        unit: Unit::Nanoseconds,
+        scope: Scope::Slot,
+        offset: HANDLER_OFFSET,
+        help: "time in the handler (server)",
+    },
+    Descriptor {
+        name: "park_ns",
+        kind: Kind::Histogram,
+        unit: Unit::Nanoseconds,
+        scope: Scope::Slot,
+        offset: PARK_OFFSET,
+        help: "how long a sleep or park really lasted",
+    },
+];
+
+/// Word offsets (8-byte words from the page's start) of the header. All are written before the magic.
+pub mod header {
+    /// [`super::MAGIC`]; stored last with Release, loaded first with Acquire by a reader.
+    pub const MAGIC: usize = 0;
+    /// major << 32 | minor.
+    pub const VERSION: usize = 1;
+    /// Whole size in bytes.
+    pub const PAGE_BYTES: usize = 2;
+    /// Byte offset of slot 0.
+    pub const SLOTS_OFFSET: usize = 3;
+    /// Number of slots.
+    pub const SLOT_COUNT: usize = 4;
+    /// Bytes from slot to slot.
+    pub const SLOT_STRIDE: usize = 5;
+    /// Number of descriptors in the table.
+    pub const DESCRIPTOR_COUNT: usize = 6;
+    /// Pid, in the writer's own pid namespace.
+    pub const PID: usize = 7;
+    /// Field 22 of /proc/PID/stat: with the pid and boot id it names the process for good.
+    pub const START_TICKS: usize = 8;
+    /// Effective uid.
+    pub const UID: usize = 9;
+    /// [`super::super::Role`].
+    pub const ROLE: usize = 10;
+    /// Bit 0: debug build. Bit 1: timestamp counter in use.
+    pub const BUILD_FLAGS: usize = 11;
+    /// CLOCK_MONOTONIC in ns when the page was made.
+    pub const CREATED_MONOTONIC_NS: usize = 12;
+    /// CLOCK_REALTIME in ns at the same moment.
+    pub const CREATED_REALTIME_NS: usize = 13;
+    /// Inode of /proc/self/ns/pid: tells a viewer that pids are of another namespace.
+    pub const PID_NS_INODE: usize = 14;
+    /// Boot id, 2 words (16 bytes of the uuid).
+    pub const BOOT_ID: usize = 16;
+    /// Name of the endpoint, UTF-8, zero padded, 8 words (64 bytes).
+    pub const NAME: usize = 18;
+    /// Path of the server's socket, zero padded, 16 words (128 bytes).
+    pub const SOCKET_PATH: usize = 26;
+    /// Library version, UTF-8, zero padded, 2 words.
+    pub const LIBRARY: usize = 42;
+    /// Highest slot ever used plus one; grows. The only header word written after the magic.
+    pub const SLOTS_USED: usize = 44;
+}
+
+/// Word offsets within a slot's info block. Word 0 is the seqlock's sequence: odd while being written.
+pub mod info {
+    /// Sequence: odd while a write is under way.
+    pub const SEQUENCE: usize = 0;
+    /// [`super::super::SlotState`]; 0 = free.
+    pub const STATE: usize = 1;
+    /// [`super::super::SlotKind`].
+    pub const KIND: usize = 2;
+    /// Connection id, drawn at random by the server; joins the two sides' slots. For a poller: its number.
+    pub const CONNECTION_ID: usize = 3;
+    /// Small number of the client at this server, from 1, reused after close.
+    pub const CLIENT_NUMBER: usize = 4;
+    /// Transport in use: 1 socket, 2 shm.
+    pub const TRANSPORT: usize = 5;
+    /// Transport wanted: 1 socket, 2 shm.
+    pub const WANTED: usize = 6;
+    /// [`crate::error::Step`] at which shared memory failed; 0 = none.
+    pub const FALLBACK_STEP: usize = 7;
+    /// errno of that step; 0 = none.
+    pub const FALLBACK_ERRNO: usize = 8;
+    /// The limit that stood in the way at that moment (RLIMIT_NOFILE soft, bytes, …); 0 = unknown.
+    pub const FALLBACK_LIMIT: usize = 9;
+    /// Usage at that moment in the limit's unit; 0 = unknown.
+    pub const FALLBACK_USED: usize = 10;
+    /// 1 if the step failed in the peer's process, 0 if in ours.
+    pub const FALLBACK_AT_PEER: usize = 11;
+    /// Peer's pid by SO_PEERCRED.
+    pub const PEER_PID: usize = 12;
+    /// Peer's uid by SO_PEERCRED.
+    pub const PEER_UID: usize = 13;
+    /// Start time (clock ticks) of the peer when it connected; 0 = unknown.
+    pub const PEER_START_TICKS: usize = 14;
+    /// Thread that owns this side (gettid); for a client the thread that last waited.
+    pub const TID: usize = 15;
+    /// [`crate::WaitPolicy`] as its stable number.
+    pub const WAIT_POLICY: usize = 16;
+    /// Capacity of the outgoing ring in bytes; 0 on the socket.
+    pub const TX_CAPACITY: usize = 17;
+    /// Capacity of the incoming ring in bytes.
+    pub const RX_CAPACITY: usize = 18;
+    /// Largest payload in bytes.
+    pub const MAX_MESSAGE: usize = 19;
+    /// CLOCK_MONOTONIC when opened.
+    pub const OPENED_NS: usize = 20;
+    /// CLOCK_MONOTONIC when closed; 0 while open.
+    pub const CLOSED_NS: usize = 21;
+    /// [`crate::error::CloseReason`].
+    pub const CLOSE_REASON: usize = 22;
+    /// Slot index of the poller that serves this connection, plus one; 0 = this slot's own waiter.
+    pub const POLLER_SLOT: usize = 23;
+    /// Huge pages: 0 not asked, 1 in use, 2 asked but short.
+    pub const HUGE_PAGES: usize = 24;
+    /// st_ino of the ring's memfd.
+    pub const RING_INODE: usize = 25;
+    /// Peer's name from its hello, UTF-8, zero padded, 8 words.
+    pub const PEER_NAME: usize = 32;
+}
