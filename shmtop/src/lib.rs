@@ -1,1 +1,8 @@
 //! shmtop's parts as a library; the binary is a thin shell around it.
+//!
+//! Data flows one way: `source` (pages, /proc, perf, limits) → `sample` → `model` → `hint` → `report` | `ui`.
+#![cfg(target_os = "linux")]
+
+pub mod reading;
+
+pub use reading::{Reading, Why, WhyKind};
