@@ -4,5 +4,6 @@
 #![cfg(target_os = "linux")]
 
 pub mod reading;
+pub mod sample;
 
 pub use reading::{Reading, Why, WhyKind};

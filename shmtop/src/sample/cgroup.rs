@@ -1,0 +1,107 @@
+//! What a sample says of the control groups a process is in. Plain data; `source` fills it.
+//!
+//! A limit anywhere between a group and the root binds, so each controller is a chain: the process's own
+//! group first, then its parents as far as this mount namespace shows them.
+
+use super::{CpuList, Fact};
+use serde::{Deserialize, Serialize};
+
+/// Which kind of hierarchy a controller is mounted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CgroupVersion {
+    /// One hierarchy per controller.
+    #[serde(rename = "v1")]
+    V1,
+    /// The unified one.
+    #[default]
+    #[serde(rename = "v2")]
+    V2,
+}
+
+/// The control groups of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cgroups {
+    /// Memory controller, own group first (once a second).
+    pub memory: Fact<Vec<MemoryGroup>>,
+    /// CPU controller, own group first (each sample).
+    pub cpu: Fact<Vec<CpuGroup>>,
+    /// CPUs the cpuset allows, by `cpuset.cpus.effective`; of v1 also `cpuset.effective_cpus`.
+    pub cpuset: Fact<CpuList>,
+}
+
+/// One group of the memory controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryGroup {
+    /// Directory of the group, for the person who wants to look.
+    pub path: String,
+    /// Hierarchy.
+    pub version: CgroupVersion,
+    /// memory.max or memory.limit_in_bytes; null = none.
+    pub limit_bytes: Fact<Option<u64>>,
+    /// memory.current or memory.usage_in_bytes: file cache included.
+    pub usage_bytes: Fact<u64>,
+    /// inactive_file of memory.stat (total_inactive_file in v1): cache the kernel gives up before it kills.
+    pub inactive_file_bytes: Fact<u64>,
+    /// oom_kill of memory.events or memory.oom_control.
+    pub oom_kills: Fact<u64>,
+}
+
+impl MemoryGroup {
+    /// What may still be allocated before the kernel kills, reclaimable file cache counted as free. `None`
+    /// without a limit, or where a number is unknown.
+    pub fn headroom_bytes(&self) -> Option<u64> {
+        let limit = (*self.limit_bytes.known()?)?;
+        let cache = self.inactive_file_bytes.known().copied().unwrap_or(0);
+        Some(limit.saturating_sub(self.usage_bytes.known()?.saturating_sub(cache)))
+    }
+}
+
+/// One group of the CPU controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuGroup {
+    /// Directory of the group.
+    pub path: String,
+    /// Hierarchy.
+    pub version: CgroupVersion,
+    /// CPU time per period, in µs; null = no quota.
+    pub quota_us: Fact<Option<u64>>,
+    /// Length of a period, in µs.
+    pub period_us: Fact<u64>,
+    /// Periods in which the group wanted to run.
+    pub periods: Fact<u64>,
+    /// Of them, those in which it was stopped.
+    pub throttled: Fact<u64>,
+    /// Time stopped, summed over CPUs, in ns.
+    pub throttled_ns: Fact<u64>,
+}
+
+impl CpuGroup {
+    /// The quota in CPUs (2.5 = two and a half); `None` without one, or where a number is unknown.
+    pub fn quota_cpus(&self) -> Option<f64> {
+        let (quota, period) = ((*self.quota_us.known()?)?, *self.period_us.known()?);
+        (period > 0).then(|| quota as f64 / period as f64)
+    }
+}
+
+impl Cgroups {
+    /// The group, own or parent, that leaves the least memory; `None` if none has a limit.
+    pub fn tightest_memory(&self) -> Option<&MemoryGroup> {
+        self.memory
+            .known()?
+            .iter()
+            .filter(|g| g.headroom_bytes().is_some())
+            .min_by_key(|g| g.headroom_bytes())
+    }
+
+    /// The smallest quota of the chain, in CPUs; `None` if there is none.
+    pub fn quota_cpus(&self) -> Option<f64> {
+        self.cpu
+            .known()?
+            .iter()
+            .filter_map(CpuGroup::quota_cpus)
+            .min_by(f64::total_cmp)
+    }
+}

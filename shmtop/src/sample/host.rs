@@ -1,0 +1,201 @@
+//! What a sample says of the machine. Plain data; `source` fills it.
+
+use super::Fact;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// CPU numbers, ascending.
+pub type CpuList = Vec<u32>;
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Host {
+    /// Host name (of this uts namespace).
+    pub hostname: Fact<String>,
+    /// Boot id, 32 hex digits without dashes, as in [`transport::stats::Snapshot::boot_id`].
+    pub boot_id: Fact<String>,
+    /// `uname -r`.
+    pub kernel: Fact<String>,
+    /// Clock ticks per second (USER_HZ): the unit of every `…_ticks` and of [`CpuJiffies`].
+    pub ticks_per_second: u64,
+    /// The online CPUs, ascending.
+    pub cpus: Vec<Cpu>,
+    /// Number of NUMA nodes with memory or CPUs.
+    pub numa_nodes: Fact<u32>,
+    /// Memory of the machine.
+    pub memory: Fact<Memory>,
+    /// /proc/sys/fs/file-nr.
+    pub file_nr: Fact<FileNr>,
+    /// /proc/sys/kernel/shmmax in bytes: bounds SysV segments, not memfds.
+    pub shmmax_bytes: Fact<u64>,
+    /// /proc/sys/kernel/shmall in pages: bounds SysV segments, not memfds.
+    pub shmall_pages: Fact<u64>,
+    /// The file system at /dev/shm; memfds don't live there.
+    pub dev_shm: Fact<FileSystem>,
+    /// The kernel's clocksource (`tsc`, `kvm-clock`, `hpet`, …).
+    pub clocksource: Fact<String>,
+    /// Median cost of one clock_gettime(CLOCK_MONOTONIC), measured once by this viewer.
+    pub clock_gettime_ns: Fact<u64>,
+    /// kernel.perf_event_paranoid.
+    pub perf_event_paranoid: Fact<i32>,
+    /// vm.memfd_noexec (0 allow exec, 1 default to noexec, 2 refuse memfds without MFD_NOEXEC_SEAL).
+    pub memfd_noexec: Fact<u32>,
+    /// Huge pages of the default size.
+    pub huge_pages: Fact<HugePages>,
+    /// The chosen word of transparent_hugepage/shmem_enabled (`never`, `advise`, …).
+    pub shmem_enabled: Fact<String>,
+    /// Whether the CPU says that it runs under a hypervisor.
+    pub hypervisor: Fact<bool>,
+    /// /proc/loadavg.
+    pub load: Fact<LoadAverage>,
+    /// /proc/pressure by resource (`cpu`, `io`, `memory`); empty where the kernel keeps none.
+    pub pressure: BTreeMap<String, Pressure>,
+}
+
+/// One online CPU.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cpu {
+    /// Its number.
+    pub cpu: u32,
+    /// Where its time went since boot (each sample).
+    pub jiffies: CpuJiffies,
+    /// Its clock (once a second).
+    pub frequency: Frequency,
+    /// thermal_throttle/core_throttle_count: times the heat limit slowed this core (once a second).
+    pub core_throttle_count: Fact<u64>,
+    /// thermal_throttle/package_throttle_count: times it slowed the whole package.
+    pub package_throttle_count: Fact<u64>,
+    /// In the kernel's isolated set (`isolcpus=`).
+    pub isolated: bool,
+    /// The hardware threads of its core, itself included; just itself without SMT.
+    pub siblings: Fact<CpuList>,
+    /// Identity of its last-level cache: CPUs with the same number share one.
+    pub llc: Fact<u32>,
+    /// Its NUMA node.
+    pub node: Fact<u32>,
+}
+
+/// /proc/stat of one CPU, in clock ticks since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the kernel's own names, see proc(5)")]
+pub struct CpuJiffies {
+    pub user: u64,
+    pub nice: u64,
+    pub system: u64,
+    pub idle: u64,
+    pub iowait: u64,
+    pub irq: u64,
+    pub softirq: u64,
+    pub steal: u64,
+}
+
+impl CpuJiffies {
+    /// All of it; guest time is already in user and nice.
+    pub fn total(&self) -> u64 {
+        [
+            self.user,
+            self.nice,
+            self.system,
+            self.idle,
+            self.iowait,
+            self.irq,
+            self.softirq,
+            self.steal,
+        ]
+        .iter()
+        .fold(0, |sum, t| sum.saturating_add(*t))
+    }
+}
+
+/// How fast a CPU's clock runs. In a VM without cpufreq all but `cpuinfo_khz` is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Frequency {
+    /// Now, by cpufreq (scaling_cur_freq); without cpufreq on a bare machine by /proc/cpuinfo, see `current_source`.
+    pub current_khz: Fact<u64>,
+    /// Where `current_khz` came from: the file.
+    pub current_source: String,
+    /// Lowest it may be set to (cpuinfo_min_freq).
+    pub min_khz: Fact<u64>,
+    /// Highest it may be set to (cpuinfo_max_freq).
+    pub max_khz: Fact<u64>,
+    /// cpufreq governor.
+    pub governor: Fact<String>,
+    /// "cpu MHz" of /proc/cpuinfo: in a VM a constant that says nothing about throttling.
+    pub cpuinfo_khz: Fact<u64>,
+}
+
+/// /proc/meminfo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// MemTotal.
+    pub total_bytes: u64,
+    /// MemAvailable: what can be had without swapping.
+    pub available_bytes: u64,
+}
+
+/// Open files of the whole system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileNr {
+    /// Open file descriptions.
+    pub used: u64,
+    /// fs.file-max; often near 2^63, which means none.
+    pub max: u64,
+}
+
+/// A file system by statvfs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileSystem {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Of it in use.
+    pub used_bytes: u64,
+}
+
+/// The pool of huge pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HugePages {
+    /// HugePages_Total.
+    pub total: u64,
+    /// HugePages_Free.
+    pub free: u64,
+    /// Hugepagesize.
+    pub size_bytes: u64,
+}
+
+/// Load averages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "minutes, see proc_loadavg(5)")]
+pub struct LoadAverage {
+    pub one: f64,
+    pub five: f64,
+    pub fifteen: f64,
+}
+
+/// Pressure stall information of one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pressure {
+    /// Some tasks waited.
+    pub some: PressureLine,
+    /// All non-idle tasks waited at once; absent where the kernel has no such line.
+    pub full: Option<PressureLine>,
+}
+
+/// One line of a pressure file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PressureLine {
+    /// Share of the last 10 s, in per cent.
+    pub avg10: f64,
+    /// Stalled since boot, in µs.
+    pub total_us: u64,
+}

@@ -1,0 +1,92 @@
+//! What a sample says of perf_event counters, per thread. Plain data; `source` fills it.
+
+use serde::{Deserialize, Serialize};
+
+/// Counters of one thread that owns a slot, or the reason why there are none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PerfThread {
+    /// Its process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// What the CPU counts.
+    pub hardware: Perf<HardwareCounters>,
+    /// What the kernel counts.
+    pub software: Perf<SoftwareCounters>,
+}
+
+/// A group of counters, or which of the typical reasons there is for having none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Perf<T> {
+    /// Counting since it was opened.
+    Counting(T),
+    /// The machine has no such counters (ENOENT, EOPNOTSUPP, ENODEV): in a VM the hypervisor hides them.
+    NoPmu(String),
+    /// They exist but are not for us (EACCES, EPERM): the sentence has perf_event_paranoid.
+    Denied(String),
+    /// Something else; the sentence has the errno.
+    Unavailable(String),
+}
+
+impl<T> Default for Perf<T> {
+    fn default() -> Self {
+        Self::Unavailable("not in this sample".to_owned())
+    }
+}
+
+impl<T> Perf<T> {
+    /// The counters, if they count.
+    pub fn counting(&self) -> Option<&T> {
+        match self {
+            Self::Counting(counters) => Some(counters),
+            _ => None,
+        }
+    }
+
+    /// Why they don't.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Counting(_) => None,
+            Self::NoPmu(why) | Self::Denied(why) | Self::Unavailable(why) => Some(why),
+        }
+    }
+}
+
+/// One hardware group: counted together or not at all. Values are raw; where `time_running_ns` is below
+/// `time_enabled_ns` the group shared the PMU and the values cover that share of the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HardwareCounters {
+    /// Time the thread ran since opening, in ns.
+    pub time_enabled_ns: u64,
+    /// Of it, time the group was on the PMU.
+    pub time_running_ns: u64,
+    /// CPU cycles.
+    pub cycles: u64,
+    /// Instructions retired.
+    pub instructions: u64,
+    /// References to (usually) the last-level cache.
+    pub cache_references: u64,
+    /// Of them, misses.
+    pub cache_misses: u64,
+}
+
+/// The kernel's own counters; no PMU needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SoftwareCounters {
+    /// Time the thread ran since opening, in ns.
+    pub time_enabled_ns: u64,
+    /// Of it, time the group counted.
+    pub time_running_ns: u64,
+    /// CPU time in ns.
+    pub task_clock_ns: u64,
+    /// Context switches.
+    pub context_switches: u64,
+    /// Moves from one CPU to another.
+    pub cpu_migrations: u64,
+    /// Page faults, minor and major.
+    pub page_faults: u64,
+}
