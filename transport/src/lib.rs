@@ -4,6 +4,8 @@
 mod clock;
 pub mod config;
 pub mod error;
+#[allow(dead_code, reason = "its users, shm.rs and membrane.rs, arrive next")]
+mod mem;
 mod ring;
 pub mod stats;
 

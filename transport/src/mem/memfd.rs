@@ -1,0 +1,247 @@
+//! Creates and checks the memfd that carries both rings of a connection.
+//!
+//! The server creates ([`create_rings`]), the client checks what it was sent ([`validate`]). Once sealed with
+//! [`SEALS`] nobody can shrink the file under a mapping (SIGBUS) or grow it into somebody's memory limit; holes
+//! may still be punched, which reads as zeros and is the ring's to refuse. Left out: mapping.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use memmap2::MmapOptions;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{StepError, errno_of, headroom};
+use crate::error::Step;
+
+/// Name of the rings' memfd; `/proc/PID/maps` shows it as `/memfd:shm-ring`.
+pub(crate) const RING_NAME: &CStr = c"shm-ring";
+
+/// Seals that a ring's memfd carries before anybody else sees it.
+pub(crate) const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_SEAL);
+
+/// The huge page size asked for. Named, not the system's default, so that [`round_len`] needs no look at /proc.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// MFD_NOEXEC_SEAL (Linux 6.3): not executable, for good. Asked for because `vm.memfd_noexec=2` refuses
+/// memfds without it; kernels that don't know it say EINVAL.
+const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x0008);
+
+/// What became of the wish for huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HugeState {
+    /// Not asked for.
+    NotAsked,
+    /// The rings are in huge pages, reserved for them: a first touch can't fail.
+    Used,
+    /// Asked for and not had; the rings are in 4 KiB pages.
+    Short {
+        /// Of memfd_create, ftruncate or mmap: ENOMEM means too few free huge pages.
+        errno: i32,
+    },
+}
+
+/// `len` rounded up so that huge pages can back it; unchanged if they aren't wanted.
+pub(crate) const fn round_len(len: usize, huge: bool) -> usize {
+    if huge {
+        len.next_multiple_of(HUGE_PAGE_BYTES)
+    } else {
+        len
+    }
+}
+
+/// Creates a memfd of exactly `len` bytes, sealed with [`SEALS`], close-on-exec, all zeros, no page touched.
+///
+/// RLIMIT_FSIZE and RLIMIT_AS are checked first, because the kernel's answer to the former is a signal; the
+/// memory cgroup is not (that is [`headroom::check`], which the caller asks for the whole connection).
+/// With `huge`, `len` should come from [`round_len`]; if huge pages can't be had the rings get 4 KiB pages.
+pub(crate) fn create_rings(
+    name: &CStr,
+    len: usize,
+    huge: bool,
+) -> Result<(OwnedFd, HugeState), StepError> {
+    headroom::file_size(len as u64)?;
+    headroom::address_space(len as u64)?;
+    let mut state = HugeState::NotAsked;
+    if huge {
+        match create(name, len, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)
+            .and_then(reserve(len))
+        {
+            Ok(fd) => return Ok((fd, HugeState::Used)),
+            Err(e) => state = HugeState::Short { errno: e.errno },
+        }
+    }
+    Ok((create(name, len, MFdFlags::empty())?, state))
+}
+
+fn create(name: &CStr, len: usize, kind: MFdFlags) -> Result<OwnedFd, StepError> {
+    let flags = kind | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = match memfd_create(name, flags | NOEXEC_SEAL) {
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        other => other,
+    }
+    .map_err(|e| StepError::of_call(Step::MemfdCreate, e as i32))?;
+    let size = i64::try_from(len).map_err(|_| StepError::new(Step::Ftruncate, libc::EFBIG))?;
+    nix::unistd::ftruncate(&fd, size).map_err(|e| StepError::new(Step::Ftruncate, e as i32))?;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS)).map_err(|e| StepError::new(Step::Seal, e as i32))?;
+    Ok(fd)
+}
+
+/// Huge pages are reserved when a shared mapping is made, not when the file is; without a reservation the first
+/// touch may be SIGBUS. So map once: the reservation stays with the file after the unmap.
+fn reserve(len: usize) -> impl FnOnce(OwnedFd) -> Result<OwnedFd, StepError> {
+    move |fd| match MmapOptions::new().len(len).map_raw(&fd) {
+        Ok(_unmapped_here) => Ok(fd),
+        Err(e) => Err(StepError::new(Step::Mmap, errno_of(&e))),
+    }
+}
+
+/// Checks that a received descriptor is a memfd of exactly `expected_len` bytes whose seals contain [`SEALS`]
+/// and don't forbid writing. After `Ok` its size can't change any more, whatever the sender does.
+///
+/// The errno is that of the call that failed, else 0 with what was demanded (`limit`) and found (`used`): a mask
+/// of seals or a size in bytes.
+pub(crate) fn validate(fd: BorrowedFd<'_>, expected_len: u64) -> Result<(), StepError> {
+    let refuse = |errno, limit, used| {
+        Err(StepError {
+            step: Step::Validate,
+            errno,
+            limit,
+            used,
+        })
+    };
+    // EINVAL for everything that can't be sealed: sockets, pipes, devices, files on disk. A file in /dev/shm
+    // answers, with F_SEAL_SEAL alone.
+    let seals = match fcntl(fd.as_fd(), FcntlArg::F_GET_SEALS) {
+        Ok(bits) => SealFlag::from_bits_retain(bits),
+        Err(e) => return refuse(e as i32, 0, 0),
+    };
+    let forbidden = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE;
+    if !seals.contains(SEALS) || seals.intersects(forbidden) {
+        return refuse(0, SEALS.bits() as u64, seals.bits() as u64);
+    }
+    // Only after the seals: before, the size could change between this look and the mapping.
+    let stat = match nix::sys::stat::fstat(fd) {
+        Ok(stat) => stat,
+        Err(e) => return refuse(e as i32, 0, 0),
+    };
+    if u64::try_from(stat.st_size) != Ok(expected_len) {
+        return refuse(0, expected_len, u64::try_from(stat.st_size).unwrap_or(0));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const LEN: usize = 64 * 1024;
+
+    fn made() -> OwnedFd {
+        create_rings(RING_NAME, LEN, false).unwrap().0
+    }
+
+    #[test]
+    fn rings_are_sealed_close_on_exec_and_of_the_size_asked_for() {
+        let fd = made();
+        validate(fd.as_fd(), LEN as u64).unwrap();
+        let flags = fcntl(&fd, FcntlArg::F_GETFD).unwrap();
+        assert_ne!(flags & libc::FD_CLOEXEC, 0);
+        let link = nix::fcntl::readlink(
+            format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str(),
+        )
+        .unwrap();
+        assert_eq!(link.to_string_lossy(), "/memfd:shm-ring (deleted)");
+    }
+
+    #[test]
+    fn nobody_can_shrink_or_grow_a_ring() {
+        let fd = made();
+        for size in [0, LEN as i64 - 1, LEN as i64 + 1, 1 << 30] {
+            assert_eq!(nix::unistd::ftruncate(&fd, size), Err(Errno::EPERM));
+        }
+        assert_eq!(
+            fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)),
+            Err(Errno::EPERM),
+            "and nobody can add a seal"
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_sealed_memfd_of_the_right_size_is_refused_with_the_reason() {
+        let refused = |fd: BorrowedFd<'_>| validate(fd, LEN as u64).unwrap_err();
+
+        let mut disk = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        disk.write_all(&[0; LEN]).unwrap();
+        assert_eq!(refused(disk.as_fd()).errno, libc::EINVAL, "a regular file");
+
+        if let Ok(mut shm) = tempfile::tempfile_in("/dev/shm") {
+            shm.write_all(&[0; LEN]).unwrap();
+            let e = refused(shm.as_fd());
+            assert!(
+                e.errno == libc::EINVAL || e.used & 0x6 == 0,
+                "/dev/shm: {e:?}"
+            );
+        }
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(refused(socket.as_fd()).errno, libc::EINVAL, "a socket");
+
+        let unsealed = memfd_create(RING_NAME, MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        nix::unistd::ftruncate(&unsealed, LEN as i64).unwrap();
+        let e = refused(unsealed.as_fd());
+        assert_eq!((e.limit, e.used), (SEALS.bits() as u64, 0), "no seals");
+        fcntl(
+            &unsealed,
+            FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW),
+        )
+        .unwrap();
+        assert_eq!(
+            refused(unsealed.as_fd()).used,
+            6,
+            "a seal could still be added"
+        );
+        fcntl(
+            &unsealed,
+            FcntlArg::F_ADD_SEALS(SEALS | SealFlag::F_SEAL_WRITE),
+        )
+        .unwrap();
+        assert_eq!(refused(unsealed.as_fd()).used, 15, "sealed against writing");
+
+        let (short, _) = create_rings(RING_NAME, LEN - 1, false).unwrap();
+        let e = refused(short.as_fd());
+        assert_eq!((e.limit, e.used), (LEN as u64, LEN as u64 - 1));
+        let (long, _) = create_rings(RING_NAME, LEN + 1, false).unwrap();
+        assert_eq!(refused(long.as_fd()).used, LEN as u64 + 1);
+    }
+
+    #[test]
+    fn huge_pages_are_had_or_their_lack_is_said() {
+        let len = round_len(LEN, true);
+        assert_eq!(len, 2 << 20);
+        assert_eq!(round_len(LEN, false), LEN);
+        let (fd, state) = create_rings(RING_NAME, len, true).unwrap();
+        validate(fd.as_fd(), len as u64).unwrap();
+        let block = nix::sys::stat::fstat(&fd).unwrap().st_blksize as usize;
+        match state {
+            HugeState::Used => assert_eq!(block, HUGE_PAGE_BYTES),
+            HugeState::Short { errno } => {
+                assert_ne!(errno, 0);
+                assert!(block < HUGE_PAGE_BYTES);
+            }
+            HugeState::NotAsked => panic!("it was asked for"),
+        }
+    }
+
+    #[test]
+    fn a_size_that_no_file_can_have_is_an_error() {
+        let e = create_rings(RING_NAME, usize::MAX, false).unwrap_err();
+        assert!(
+            e.step == Step::Ftruncate || e.step == Step::Headroom,
+            "{e:?}"
+        );
+    }
+}
