@@ -3,6 +3,8 @@
 //! Data flows one way: `source` (pages, /proc, perf, limits) → `sample` → `model` → `hint` → `report` | `ui`.
 #![cfg(target_os = "linux")]
 
+pub mod history;
+pub mod model;
 pub mod reading;
 pub mod sample;
 

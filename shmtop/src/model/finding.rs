@@ -1,0 +1,105 @@
+//! What is wrong, in the form every view shows it. Made by `hint`, shown by `report` and `ui`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::reading::Why;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Costs something now.
+    Warn,
+    /// Broken, or about to be.
+    Crit,
+}
+
+impl Severity {
+    /// Name in JSON and text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Crit => "crit",
+        }
+    }
+}
+
+/// Whom a finding concerns: the host (all `None`), an endpoint, or one client of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject {
+    /// Name of the endpoint.
+    pub endpoint: Option<String>,
+    /// Pid of the endpoint.
+    pub pid: Option<u32>,
+    /// Number of the client.
+    pub client: Option<u32>,
+    /// Its connection id.
+    pub connection_id: Option<u64>,
+}
+
+/// One number that speaks for a finding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// Name of the counter or value.
+    pub name: String,
+    /// The number (states are text in [`Evidence::text`]).
+    pub value: f64,
+    /// A value that is not a number, e.g. a thread state or an errno's name.
+    pub text: Option<String>,
+    /// Unit, e.g. `ns`, `bytes`, `1/s`, `%`; empty for a state.
+    pub unit: &'static str,
+    /// File or counter it came from.
+    pub source: String,
+    /// What it is compared with, e.g. `> 80`; empty if it only explains.
+    pub threshold: String,
+}
+
+/// A finding that another one explains, so that it is not shown by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// Id of the rule.
+    pub id: &'static str,
+    /// Whom it concerns.
+    pub subject: Subject,
+    /// Its sentence.
+    pub says: String,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Id of the rule.
+    pub id: &'static str,
+    /// How bad.
+    pub severity: Severity,
+    /// Whom it concerns.
+    pub subject: Subject,
+    /// One sentence with the real numbers.
+    pub says: String,
+    /// The numbers and where they come from.
+    pub evidence: Vec<Evidence>,
+    /// A command to type or a change to make, real values filled in.
+    pub fix: String,
+    /// When it goes away.
+    pub clears: &'static str,
+    /// What follows from it.
+    pub explains: Vec<Explained>,
+    /// CLOCK_MONOTONIC ns when it began to hold.
+    pub since_ns: u64,
+    /// The same moment on CLOCK_REALTIME.
+    pub since_realtime_ns: u64,
+}
+
+/// A rule that could not be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownRule {
+    /// Id of the rule.
+    pub id: &'static str,
+    /// Whom it would concern, when the reason is not the same for all.
+    pub subject: Subject,
+    /// Why.
+    pub why: Why,
+}

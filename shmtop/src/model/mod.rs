@@ -1,0 +1,221 @@
+//! What shmtop knows at one moment: plain data, computed from samples, borrowed read-only by every view.
+//!
+//! `ModelBuilder` makes it; `hint` adds the findings; `report` and `ui` show it. Nothing
+//! here reads a clock, a file or a page. A value that can't be had is an `Err(Why)`, never 0.
+
+pub mod client;
+pub mod finding;
+pub mod host;
+
+pub use client::{
+    Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,
+    WaitView,
+};
+pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
+pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
+
+use transport::stats::Role;
+
+use crate::history::History;
+use crate::reading::{Reading, Why};
+
+/// Everything shmtop knows at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// CLOCK_MONOTONIC ns of the sample.
+    pub at_ns: u64,
+    /// CLOCK_REALTIME ns of the same moment.
+    pub at_realtime_ns: u64,
+    /// Time since the sample before, in ns: what the `_per_s` values are averages over.
+    pub interval_ns: Reading<u64>,
+    /// The machine.
+    pub host: HostView,
+    /// Processes with a stats page, servers first, then by name and pid.
+    pub endpoints: Vec<Endpoint>,
+    /// Pages that were found and can't be shown.
+    pub unreadable: Vec<Unreadable>,
+    /// What is wrong, gravest first, root causes only; consequences stand in [`Finding::explains`].
+    pub findings: Vec<Finding>,
+    /// What could not be checked, and why.
+    pub unknown: Vec<UnknownRule>,
+    /// Rules that looked at least at one subject or found none that concerns them.
+    pub checked: Vec<&'static str>,
+    /// Share of one CPU that shmtop itself uses (1.0 = a whole one).
+    pub viewer_cpu: Reading<f64>,
+    /// Seconds until every rule has as much data as it needs; 0 when all have.
+    pub needs_s: u32,
+}
+
+impl Model {
+    /// A model of nothing: what a dashboard shows before the first sample.
+    pub fn empty() -> Self {
+        Self {
+            at_ns: 0,
+            at_realtime_ns: 0,
+            interval_ns: Err(Why::not_yet("no sample yet")),
+            host: HostView::unknown(),
+            endpoints: Vec::new(),
+            unreadable: Vec::new(),
+            findings: Vec::new(),
+            unknown: Vec::new(),
+            checked: Vec::new(),
+            viewer_cpu: Err(Why::not_yet("no sample yet")),
+            needs_s: 0,
+        }
+    }
+
+    /// The clients of all servers; clients' own endpoints when their server is not visible.
+    pub fn rows(&self) -> impl Iterator<Item = (&Endpoint, &Client)> {
+        self.endpoints
+            .iter()
+            .flat_map(|e| e.clients.iter().map(move |c| (e, c)))
+            .filter(|(e, c)| e.role == Role::Server || !c.shown_at_server)
+    }
+
+    /// Gravest severity among the findings.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|f| f.severity).max()
+    }
+}
+
+/// A process that embeds the transport, through one of its stats pages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Stable over samples; another process with the same pid has another key.
+    pub key: EndpointKey,
+    /// Name from the page, sanitised.
+    pub name: String,
+    /// Pid as this viewer sees it.
+    pub pid: u32,
+    /// Server or client.
+    pub role: Role,
+    /// Effective uid.
+    pub uid: u32,
+    /// `comm` of the process, sanitised; the page's name if it can't be read.
+    pub comm: String,
+    /// Path of the server's socket, sanitised.
+    pub socket_path: String,
+    /// Version of the library in the process.
+    pub library: String,
+    /// Layout version of the page.
+    pub version: (u32, u32),
+    /// True for a build with debug assertions.
+    pub debug_build: bool,
+    /// How long the page exists, in ns.
+    pub age_ns: u64,
+    /// Time since the page was last touched by its housekeeping, ns. Not applicable to a client.
+    pub heartbeat_age_ns: Reading<u64>,
+    /// What the kernel says about the process.
+    pub process: ProcessView,
+    /// What bounds it.
+    pub limits: LimitsView,
+    /// Threads that serve several clients.
+    pub pollers: Vec<Poller>,
+    /// One per connection, by number.
+    pub clients: Vec<Client>,
+    /// Sums over the clients.
+    pub totals: Totals,
+    /// Admission of clients (servers).
+    pub admission: Admission,
+    /// Slots that kept changing while being read, in this sample.
+    pub torn_slots: u32,
+}
+
+/// What names an endpoint for good.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointKey {
+    /// Pid as this viewer sees it.
+    pub pid: u32,
+    /// Start time of the process in clock ticks.
+    pub start_ticks: u64,
+    /// Name from the page.
+    pub name: String,
+    /// Creation time of the page, ns: a process may make several pages of one name.
+    pub created_ns: u64,
+}
+
+/// A server thread that waits for several clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Poller {
+    /// Slot in the page.
+    pub slot: u32,
+    /// Number, from 0.
+    pub number: u64,
+    /// Its thread.
+    pub tid: u32,
+    /// How it waits.
+    pub wait: WaitView,
+    /// Rounds over its clients per second.
+    pub polls_per_s: Reading<f64>,
+    /// Where its time goes.
+    pub time: Reading<TimeShares>,
+    /// What the kernel says about the thread.
+    pub thread: Reading<ThreadView>,
+    /// Time since a message last moved, ns.
+    pub progress_age_ns: Reading<u64>,
+}
+
+/// Sums over an endpoint's clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Totals {
+    /// Connections.
+    pub clients: usize,
+    /// Of them on shared memory.
+    pub shm: usize,
+    /// Of them on the socket.
+    pub socket: usize,
+    /// Requests per second.
+    pub requests_per_s: Reading<f64>,
+    /// Payload bytes per second, both directions.
+    pub bytes_per_s: Reading<f64>,
+    /// Ring bytes reserved, both directions.
+    pub ring_reserved_bytes: u64,
+    /// Ring bytes ever touched, both directions, as far as the producers are visible.
+    pub ring_touched_bytes: u64,
+    /// Requests without a reply.
+    pub in_flight: u64,
+    /// Past values of the sums.
+    pub history: History,
+}
+
+/// How a server admits clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Clients admitted at most.
+    pub max_clients: u64,
+    /// Handshakes under way.
+    pub pending: u64,
+    /// Age of the oldest of them, ns; 0 if none.
+    pub oldest_pending_ns: u64,
+    /// Connections accepted since start.
+    pub accepted: u64,
+    /// Handshakes completed since start.
+    pub handshakes: u64,
+    /// Connections switched to shared memory since start.
+    pub upgrades: u64,
+    /// Connections that wanted shared memory and did not get it, since start.
+    pub fallbacks: u64,
+    /// Handshakes refused since start, all kinds.
+    pub rejected: u64,
+    /// accept() failures since start.
+    pub accept_errors: u64,
+    /// Descriptors that one more client costs.
+    pub fds_per_client: u64,
+    /// Ring memory that one more client costs, bytes.
+    pub ring_bytes: u64,
+    /// Longest handshake since start, ns.
+    pub handshake_max_ns: u64,
+}
+
+/// A page that was found and can't be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Pid, as far as known.
+    pub pid: Option<u32>,
+    /// Name of the link or file, sanitised.
+    pub name: String,
+    /// Why.
+    pub why: Why,
+    /// Layout version of the page, if that is the reason.
+    pub version: Option<(u32, u32)>,
+}
