@@ -1,0 +1,225 @@
+//! The consuming role: look, copy out, release. Says what happened; records and waits for nothing.
+//!
+//! The producer is not trusted: whatever stands in the ring, calls here return a checked record, "nothing yet" or a typed
+//! [`Poison`]; they never read outside the ring, never loop without bound and never panic.
+
+use super::plan::{Commit, HEADER_BYTES, Kind, Plan, record_bytes};
+use super::storage::{Flag, Storage, Word};
+use crate::error::Poison;
+
+/// Looks at `tail` that a streamed record may stand still before the reader turns to other work; some 10 µs.
+const STREAM_PATIENCE: u32 = 1000;
+
+/// Consumes records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.
+pub(crate) struct Consumer<S> {
+    storage: S,
+    plan: Plan,
+    /// Private copy of our index (I6).
+    head: u64,
+    /// Record bytes released, padding not counted.
+    consumed: u64,
+    /// Padding skipped since the last record was released.
+    skipped: u64,
+    /// Loads of the producer's index so far: a pointer cache miss each.
+    index_loads: u64,
+    /// The record at `head` was found half published: not ready until `tail` has reached this index.
+    half: Option<u64>,
+}
+
+/// A committed record, checked, not yet copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// What it is; never padding.
+    pub(crate) kind: Kind,
+    /// Its id, as the peer wrote it.
+    pub(crate) id: u64,
+    /// Payload bytes; at most the plan's largest payload.
+    pub(crate) length: usize,
+    streamed: bool,
+}
+
+/// What a release did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Released {
+    /// Ring bytes of the record, padding not counted.
+    pub(crate) record: u64,
+    /// Padding skipped before it.
+    pub(crate) padding: u64,
+}
+
+impl<S: Storage> Consumer<S> {
+    /// The consumer of a fresh (all-zero) ring.
+    pub(crate) fn new(storage: S, plan: Plan) -> Self {
+        Self::starting_at(storage, plan, 0)
+    }
+
+    /// The same with both indices at `index` (a multiple of 8), to test the index wrap.
+    pub(crate) fn starting_at(storage: S, plan: Plan, index: u64) -> Self {
+        Self { storage, plan, head: index, consumed: 0, skipped: 0, index_loads: 0, half: None }
+    }
+
+    /// The storage, for the futex words.
+    pub(crate) fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// End of the last released record.
+    pub(crate) fn index(&self) -> u64 {
+        self.head
+    }
+
+    /// Loads of the producer's index since the start.
+    pub(crate) fn index_loads(&self) -> u64 {
+        self.index_loads
+    }
+
+    /// Whether something is there to be read, without taking it apart. The cheapest look: one load of a line the producer writes once.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self) -> bool {
+        // Acquire is not needed to decide; `peek` loads the word again with Acquire before anything is read.
+        match self.half {
+            None => self.storage.word(self.plan.offset(self.head)) != 0,
+            Some(end) => self.storage.load(Word::Tail).wrapping_sub(end) <= self.plan.capacity(),
+        }
+    }
+
+    /// The next record, if it is there. Looking twice gives the same one until it is released.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Result<Option<Record>, Poison> {
+        // A padding record leads to the start of the ring, and a second one there is nonsense: two looks are enough.
+        for _ in 0..2 {
+            let offset = self.plan.offset(self.head);
+            // Acquire, partner: the Release of the commit word in `Slot::publish` (I2).
+            let word = self.storage.commit_acquire(offset);
+            if word == 0 {
+                return Ok(None);
+            }
+            let commit = Commit::decode(word).map_err(|kind| Poison::RecordKind { kind, index: self.head })?;
+            if commit.kind != Kind::Padding {
+                let length = commit.length as usize;
+                if length > self.plan.max_payload() || record_bytes(length) > self.plan.to_end(self.head) {
+                    return Err(Poison::RecordLength { length: length as u64, index: self.head });
+                }
+                let id = self.storage.word(offset + 8);
+                return Ok(Some(Record { kind: commit.kind, id, length, streamed: commit.streamed }));
+            }
+            let to_end = self.plan.to_end(self.head);
+            if to_end == self.plan.capacity() {
+                break;
+            }
+            self.head = self.head.wrapping_add(to_end);
+            self.skipped = self.skipped.wrapping_add(to_end);
+        }
+        Err(Poison::RecordKind { kind: Kind::Padding as u32, index: self.head })
+    }
+
+    /// Copies the payload of the record that [`Self::peek`] has just returned into the front of `into`. `Ok(false)`: it is being
+    /// published in pieces and the producer has stopped half way; nothing is lost, look again later.
+    ///
+    /// # Panics
+    /// If `into` is shorter than the record.
+    #[inline]
+    pub(crate) fn read(&mut self, record: &Record, into: &mut [u8]) -> Result<bool, Poison> {
+        let offset = self.plan.offset(self.head) + HEADER_BYTES as usize;
+        let into = &mut into[..record.length];
+        if record.streamed {
+            return self.read_streamed(offset, into);
+        }
+        self.storage.read(offset, into);
+        Ok(true)
+    }
+
+    /// Follows `tail` through the record.
+    fn read_streamed(&mut self, offset: usize, into: &mut [u8]) -> Result<bool, Poison> {
+        let base = self.head.wrapping_add(HEADER_BYTES);
+        if self.half.is_some() && !self.is_ready() {
+            return Ok(false);
+        }
+        let (mut done, mut idle) = (0usize, 0u32);
+        while done < into.len() {
+            self.index_loads += 1;
+            // Acquire, partner: the Release stores of `tail` in `Slot::stream` and `Slot::finish` (I5).
+            let tail = self.storage.load_acquire(Word::Tail);
+            let mut valid = tail.wrapping_sub(base);
+            if valid > self.plan.capacity() {
+                // Before the first piece `tail` still stands where the last record ended: before this header and the padding.
+                if base.wrapping_sub(tail) > HEADER_BYTES.wrapping_add(self.skipped) {
+                    return Err(self.impossible(tail));
+                }
+                valid = 0;
+            }
+            let valid = (valid as usize).min(into.len());
+            if valid <= done {
+                idle += 1;
+                if idle > STREAM_PATIENCE {
+                    self.half = Some(base.wrapping_add(into.len() as u64));
+                    return Ok(false);
+                }
+                std::hint::spin_loop();
+                continue;
+            }
+            idle = 0;
+            self.storage.read(offset + done, &mut into[done..valid]);
+            done = valid;
+        }
+        self.half = None;
+        Ok(true)
+    }
+
+    /// Gives the record that [`Self::peek`] returned back to the producer.
+    #[inline]
+    pub(crate) fn release(&mut self, record: &Record) -> Released {
+        let bytes = record_bytes(record.length);
+        self.head = self.head.wrapping_add(bytes);
+        self.consumed = self.consumed.wrapping_add(bytes);
+        self.storage.store(Word::Consumed, self.consumed);
+        // Release, partner: the Acquire in `Producer::refresh` (I3): our reads of these bytes are done.
+        self.storage.store_release(Word::Head, self.head);
+        Released { record: bytes, padding: std::mem::take(&mut self.skipped) }
+    }
+
+    /// Checks the producer's index against the commit words, on slow paths (before sleeping): a hole punched into the ring, or a
+    /// scribbled index, is then an error and not a record that never comes (I4).
+    pub(crate) fn cross_check(&mut self) -> Result<(), Poison> {
+        self.index_loads += 1;
+        // Acquire, partner: the Release of `tail` in `Slot::finish`: if it is ahead, the commit word at our head is visible.
+        let tail = self.storage.load_acquire(Word::Tail);
+        let ahead = tail.wrapping_sub(self.head);
+        // `peek` may have skipped padding whose record is not yet behind `tail`: then tail is up to `skipped` behind.
+        let behind = self.head.wrapping_sub(tail);
+        if ahead == 0 || (behind > 0 && behind <= self.skipped) {
+            return Ok(());
+        }
+        if ahead > self.plan.capacity() {
+            return Err(self.impossible(tail));
+        }
+        if self.storage.commit_acquire(self.plan.offset(self.head)) == 0 {
+            return Err(self.impossible(tail));
+        }
+        Ok(())
+    }
+
+    fn impossible(&self, tail: u64) -> Poison {
+        Poison::Index { found: tail, last: self.head, ours: self.head, capacity: self.plan.capacity() }
+    }
+
+    /// Announces that the consumer is about to sleep; look again, then sleep on [`Flag::Empty`].
+    pub(crate) fn announce(&self) {
+        self.storage.set_flag(Flag::Empty, 1);
+        // SeqCst fence, partner: the one in `Producer::must_wake`.
+        self.storage.fence();
+    }
+
+    /// Takes the announcement back.
+    pub(crate) fn retract(&self) {
+        self.storage.set_flag(Flag::Empty, 0);
+    }
+
+    /// After releasing: whether the producer sleeps for room and the caller must wake it (futex on [`Flag::Full`]).
+    #[inline(always)]
+    pub(crate) fn must_wake(&self) -> bool {
+        // SeqCst fence, partner: the one in `Producer::announce`.
+        self.storage.fence();
+        self.storage.flag(Flag::Full) != 0 && self.storage.swap_flag(Flag::Full, 0) != 0
+    }
+}

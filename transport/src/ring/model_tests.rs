@@ -1,0 +1,324 @@
+//! The ring against an obvious model: a queue of messages, under random calls, sizes, offsets and windows.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use proptest::prelude::*;
+
+use super::consumer::Consumer;
+use super::plan::{Commit, Kind, Plan, max_payload};
+use super::producer::{NoSlot, Producer};
+use super::storage::{Flag, Storage, Word};
+use crate::error::Poison;
+
+/// A ring in ordinary memory: the same protocol without a mapping (so Miri can run it).
+#[derive(Clone)]
+pub(crate) struct Heap {
+    words: Arc<[AtomicU64; 5]>,
+    flags: Arc<[AtomicU32; 2]>,
+    data: Arc<[AtomicU64]>,
+}
+
+impl Heap {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            words: Arc::default(),
+            flags: Arc::default(),
+            data: (0..capacity / 8).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Fills all of the ring with rubbish, as after many laps, except the first commit word.
+    fn dirty(self, start: u64) -> Self {
+        for (i, w) in self.data.iter().enumerate() {
+            w.store(0x0102_0304_0506_0708 ^ (i as u64) << 33, Ordering::Relaxed);
+        }
+        let at = (start as usize / 8) & (self.data.len() - 1);
+        self.data[at].store(0, Ordering::Relaxed);
+        self.words[Word::Head as usize].store(start, Ordering::Relaxed);
+        self.words[Word::Tail as usize].store(start, Ordering::Relaxed);
+        self
+    }
+}
+
+impl Storage for Heap {
+    fn load(&self, word: Word) -> u64 {
+        self.words[word as usize].load(Ordering::Relaxed)
+    }
+    fn load_acquire(&self, word: Word) -> u64 {
+        self.words[word as usize].load(Ordering::Acquire)
+    }
+    fn store(&self, word: Word, value: u64) {
+        self.words[word as usize].store(value, Ordering::Relaxed);
+    }
+    fn store_release(&self, word: Word, value: u64) {
+        self.words[word as usize].store(value, Ordering::Release);
+    }
+    fn commit_acquire(&self, offset: usize) -> u64 {
+        self.data[offset / 8].load(Ordering::Acquire)
+    }
+    fn commit_release(&self, offset: usize, value: u64) {
+        self.data[offset / 8].store(value, Ordering::Release);
+    }
+    fn word(&self, offset: usize) -> u64 {
+        self.data[offset / 8].load(Ordering::Relaxed)
+    }
+    fn set_word(&self, offset: usize, value: u64) {
+        self.data[offset / 8].store(value, Ordering::Relaxed);
+    }
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        for (i, b) in bytes.iter().enumerate() {
+            let (at, shift) = ((offset + i) / 8, (offset + i) % 8 * 8);
+            let old = self.data[at].load(Ordering::Relaxed);
+            self.data[at].store(old & !(0xff << shift) | u64::from(*b) << shift, Ordering::Relaxed);
+        }
+    }
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        for (i, b) in into.iter_mut().enumerate() {
+            *b = (self.data[(offset + i) / 8].load(Ordering::Relaxed) >> ((offset + i) % 8 * 8)) as u8;
+        }
+    }
+    fn flag(&self, flag: Flag) -> u32 {
+        self.flags[flag as usize].load(Ordering::Relaxed)
+    }
+    fn set_flag(&self, flag: Flag, value: u32) {
+        self.flags[flag as usize].store(value, Ordering::Relaxed);
+    }
+    fn swap_flag(&self, flag: Flag, value: u32) -> u32 {
+        self.flags[flag as usize].swap(value, Ordering::Relaxed)
+    }
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+fn pair(capacity: usize, start: u64, window: u64) -> (Producer<Heap>, Consumer<Heap>, Heap) {
+    let heap = Heap::new(capacity).dirty(start);
+    heap.store(Word::Window, window);
+    let plan = Plan::new(capacity, max_payload(capacity));
+    (Producer::starting_at(heap.clone(), plan, start), Consumer::starting_at(heap.clone(), plan, start), heap)
+}
+
+fn payload(seed: u64, length: usize) -> Vec<u8> {
+    (0..length).map(|i| (seed as u8).wrapping_mul(31).wrapping_add(i as u8)).collect()
+}
+
+fn take(consumer: &mut Consumer<Heap>) -> Option<(u64, Vec<u8>)> {
+    let record = consumer.peek().expect("an honest producer")?;
+    let mut bytes = vec![0; record.length];
+    assert!(consumer.read(&record, &mut bytes).expect("an honest producer"));
+    consumer.release(&record);
+    Some((record.id, bytes))
+}
+
+#[derive(Clone, Debug)]
+enum Call {
+    Push(usize),
+    /// Expected size, then the pieces written.
+    Grow(usize, Vec<usize>),
+    Abandon(usize),
+    Take,
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        3 => any::<usize>().prop_map(Call::Push),
+        1 => (any::<usize>(), prop::collection::vec(any::<usize>(), 0..4)).prop_map(|(e, w)| Call::Grow(e, w)),
+        1 => any::<usize>().prop_map(Call::Abandon),
+        4 => Just(Call::Take),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_message_arrives_once_in_order_and_whole(
+        shift in 8u32..12, start8 in prop_oneof![any::<u64>(), (0u64..512).prop_map(|k| u64::MAX - k)],
+        window in any::<u64>(), calls in prop::collection::vec(call(), 1..200),
+    ) {
+        let capacity = 1usize << shift;
+        // The window advice has a floor above these capacities: reach below it by setting the field as a lap would.
+        let (mut producer, mut consumer, _) = pair(capacity, start8 & !7, 0);
+        producer.set_window_for_test(window % capacity as u64);
+        let mut model: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+        let most = max_payload(capacity);
+        for (id, call) in calls.into_iter().enumerate() {
+            let id = id as u64;
+            match call {
+                Call::Push(n) => {
+                    let bytes = payload(id, n % (most + 1));
+                    match producer.push(Kind::Request, id, &bytes) {
+                        Ok(_) => model.push_back((id, bytes)),
+                        Err(NoSlot::Full { .. }) => prop_assert!(!model.is_empty(), "an empty ring takes every legal message"),
+                        Err(other) => prop_assert!(false, "{other:?}"),
+                    }
+                }
+                Call::Grow(expected, writes) => {
+                    let mut bytes = Vec::new();
+                    match producer.reserve_growing(expected % (most + 1), most) {
+                        Ok(mut slot) => {
+                            for n in writes {
+                                let piece = payload(id + n as u64, n % (slot.remaining() + 1));
+                                slot.write(&piece);
+                                bytes.extend_from_slice(&piece);
+                            }
+                            slot.commit(Kind::Request, id);
+                            model.push_back((id, bytes));
+                        }
+                        Err(NoSlot::Full { .. }) => prop_assert!(!model.is_empty()),
+                        Err(other) => prop_assert!(false, "{other:?}"),
+                    }
+                }
+                Call::Abandon(n) => {
+                    if let Ok(mut slot) = producer.reserve(n % (most + 1)) {
+                        let room = slot.remaining();
+                        slot.write(&vec![0xff; room]);
+                    }
+                }
+                Call::Take => prop_assert_eq!(take(&mut consumer), model.pop_front()),
+            }
+            prop_assert!(consumer.cross_check().is_ok());
+        }
+        while let Some(expected) = model.pop_front() {
+            prop_assert_eq!(take(&mut consumer), Some(expected));
+        }
+        prop_assert_eq!(take(&mut consumer), None);
+    }
+
+    #[test]
+    fn occupancy_counts_records_and_never_padding(start8: u64, sizes in prop::collection::vec(0usize..400, 1..60), window in 1u64..1024) {
+        let (mut producer, mut consumer, _) = pair(1024, start8 & !7, 0);
+        producer.set_window_for_test(window);
+        let mut inside = VecDeque::new();
+        for (i, n) in sizes.into_iter().enumerate() {
+            match producer.push(Kind::Request, i as u64, &vec![7; n]) {
+                Ok(sent) => {
+                    inside.push_back(sent.record);
+                    if let Some(seen) = sent.looked {
+                        prop_assert_eq!(seen, inside.iter().sum::<u64>());
+                    }
+                }
+                Err(NoSlot::Full { occupancy }) => {
+                    prop_assert_eq!(occupancy, inside.iter().sum::<u64>());
+                    take(&mut consumer);
+                    inside.pop_front();
+                }
+                Err(other) => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn rubbish_in_the_ring_is_an_error_or_nothing_but_never_a_panic(
+        words in prop::collection::vec(any::<u64>(), 32), tail: u64, plausible in prop::collection::vec((0u32..300, 1u32..6, 0u32..3), 0..8),
+    ) {
+        let heap = Heap::new(256);
+        for (i, w) in words.iter().enumerate() {
+            heap.set_word(i * 8, *w);
+        }
+        for (i, (length, kind, flags)) in plausible.iter().enumerate() {
+            heap.set_word(i * 32, u64::from(*length) | u64::from(*kind) << 32 | u64::from(*flags) << 40);
+        }
+        heap.store(Word::Tail, tail);
+        let mut consumer = Consumer::new(heap, Plan::new(256, 64));
+        let mut buffer = [0u8; 64];
+        for _ in 0..100 {
+            let _ = consumer.cross_check();
+            match consumer.peek() {
+                Err(_) | Ok(None) => break,
+                Ok(Some(record)) => match consumer.read(&record, &mut buffer) {
+                    Ok(true) => { consumer.release(&record); }
+                    _ => break,
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn a_nonsense_consumer_index_poisons_the_producer(found: u64) {
+        let (mut producer, _, heap) = pair(256, 0, 0);
+        producer.push(Kind::Request, 1, &[1; 64]).expect("room");
+        heap.store(Word::Head, found);
+        let mut seen = Ok(());
+        for _ in 0..8 {
+            match producer.push(Kind::Request, 1, &[1; 64]) {
+                Ok(_) => {}
+                Err(NoSlot::Full { .. }) => break,
+                Err(NoSlot::Poisoned(p)) => { seen = Err(p); break }
+            }
+        }
+        let legal = found <= producer.index() && found % 8 == 0;
+        prop_assert_eq!(legal, seen.is_ok(), "{:?}", seen);
+    }
+}
+
+#[test]
+fn every_size_fits_at_every_offset_of_an_empty_ring() {
+    let capacity = 512;
+    for start in (0..2 * capacity as u64).step_by(8) {
+        for length in 0..=max_payload(capacity) {
+            let (mut producer, mut consumer, _) = pair(capacity, start, 0);
+            let bytes = payload(start, length);
+            producer.push(Kind::Reply, 7, &bytes).expect("an empty ring takes it");
+            assert_eq!(take(&mut consumer), Some((7, bytes)));
+        }
+    }
+}
+
+#[test]
+fn a_large_message_goes_through_in_pieces_whole() {
+    let (mut producer, mut consumer, _) = pair(1 << 18, 0, 0);
+    for round in 0..20 {
+        let bytes = payload(round, 20_000 + round as usize * 1111);
+        producer.push(Kind::Request, round, &bytes).expect("room");
+        assert_eq!(take(&mut consumer), Some((round, bytes)));
+    }
+}
+
+#[test]
+fn a_record_half_published_is_not_ready_and_then_is() {
+    let (mut producer, mut consumer, heap) = pair(1 << 16, 0, 0);
+    let bytes = payload(1, 20_000);
+    producer.push(Kind::Request, 9, &bytes).expect("room");
+    let whole = heap.load(Word::Tail);
+    // As if the producer had been stopped after its first piece.
+    heap.store(Word::Tail, 16 + 8192);
+    let record = consumer.peek().expect("honest").expect("committed");
+    let mut buffer = vec![0; 20_000];
+    assert_eq!(consumer.read(&record, &mut buffer), Ok(false));
+    assert!(!consumer.is_ready(), "a poller must be able to sleep");
+    assert_eq!(consumer.read(&record, &mut buffer), Ok(false));
+    heap.store(Word::Tail, whole);
+    assert!(consumer.is_ready());
+    assert_eq!(take(&mut consumer), Some((9, bytes)));
+}
+
+#[test]
+fn a_hole_punched_into_the_ring_is_found_before_sleeping() {
+    let (mut producer, mut consumer, heap) = pair(256, 0, 0);
+    producer.push(Kind::Request, 1, b"lost").expect("room");
+    heap.set_word(0, 0);
+    assert_eq!(consumer.peek(), Ok(None));
+    assert!(matches!(consumer.cross_check(), Err(Poison::Index { .. })));
+}
+
+#[test]
+fn a_ring_of_paddings_does_not_loop_for_ever() {
+    let heap = Heap::new(256);
+    heap.set_word(0, Commit { length: 0, kind: Kind::Padding, streamed: false }.encode());
+    let mut consumer = Consumer::new(heap, Plan::new(256, 64));
+    assert!(matches!(consumer.peek(), Err(Poison::RecordKind { .. })));
+}
+
+#[test]
+fn a_nearly_empty_ring_is_not_walked_end_to_end() {
+    let (mut producer, mut consumer, _) = pair(1 << 22, 0, 0);
+    producer.set_window_for_test(64 << 10);
+    for id in 0..10_000 {
+        producer.push(Kind::Request, id, &[0; 1000]).expect("room");
+        assert!(take(&mut consumer).is_some());
+    }
+    assert!(producer.touched() < 128 << 10, "touched {}", producer.touched());
+}

@@ -1,0 +1,373 @@
+//! The producing role: reserve, write, commit. Says what happened; records and waits for nothing.
+
+use super::plan::{Commit, HEADER_BYTES, Kind, PIECE_BYTES, Plan, STREAM_FROM_BYTES, TERMINATOR_BYTES, record_bytes};
+use super::storage::{Flag, Storage, Word};
+use crate::error::Poison;
+
+/// Default offset from which a nearly empty ring starts over: 2 MiB stays in the second-level caches of both sides.
+pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
+/// Smallest window that advice from the other side may set.
+const MIN_WINDOW_BYTES: u64 = 16 << 10;
+
+/// Produces records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.
+pub(crate) struct Producer<S> {
+    storage: S,
+    plan: Plan,
+    /// Private copy of our index (I6): what stands in shared memory is only ever written.
+    tail: u64,
+    /// The consumer's index as last seen; never ahead of the real one, so room computed from it is room.
+    cached_head: u64,
+    /// Record bytes committed, padding not counted.
+    produced: u64,
+    /// The last padding record: where it starts, and how long it is.
+    last_padding: (u64, u64),
+    /// From which offset to start over while the consumer keeps up. Grows past `window` with the backlog.
+    wrap_from: u64,
+    window: u64,
+    /// How far into the ring was ever written.
+    touched: u64,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Ring bytes of the record, padding not counted.
+    pub(crate) record: u64,
+    /// Bytes skipped before it; 0 = none.
+    pub(crate) padding: u64,
+    /// If the consumer's index had to be loaded: the occupancy then found, padding not counted, this record included.
+    pub(crate) looked: Option<u64>,
+}
+
+/// Why a reservation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSlot {
+    /// No room, by a fresh look at the consumer's index.
+    Full {
+        /// Bytes in the ring, padding not counted.
+        occupancy: u64,
+    },
+    /// The consumer's index makes no sense.
+    Poisoned(Poison),
+}
+
+/// Room for one record. Nothing is visible to the consumer until [`Slot::commit`]; dropping it sends nothing.
+pub(crate) struct Slot<'a, S: Storage> {
+    producer: &'a mut Producer<S>,
+    at: u64,
+    padding: u64,
+    /// Payload bytes that fit at this place for sure.
+    room: usize,
+    /// Payload bytes it may grow to.
+    most: usize,
+    looked: bool,
+    written: usize,
+}
+
+impl<S: Storage> Producer<S> {
+    /// The producer of a fresh (all-zero) ring.
+    pub(crate) fn new(storage: S, plan: Plan) -> Self {
+        Self::starting_at(storage, plan, 0)
+    }
+
+    /// The same with both indices at `index` (a multiple of 8), to test the index wrap.
+    pub(crate) fn starting_at(storage: S, plan: Plan, index: u64) -> Self {
+        let window = DEFAULT_WINDOW_BYTES.min(plan.capacity());
+        Self {
+            storage,
+            plan,
+            tail: index,
+            cached_head: index,
+            produced: 0,
+            last_padding: (index, 0),
+            wrap_from: window,
+            window,
+            touched: 0,
+        }
+    }
+
+    /// Starts over from this offset, below the floor that advice has.
+    #[cfg(test)]
+    pub(crate) fn set_window_for_test(&mut self, window: u64) {
+        (self.window, self.wrap_from) = (window, window);
+    }
+
+    /// The ring's numbers.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The storage, for the futex words.
+    pub(crate) fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// End of the last committed record.
+    pub(crate) fn index(&self) -> u64 {
+        self.tail
+    }
+
+    /// How far into the ring's memory was ever written, in bytes.
+    pub(crate) fn touched(&self) -> u64 {
+        self.touched
+    }
+
+    /// The window in force, in bytes.
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Loads and checks the consumer's index.
+    fn refresh(&mut self) -> Result<(), Poison> {
+        // Acquire pairs with the Release store of `head` in `Consumer::release` (I3): what the consumer has read is read.
+        let found = self.storage.load_acquire(Word::Head);
+        let moved = found.wrapping_sub(self.cached_head);
+        // Monotonic, and not ahead of what we produced: else the peer wrote nonsense.
+        if moved > self.tail.wrapping_sub(self.cached_head) || !found.is_multiple_of(8) {
+            return Err(Poison::Index {
+                found,
+                last: self.cached_head,
+                ours: self.tail,
+                capacity: self.plan.capacity(),
+            });
+        }
+        self.cached_head = found;
+        Ok(())
+    }
+
+    /// Bytes between the cached head and our tail, padding not counted.
+    fn occupancy(&self) -> u64 {
+        let used = self.tail.wrapping_sub(self.cached_head);
+        let (at, length) = self.last_padding;
+        // Between head and tail (at most a capacity apart) lies at most one wrap, so one padding record.
+        let ahead = at.wrapping_add(length).wrapping_sub(self.cached_head);
+        if length > 0 && ahead.wrapping_sub(1) < used { used.saturating_sub(length) } else { used }
+    }
+
+    /// Takes the server's advice about the window, bounded; looked at once per lap, so it costs nothing.
+    fn adopt_window(&mut self) {
+        let advice = self.storage.load(Word::Window);
+        let wish = if advice == 0 { DEFAULT_WINDOW_BYTES } else { advice.max(MIN_WINDOW_BYTES) };
+        self.window = wish.min(self.plan.capacity());
+        self.wrap_from = self.window;
+    }
+
+    /// Room for a payload of up to `room` bytes, on the cached index if possible.
+    ///
+    /// # Panics
+    /// If `room` is above the largest payload: the caller checks it before and reports sizes to its user.
+    #[inline]
+    pub(crate) fn reserve(&mut self, room: usize) -> Result<Slot<'_, S>, NoSlot> {
+        assert!(room <= self.plan.max_payload());
+        let record = record_bytes(room);
+        if let Some(at) = self.straight_on(record) {
+            return Ok(Slot { at, padding: 0, room, most: room, looked: false, written: 0, producer: self });
+        }
+        self.reserve_looking(room, room)
+    }
+
+    /// Room for a payload that will probably be `expected` bytes long and may grow to `most`: the place is chosen (and the ring kept
+    /// small) for the expected size, and moves if it is outgrown. Once this succeeds, growing up to `most` can't fail.
+    ///
+    /// # Panics
+    /// If `most` is above the largest payload, or `expected` above `most`.
+    #[inline]
+    pub(crate) fn reserve_growing(&mut self, expected: usize, most: usize) -> Result<Slot<'_, S>, NoSlot> {
+        assert!(expected <= most && most <= self.plan.max_payload());
+        if let Some(at) = self.straight_on(record_bytes(most)) {
+            return Ok(Slot { at, padding: 0, room: expected, most, looked: false, written: 0, producer: self });
+        }
+        self.reserve_looking(expected, most)
+    }
+
+    /// The common case: the record fits at `tail`, before the point of starting over, on the cached index.
+    #[inline(always)]
+    fn straight_on(&self, record: u64) -> Option<u64> {
+        let to_end = self.plan.to_end(self.tail);
+        let ok = record <= to_end
+            && self.plan.capacity() - to_end < self.wrap_from
+            && self.plan.has_room(self.tail, record, self.cached_head);
+        ok.then_some(self.tail)
+    }
+
+    /// The slow half of the reservations: with a fresh look at the consumer's index.
+    #[cold]
+    #[inline(never)]
+    fn reserve_looking(&mut self, room: usize, most: usize) -> Result<Slot<'_, S>, NoSlot> {
+        self.refresh().map_err(NoSlot::Poisoned)?;
+        // The promise to grow rests on the place that needs no early wrap.
+        let promise = self.plan.place(self.tail, self.cached_head, record_bytes(most), u64::MAX);
+        let place = self.plan.place(self.tail, self.cached_head, record_bytes(room), self.wrap_from);
+        match promise.and(place) {
+            Some(place) => {
+                let offset = self.plan.offset(self.tail) as u64;
+                if place.padding > 0 {
+                    self.adopt_window();
+                } else if offset >= self.wrap_from {
+                    // The consumer is too far behind to start over: walk on, and look again a quarter window later.
+                    self.wrap_from = offset + (self.window / 4).max(MIN_WINDOW_BYTES);
+                }
+                Ok(Slot { at: place.at, padding: place.padding, room, most, looked: true, written: 0, producer: self })
+            }
+            None => Err(NoSlot::Full { occupancy: self.occupancy() }),
+        }
+    }
+
+    /// Sends a copy of `payload`. Large ones are published in pieces (I5).
+    ///
+    /// # Errors
+    /// As [`Self::reserve`]; nothing was sent then.
+    #[inline]
+    pub(crate) fn push(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<Sent, NoSlot> {
+        let mut slot = self.reserve(payload.len())?;
+        if payload.len() < STREAM_FROM_BYTES {
+            slot.write(payload);
+            return Ok(slot.commit(kind, id));
+        }
+        Ok(slot.stream(kind, id, payload))
+    }
+
+    /// After publishing: whether the consumer sleeps and the caller must wake it (futex on [`Flag::Empty`]).
+    /// True at most once per sleep.
+    #[inline(always)]
+    pub(crate) fn must_wake(&self) -> bool {
+        // SeqCst fence, partner: the one in `Consumer::announce`. Either our commit precedes its second look, or its
+        // announcement precedes our load; both missing each other is what the two fences exclude.
+        self.storage.fence();
+        self.storage.flag(Flag::Empty) != 0 && self.storage.swap_flag(Flag::Empty, 0) != 0
+    }
+
+    /// Announces that the producer is about to sleep until there is room; look again, then sleep on [`Flag::Full`].
+    pub(crate) fn announce(&self) {
+        self.storage.set_flag(Flag::Full, 1);
+        // SeqCst fence, partner: the one in `Consumer::must_wake`.
+        self.storage.fence();
+    }
+
+    /// Takes the announcement back.
+    pub(crate) fn retract(&self) {
+        self.storage.set_flag(Flag::Full, 0);
+    }
+}
+
+impl<S: Storage> Slot<'_, S> {
+    /// Room left, in bytes.
+    pub(crate) fn remaining(&self) -> usize {
+        self.most - self.written
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn clear(&mut self) {
+        self.written = 0;
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Panics
+    /// Beyond the room reserved.
+    #[inline]
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.remaining());
+        if bytes.len() > self.room - self.written {
+            self.grow(self.written + bytes.len());
+        }
+        let offset = self.producer.plan.offset(self.at) + HEADER_BYTES as usize + self.written;
+        self.producer.storage.write(offset, bytes);
+        self.written += bytes.len();
+    }
+
+    /// Makes room for a payload of `payload` bytes (at most `most`): in place if the bytes behind are free, else at the place
+    /// promised by the reservation.
+    #[cold]
+    fn grow(&mut self, payload: usize) {
+        let p = &*self.producer;
+        let record = record_bytes(payload);
+        if record > p.plan.to_end(self.at) || !p.plan.has_room(self.at, record, p.cached_head) {
+            let place = p.plan.place(p.tail, p.cached_head, record_bytes(self.most), u64::MAX);
+            let Some(place) = place else { unreachable!("reserve_growing checked this place, and the head only advances") };
+            let header = HEADER_BYTES as usize;
+            let (from, to) = (p.plan.offset(self.at) + header, p.plan.offset(place.at) + header);
+            // Through a private buffer, because the places may overlap. This allocates, but only when a reply outgrows its
+            // expectation at the very moment of an early wrap; the next expectation is larger.
+            let mut moved = vec![0u8; self.written];
+            p.storage.read(from, &mut moved);
+            p.storage.write(to, &moved);
+            (self.at, self.padding) = (place.at, place.padding);
+            self.room = self.most;
+        } else {
+            self.room = payload;
+        }
+    }
+
+    /// Writes id and terminator: all of the record but its commit word.
+    #[inline(always)]
+    fn prepare(&self, id: u64, record: u64) {
+        let p = &*self.producer;
+        p.storage.set_word(p.plan.offset(self.at) + 8, id);
+        // I1: the place of the next record reads as "nothing here yet" before this one becomes visible.
+        p.storage.set_word(p.plan.offset(self.at.wrapping_add(record)), 0);
+    }
+
+    /// Makes the commit word visible, and the padding in front of it after it, so that both appear at once.
+    #[inline(always)]
+    fn publish(&mut self, commit: Commit) {
+        let p = &mut *self.producer;
+        // Release, partner: the Acquire in `Consumer::peek` (I2).
+        p.storage.commit_release(p.plan.offset(self.at), commit.encode());
+        if self.padding > 0 {
+            let skip = Commit { length: 0, kind: Kind::Padding, streamed: false };
+            // Release, partner: the same Acquire; the consumer that sees the padding sees the record behind it.
+            p.storage.commit_release(p.plan.offset(p.tail), skip.encode());
+            p.last_padding = (p.tail, self.padding);
+        }
+    }
+
+    /// Advances our index past the record.
+    #[inline(always)]
+    fn finish(&mut self, record: u64) -> Sent {
+        let p = &mut *self.producer;
+        p.tail = self.at.wrapping_add(record);
+        p.produced = p.produced.wrapping_add(record);
+        let end = p.plan.offset(self.at) as u64 + record;
+        p.touched = p.touched.max((end + TERMINATOR_BYTES).min(p.plan.capacity()));
+        p.storage.store(Word::Produced, p.produced);
+        // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::read_streamed` (I5).
+        p.storage.store_release(Word::Tail, p.tail);
+        Sent { record, padding: self.padding, looked: self.looked.then(|| p.occupancy()) }
+    }
+
+    /// Makes the record visible to the consumer.
+    #[inline]
+    pub(crate) fn commit(mut self, kind: Kind, id: u64) -> Sent {
+        let record = record_bytes(self.written);
+        self.prepare(id, record);
+        // The length fits: `room` is at most the largest payload, which is below half of a ring of at most 1 GiB.
+        self.publish(Commit { length: self.written as u32, kind, streamed: false });
+        self.finish(record)
+    }
+
+    /// Copies `payload` in and publishes it piece by piece. Nothing can fail or panic between the first piece and the last, so
+    /// only the death of this process leaves half a record, and then the connection ends.
+    fn stream(mut self, kind: Kind, id: u64, payload: &[u8]) -> Sent {
+        let record = record_bytes(payload.len());
+        self.prepare(id, record);
+        let mut pieces = payload.chunks(PIECE_BYTES);
+        if let Some(first) = pieces.next() {
+            self.write(first);
+        }
+        let valid = |slot: &Self| slot.at.wrapping_add(HEADER_BYTES).wrapping_add(slot.written as u64);
+        // Commit word first, then tail (I4). Release as in `finish`.
+        self.publish(Commit { length: payload.len() as u32, kind, streamed: true });
+        self.producer.storage.store_release(Word::Tail, valid(&self));
+        for piece in pieces {
+            self.write(piece);
+            self.producer.storage.store_release(Word::Tail, valid(&self));
+        }
+        self.finish(record)
+    }
+}
