@@ -20,6 +20,8 @@ pub(crate) struct Consumer<S> {
     consumed: u64,
     /// Padding skipped since the last record was released.
     skipped: u64,
+    /// Ring bytes of the last record released, its padding included.
+    last_span: u64,
     /// Loads of the producer's index so far: a pointer cache miss each.
     index_loads: u64,
     /// The record at `head` was found half published: not ready until `tail` has reached this index.
@@ -55,7 +57,16 @@ impl<S: Storage> Consumer<S> {
 
     /// The same with both indices at `index` (a multiple of 8), to test the index wrap.
     pub(crate) fn starting_at(storage: S, plan: Plan, index: u64) -> Self {
-        Self { storage, plan, head: index, consumed: 0, skipped: 0, index_loads: 0, half: None }
+        Self {
+            storage,
+            plan,
+            head: index,
+            consumed: 0,
+            skipped: 0,
+            last_span: 0,
+            index_loads: 0,
+            half: None,
+        }
     }
 
     /// The storage, for the futex words.
@@ -94,14 +105,27 @@ impl<S: Storage> Consumer<S> {
             if word == 0 {
                 return Ok(None);
             }
-            let commit = Commit::decode(word).map_err(|kind| Poison::RecordKind { kind, index: self.head })?;
+            let commit = Commit::decode(word).map_err(|kind| Poison::RecordKind {
+                kind,
+                index: self.head,
+            })?;
             if commit.kind != Kind::Padding {
                 let length = commit.length as usize;
-                if length > self.plan.max_payload() || record_bytes(length) > self.plan.to_end(self.head) {
-                    return Err(Poison::RecordLength { length: length as u64, index: self.head });
+                if length > self.plan.max_payload()
+                    || record_bytes(length) > self.plan.to_end(self.head)
+                {
+                    return Err(Poison::RecordLength {
+                        length: length as u64,
+                        index: self.head,
+                    });
                 }
                 let id = self.storage.word(offset + 8);
-                return Ok(Some(Record { kind: commit.kind, id, length, streamed: commit.streamed }));
+                return Ok(Some(Record {
+                    kind: commit.kind,
+                    id,
+                    length,
+                    streamed: commit.streamed,
+                }));
             }
             let to_end = self.plan.to_end(self.head);
             if to_end == self.plan.capacity() {
@@ -110,7 +134,10 @@ impl<S: Storage> Consumer<S> {
             self.head = self.head.wrapping_add(to_end);
             self.skipped = self.skipped.wrapping_add(to_end);
         }
-        Err(Poison::RecordKind { kind: Kind::Padding as u32, index: self.head })
+        Err(Poison::RecordKind {
+            kind: Kind::Padding as u32,
+            index: self.head,
+        })
     }
 
     /// Copies the payload of the record that [`Self::peek`] has just returned into the front of `into`. `Ok(false)`: it is being
@@ -175,7 +202,12 @@ impl<S: Storage> Consumer<S> {
         self.storage.store(Word::Consumed, self.consumed);
         // Release, partner: the Acquire in `Producer::refresh` (I3): our reads of these bytes are done.
         self.storage.store_release(Word::Head, self.head);
-        Released { record: bytes, padding: std::mem::take(&mut self.skipped) }
+        let padding = std::mem::take(&mut self.skipped);
+        self.last_span = bytes.wrapping_add(padding);
+        Released {
+            record: bytes,
+            padding,
+        }
     }
 
     /// Checks the producer's index against the commit words, on slow paths (before sleeping): a hole punched into the ring, or a
@@ -185,9 +217,10 @@ impl<S: Storage> Consumer<S> {
         // Acquire, partner: the Release of `tail` in `Slot::finish`: if it is ahead, the commit word at our head is visible.
         let tail = self.storage.load_acquire(Word::Tail);
         let ahead = tail.wrapping_sub(self.head);
-        // `peek` may have skipped padding whose record is not yet behind `tail`: then tail is up to `skipped` behind.
+        // `tail` is stored after the commit word, so it may lag behind what we have already taken: by the last record, whose
+        // predecessor's `tail` its commit word made visible, and by padding skipped since.
         let behind = self.head.wrapping_sub(tail);
-        if ahead == 0 || (behind > 0 && behind <= self.skipped) {
+        if behind <= self.last_span.wrapping_add(self.skipped) {
             return Ok(());
         }
         if ahead > self.plan.capacity() {
@@ -200,7 +233,12 @@ impl<S: Storage> Consumer<S> {
     }
 
     fn impossible(&self, tail: u64) -> Poison {
-        Poison::Index { found: tail, last: self.head, ours: self.head, capacity: self.plan.capacity() }
+        Poison::Index {
+            found: tail,
+            last: self.head,
+            ours: self.head,
+            capacity: self.plan.capacity(),
+        }
     }
 
     /// Announces that the consumer is about to sleep; look again, then sleep on [`Flag::Empty`].

@@ -77,7 +77,11 @@ impl Storage for Loom {
         self.0.data[offset / 8].store(value, Ordering::Relaxed);
     }
     fn write(&self, offset: usize, bytes: &[u8]) {
-        assert_eq!((offset % 8, bytes.len() % 8), (0, 0), "loom payloads are whole words");
+        assert_eq!(
+            (offset % 8, bytes.len() % 8),
+            (0, 0),
+            "loom payloads are whole words"
+        );
         for (i, word) in bytes.chunks(8).enumerate() {
             let value = u64::from_le_bytes(word.try_into().expect("8 bytes"));
             self.0.data[offset / 8 + i].store(value, Ordering::Relaxed);
@@ -85,7 +89,11 @@ impl Storage for Loom {
     }
     fn read(&self, offset: usize, into: &mut [u8]) {
         for (i, word) in into.chunks_mut(8).enumerate() {
-            word.copy_from_slice(&self.0.data[offset / 8 + i].load(Ordering::Relaxed).to_le_bytes());
+            word.copy_from_slice(
+                &self.0.data[offset / 8 + i]
+                    .load(Ordering::Relaxed)
+                    .to_le_bytes(),
+            );
         }
     }
     fn flag(&self, flag: Flag) -> u32 {
@@ -109,14 +117,20 @@ fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 }
 
 fn message(id: u64, words: usize) -> Vec<u8> {
-    (0..words as u64).flat_map(|i| (id * 100 + i).to_le_bytes()).collect()
+    (0..words as u64)
+        .flat_map(|i| (id * 100 + i).to_le_bytes())
+        .collect()
 }
 
 /// Takes the next record; `None` if nothing is there.
 fn take(consumer: &mut Consumer<Loom>) -> Option<(u64, Vec<u8>)> {
     let record = consumer.peek().expect("an honest producer")?;
     let mut bytes = vec![0; record.length];
-    assert!(consumer.read(&record, &mut bytes).expect("an honest producer"));
+    assert!(
+        consumer
+            .read(&record, &mut bytes)
+            .expect("an honest producer")
+    );
     consumer.release(&record);
     Some((record.id, bytes))
 }
@@ -190,8 +204,8 @@ fn an_early_wrap_is_seen_whole_or_not_at_all() {
     model(2, || {
         let ring = Loom::new();
         let plan = Plan::new(CAPACITY, 64);
+        ring.store(Word::Window, 64);
         let mut producer = Producer::new(ring.clone(), plan);
-        producer.set_window_for_test(64);
         let mut consumer = Consumer::new(ring, plan);
         let thread = loom::thread::spawn(move || {
             for id in 0..3 {
@@ -206,7 +220,9 @@ fn an_early_wrap_is_seen_whole_or_not_at_all() {
                     id += 1;
                 }
                 None => {
-                    consumer.cross_check().expect("an honest producer is never taken for a liar");
+                    consumer
+                        .cross_check()
+                        .expect("an honest producer is never taken for a liar");
                     loom::thread::yield_now();
                 }
             }

@@ -39,7 +39,13 @@ pub(crate) struct Commit {
 impl Commit {
     /// The word; never 0.
     pub(crate) const fn encode(self) -> u64 {
-        self.length as u64 | (self.kind as u64) << 32 | if self.streamed { (STREAMED as u64) << 40 } else { 0 }
+        self.length as u64
+            | (self.kind as u64) << 32
+            | if self.streamed {
+                (STREAMED as u64) << 40
+            } else {
+                0
+            }
     }
 
     /// Takes a word apart; `Err` with the kind found if it is none of ours or has unknown bits.
@@ -56,7 +62,11 @@ impl Commit {
         if flags & !(STREAMED as u32) != 0 {
             return Err(high);
         }
-        Ok(Self { length: word as u32, kind, streamed: flags != 0 })
+        Ok(Self {
+            length: word as u32,
+            kind,
+            streamed: flags != 0,
+        })
     }
 }
 
@@ -93,9 +103,18 @@ impl Plan {
     /// Unless `capacity` is a power of two of at least 256 and `max_payload` fits it: both were checked with the configuration
     /// or the handshake.
     pub(crate) fn new(capacity: usize, max_payload: usize) -> Self {
-        assert!(capacity.is_power_of_two() && capacity >= 256, "capacity {capacity}");
-        assert!(max_payload <= self::max_payload(capacity), "payload {max_payload} in {capacity}");
-        Self { capacity: capacity as u64, max_payload: max_payload as u64 }
+        assert!(
+            capacity.is_power_of_two() && capacity >= 256,
+            "capacity {capacity}"
+        );
+        assert!(
+            max_payload <= self::max_payload(capacity),
+            "payload {max_payload} in {capacity}"
+        );
+        Self {
+            capacity: capacity as u64,
+            max_payload: max_payload as u64,
+        }
     }
 
     /// Bytes of the ring.
@@ -125,7 +144,9 @@ impl Plan {
     /// Whether `record` bytes at `at` and the word behind them are free, given the consumer's `head`.
     #[inline(always)]
     pub(crate) const fn has_room(&self, at: u64, record: u64, head: u64) -> bool {
-        at.wrapping_add(record + TERMINATOR_BYTES).wrapping_sub(head) <= self.capacity
+        at.wrapping_add(record + TERMINATOR_BYTES)
+            .wrapping_sub(head)
+            <= self.capacity
     }
 
     /// Where a record goes that starts at `tail` at the earliest. `wrap_from` is the offset from which the producer would
@@ -135,14 +156,23 @@ impl Plan {
         let to_end = self.to_end(tail);
         let here = record <= to_end;
         if here && self.capacity - to_end < wrap_from {
-            return self.has_room(tail, record, head).then_some(Place { at: tail, padding: 0 });
+            return self.has_room(tail, record, head).then_some(Place {
+                at: tail,
+                padding: 0,
+            });
         }
         let start = tail.wrapping_add(to_end);
         // A record at the very start of the ring has nothing to skip: `tail` is there already.
         if to_end < self.capacity && self.has_room(start, record, head) {
-            return Some(Place { at: start, padding: to_end });
+            return Some(Place {
+                at: start,
+                padding: to_end,
+            });
         }
-        (here && self.has_room(tail, record, head)).then_some(Place { at: tail, padding: 0 })
+        (here && self.has_room(tail, record, head)).then_some(Place {
+            at: tail,
+            padding: 0,
+        })
     }
 }
 

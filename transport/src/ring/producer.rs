@@ -1,13 +1,14 @@
 //! The producing role: reserve, write, commit. Says what happened; records and waits for nothing.
 
-use super::plan::{Commit, HEADER_BYTES, Kind, PIECE_BYTES, Plan, STREAM_FROM_BYTES, TERMINATOR_BYTES, record_bytes};
+use super::plan::{
+    Commit, HEADER_BYTES, Kind, PIECE_BYTES, Plan, STREAM_FROM_BYTES, TERMINATOR_BYTES,
+    record_bytes,
+};
 use super::storage::{Flag, Storage, Word};
 use crate::error::Poison;
 
 /// Default offset from which a nearly empty ring starts over: 2 MiB stays in the second-level caches of both sides.
 pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
-/// Smallest window that advice from the other side may set.
-const MIN_WINDOW_BYTES: u64 = 16 << 10;
 
 /// Produces records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.
 pub(crate) struct Producer<S> {
@@ -72,24 +73,19 @@ impl<S: Storage> Producer<S> {
 
     /// The same with both indices at `index` (a multiple of 8), to test the index wrap.
     pub(crate) fn starting_at(storage: S, plan: Plan, index: u64) -> Self {
-        let window = DEFAULT_WINDOW_BYTES.min(plan.capacity());
-        Self {
+        let mut new = Self {
             storage,
             plan,
             tail: index,
             cached_head: index,
             produced: 0,
             last_padding: (index, 0),
-            wrap_from: window,
-            window,
+            wrap_from: 0,
+            window: 0,
             touched: 0,
-        }
-    }
-
-    /// Starts over from this offset, below the floor that advice has.
-    #[cfg(test)]
-    pub(crate) fn set_window_for_test(&mut self, window: u64) {
-        (self.window, self.wrap_from) = (window, window);
+        };
+        new.adopt_window();
+        new
     }
 
     /// The ring's numbers.
@@ -141,13 +137,22 @@ impl<S: Storage> Producer<S> {
         let (at, length) = self.last_padding;
         // Between head and tail (at most a capacity apart) lies at most one wrap, so one padding record.
         let ahead = at.wrapping_add(length).wrapping_sub(self.cached_head);
-        if length > 0 && ahead.wrapping_sub(1) < used { used.saturating_sub(length) } else { used }
+        if length > 0 && ahead.wrapping_sub(1) < used {
+            used.saturating_sub(length)
+        } else {
+            used
+        }
     }
 
-    /// Takes the server's advice about the window, bounded; looked at once per lap, so it costs nothing.
+    /// Takes the server's advice about the window; looked at once per lap, so it costs nothing. Any value is safe: it only
+    /// decides between places that are both free.
     fn adopt_window(&mut self) {
         let advice = self.storage.load(Word::Window);
-        let wish = if advice == 0 { DEFAULT_WINDOW_BYTES } else { advice.max(MIN_WINDOW_BYTES) };
+        let wish = if advice == 0 {
+            DEFAULT_WINDOW_BYTES
+        } else {
+            advice
+        };
         self.window = wish.min(self.plan.capacity());
         self.wrap_from = self.window;
     }
@@ -161,7 +166,15 @@ impl<S: Storage> Producer<S> {
         assert!(room <= self.plan.max_payload());
         let record = record_bytes(room);
         if let Some(at) = self.straight_on(record) {
-            return Ok(Slot { at, padding: 0, room, most: room, looked: false, written: 0, producer: self });
+            return Ok(Slot {
+                at,
+                padding: 0,
+                room,
+                most: room,
+                looked: false,
+                written: 0,
+                producer: self,
+            });
         }
         self.reserve_looking(room, room)
     }
@@ -172,10 +185,22 @@ impl<S: Storage> Producer<S> {
     /// # Panics
     /// If `most` is above the largest payload, or `expected` above `most`.
     #[inline]
-    pub(crate) fn reserve_growing(&mut self, expected: usize, most: usize) -> Result<Slot<'_, S>, NoSlot> {
+    pub(crate) fn reserve_growing(
+        &mut self,
+        expected: usize,
+        most: usize,
+    ) -> Result<Slot<'_, S>, NoSlot> {
         assert!(expected <= most && most <= self.plan.max_payload());
         if let Some(at) = self.straight_on(record_bytes(most)) {
-            return Ok(Slot { at, padding: 0, room: expected, most, looked: false, written: 0, producer: self });
+            return Ok(Slot {
+                at,
+                padding: 0,
+                room: expected,
+                most,
+                looked: false,
+                written: 0,
+                producer: self,
+            });
         }
         self.reserve_looking(expected, most)
     }
@@ -196,8 +221,15 @@ impl<S: Storage> Producer<S> {
     fn reserve_looking(&mut self, room: usize, most: usize) -> Result<Slot<'_, S>, NoSlot> {
         self.refresh().map_err(NoSlot::Poisoned)?;
         // The promise to grow rests on the place that needs no early wrap.
-        let promise = self.plan.place(self.tail, self.cached_head, record_bytes(most), u64::MAX);
-        let place = self.plan.place(self.tail, self.cached_head, record_bytes(room), self.wrap_from);
+        let promise = self
+            .plan
+            .place(self.tail, self.cached_head, record_bytes(most), u64::MAX);
+        let place = self.plan.place(
+            self.tail,
+            self.cached_head,
+            record_bytes(room),
+            self.wrap_from,
+        );
         match promise.and(place) {
             Some(place) => {
                 let offset = self.plan.offset(self.tail) as u64;
@@ -205,11 +237,21 @@ impl<S: Storage> Producer<S> {
                     self.adopt_window();
                 } else if offset >= self.wrap_from {
                     // The consumer is too far behind to start over: walk on, and look again a quarter window later.
-                    self.wrap_from = offset + (self.window / 4).max(MIN_WINDOW_BYTES);
+                    self.wrap_from = offset + self.window / 4 + record_bytes(room);
                 }
-                Ok(Slot { at: place.at, padding: place.padding, room, most, looked: true, written: 0, producer: self })
+                Ok(Slot {
+                    at: place.at,
+                    padding: place.padding,
+                    room,
+                    most,
+                    looked: true,
+                    written: 0,
+                    producer: self,
+                })
             }
-            None => Err(NoSlot::Full { occupancy: self.occupancy() }),
+            None => Err(NoSlot::Full {
+                occupancy: self.occupancy(),
+            }),
         }
     }
 
@@ -288,10 +330,17 @@ impl<S: Storage> Slot<'_, S> {
         let p = &*self.producer;
         let record = record_bytes(payload);
         if record > p.plan.to_end(self.at) || !p.plan.has_room(self.at, record, p.cached_head) {
-            let place = p.plan.place(p.tail, p.cached_head, record_bytes(self.most), u64::MAX);
-            let Some(place) = place else { unreachable!("reserve_growing checked this place, and the head only advances") };
+            let place = p
+                .plan
+                .place(p.tail, p.cached_head, record_bytes(self.most), u64::MAX);
+            let Some(place) = place else {
+                unreachable!("reserve_growing checked this place, and the head only advances")
+            };
             let header = HEADER_BYTES as usize;
-            let (from, to) = (p.plan.offset(self.at) + header, p.plan.offset(place.at) + header);
+            let (from, to) = (
+                p.plan.offset(self.at) + header,
+                p.plan.offset(place.at) + header,
+            );
             // Through a private buffer, because the places may overlap. This allocates, but only when a reply outgrows its
             // expectation at the very moment of an early wrap; the next expectation is larger.
             let mut moved = vec![0u8; self.written];
@@ -310,7 +359,8 @@ impl<S: Storage> Slot<'_, S> {
         let p = &*self.producer;
         p.storage.set_word(p.plan.offset(self.at) + 8, id);
         // I1: the place of the next record reads as "nothing here yet" before this one becomes visible.
-        p.storage.set_word(p.plan.offset(self.at.wrapping_add(record)), 0);
+        p.storage
+            .set_word(p.plan.offset(self.at.wrapping_add(record)), 0);
     }
 
     /// Makes the commit word visible, and the padding in front of it after it, so that both appear at once.
@@ -318,11 +368,17 @@ impl<S: Storage> Slot<'_, S> {
     fn publish(&mut self, commit: Commit) {
         let p = &mut *self.producer;
         // Release, partner: the Acquire in `Consumer::peek` (I2).
-        p.storage.commit_release(p.plan.offset(self.at), commit.encode());
+        p.storage
+            .commit_release(p.plan.offset(self.at), commit.encode());
         if self.padding > 0 {
-            let skip = Commit { length: 0, kind: Kind::Padding, streamed: false };
+            let skip = Commit {
+                length: 0,
+                kind: Kind::Padding,
+                streamed: false,
+            };
             // Release, partner: the same Acquire; the consumer that sees the padding sees the record behind it.
-            p.storage.commit_release(p.plan.offset(p.tail), skip.encode());
+            p.storage
+                .commit_release(p.plan.offset(p.tail), skip.encode());
             p.last_padding = (p.tail, self.padding);
         }
     }
@@ -334,11 +390,17 @@ impl<S: Storage> Slot<'_, S> {
         p.tail = self.at.wrapping_add(record);
         p.produced = p.produced.wrapping_add(record);
         let end = p.plan.offset(self.at) as u64 + record;
-        p.touched = p.touched.max((end + TERMINATOR_BYTES).min(p.plan.capacity()));
+        p.touched = p
+            .touched
+            .max((end + TERMINATOR_BYTES).min(p.plan.capacity()));
         p.storage.store(Word::Produced, p.produced);
         // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::read_streamed` (I5).
         p.storage.store_release(Word::Tail, p.tail);
-        Sent { record, padding: self.padding, looked: self.looked.then(|| p.occupancy()) }
+        Sent {
+            record,
+            padding: self.padding,
+            looked: self.looked.then(|| p.occupancy()),
+        }
     }
 
     /// Makes the record visible to the consumer.
@@ -347,7 +409,11 @@ impl<S: Storage> Slot<'_, S> {
         let record = record_bytes(self.written);
         self.prepare(id, record);
         // The length fits: `room` is at most the largest payload, which is below half of a ring of at most 1 GiB.
-        self.publish(Commit { length: self.written as u32, kind, streamed: false });
+        self.publish(Commit {
+            length: self.written as u32,
+            kind,
+            streamed: false,
+        });
         self.finish(record)
     }
 
@@ -360,13 +426,25 @@ impl<S: Storage> Slot<'_, S> {
         if let Some(first) = pieces.next() {
             self.write(first);
         }
-        let valid = |slot: &Self| slot.at.wrapping_add(HEADER_BYTES).wrapping_add(slot.written as u64);
+        let valid = |slot: &Self| {
+            slot.at
+                .wrapping_add(HEADER_BYTES)
+                .wrapping_add(slot.written as u64)
+        };
         // Commit word first, then tail (I4). Release as in `finish`.
-        self.publish(Commit { length: payload.len() as u32, kind, streamed: true });
-        self.producer.storage.store_release(Word::Tail, valid(&self));
+        self.publish(Commit {
+            length: payload.len() as u32,
+            kind,
+            streamed: true,
+        });
+        self.producer
+            .storage
+            .store_release(Word::Tail, valid(&self));
         for piece in pieces {
             self.write(piece);
-            self.producer.storage.store_release(Word::Tail, valid(&self));
+            self.producer
+                .storage
+                .store_release(Word::Tail, valid(&self));
         }
         self.finish(record)
     }

@@ -135,7 +135,12 @@ impl Mapped {
         let base = mapping.ptr();
         // SAFETY: both offsets are below the mapping's length (asserted above), so the results stay inside one allocation.
         let (control, data) = unsafe { (base.add(control_at), base.add(data_at)) };
-        Self { mapping: Arc::clone(mapping), control, data, capacity }
+        Self {
+            mapping: Arc::clone(mapping),
+            control,
+            data,
+            capacity,
+        }
     }
 
     /// The futex word itself, for the system call.
@@ -203,7 +208,9 @@ impl Storage for Mapped {
     fn read(&self, offset: usize, into: &mut [u8]) {
         assert!(offset <= self.capacity && into.len() <= self.capacity - offset);
         // SAFETY: as in `write`, the other way round: the destination is private and exclusively borrowed.
-        unsafe { std::ptr::copy_nonoverlapping(self.data.add(offset), into.as_mut_ptr(), into.len()) }
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.data.add(offset), into.as_mut_ptr(), into.len())
+        }
     }
     #[inline(always)]
     fn flag(&self, flag: Flag) -> u32 {
