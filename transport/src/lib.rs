@@ -8,5 +8,7 @@ pub mod error;
 mod mem;
 mod ring;
 pub mod stats;
+#[allow(dead_code, reason = "its users arrive next")]
+mod wait;
 
 pub use config::{Config, TransportChoice, WaitPolicy};

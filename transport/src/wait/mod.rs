@@ -1,0 +1,55 @@
+//! Waiting: how long to spin, when to yield, when to sleep, and how to be woken.
+//!
+//! [`policy`] decides and counts; [`futex`] is the system call. What is waited for comes in as a [`Look`]. Nothing here knows rings
+//! or statistics: a wait returns what it did, and callers record it.
+
+pub(crate) mod futex;
+pub(crate) mod policy;
+
+use std::time::Duration;
+
+/// Something that can be waited for.
+pub(crate) trait Look {
+    /// What is found.
+    type Found;
+
+    /// Looks once. Called in a tight loop: a load or two, no system call.
+    fn look(&mut self) -> Option<Self::Found>;
+
+    /// Announces, fences, looks again and sleeps until woken, for at most `limit`. May return early at any time.
+    fn park(&mut self, limit: Duration);
+
+    /// Called every 50 to 100 ms of waiting, on every rung: is there still somebody to wait for? `Some` ends the wait.
+    fn tend(&mut self) -> Option<Self::Found>;
+}
+
+/// How a wait ended, by the rung it had reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rung {
+    /// Spinning.
+    #[default]
+    Spin,
+    /// In `sched_yield`.
+    Yield,
+    /// Asleep or parked.
+    Sleep,
+}
+
+/// What a wait did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waited {
+    /// Spin iterations.
+    pub(crate) spins: u64,
+    /// sched_yield calls.
+    pub(crate) yields: u64,
+    /// Sleeps and parks.
+    pub(crate) sleeps: u64,
+    /// Nanoseconds spinning; short waits are estimated from the iterations, since a clock would cost more than they last.
+    pub(crate) spin_ns: u64,
+    /// Nanoseconds in sched_yield.
+    pub(crate) yield_ns: u64,
+    /// Nanoseconds asleep.
+    pub(crate) sleep_ns: u64,
+    /// Rung reached.
+    pub(crate) rung: Rung,
+}

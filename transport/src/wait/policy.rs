@@ -1,0 +1,424 @@
+//! The ladder: spins, then yields, then sleep or park; and the adaptive policy, which decides from what it sees.
+//!
+//! # How `adaptive` decides
+//! Two questions, both answered by the waits themselves:
+//! * *Is there a CPU to spin on?* A `sched_yield` with nobody else on the core returns within a microsecond (0.2–0.5 µs measured); when it hands
+//!   the core over, it comes back after 2.8 µs at best. Slow yields raise `crowd`, quick ones lower it. In a crowd there is no spinning:
+//!   three yields, then park, which beats spinning, yielding long and sleeping on throughput, tail and fairness alike.
+//! * *Is spinning worth it?* Spinning pays if what is waited for comes before a park would have been over. The budget doubles (to
+//!   50 µs, about what waking a halted virtual CPU costs) after waits that spinning would have caught, and halves (to 4 µs)
+//!   after those it would not.
+
+use std::time::Duration;
+
+use super::{Look, Rung, Waited};
+use crate::clock::Ticks;
+use crate::config::WaitPolicy;
+
+/// Spins before the first look at the clock: some hundred nanoseconds, in which a fast answer arrives.
+const FIRST_SPINS: u32 = 64;
+/// Spins between looks at the clock.
+const SPINS_PER_CLOCK: u32 = 32;
+/// Spinning time between yields: the yield is the probe for a crowd, at a tenth of the time.
+const YIELD_EVERY_NS: u64 = 3_000;
+/// A yield that takes longer has let somebody else run.
+const SLOW_YIELD_NS: u64 = 1_300;
+/// Yields before parking in a crowd. Three did best with 16 clients on two cores; more only burn time others could use.
+const CROWD_YIELDS: u64 = 3;
+/// Score from which the CPUs count as crowded, what a slow yield adds, and the most it can be.
+const CROWDED: u32 = 32;
+const SLOW_YIELD_SCORE: u32 = 16;
+const MAX_SCORE: u32 = 128;
+/// Bounds of the spin budget.
+const MIN_BUDGET_NS: u64 = 4_000;
+const MAX_BUDGET_NS: u64 = 50_000;
+/// A wait shorter than this, wake-up included, would rather have been spun: budget and wake-up cost together.
+const WORTH_SPINNING_NS: u64 = 100_000;
+/// How often `Look::tend` is called at least.
+const TEND_EVERY: Duration = Duration::from_millis(100);
+const TEND_EVERY_NS: u64 = 50_000_000;
+
+/// One waiting side: its policy and what it has learnt. Lives as long as the connection or poller.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    policy: WaitPolicy,
+    /// Set if this thread may use one CPU only: the other side can't run while we spin.
+    one_cpu: bool,
+    crowd: u32,
+    budget_ns: u64,
+    /// Measured cost of a spin iteration, in 1/16 ns.
+    spin_cost: u64,
+}
+
+/// A wait under way.
+struct Progress {
+    waited: Waited,
+    start: Ticks,
+    now: Ticks,
+    next_tend_ns: u64,
+    deadline_ns: u64,
+}
+
+impl Waiter {
+    /// A waiter that has learnt nothing yet.
+    pub(crate) fn new(policy: WaitPolicy) -> Self {
+        Self {
+            policy,
+            one_cpu: allowed_cpus() == Some(1),
+            crowd: 0,
+            budget_ns: MAX_BUDGET_NS,
+            spin_cost: 10 << 4,
+        }
+    }
+
+    /// True while the CPUs are taken to be oversubscribed.
+    pub(crate) fn crowded(&self) -> bool {
+        self.one_cpu || self.crowd >= CROWDED
+    }
+
+    /// Spin time after which this waiter parks, at the moment, in ns.
+    pub(crate) fn budget_ns(&self) -> u64 {
+        match self.policy {
+            WaitPolicy::Adaptive if self.crowded() => 0,
+            WaitPolicy::Adaptive => self.budget_ns,
+            WaitPolicy::Spin => u64::MAX,
+            WaitPolicy::Park => 0,
+            WaitPolicy::Ladder { spins, .. } => u64::from(spins) * (self.spin_cost >> 4),
+        }
+    }
+
+    /// Waits until something is found or `limit` has passed. Call it after a first look that found nothing.
+    #[inline]
+    pub(crate) fn wait<L: Look>(
+        &mut self,
+        what: &mut L,
+        limit: Duration,
+    ) -> (Option<L::Found>, Waited) {
+        let spin_first = match self.policy {
+            WaitPolicy::Spin => true,
+            WaitPolicy::Adaptive => !self.crowded(),
+            WaitPolicy::Park | WaitPolicy::Ladder { .. } => false,
+        };
+        let mut spins = 0;
+        if spin_first {
+            for n in 1..=FIRST_SPINS {
+                std::hint::spin_loop();
+                if let Some(found) = what.look() {
+                    return (Some(found), self.short(n));
+                }
+            }
+            spins = FIRST_SPINS;
+        }
+        self.long(what, limit, spins)
+    }
+
+    /// Accounts for a wait that ended before the clock was read.
+    #[inline]
+    fn short(&self, spins: u32) -> Waited {
+        let spins = u64::from(spins);
+        Waited {
+            spins,
+            spin_ns: (spins * self.spin_cost) >> 4,
+            ..Waited::default()
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long<L: Look>(
+        &mut self,
+        what: &mut L,
+        limit: Duration,
+        spins: u32,
+    ) -> (Option<L::Found>, Waited) {
+        let now = Ticks::now();
+        let mut p = Progress {
+            waited: self.short(spins),
+            start: now,
+            now,
+            next_tend_ns: TEND_EVERY_NS,
+            deadline_ns: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let found = match self.policy {
+            WaitPolicy::Adaptive => self.adaptive(what, &mut p),
+            WaitPolicy::Spin => self.spin(what, &mut p, u64::MAX),
+            WaitPolicy::Park => self
+                .yields(what, &mut p, CROWD_YIELDS)
+                .or_else(|| self.parks(what, &mut p)),
+            WaitPolicy::Ladder {
+                spins,
+                yields,
+                sleep,
+            } => self.ladder(what, &mut p, spins, yields, sleep),
+        };
+        (found, p.waited)
+    }
+
+    fn adaptive<L: Look>(&mut self, what: &mut L, p: &mut Progress) -> Option<L::Found> {
+        let mut found = None;
+        if self.crowded() {
+            found = self.yields(what, p, CROWD_YIELDS);
+        } else {
+            let budget = self.budget_ns;
+            while found.is_none() && p.elapsed() < budget && !self.crowded() {
+                found = self
+                    .spin(what, p, YIELD_EVERY_NS)
+                    .or_else(|| self.yields(what, p, 1));
+            }
+        }
+        if found.is_some() {
+            if p.waited.rung != Rung::Sleep && !self.crowded() {
+                self.budget_ns = (self.budget_ns * 2).min(MAX_BUDGET_NS);
+            }
+            return found;
+        }
+        if p.over() {
+            return None;
+        }
+        let found = self.parks(what, p);
+        if p.elapsed() < WORTH_SPINNING_NS {
+            self.budget_ns = (self.budget_ns * 2).min(MAX_BUDGET_NS);
+        } else {
+            self.budget_ns = (self.budget_ns / 2).max(MIN_BUDGET_NS);
+        }
+        found
+    }
+
+    /// The document's ladder, from the start again after each sleep.
+    fn ladder<L: Look>(
+        &mut self,
+        what: &mut L,
+        p: &mut Progress,
+        spins: u32,
+        yields: u32,
+        sleep: Duration,
+    ) -> Option<L::Found> {
+        loop {
+            for _ in 0..spins {
+                std::hint::spin_loop();
+                p.waited.spins += 1;
+                if let Some(found) = what.look() {
+                    p.account(Rung::Spin);
+                    return Some(found);
+                }
+            }
+            p.account(Rung::Spin);
+            if let Some(found) = self.yields(what, p, u64::from(yields)) {
+                return Some(found);
+            }
+            std::thread::sleep(sleep);
+            p.waited.sleeps += 1;
+            p.account(Rung::Sleep);
+            if let Some(found) = what.look().or_else(|| p.tend(what)) {
+                return Some(found);
+            }
+            if p.over() {
+                return None;
+            }
+        }
+    }
+
+    /// Spins for `for_ns`.
+    fn spin<L: Look>(&mut self, what: &mut L, p: &mut Progress, for_ns: u64) -> Option<L::Found> {
+        let begun = p.now;
+        loop {
+            let before = p.now;
+            for n in 1..=SPINS_PER_CLOCK {
+                std::hint::spin_loop();
+                if let Some(found) = what.look() {
+                    p.waited.spins += u64::from(n);
+                    p.account(Rung::Spin);
+                    return Some(found);
+                }
+            }
+            p.waited.spins += u64::from(SPINS_PER_CLOCK);
+            p.account(Rung::Spin);
+            let cost = p.now.ns_since(before) * 16 / u64::from(SPINS_PER_CLOCK);
+            // An outlier is a preemption, not a spin: let the average move by an eighth of at most its double.
+            self.spin_cost = (self.spin_cost * 7 + cost.min(self.spin_cost * 2 + 16)) / 8;
+            if let Some(found) = p.tend(what) {
+                return Some(found);
+            }
+            if p.over() || p.now.ns_since(begun) >= for_ns {
+                return None;
+            }
+        }
+    }
+
+    /// Yields up to `count` times, and learns from how long they take.
+    fn yields<L: Look>(&mut self, what: &mut L, p: &mut Progress, count: u64) -> Option<L::Found> {
+        for _ in 0..count {
+            let before = p.now;
+            std::thread::yield_now();
+            p.waited.yields += 1;
+            p.account(Rung::Yield);
+            if p.now.ns_since(before) > SLOW_YIELD_NS {
+                self.crowd = (self.crowd + SLOW_YIELD_SCORE).min(MAX_SCORE);
+            } else {
+                self.crowd = self.crowd.saturating_sub(1);
+            }
+            if let Some(found) = what.look() {
+                return Some(found);
+            }
+        }
+        p.tend(what)
+    }
+
+    /// Parks until found or over.
+    fn parks<L: Look>(&mut self, what: &mut L, p: &mut Progress) -> Option<L::Found> {
+        loop {
+            let left = Duration::from_nanos(p.deadline_ns.saturating_sub(p.elapsed()));
+            what.park(TEND_EVERY.min(left));
+            p.waited.sleeps += 1;
+            p.account(Rung::Sleep);
+            if let Some(found) = what.look() {
+                return Some(found);
+            }
+            if let Some(found) = p.tend(what) {
+                return Some(found);
+            }
+            if p.over() {
+                return None;
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn elapsed(&self) -> u64 {
+        self.now.ns_since(self.start)
+    }
+
+    fn over(&self) -> bool {
+        self.elapsed() >= self.deadline_ns
+    }
+
+    /// Books the time since the last call to a rung.
+    fn account(&mut self, rung: Rung) {
+        let now = Ticks::now();
+        let ns = now.ns_since(self.now);
+        self.now = now;
+        match rung {
+            Rung::Spin => self.waited.spin_ns += ns,
+            Rung::Yield => self.waited.yield_ns += ns,
+            Rung::Sleep => self.waited.sleep_ns += ns,
+        }
+        self.waited.rung = rung;
+    }
+
+    fn tend<L: Look>(&mut self, what: &mut L) -> Option<L::Found> {
+        if self.elapsed() < self.next_tend_ns {
+            return None;
+        }
+        self.next_tend_ns = self.elapsed() + TEND_EVERY_NS;
+        what.tend()
+    }
+}
+
+/// CPUs this thread may run on, by its affinity mask; `None` if the kernel does not say.
+fn allowed_cpus() -> Option<usize> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+    Some(
+        (0..nix::sched::CpuSet::count())
+            .filter(|&i| set.is_set(i).unwrap_or(false))
+            .count(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found after so many looks; remembers what was done to it.
+    struct After {
+        looks: u64,
+        parks: u64,
+        tends: u64,
+        gone_after_tends: u64,
+    }
+
+    impl Look for After {
+        type Found = &'static str;
+        fn look(&mut self) -> Option<&'static str> {
+            self.looks = self.looks.saturating_sub(1);
+            (self.looks == 0).then_some("found")
+        }
+        fn park(&mut self, limit: Duration) {
+            self.parks += 1;
+            std::thread::park_timeout(limit);
+        }
+        fn tend(&mut self) -> Option<&'static str> {
+            self.tends += 1;
+            (self.tends >= self.gone_after_tends).then_some("gone")
+        }
+    }
+
+    fn after(looks: u64) -> After {
+        After {
+            looks,
+            parks: 0,
+            tends: 0,
+            gone_after_tends: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn a_quick_answer_is_met_spinning_and_costs_no_system_call() {
+        let mut target = after(5);
+        let (found, waited) =
+            Waiter::new(WaitPolicy::Spin).wait(&mut target, Duration::from_secs(60));
+        assert_eq!(
+            (found, waited.spins, waited.rung),
+            (Some("found"), 5, Rung::Spin)
+        );
+        assert_eq!((waited.yields, waited.sleeps, target.parks), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_documents_ladder_is_followed_to_the_letter() {
+        let mut target = after(100 + 900 + 1 + 100 + 7);
+        let (found, waited) =
+            Waiter::new(WaitPolicy::DOCUMENT).wait(&mut target, Duration::from_secs(60));
+        assert_eq!(found, Some("found"));
+        assert_eq!((waited.spins, waited.yields, waited.sleeps), (200, 907, 1));
+        assert_eq!(target.parks, 0, "the document sleeps, it does not park");
+    }
+
+    #[test]
+    fn adaptive_ends_parked_when_nothing_comes_and_never_sleeps_blindly() {
+        let mut target = after(u64::MAX);
+        let (found, waited) =
+            Waiter::new(WaitPolicy::Adaptive).wait(&mut target, Duration::from_millis(20));
+        assert_eq!((found, waited.rung), (None, Rung::Sleep));
+        assert!(target.parks >= 1);
+    }
+
+    #[test]
+    fn every_policy_notices_that_there_is_nobody_left_to_wait_for() {
+        for policy in [
+            WaitPolicy::Adaptive,
+            WaitPolicy::Spin,
+            WaitPolicy::Park,
+            WaitPolicy::DOCUMENT,
+        ] {
+            let mut target = After {
+                looks: u64::MAX,
+                parks: 0,
+                tends: 0,
+                gone_after_tends: 1,
+            };
+            let (found, _) = Waiter::new(policy).wait(&mut target, Duration::from_secs(600));
+            assert_eq!(found, Some("gone"), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_wait_is_booked_to_its_rungs() {
+        let mut target = after(u64::MAX);
+        let begun = std::time::Instant::now();
+        let (_, w) = Waiter::new(WaitPolicy::Adaptive).wait(&mut target, Duration::from_millis(30));
+        let wall = begun.elapsed().as_nanos() as f64;
+        let booked = (w.spin_ns + w.yield_ns + w.sleep_ns) as f64;
+        assert!((booked / wall - 1.0).abs() < 0.2, "{booked} of {wall}");
+    }
+}
