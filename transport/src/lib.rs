@@ -10,7 +10,10 @@ mod ring;
 pub mod stats;
 #[allow(dead_code, reason = "its users arrive next")]
 mod wait;
-#[allow(dead_code, reason = "its users, synapse.rs and membrane.rs, arrive next")]
+#[allow(
+    dead_code,
+    reason = "its users, synapse.rs and membrane.rs, arrive next"
+)]
 mod wire;
 
 pub use config::{Config, TransportChoice, WaitPolicy};

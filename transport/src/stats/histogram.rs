@@ -2,7 +2,7 @@
 //!
 //! Values below 16 have a bucket each; above, every power of two is cut into 16 equal buckets, so a bucket is
 //! at most 1/16 (6.25 %) wide relative to its lower bound (the layout of HdrHistogram with 4 significant bits).
-//! Values from 2^37 ns (137 s) on share the last bucket.
+//! Values from 31 · 2^32 ns (133 s) on share the last bucket.
 
 /// Linear sub-buckets per power of two.
 pub const SUB_BUCKETS: usize = 16;
@@ -10,6 +10,9 @@ pub const SUB_BUCKETS: usize = 16;
 const SUB_BITS: u32 = 4;
 /// Number of buckets: 16 linear ones and 33 octaves (2^4 … 2^37) of 16.
 pub const BUCKETS: usize = SUB_BUCKETS + 33 * SUB_BUCKETS;
+
+/// Bits of the mask that says which groups of [`SUB_BUCKETS`] were ever used.
+pub const OCTAVES: usize = BUCKETS / SUB_BUCKETS;
 
 /// Bucket of `value` (ns); total over all u64.
 #[inline]
@@ -60,7 +63,8 @@ impl Histogram {
     }
 
     /// The value below which a share `q` (0.0 ..= 1.0) of the recorded values lies, in ns: the midpoint of
-    /// its bucket, never above [`Self::max_ns`]. `None` when nothing was recorded.
+    /// its bucket, never above [`Self::max_ns`], and for the open-ended last bucket [`Self::max_ns`] itself.
+    /// `None` when nothing was recorded.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let total = self.count();
         if total == 0 {
@@ -72,6 +76,9 @@ impl Histogram {
             seen = seen.saturating_add(n);
             if seen >= rank {
                 let low = lower_bound(usize::from(index));
+                if usize::from(index) >= BUCKETS - 1 {
+                    return Some(self.max_ns.max(low));
+                }
                 let next = lower_bound(usize::from(index) + 1);
                 let mid = low + next.saturating_sub(low) / 2;
                 return Some(if self.max_ns > 0 {
@@ -125,18 +132,34 @@ impl Histogram {
 
     /// Adds another histogram's values to this one.
     pub fn merge(&mut self, other: &Self) {
-        let mut all = vec![0u64; BUCKETS];
-        for &(i, n) in self.buckets.iter().chain(&other.buckets) {
-            let i = usize::from(i).min(BUCKETS - 1);
-            all[i] = all[i].saturating_add(n);
+        let mut merged = Vec::with_capacity(self.buckets.len().max(other.buckets.len()));
+        let mut ours = self.buckets.iter().copied().peekable();
+        let mut theirs = other.buckets.iter().copied().peekable();
+        loop {
+            let next = match (ours.peek(), theirs.peek()) {
+                (Some(&(i, n)), Some(&(j, m))) if i == j => {
+                    ours.next();
+                    theirs.next();
+                    (i, n.saturating_add(m))
+                }
+                (Some(&a), Some(&b)) if a.0 < b.0 => {
+                    ours.next();
+                    a
+                }
+                (_, Some(&b)) => {
+                    theirs.next();
+                    b
+                }
+                (Some(&a), None) => {
+                    ours.next();
+                    a
+                }
+                (None, None) => break,
+            };
+            merged.push(next);
         }
+        self.buckets = merged;
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
-        self.buckets = all
-            .iter()
-            .enumerate()
-            .filter(|(_, n)| **n > 0)
-            .map(|(i, n)| (i as u16, *n))
-            .collect();
     }
 }

@@ -1,16 +1,34 @@
 //! The stats page: what a process that embeds the transport says about itself, in memory that viewers can
 //! read and nobody else can write.
 //!
-//! [`schema`] declares every counter once. [`page`] creates the sealed memfd and lends its words;
-//! [`recorder`] is the writer's side; [`reader`] turns any bytes into a [`Snapshot`] or an error; [`registry`]
-//! announces a page and finds those of others; [`histogram`] is the bucket arithmetic.
+//! [`schema`] declares every counter once, [`histogram`] is the bucket arithmetic. A viewer finds pages with
+//! [`registry`] and turns them (or any bytes) into a [`Snapshot`] or an error with [`reader`]. The writer's side
+//! (`page`, `slot`, `recorder`, `sampler`) is the transport's own and no public API.
 
 pub mod histogram;
+mod memory;
+#[doc(hidden)]
+pub mod page;
+mod parse;
+pub mod reader;
+#[doc(hidden)]
+pub mod recorder;
+pub mod registry;
+#[doc(hidden)]
+pub mod sampler;
 pub mod schema;
+mod seqlock;
+#[doc(hidden)]
+pub mod slot;
 mod snapshot;
+mod text;
+#[doc(hidden)]
+pub mod words;
 
 pub use histogram::Histogram;
+pub use reader::{PageReader, RawPage, ReadError};
 pub use schema::{
     HouseCounters, ProcessCounters, ReqCounters, RxCounters, TxCounters, WaitCounters,
 };
 pub use snapshot::{FallbackFact, Role, Slot, SlotInfo, SlotKind, SlotState, Snapshot, Via};
+pub use text::sanitise;

@@ -18,11 +18,23 @@
 //! 0x0400  wait     2 lines   written by the thread that waits on this side
 //! 0x0500  req      2 lines   written by the thread that submits (client) or handles (server)
 //! 0x0600  house    2 lines   written by the housekeeping (control) thread
-//! 0x0800  rtt      histogram  2 words (sum, max) + 544 buckets
-//! 0x1910  handler  histogram
-//! 0x2a20  park     histogram  how long a sleep really lasted
-//! 0x3b30  unused up to 0x4000
+//! 0x0700  heads    1 line    sum, max and octave mask of rtt (word 0) and of handler (word 4)
+//! 0x0780  head     1 line    sum, max and octave mask of park
+//! 0x0800  rtt      544 buckets  round trips
+//! 0x1900  handler  544 buckets  time in the handler
+//! 0x2a00  park     544 buckets  how long a sleep really lasted
+//! 0x3b00  unused up to 0x4000
+//!
+//! a descriptor, 128 bytes
+//! 0x00  name    40 bytes, zero padded
+//! 0x28  word    kind | unit << 8 | scope << 16 | offset << 32
+//! 0x30  word    histograms: offset of the head (sum, max, octave mask); else 0
+//! 0x38  help    72 bytes, zero padded
 //! ```
+//! A histogram's head stands apart from its buckets so that a reader learns from the slot's first 4 KiB which
+//! octaves (16 buckets each) were ever used: it loads those only, and never makes the kernel back an unused part
+//! of the sparse page by looking at it.
+//!
 //! A line is 128 bytes: two 64-byte lines, because adjacent-line prefetch pairs them. Every group starts
 //! on its own line and has one writer, so a counter is a plain Relaxed store by its owner.
 
@@ -146,17 +158,25 @@ macro_rules! groups {
                     help: $help,
                 }, )*];
 
-                /// Builds the copy by asking `value` for each descriptor; a value it does not know is 0.
-                pub fn from_fn(mut value: impl FnMut(&Descriptor) -> u64) -> Self {
-                    let mut of = |name: &str| {
-                        Self::DESCRIPTORS.iter().find(|d| d.name == name).map_or(0, &mut value)
-                    };
-                    Self { $( $name: of(stringify!($name)), )* }
+                /// Builds the copy by asking `value` for each descriptor, once and in the order of
+                /// [`Self::DESCRIPTORS`].
+                pub fn from_fn(mut value: impl FnMut(&'static Descriptor) -> u64) -> Self {
+                    let mut list = Self::DESCRIPTORS.iter();
+                    // A struct literal evaluates its fields in the order written, which is the list's order.
+                    Self { $( $name: { let _ = stringify!($name); list.next().map_or(0, &mut value) }, )* }
                 }
 
                 /// The values in the order of [`Self::DESCRIPTORS`].
                 pub fn values(&self) -> Vec<u64> {
                     vec![$( self.$name, )*]
+                }
+            }
+
+            impl $Words {
+                /// Every word, in the order of the descriptors.
+                #[doc(hidden)]
+                pub fn all(&self) -> Vec<&std::sync::atomic::AtomicU64> {
+                    vec![$( &self.$name, )*]
                 }
             }
 
@@ -186,15 +206,35 @@ pub const WAIT_OFFSET: usize = 0x400;
 pub const REQ_OFFSET: usize = 0x500;
 /// Offset of the `house` group in a slot.
 pub const HOUSE_OFFSET: usize = 0x600;
-/// Offset of the round-trip histogram in a slot.
+/// Bytes of a histogram's buckets.
+pub const BUCKETS_BYTES: usize = super::histogram::BUCKETS * 8;
+/// Words of a histogram's head: sum, max, octave mask.
+pub const HEAD_WORDS: usize = 3;
+/// Offset of the round-trip histogram's head in a slot.
+pub const RTT_HEAD_OFFSET: usize = 0x700;
+/// Offset of the handler-time histogram's head in a slot; on the line of the round-trip's, because one side of a
+/// connection has only one of the two.
+pub const HANDLER_HEAD_OFFSET: usize = 0x720;
+/// Offset of the sleep-duration histogram's head in a slot.
+pub const PARK_HEAD_OFFSET: usize = 0x780;
+/// Offset of the round-trip buckets in a slot.
 pub const RTT_OFFSET: usize = 0x800;
-/// Bytes of a histogram in the page: sum, max, buckets.
-pub const HISTOGRAM_BYTES: usize = (2 + super::histogram::BUCKETS) * 8;
-/// Offset of the handler-time histogram in a slot.
-pub const HANDLER_OFFSET: usize = RTT_OFFSET + HISTOGRAM_BYTES;
-/// Offset of the sleep-duration histogram in a slot.
-pub const PARK_OFFSET: usize = HANDLER_OFFSET + HISTOGRAM_BYTES;
-const _: () = assert!(PARK_OFFSET + HISTOGRAM_BYTES <= SLOT_STRIDE);
+/// Offset of the handler-time buckets in a slot.
+pub const HANDLER_OFFSET: usize = RTT_OFFSET + BUCKETS_BYTES;
+/// Offset of the sleep-duration buckets in a slot.
+pub const PARK_OFFSET: usize = HANDLER_OFFSET + BUCKETS_BYTES;
+const _: () = assert!(PARK_OFFSET + BUCKETS_BYTES <= SLOT_STRIDE);
+/// Descriptors in a page of this version.
+pub const DESCRIPTOR_COUNT: usize = ProcessCounters::DESCRIPTORS.len()
+    + TxCounters::DESCRIPTORS.len()
+    + RxCounters::DESCRIPTORS.len()
+    + WaitCounters::DESCRIPTORS.len()
+    + ReqCounters::DESCRIPTORS.len()
+    + HouseCounters::DESCRIPTORS.len()
+    + HISTOGRAMS.len();
+/// Offset of slot 0 in a page of this version: the next 4 KiB boundary after the descriptor table.
+pub const SLOTS_OFFSET: usize =
+    (DESCRIPTORS_OFFSET + DESCRIPTOR_COUNT * DESCRIPTOR_BYTES).next_multiple_of(4096);
 
 groups! {
     /// What concerns the whole process: admission of clients. Written by the control thread of a server.
@@ -314,7 +354,7 @@ groups! {
     }
 }
 
-/// The histograms of a slot.
+/// The histograms of a slot; `offset` is that of the buckets.
 pub const HISTOGRAMS: [Descriptor; 3] = [
     Descriptor {
         name: "rtt_ns",
@@ -341,6 +381,9 @@ pub const HISTOGRAMS: [Descriptor; 3] = [
         help: "how long a sleep or park really lasted",
     },
 ];
+
+/// Offsets of the heads of [`HISTOGRAMS`], in the same order.
+pub const HISTOGRAM_HEADS: [usize; 3] = [RTT_HEAD_OFFSET, HANDLER_HEAD_OFFSET, PARK_HEAD_OFFSET];
 
 /// Word offsets (8-byte words from the page's start) of the header. All are written before the magic.
 pub mod header {

@@ -215,6 +215,10 @@ pub struct Snapshot {
     pub process: ProcessCounters,
     /// Slots that are not free, by index.
     pub slots: Vec<Slot>,
-    /// Slots skipped because their facts kept changing while being read.
+    /// Slots skipped because their facts kept changing while being read, or hold numbers this version does not know.
     pub torn: u32,
+    /// Process-wide counters that a newer page has and this reader does not know: (name, value).
+    pub unknown: Vec<(String, u64)>,
+    /// Counters this reader knows and the page does not have: their fields say 0 and mean "not there".
+    pub missing: Vec<String>,
 }
