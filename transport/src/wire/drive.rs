@@ -285,3 +285,6 @@ fn ending_of(e: &io::Error, step: Step) -> Ending {
         _ => Ending::Failed(StepError::of_call(step, errno_of(e))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@
 //! A deadline, a lost peer or anything out of order means: close. Nothing is in flight while an upgrade is under
 //! way; a request in the middle of one is out of order.
 
+#[cfg(test)]
+mod channel_tests;
 mod client;
 mod server;
 #[cfg(test)]

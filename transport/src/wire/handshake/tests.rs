@@ -1,1 +1,247 @@
-//! The two machines against each other.
+//! The single refusals, each with its reason. The machines against each other are [`super::channel_tests`]'s.
+
+use super::*;
+use crate::config::TransportChoice;
+use crate::error::Step;
+use crate::wire::messages::{Hello, Name, Welcome};
+
+pub(super) type Bytes = [u8; HANDSHAKE_BYTES];
+
+pub(super) fn layout() -> Layout {
+    Layout {
+        version: 3,
+        total_bytes: |there, back| 4096 + there + back,
+    }
+}
+
+pub(super) fn hello() -> Hello {
+    Hello {
+        pid: 42,
+        wait_policy: 1,
+        features: 0,
+        ring_bytes: 1 << 16,
+        max_message: 4096,
+        transport: TransportChoice::Auto,
+        name: Name::new("trader"),
+    }
+}
+
+pub(super) fn terms() -> ServerTerms {
+    ServerTerms {
+        ring_bytes: 1 << 20,
+        max_message: 1 << 16,
+        shm: true,
+        features: 1,
+        name: Name::new("exchange"),
+        connection_id: 77,
+        client_number: 1,
+        layout: layout(),
+    }
+}
+
+pub(super) fn offer(ring_bytes: u64, max_message: u64) -> Offer {
+    Offer {
+        layout_version: layout().version,
+        total_bytes: (layout().total_bytes)(ring_bytes, ring_bytes),
+        client_to_server_bytes: ring_bytes,
+        server_to_client_bytes: ring_bytes,
+        max_message,
+    }
+}
+
+/// A client that was welcomed and asked for shared memory.
+fn awaiting_offer() -> ClientHandshake {
+    let (mut client, first) = ClientHandshake::start(hello(), layout());
+    let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+    let ServerAction::Admit(welcome, ..) = server.on_message(&first.encode(), 0) else {
+        panic!("not admitted");
+    };
+    client.on_message(&welcome.encode(), 0);
+    client.upgrade().unwrap();
+    client
+}
+
+#[test]
+fn an_offer_of_impossible_sizes_closes_the_connection() {
+    let good = offer(1 << 16, 4096);
+    let refused = |change: fn(&mut Offer)| {
+        let mut bad = good;
+        change(&mut bad);
+        let bytes = Message::Offer(bad).encode(1);
+        match awaiting_offer().on_message(&bytes, 1) {
+            ClientAction::Close(Ending::Broken { reject, what }) => {
+                assert_eq!(reject, Reject::Layout);
+                what
+            }
+            other => panic!("{bad:?} gave {other:?}"),
+        }
+    };
+    let bytes = Message::Offer(good).encode(1);
+    assert_eq!(
+        awaiting_offer().on_message(&bytes, 1),
+        ClientAction::Map(good)
+    );
+
+    for change in [
+        (|o| o.client_to_server_bytes = 0) as fn(&mut Offer),
+        |o| o.client_to_server_bytes = 3 << 14,
+        |o| o.server_to_client_bytes = u64::MAX,
+        |o| o.server_to_client_bytes = 1 << 63,
+        |o| o.server_to_client_bytes = 2048,
+    ] {
+        assert_eq!(refused(change), "ring capacity");
+    }
+    assert_eq!(
+        refused(|o| o.client_to_server_bytes = 1 << 17),
+        "ring above what was asked for"
+    );
+    for change in [
+        (|o| o.max_message = 4097) as fn(&mut Offer),
+        |o| o.max_message = 4095,
+        |o| o.max_message = u64::MAX,
+        // A ring that can't take the message agreed on.
+        |o| o.server_to_client_bytes = 4096,
+    ] {
+        assert_eq!(refused(change), "largest message");
+    }
+    for change in [
+        (|o| o.total_bytes -= 1) as fn(&mut Offer),
+        |o| o.total_bytes += 4096,
+        |o| o.total_bytes = 0,
+        |o| o.total_bytes = u64::MAX,
+    ] {
+        assert_eq!(refused(change), "size of the ring memory");
+    }
+    let huge_pages = Offer {
+        total_bytes: 2 << 20,
+        ..good
+    };
+    let bytes = Message::Offer(huge_pages).encode(1);
+    assert_eq!(
+        awaiting_offer().on_message(&bytes, 1),
+        ClientAction::Map(huge_pages)
+    );
+}
+
+#[test]
+fn another_ring_layout_is_declined_with_both_versions_and_the_socket_serves_on() {
+    let mut client = awaiting_offer();
+    let other = Offer {
+        layout_version: 4,
+        ..offer(1 << 16, 4096)
+    };
+    let ClientAction::Decline(_, why) = client.on_message(&Message::Offer(other).encode(1), 1)
+    else {
+        panic!("not declined");
+    };
+    assert_eq!((why.step, why.limit, why.used), (Step::Validate, 3, 4));
+    assert_eq!(client.mode(), Mode::Socket);
+}
+
+#[test]
+fn a_largest_message_that_was_not_asked_for_is_no_welcome() {
+    for max_message in [0, 4097, u64::MAX] {
+        let (mut client, _) = ClientHandshake::start(hello(), layout());
+        let welcome = Message::Welcome(Welcome {
+            client_number: 1,
+            features: 0,
+            connection_id: 1,
+            max_message,
+            name: Name::new("x"),
+        });
+        assert!(matches!(
+            client.on_message(&welcome.encode(0), 0),
+            ClientAction::Close(Ending::Broken { .. })
+        ));
+    }
+}
+
+#[test]
+fn sizes_agreed_are_the_smaller_of_both_sides_and_fit_the_ring() {
+    for (ring, wish, expected) in [
+        (1 << 16, 4096, 4096),
+        (1 << 16, 1 << 40, (1 << 15) - 64),
+        (1 << 30, 1 << 40, 1 << 16),
+        (4096, 1 << 20, 1984),
+    ] {
+        let asked = Hello {
+            ring_bytes: ring,
+            max_message: wish,
+            ..hello()
+        };
+        let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+        match server.on_message(&Message::Hello(asked).encode(0), 0) {
+            ServerAction::Admit(_, _, agreed) => assert_eq!(agreed, expected),
+            other => panic!("{other:?}"),
+        }
+        match server.on_message(&Message::Upgrade.encode(1), 0) {
+            ServerAction::MakeOffer { ring_bytes, .. } => {
+                assert_eq!(ring_bytes, u64::min(ring, 1 << 20));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What a server says to a first message, and how it counts it.
+fn refusal(admission: Admission, bytes: &Bytes) -> (Refused, Option<Reject>) {
+    let mut server = ServerHandshake::new(terms(), admission);
+    match server.on_message(bytes, 0) {
+        ServerAction::Refuse(said, ending) => {
+            assert_eq!(server.mode(), Mode::Closed);
+            let (message, _) = Message::decode(&said.encode()).unwrap();
+            match message {
+                Message::Refused(refused) => (refused, ending.reject()),
+                other => panic!("{other:?}"),
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_refused_client_is_told_why_with_the_numbers() {
+    let good = Message::Hello(hello()).encode(0);
+    let (r, counted) = refusal(Admission::NotAllowed { uid: 1001 }, &good);
+    assert_eq!(r.to_string(), "user 1001 is not allowed");
+    assert_eq!(counted, Some(Reject::Uid));
+    let full = Admission::Full { limit: 2, used: 2 };
+    let (r, counted) = refusal(full, &good);
+    assert_eq!(r.to_string(), "it is full (2 of 2)");
+    assert_eq!(counted, Some(Reject::Full));
+
+    let mut foreign = good;
+    foreign[22] = 9;
+    let (r, counted) = refusal(Admission::Admitted, &foreign);
+    assert_eq!(r.to_string(), "it speaks version 1.0, we 9.0");
+    assert_eq!(counted, Some(Reject::Version));
+
+    let (r, counted) = refusal(Admission::Admitted, &[b'G'; HANDSHAKE_BYTES]);
+    assert_eq!(r.reason, Reject::Magic as u32);
+    assert_eq!(counted, Some(Reject::Magic));
+
+    for (ring_bytes, max_message) in [(0, 1), (5000, 1), (1 << 31, 1), (4096, 0)] {
+        let odd = Hello {
+            ring_bytes,
+            max_message,
+            ..hello()
+        };
+        let (_, counted) = refusal(Admission::Admitted, &Message::Hello(odd).encode(0));
+        assert_eq!(counted, Some(Reject::Layout));
+    }
+}
+
+#[test]
+fn a_server_for_the_socket_only_says_so_and_serves_on() {
+    let only_socket = ServerTerms {
+        shm: false,
+        ..terms()
+    };
+    let mut server = ServerHandshake::new(only_socket, Admission::Admitted);
+    server.on_message(&Message::Hello(hello()).encode(0), 0);
+    match server.on_message(&Message::Upgrade.encode(1), 0) {
+        ServerAction::NoOffer(_, why) => assert_eq!(why.step, Step::Disabled),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.mode(), Mode::Socket);
+}
