@@ -16,10 +16,12 @@ use crate::error::Step;
 /// Descriptors are probed one by one up to this limit (6 ms at most); above, their number stays unknown.
 const PROBED_DESCRIPTORS: u64 = 65_536;
 
-/// Refuses if `bytes` more would exceed RLIMIT_AS or the memory cgroup (own group and its parents, v1 and v2).
+/// Refuses if `bytes` more would exceed RLIMIT_AS, the memory cgroup (own group and its parents, v1 and v2) or,
+/// where overcommit is forbidden, the commit limit.
 pub(crate) fn check(bytes: u64) -> Result<(), StepError> {
     address_space(bytes)?;
-    memory_cgroup(Path::new("/"), bytes)
+    memory_cgroup(Path::new("/"), bytes)?;
+    commit_limit(Path::new("/"), bytes)
 }
 
 fn refuse(errno: i32, limit: u64, used: u64) -> StepError {
@@ -100,6 +102,26 @@ pub(crate) fn system_descriptors() -> (u64, u64) {
     match numbers[..] {
         [allocated, free, max] => (max, allocated.saturating_sub(free)),
         _ => (0, 0),
+    }
+}
+
+/// Under `vm.overcommit_memory=2` each page of a memfd is charged when it is first touched, and a touch beyond the
+/// commit limit is SIGBUS. Refusing while the limit is near does not exclude that (others may commit in between).
+fn commit_limit(root: &Path, bytes: u64) -> Result<(), StepError> {
+    if number(&root.join("proc/sys/vm/overcommit_memory")) != Some(2) {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let bytes_of = |name: &str| {
+        let kib = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = kib.trim().strip_suffix(" kB")?.parse().ok()?;
+        kib.checked_mul(1024)
+    };
+    match (bytes_of("CommitLimit:"), bytes_of("Committed_AS:")) {
+        (Some(limit), Some(used)) if used.saturating_add(bytes) > limit => {
+            Err(refuse(libc::ENOMEM, limit, used))
+        }
+        _ => Ok(()),
     }
 }
 

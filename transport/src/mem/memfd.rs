@@ -2,7 +2,9 @@
 //!
 //! The server creates ([`create_rings`]), the client checks what it was sent ([`validate`]). Once sealed with
 //! [`SEALS`] nobody can shrink the file under a mapping (SIGBUS) or grow it into somebody's memory limit; holes
-//! may still be punched, which reads as zeros and is the ring's to refuse. Left out: mapping.
+//! may still be punched, which reads as zeros and is the ring's to refuse. In huge pages a hole costs more: the
+//! page and its reservation go back to the pool, and the next touch is SIGBUS if somebody else took them. So huge
+//! pages are for peers that trust each other, and never taken unless asked for. Left out: mapping.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -6,6 +6,8 @@
 
 pub(crate) mod fork;
 pub(crate) mod headroom;
+#[cfg(test)]
+pub(crate) mod limit_tests;
 pub(crate) mod mapping;
 pub(crate) mod membarrier;
 pub(crate) mod memfd;

@@ -131,6 +131,26 @@ fn what_cannot_be_read_refuses_nobody() {
 }
 
 #[test]
+fn where_overcommit_is_forbidden_the_commit_limit_counts() {
+    let meminfo = "MemTotal: 9 kB\nCommitLimit:     2048 kB\nCommitted_AS:    1024 kB\n";
+    let strict = |mode| {
+        host(&[
+            ("proc/sys/vm/overcommit_memory", mode),
+            ("proc/meminfo", meminfo),
+        ])
+    };
+    let host = strict("2\n");
+    assert_eq!(commit_limit(host.path(), MIB), Ok(()));
+    assert_eq!(
+        commit_limit(host.path(), MIB + 1),
+        Err(refuse(libc::ENOMEM, 2 * MIB, MIB))
+    );
+    for mode in ["0\n", "1\n", ""] {
+        assert_eq!(commit_limit(strict(mode).path(), u64::MAX), Ok(()));
+    }
+}
+
+#[test]
 fn this_process_has_room_for_a_page_and_knows_its_descriptors() {
     check(4096).unwrap();
     let (limit, used) = descriptors();

@@ -296,3 +296,39 @@ fn a_megabyte_of_noise_is_refused_after_256_bytes() {
     drop(b);
     noise.join().unwrap();
 }
+
+#[test]
+fn a_client_without_a_free_descriptor_declines_and_names_its_own_limit() {
+    use crate::mem::limit_tests::{alone, fill_descriptors, lower};
+    let test =
+        "wire::drive::tests::a_client_without_a_free_descriptor_declines_and_names_its_own_limit";
+    alone(test, || {
+        let (a, b) = UnixStream::pair().unwrap();
+        // What a server says does not depend on this client: all of it waits in the socket beforehand.
+        let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+        let (_, hello_message) = ClientHandshake::start(hello(), layout());
+        let ServerAction::Admit(welcome, ..) = server.on_message(&hello_message.encode(), 0) else {
+            panic!("not admitted");
+        };
+        send(b.as_fd(), welcome, None, WATCHDOG).unwrap();
+        server.on_message(&Message::Upgrade.encode(1), 0);
+        let (_mapping, fd, offer) = make(1 << 16, 1024).unwrap();
+        let ServerAction::SendOffer(message) = server.made(Ok(offer)) else {
+            panic!("no offer");
+        };
+        send_offer(b.as_fd(), message, fd.as_fd(), WATCHDOG)
+            .unwrap()
+            .unwrap();
+
+        let mut machine = connected(&a);
+        lower(nix::sys::resource::Resource::RLIMIT_NOFILE, 40);
+        let full = fill_descriptors();
+        let outcome = upgrade(&a, &mut machine, WATCHDOG, map).unwrap();
+        drop(full);
+        let Upgraded::Socket(why) = outcome else {
+            panic!("upgraded without a descriptor");
+        };
+        assert_eq!(why.to_string(), "fd-truncated, 40/40");
+        assert_eq!(machine.mode(), Mode::Socket);
+    });
+}
