@@ -7,5 +7,6 @@ pub mod history;
 pub mod model;
 pub mod reading;
 pub mod sample;
+pub mod source;
 
 pub use reading::{Reading, Why, WhyKind};

@@ -63,7 +63,7 @@ pub struct Clocks {
 }
 
 /// shmtop's own process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Viewer {
     /// Its pid.
@@ -73,7 +73,7 @@ pub struct Viewer {
     /// User and system CPU time used so far, all threads, in ns.
     pub cpu_ns: u64,
     /// Inode of its pid namespace: pages of another one speak of other pids.
-    pub pid_ns_inode: u64,
+    pub pid_ns_inode: Fact<u64>,
 }
 
 impl Sample {

@@ -1,6 +1,7 @@
 //! What a sample says of the machine. Plain data; `source` fills it.
 
 use super::Fact;
+use crate::reading::Why;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ pub type CpuList = Vec<u32>;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Host {
+    /// CLOCK_MONOTONIC ns at which everything that moves in here was read (once a second): rates divide by its distance.
+    pub at_ns: u64,
     /// Host name (of this uts namespace).
     pub hostname: Fact<String>,
     /// Boot id, 32 hex digits without dashes, as in [`transport::stats::Snapshot::boot_id`].
@@ -21,6 +24,8 @@ pub struct Host {
     pub ticks_per_second: u64,
     /// The online CPUs, ascending.
     pub cpus: Vec<Cpu>,
+    /// Why `cpus` is empty, if it is.
+    pub cpus_unknown: Option<Why>,
     /// Number of NUMA nodes with memory or CPUs.
     pub numa_nodes: Fact<u32>,
     /// Memory of the machine.
@@ -49,8 +54,8 @@ pub struct Host {
     pub hypervisor: Fact<bool>,
     /// /proc/loadavg.
     pub load: Fact<LoadAverage>,
-    /// /proc/pressure by resource (`cpu`, `io`, `memory`); empty where the kernel keeps none.
-    pub pressure: BTreeMap<String, Pressure>,
+    /// /proc/pressure by resource (`cpu`, `io`, `memory`).
+    pub pressure: BTreeMap<String, Fact<Pressure>>,
 }
 
 /// One online CPU.
@@ -59,11 +64,11 @@ pub struct Host {
 pub struct Cpu {
     /// Its number.
     pub cpu: u32,
-    /// Where its time went since boot (each sample).
+    /// Where its time went since boot.
     pub jiffies: CpuJiffies,
-    /// Its clock (once a second).
+    /// Its clock.
     pub frequency: Frequency,
-    /// thermal_throttle/core_throttle_count: times the heat limit slowed this core (once a second).
+    /// thermal_throttle/core_throttle_count: times the heat limit slowed this core.
     pub core_throttle_count: Fact<u64>,
     /// thermal_throttle/package_throttle_count: times it slowed the whole package.
     pub package_throttle_count: Fact<u64>,
@@ -124,7 +129,8 @@ pub struct Frequency {
     pub max_khz: Fact<u64>,
     /// cpufreq governor.
     pub governor: Fact<String>,
-    /// "cpu MHz" of /proc/cpuinfo: in a VM a constant that says nothing about throttling.
+    /// "cpu MHz" of /proc/cpuinfo, read only where there is no cpufreq: in a VM a constant that says nothing about
+    /// throttling.
     pub cpuinfo_khz: Fact<u64>,
 }
 

@@ -34,7 +34,7 @@ pub enum FoundBy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PageContent {
-    /// A checked copy.
+    /// A checked copy. Slots that kept changing while being read are left out and counted in [`Snapshot::torn`].
     Read(Box<Snapshot>),
     /// Not allowed to open it.
     Permission(String),
@@ -47,8 +47,6 @@ pub enum PageContent {
     },
     /// It is no stats page, or one that contradicts itself.
     Hostile(String),
-    /// It kept changing while it was read; the next sample may succeed.
-    Torn(String),
     /// Its process ended while it was being opened, or it could not be opened for another reason.
     Unreadable(String),
 }
@@ -107,8 +105,8 @@ pub struct Discovery {
 pub struct ProcScan {
     /// CLOCK_MONOTONIC ns at its end.
     pub at_ns: u64,
-    /// Processes looked into.
-    pub processes: u32,
+    /// Pages found, those of the runtime directory among them.
+    pub pages: u32,
     /// Processes whose descriptors may not be seen.
     pub denied: u32,
 }

@@ -1,5 +1,6 @@
 //! What a sample says of perf_event counters, per thread. Plain data; `source` fills it.
 
+use super::Fact;
 use serde::{Deserialize, Serialize};
 
 /// Counters of one thread that owns a slot, or the reason why there are none.
@@ -10,7 +11,7 @@ pub struct PerfThread {
     pub pid: u32,
     /// The thread.
     pub tid: u32,
-    /// What the CPU counts.
+    /// What the CPU counts, in user space only.
     pub hardware: Perf<HardwareCounters>,
     /// What the kernel counts.
     pub software: Perf<SoftwareCounters>,
@@ -74,7 +75,7 @@ pub struct HardwareCounters {
 }
 
 /// The kernel's own counters; no PMU needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SoftwareCounters {
     /// Time the thread ran since opening, in ns.
@@ -83,10 +84,10 @@ pub struct SoftwareCounters {
     pub time_running_ns: u64,
     /// CPU time in ns.
     pub task_clock_ns: u64,
-    /// Context switches.
-    pub context_switches: u64,
-    /// Moves from one CPU to another.
-    pub cpu_migrations: u64,
+    /// Context switches. They happen in the kernel, so they are unknown where only user space may be counted.
+    pub context_switches: Fact<u64>,
+    /// Moves from one CPU to another; unknown for the same reason.
+    pub cpu_migrations: Fact<u64>,
     /// Page faults, minor and major.
     pub page_faults: u64,
 }

@@ -1,0 +1,255 @@
+//! The outside world, and the one struct that looks at it: [`World`].
+//!
+//! Everything a [`Sample`] holds is read below this module: pages through `transport::stats`, /proc and /sys under
+//! roots that are arguments, clocks in one file, counters through perf_event. Nothing else in shmtop touches the world.
+//! Left out is every conclusion: rates and shares are the model's.
+//!
+//! A sample is meant to cost less than a millisecond, so what changes slowly is read once a second or more rarely.
+
+mod cgroup;
+mod clock;
+mod cpu;
+mod file;
+mod host;
+mod limits;
+#[cfg(test)]
+mod live_tests;
+mod mounts;
+mod net;
+mod pages;
+mod parse;
+mod perf;
+mod perf_group;
+mod process;
+mod rings;
+mod smaps;
+mod sock_diag;
+mod thread;
+
+use crate::reading::Reading;
+use crate::sample::{Host, Listener, Page, PerfThread, Process, Sample, Viewer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use transport::stats::{Role, SlotState};
+
+/// Processes looked at, at most: a page may name any pids it likes.
+const MAX_PROCESSES: usize = 1024;
+/// Up to this many processes keep their files open between samples: three descriptors each.
+const MAX_KEPT: usize = 64;
+const LISTENERS_NS: u64 = 1_000_000_000;
+
+/// Where and how to look.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `/proc`, or a fixture tree.
+    pub proc_root: PathBuf,
+    /// `/sys`, or a fixture tree.
+    pub sys_root: PathBuf,
+    /// Where pages are announced.
+    pub runtime_dir: PathBuf,
+    /// Also look for pages through every process's descriptors.
+    pub scan: bool,
+    /// Open perf counters. Each thread that owns a slot then pays for them at every context switch.
+    pub perf: bool,
+    /// Processes whose ring mappings are read; costs milliseconds each, once a second.
+    pub detail: BTreeSet<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            proc_root: "/proc".into(),
+            sys_root: "/sys".into(),
+            runtime_dir: transport::stats::registry::default_dir(),
+            scan: true,
+            perf: true,
+            detail: BTreeSet::new(),
+        }
+    }
+}
+
+/// The outside world: roots, open pages and counters, and what was last read of what changes slowly.
+#[derive(Debug)]
+pub struct World {
+    options: Options,
+    own_pid_ns: Reading<u64>,
+    pages: pages::PageStore,
+    host: host::HostReader,
+    cgroups: cgroup::CgroupReader,
+    processes: BTreeMap<u32, process::ProcessWatch>,
+    listeners: Vec<Listener>,
+    listeners_due_ns: u64,
+    perf: perf::PerfReader,
+    buffer: Vec<u8>,
+}
+
+impl World {
+    /// A world to look at; nothing is read yet but the mounts and the cost of a clock.
+    pub fn new(options: Options) -> Self {
+        Self {
+            own_pid_ns: process::pid_ns_inode(&options.proc_root.join("self")),
+            pages: pages::PageStore::new(
+                options.runtime_dir.clone(),
+                options.proc_root.clone(),
+                options.scan,
+            ),
+            host: host::HostReader::new(&options),
+            cgroups: cgroup::CgroupReader::new(&options.proc_root, &options.sys_root),
+            processes: BTreeMap::new(),
+            listeners: Vec::new(),
+            listeners_due_ns: 0,
+            perf: perf::PerfReader::default(),
+            buffer: Vec::new(),
+            options,
+        }
+    }
+
+    /// Changes whose ring mappings are read; takes effect within a second.
+    pub fn set_detail(&mut self, pids: BTreeSet<u32>) {
+        self.options.detail = pids;
+    }
+
+    /// Looks at everything. Never fails: what can't be read is unknown in the sample, with the reason.
+    pub fn sample(&mut self) -> Sample {
+        let mut time = clock::now();
+        let now_ns = time.monotonic_ns;
+        let pages = self.pages.read(now_ns);
+        let interest = self.interest(&pages);
+        let processes = self.look_at(&interest, now_ns);
+        let pages = living(pages, &processes);
+        self.look_at_listeners(&pages, now_ns);
+        let host = self.host.read(now_ns, &mut self.buffer);
+        let perf = self.count(&interest, &processes, &host, now_ns);
+        time.took_ns = clock::monotonic_ns().saturating_sub(now_ns);
+        Sample {
+            time,
+            host,
+            processes,
+            listeners: self.listeners.clone(),
+            perf,
+            viewer: Viewer {
+                pid: std::process::id(),
+                euid: nix::unistd::geteuid().as_raw(),
+                cpu_ns: clock::own_cpu_ns(),
+                pid_ns_inode: self.own_pid_ns.clone().into(),
+            },
+            discovery: self.pages.discovery().clone(),
+            pages,
+        }
+    }
+
+    /// The processes that matter and, of each, the threads that own a slot. Peers and threads of a page from
+    /// another pid namespace have numbers that mean others here, so they are left out.
+    fn interest(&self, pages: &[Page]) -> BTreeMap<u32, BTreeSet<u32>> {
+        let mut interest: BTreeMap<u32, BTreeSet<u32>> =
+            pages.iter().map(|p| (p.pid, BTreeSet::new())).collect();
+        for page in pages {
+            let Some(snapshot) = page.snapshot() else {
+                continue;
+            };
+            if self.own_pid_ns != Ok(snapshot.pid_ns_inode) {
+                continue;
+            }
+            for slot in &snapshot.slots {
+                let info = &slot.info;
+                if !matches!(info.state, SlotState::Handshaking | SlotState::Open) {
+                    continue;
+                }
+                if info.tid != 0
+                    && let Some(threads) = interest.get_mut(&page.pid)
+                {
+                    threads.insert(info.tid);
+                }
+                if info.peer_pid != 0 && interest.len() < MAX_PROCESSES {
+                    interest.entry(info.peer_pid).or_default();
+                }
+            }
+        }
+        interest
+    }
+
+    fn look_at(&mut self, interest: &BTreeMap<u32, BTreeSet<u32>>, now_ns: u64) -> Vec<Process> {
+        let keep = interest.len() <= MAX_KEPT;
+        self.processes.retain(|pid, _| interest.contains_key(pid));
+        let mut seen = Vec::with_capacity(interest.len());
+        for (&pid, hot) in interest {
+            let watch = self
+                .processes
+                .entry(pid)
+                .or_insert_with(|| process::ProcessWatch::new(&self.options.proc_root, pid, keep));
+            seen.push(watch.look(process::Look {
+                now_ns,
+                buffer: &mut self.buffer,
+                cgroups: &mut self.cgroups,
+                hot,
+                detail: self.options.detail.contains(&pid),
+                keep,
+            }));
+        }
+        self.cgroups.end_sample(now_ns);
+        seen
+    }
+
+    fn look_at_listeners(&mut self, pages: &[Page], now_ns: u64) {
+        if now_ns < self.listeners_due_ns {
+            return;
+        }
+        self.listeners_due_ns = now_ns + LISTENERS_NS;
+        let claims: Vec<net::Claim> = pages
+            .iter()
+            .filter_map(|page| {
+                let snapshot = page.snapshot().filter(|s| s.role == Role::Server)?;
+                Some(net::Claim {
+                    pid: page.pid,
+                    path: snapshot.socket_path.clone(),
+                    bound_inode: snapshot.process.listener_inode,
+                })
+            })
+            .collect();
+        self.listeners = net::read(&self.options.proc_root, &claims);
+    }
+
+    /// Counters of the threads that own a slot, as far as they really are threads of that process.
+    fn count(
+        &mut self,
+        interest: &BTreeMap<u32, BTreeSet<u32>>,
+        processes: &[Process],
+        host: &Host,
+        now_ns: u64,
+    ) -> Vec<PerfThread> {
+        if !self.options.perf {
+            return Vec::new();
+        }
+        let threads = processes
+            .iter()
+            .flat_map(|process| {
+                let hot = interest.get(&process.pid);
+                let owns = move |tid: &u32| hot.is_some_and(|hot| hot.contains(tid));
+                let tids = process.threads.iter().map(|t| t.tid);
+                tids.filter(owns).map(|tid| (tid, process.pid))
+            })
+            .collect();
+        let around = perf::Surroundings {
+            hypervisor: host.hypervisor.known().copied(),
+            paranoid: host.perf_event_paranoid.known().copied(),
+        };
+        self.perf.read(&threads, now_ns, around)
+    }
+}
+
+/// The pages whose process still runs: a mapping outlives its owner, and a pid is given away again.
+fn living(pages: Vec<Page>, processes: &[Process]) -> Vec<Page> {
+    let lives = |page: &Page| {
+        let Some(process) = processes.iter().find(|p| p.pid == page.pid) else {
+            return true;
+        };
+        let same = match (page.snapshot(), process.start_ticks.known()) {
+            (Some(snapshot), Some(ticks)) if snapshot.pid == page.pid => {
+                snapshot.start_ticks == *ticks
+            }
+            _ => true,
+        };
+        !process.gone && same
+    };
+    pages.into_iter().filter(lives).collect()
+}

@@ -1,0 +1,210 @@
+//! The stats pages: found, kept open, copied each time. Called by `World`.
+//!
+//! Two ways lead to a page: its link in the runtime directory, looked for once a second, and a scan of every process's
+//! descriptors, every five seconds at most and never for more than a hundredth of the time. A mapping outlives its
+//! owner, so a page counts only while one of the two still finds it.
+
+use super::clock;
+use super::file::{harmless, why};
+use super::rings;
+use crate::reading::{Reading, Why};
+use crate::sample::{Discovery, FoundBy, Page, PageContent, ProcScan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use transport::stats::registry::{self, Found};
+use transport::stats::{PageReader, ReadError, schema};
+
+const REGISTRY_NS: u64 = 1_000_000_000;
+const SCAN_NS: u64 = 5_000_000_000;
+/// A scan rests for this many times what it cost.
+const SCAN_REST: u64 = 100;
+/// Pages looked at, at most.
+const MAX_PAGES: usize = 1024;
+
+/// All pages.
+#[derive(Debug)]
+pub(super) struct PageStore {
+    runtime_dir: PathBuf,
+    proc_root: PathBuf,
+    /// Whether /proc is scanned at all.
+    scans: bool,
+    registry_due_ns: u64,
+    scan_due_ns: u64,
+    scanned: Vec<Found>,
+    open: BTreeMap<PathBuf, OpenPage>,
+    discovery: Discovery,
+}
+
+#[derive(Debug)]
+struct OpenPage {
+    pid: u32,
+    found_by: FoundBy,
+    /// Device and inode of the memfd behind the link, if they may be seen.
+    identity: Option<(u64, u64)>,
+    reader: Result<PageReader, PageContent>,
+}
+
+impl PageStore {
+    pub(super) fn new(runtime_dir: PathBuf, proc_root: PathBuf, scans: bool) -> Self {
+        let not_yet = || Why::not_yet("not looked yet");
+        let scan = if scans {
+            not_yet()
+        } else {
+            Why::not_applicable("switched off")
+        };
+        Self {
+            discovery: Discovery {
+                runtime_dir: harmless_path(&runtime_dir),
+                registry_links: Err(not_yet()).into(),
+                scan: Err(scan.clone()).into(),
+                ring_holders: Err(scan).into(),
+            },
+            runtime_dir,
+            proc_root,
+            scans,
+            registry_due_ns: 0,
+            scan_due_ns: 0,
+            scanned: Vec::new(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// How far the search saw.
+    pub(super) fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    /// All pages now.
+    pub(super) fn read(&mut self, now_ns: u64) -> Vec<Page> {
+        if now_ns >= self.registry_due_ns {
+            self.registry_due_ns = now_ns + REGISTRY_NS;
+            if self.scans && now_ns >= self.scan_due_ns {
+                self.scan(now_ns);
+            }
+            self.find();
+        }
+        let mut pages: Vec<Page> = self
+            .open
+            .iter()
+            .map(|(link, page)| Page {
+                link: self.name_of(link, page),
+                pid: page.pid,
+                found_by: page.found_by,
+                content: match &page.reader {
+                    Ok(reader) => match reader.snapshot() {
+                        Ok(snapshot) => PageContent::Read(Box::new(snapshot)),
+                        Err(e) => unreadable(&e, link),
+                    },
+                    Err(content) => content.clone(),
+                },
+            })
+            .collect();
+        pages.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
+        pages
+    }
+
+    /// "4711-exchange" by registry, "4711/fd/5" by scan.
+    fn name_of(&self, link: &Path, page: &OpenPage) -> String {
+        let below = match page.found_by {
+            FoundBy::Registry => &self.runtime_dir,
+            FoundBy::ProcScan => &self.proc_root,
+        };
+        harmless_path(link.strip_prefix(below).unwrap_or(link))
+    }
+
+    /// Brings `open` in line with what the registry and the last scan found.
+    fn find(&mut self) {
+        let announced: Reading<Vec<Found>> =
+            registry::discover(&self.runtime_dir).map_err(|e| why(&e, &self.runtime_dir));
+        self.discovery.registry_links = announced
+            .as_ref()
+            .map(|found| found.len() as u32)
+            .map_err(Why::clone)
+            .into();
+        let announced = announced.unwrap_or_default();
+        let announced = announced.into_iter().map(|f| (FoundBy::Registry, f));
+        let scanned = self.scanned.iter().cloned().map(|f| (FoundBy::ProcScan, f));
+        let mut before = std::mem::take(&mut self.open);
+        let mut identities = BTreeSet::new();
+        for (found_by, found) in announced.chain(scanned).take(MAX_PAGES) {
+            let metadata = std::fs::metadata(&found.link);
+            if found_by == FoundBy::ProcScan
+                && metadata
+                    .as_ref()
+                    .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            {
+                continue;
+            }
+            let identity = metadata.ok().map(|m| (m.dev(), m.ino()));
+            let page = match before.remove(&found.link) {
+                Some(page) if page.reader.is_ok() && page.identity == identity => page,
+                _ => OpenPage {
+                    pid: found.pid,
+                    found_by,
+                    identity,
+                    reader: PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link)),
+                },
+            };
+            // One page is one entry: announced twice, found by the scan as well, or inherited by a fork.
+            let first = identity.is_none_or(|i| identities.insert(i));
+            if first && !inherited(&page) {
+                self.open.insert(found.link, page);
+            }
+        }
+    }
+
+    fn scan(&mut self, now_ns: u64) {
+        let result = registry::scan_proc(&self.proc_root);
+        self.discovery.ring_holders = rings::holders(&self.proc_root).into();
+        let end_ns = clock::monotonic_ns();
+        let cost_ns = end_ns.saturating_sub(now_ns);
+        self.scan_due_ns = end_ns + SCAN_NS.max(cost_ns.saturating_mul(SCAN_REST));
+        let scan = result.map_err(|e| why(&e, &self.proc_root));
+        self.discovery.scan = scan
+            .as_ref()
+            .map(|scan| ProcScan {
+                at_ns: end_ns,
+                pages: scan.found.len() as u32,
+                denied: scan.unreadable.len() as u32,
+            })
+            .map_err(Why::clone)
+            .into();
+        self.scanned = scan.map(|s| s.found).unwrap_or_default();
+    }
+}
+
+/// A forked child that kept the descriptor: the page itself says whose it is. Across pid namespaces it can't be told.
+fn inherited(page: &OpenPage) -> bool {
+    if page.found_by == FoundBy::Registry {
+        return false;
+    }
+    let Ok(Ok(snapshot)) = page.reader.as_ref().map(PageReader::snapshot) else {
+        return false;
+    };
+    let here = super::process::pid_ns_inode(Path::new("/proc/self"));
+    here == Ok(snapshot.pid_ns_inode) && snapshot.pid != page.pid
+}
+
+fn unreadable(error: &ReadError, link: &Path) -> PageContent {
+    match error {
+        ReadError::Io(e) => match e.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => {
+                PageContent::Permission(why(e, link).text.into_owned())
+            }
+            _ => PageContent::Unreadable(why(e, link).text.into_owned()),
+        },
+        ReadError::Version { found, .. } => PageContent::Incompatible {
+            page: *found,
+            viewer: (schema::VERSION_MAJOR, schema::VERSION_MINOR),
+        },
+        ReadError::NotAPage(_) | ReadError::Unsealed | ReadError::Truncated { .. } => {
+            PageContent::Hostile(error.to_string())
+        }
+    }
+}
+
+fn harmless_path(path: &Path) -> String {
+    harmless(path.as_os_str().as_encoded_bytes())
+}

@@ -1,0 +1,246 @@
+//! perf_event counters per thread that owns a slot: opened once, read each time, closed when the thread is gone. Called
+//! by `World`.
+//!
+//! A hardware group of four (counted together or not at all, never pinned) and a group of the kernel's own counters.
+//! The perf-event crate encodes the events; the groups are opened here, because the crate's own can only observe
+//! their opener, and these observe threads of other processes.
+//!
+//! Hardware counters leave the kernel out: the rings are user space, and so less is asked of perf_event_paranoid.
+
+use super::perf_group::Group;
+use crate::reading::Why;
+use crate::sample::{Fact, HardwareCounters, Perf, PerfThread, SoftwareCounters};
+use perf_event::events::{Event, Hardware, Software};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Threads with open counters, at most: each holds eight descriptors.
+const MAX_THREADS: usize = 64;
+/// What was denied may be allowed later, and descriptors may be free again: tried anew after this long.
+const RETRY_NS: u64 = 10_000_000_000;
+
+/// What the explanation of a refusal needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
+    /// Whether this is a VM, if known.
+    pub(super) hypervisor: Option<bool>,
+    /// kernel.perf_event_paranoid, if known.
+    pub(super) paranoid: Option<i32>,
+}
+
+/// All open counters, by thread.
+#[derive(Debug, Default)]
+pub(super) struct PerfReader {
+    threads: BTreeMap<u32, Counters>,
+}
+
+#[derive(Debug)]
+struct Counters {
+    pid: u32,
+    opened_ns: u64,
+    hardware: Perf<Group>,
+    software: Perf<Group>,
+    /// Whether the software group sees the kernel.
+    kernel: bool,
+}
+
+impl PerfReader {
+    /// The counters of `threads`, as (pid by tid); those of all other threads are closed.
+    pub(super) fn read(
+        &mut self,
+        threads: &BTreeMap<u32, u32>,
+        now_ns: u64,
+        around: Surroundings,
+    ) -> Vec<PerfThread> {
+        self.threads
+            .retain(|tid, c| threads.get(tid) == Some(&c.pid) && !c.wants_retry(now_ns));
+        let mut seen = Vec::with_capacity(threads.len());
+        for (&tid, &pid) in threads {
+            if !self.threads.contains_key(&tid) {
+                if self.threads.len() >= MAX_THREADS {
+                    let why = || format!("more than {MAX_THREADS} threads to count");
+                    seen.push(PerfThread {
+                        pid,
+                        tid,
+                        hardware: Perf::Unavailable(why()),
+                        software: Perf::Unavailable(why()),
+                    });
+                    continue;
+                }
+                self.threads
+                    .insert(tid, Counters::open(pid, tid, now_ns, around));
+            }
+            if let Some(counters) = self.threads.get_mut(&tid) {
+                seen.push(counters.read(tid));
+            }
+        }
+        seen
+    }
+}
+
+impl Counters {
+    fn open(pid: u32, tid: u32, opened_ns: u64, around: Surroundings) -> Self {
+        let hardware = [
+            Hardware::CPU_CYCLES,
+            Hardware::INSTRUCTIONS,
+            Hardware::CACHE_REFERENCES,
+            Hardware::CACHE_MISSES,
+        ];
+        let software = [
+            Software::TASK_CLOCK,
+            Software::CONTEXT_SWITCHES,
+            Software::CPU_MIGRATIONS,
+            Software::PAGE_FAULTS,
+        ];
+        let mut kernel = true;
+        let mut group = Group::open(tid, &software.map(Event::from), kernel);
+        if matches!(&group, Err(e) if is_denied(e)) {
+            kernel = false;
+            group = Group::open(tid, &software.map(Event::from), kernel);
+        }
+        Self {
+            pid,
+            opened_ns,
+            hardware: explain(Group::open(tid, &hardware.map(Event::from), false), around),
+            software: explain(group, around),
+            kernel,
+        }
+    }
+
+    fn wants_retry(&self, now_ns: u64) -> bool {
+        let retry = |p: &Perf<Group>| matches!(p, Perf::Denied(_) | Perf::Unavailable(_));
+        now_ns >= self.opened_ns + RETRY_NS && (retry(&self.hardware) || retry(&self.software))
+    }
+
+    fn read(&mut self, tid: u32) -> PerfThread {
+        let kernel = self.kernel;
+        let in_kernel = |n| match kernel {
+            true => Fact::Known(n),
+            false => Fact::Unknown(Why::no_permission("only user space may be counted")),
+        };
+        PerfThread {
+            pid: self.pid,
+            tid,
+            hardware: values(&mut self.hardware, |times, v: [u64; 4]| HardwareCounters {
+                time_enabled_ns: times.0,
+                time_running_ns: times.1,
+                cycles: v[0],
+                instructions: v[1],
+                cache_references: v[2],
+                cache_misses: v[3],
+            }),
+            software: values(&mut self.software, |times, v: [u64; 4]| SoftwareCounters {
+                time_enabled_ns: times.0,
+                time_running_ns: times.1,
+                task_clock_ns: v[0],
+                context_switches: in_kernel(v[1]),
+                cpu_migrations: in_kernel(v[2]),
+                page_faults: v[3],
+            }),
+        }
+    }
+}
+
+/// Reads a group, if it is one.
+fn values<T>(group: &mut Perf<Group>, f: impl FnOnce((u64, u64), [u64; 4]) -> T) -> Perf<T> {
+    match group {
+        Perf::Counting(group) => match group.read() {
+            Ok((times, values)) => Perf::Counting(f(times, values)),
+            Err(e) => Perf::Unavailable(format!("reading the counters: {e}")),
+        },
+        Perf::NoPmu(why) => Perf::NoPmu(why.clone()),
+        Perf::Denied(why) => Perf::Denied(why.clone()),
+        Perf::Unavailable(why) => Perf::Unavailable(why.clone()),
+    }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
+}
+
+/// Which kind of failure it is, in words for a person.
+fn explain(group: io::Result<Group>, around: Surroundings) -> Perf<Group> {
+    let error = match group {
+        Ok(group) => return Perf::Counting(group),
+        Err(error) => error,
+    };
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::EOPNOTSUPP | libc::ENODEV) => {
+            Perf::NoPmu(match around.hypervisor {
+                Some(true) => "no PMU: the hypervisor hides it".to_owned(),
+                _ => "no PMU: this machine does not count that".to_owned(),
+            })
+        }
+        Some(libc::EACCES | libc::EPERM) => Perf::Denied(match around.paranoid {
+            // Level 2 still allows to count user space of one's own processes: then it is the other user's, or seccomp.
+            Some(level) if level > 2 => {
+                format!("perf_event_paranoid is {level}, needs ≤ 2 or CAP_PERFMON")
+            }
+            Some(level) => format!(
+                "perf_event_paranoid is {level}: another user's process needs CAP_PERFMON (or a sandbox forbids it)"
+            ),
+            None => "not allowed: needs CAP_PERFMON".to_owned(),
+        }),
+        Some(libc::ESRCH) => Perf::Unavailable("the thread ended".to_owned()),
+        Some(errno) => Perf::Unavailable(format!(
+            "perf_event_open: {}",
+            transport::error::errno_name(errno)
+        )),
+        None => Perf::Unavailable(format!("perf_event_open: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOWHERE: Surroundings = Surroundings {
+        hypervisor: Some(true),
+        paranoid: Some(3),
+    };
+
+    #[test]
+    fn a_hidden_pmu_and_a_denied_one_are_told_apart() {
+        let failed = |errno| explain(Err(io::Error::from_raw_os_error(errno)), NOWHERE);
+        for errno in [libc::ENOENT, libc::EOPNOTSUPP, libc::ENODEV] {
+            assert!(matches!(failed(errno), Perf::NoPmu(why) if why.contains("hypervisor")));
+        }
+        for errno in [libc::EACCES, libc::EPERM] {
+            assert!(matches!(failed(errno), Perf::Denied(why) if why.contains("is 3, needs ≤ 2")));
+        }
+        let why = failed(libc::EMFILE);
+        assert!(matches!(why, Perf::Unavailable(why) if why.contains("EMFILE")));
+    }
+
+    #[test]
+    fn software_counters_advance_while_the_thread_works() {
+        let tid = nix::unistd::gettid().as_raw() as u32;
+        let threads = BTreeMap::from([(tid, std::process::id())]);
+        let mut reader = PerfReader::default();
+        let mut look = || reader.read(&threads, 1, NOWHERE).remove(0);
+        let first = match look().software {
+            Perf::Counting(counters) => counters,
+            // A sandbox without perf_event_open: then the reason must be one of the typed ones.
+            Perf::Denied(_) | Perf::Unavailable(_) => return,
+            Perf::NoPmu(why) => panic!("the kernel's own counters need no PMU: {why}"),
+        };
+        let pages = vec![1u8; 32 << 20];
+        std::hint::black_box(&pages);
+        let perf = look();
+        let second = perf.software.counting().unwrap();
+        assert!(second.task_clock_ns > first.task_clock_ns);
+        assert!(second.page_faults > first.page_faults);
+        assert!(second.time_running_ns > 0);
+        assert!(perf.hardware.counting().is_some() || perf.hardware.why().is_some());
+    }
+
+    #[test]
+    fn counters_of_a_thread_that_is_gone_are_closed() {
+        let tid = nix::unistd::gettid().as_raw() as u32;
+        let mut reader = PerfReader::default();
+        reader.read(&BTreeMap::from([(tid, std::process::id())]), 1, NOWHERE);
+        assert_eq!(reader.threads.len(), 1);
+        assert!(reader.read(&BTreeMap::new(), 2, NOWHERE).is_empty());
+        assert!(reader.threads.is_empty());
+    }
+}

@@ -1,0 +1,259 @@
+//! One process: what is read of it each time, what once a second. Called by `World` for every process that has a page
+//! or is the peer of one.
+//!
+//! A process costs one small file per sample and each thread that owns a slot two. Everything else is due once a
+//! second, at another moment for each pid, so that no sample pays for all of them.
+
+use super::cgroup::CgroupReader;
+use super::file::{Kept, nonsense, text, why};
+use super::parse::{Stat, status_euid, status_number};
+use super::thread::ThreadWatch;
+use super::{limits, smaps};
+use crate::reading::{Reading, Why};
+use crate::sample::{Fact, Process, ProcessMemory};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Threads of one process that are looked at, at most.
+const MAX_THREADS: usize = 256;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A process being watched, and what was last seen of it.
+#[derive(Debug)]
+pub(super) struct ProcessWatch {
+    proc_root: PathBuf,
+    dir: PathBuf,
+    stat: Kept,
+    cgroup_text: Reading<String>,
+    threads: Vec<ThreadWatch>,
+    due_ns: u64,
+    seen: Process,
+}
+
+/// What a look at a process needs besides the process.
+pub(super) struct Look<'w> {
+    pub(super) now_ns: u64,
+    pub(super) buffer: &'w mut Vec<u8>,
+    pub(super) cgroups: &'w mut CgroupReader,
+    /// Threads that own a slot.
+    pub(super) hot: &'w BTreeSet<u32>,
+    /// Whether ring mappings are wanted.
+    pub(super) detail: bool,
+    /// Whether descriptors may be kept open between looks.
+    pub(super) keep: bool,
+}
+
+impl ProcessWatch {
+    pub(super) fn new(proc_root: &Path, pid: u32, keep: bool) -> Self {
+        let dir = proc_root.join(pid.to_string());
+        Self {
+            proc_root: proc_root.to_owned(),
+            stat: Kept::new(dir.join("stat"), keep),
+            cgroup_text: Err(Why::not_yet("not read yet")),
+            dir,
+            threads: Vec::new(),
+            due_ns: 0,
+            seen: Process {
+                pid,
+                ..Process::default()
+            },
+        }
+    }
+
+    /// Looks at the process.
+    pub(super) fn look(&mut self, mut look: Look<'_>) -> Process {
+        let stat = self.stat.read(look.buffer).map(Stat::parse);
+        let stat = stat.and_then(|s| s.ok_or_else(|| nonsense(self.stat.path())));
+        if stat.is_err() && !self.dir.exists() {
+            self.seen.gone = true;
+            self.threads.clear();
+            return self.seen.clone();
+        }
+        if let Ok(stat) = &stat {
+            let other = self
+                .seen
+                .start_ticks
+                .known()
+                .is_some_and(|t| *t != stat.start_ticks);
+            if other || self.seen.gone {
+                // The pid was given to another process: nothing known of the first is true of this one.
+                *self = Self::new(&self.proc_root, self.seen.pid, look.keep);
+            }
+        }
+        let first = self.due_ns == 0;
+        self.quick(stat, look.now_ns);
+        if look.now_ns >= self.due_ns {
+            self.facts(&mut look);
+            // Ten groups of pids, 100 ms apart.
+            let phase = if first {
+                u64::from(self.seen.pid % 10) * SECOND_NS / 10
+            } else {
+                SECOND_NS
+            };
+            self.due_ns = look.now_ns + phase.max(1);
+        }
+        for tid in look.hot {
+            if !self.threads.iter().any(|t| t.seen.tid == *tid) {
+                self.add_thread(*tid, &mut look);
+            }
+        }
+        let (now, hot, buffer) = (look.now_ns, look.hot, look.buffer);
+        self.threads.retain_mut(|t| {
+            t.hot = hot.contains(&t.seen.tid);
+            !t.hot || t.seen.at_ns == now || t.read_quick(now, buffer)
+        });
+        self.seen.cgroups.cpu = match &self.cgroup_text {
+            Ok(text) => look.cgroups.cpu(text, now).into(),
+            Err(why) => Fact::Unknown(why.clone()),
+        };
+        self.seen.threads.clear();
+        self.seen
+            .threads
+            .extend(self.threads.iter().map(|t| t.seen.clone()));
+        self.seen.clone()
+    }
+
+    fn quick(&mut self, stat: Reading<Stat>, now_ns: u64) {
+        let seen = &mut self.seen;
+        seen.at_ns = now_ns;
+        match stat {
+            Ok(stat) => {
+                seen.comm = stat.comm;
+                seen.start_ticks = Fact::Known(stat.start_ticks);
+                seen.state = Fact::Known(stat.state);
+                seen.ppid = Fact::Known(stat.ppid);
+                seen.minor_faults = Fact::Known(stat.minor_faults);
+                seen.major_faults = Fact::Known(stat.major_faults);
+                seen.thread_count = Fact::Known(stat.threads);
+            }
+            Err(why) => {
+                seen.start_ticks = Fact::Unknown(why.clone());
+                seen.state = Fact::Unknown(why.clone());
+                seen.ppid = Fact::Unknown(why.clone());
+                seen.minor_faults = Fact::Unknown(why.clone());
+                seen.major_faults = Fact::Unknown(why.clone());
+                seen.thread_count = Fact::Unknown(why);
+            }
+        }
+    }
+
+    fn facts(&mut self, look: &mut Look<'_>) {
+        let path = self.dir.join("status");
+        let status = text(&path);
+        let seen = &mut self.seen;
+        seen.facts_at_ns = look.now_ns;
+        let part = |parse: &dyn Fn(&str) -> Option<u32>| match &status {
+            Ok(text) => parse(text).ok_or_else(|| nonsense(&path)).into(),
+            Err(why) => Fact::Unknown(why.clone()),
+        };
+        seen.uid = part(&status_euid);
+        seen.tracer_pid = part(&|t| status_number(t, "TracerPid").and_then(|n| n.try_into().ok()));
+        seen.memory = match &status {
+            Ok(text) => memory(text).into(),
+            Err(why) => Fact::Unknown(why.clone()),
+        };
+        seen.limits = limits::read(&self.dir).into();
+        seen.fds = count_fds(&self.dir.join("fd")).into();
+        seen.rings = if look.detail {
+            smaps::rings(&self.dir).into()
+        } else {
+            Fact::Unknown(Why::not_applicable(
+                "not asked for: reading smaps costs milliseconds",
+            ))
+        };
+        if seen.pid_ns_inode.known().is_none() {
+            seen.pid_ns_inode = pid_ns_inode(&self.dir).into();
+        }
+        self.cgroup_text = text(&self.dir.join("cgroup"));
+        match &self.cgroup_text {
+            Ok(text) => {
+                seen.cgroups.memory = look.cgroups.memory(text).into();
+                seen.cgroups.cpuset = look.cgroups.cpuset(text).into();
+            }
+            Err(why) => {
+                seen.cgroups.memory = Fact::Unknown(why.clone());
+                seen.cgroups.cpuset = Fact::Unknown(why.clone());
+            }
+        }
+        let tids = thread_ids(&self.dir.join("task"), look.hot);
+        self.threads.retain(|t| tids.contains(&t.seen.tid));
+        for tid in tids {
+            if !self.threads.iter().any(|t| t.seen.tid == tid) {
+                self.threads.push(ThreadWatch::new(
+                    &self.proc_root,
+                    self.seen.pid,
+                    tid,
+                    look.keep && look.hot.contains(&tid),
+                ));
+            }
+        }
+        let now = look.now_ns;
+        self.threads.retain_mut(|thread| {
+            let there = thread.read_quick(now, look.buffer);
+            if there {
+                thread.read_facts(now);
+            }
+            there
+        });
+        self.threads.sort_by_key(|t| t.seen.tid);
+    }
+
+    /// A thread that owns a slot and was not there at the last listing.
+    fn add_thread(&mut self, tid: u32, look: &mut Look<'_>) {
+        let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, look.keep);
+        if thread.read_quick(look.now_ns, look.buffer) {
+            thread.read_facts(look.now_ns);
+            let at = self.threads.partition_point(|t| t.seen.tid < tid);
+            self.threads.insert(at, thread);
+        }
+    }
+}
+
+/// The process's threads; those that own a slot are never the ones left out.
+fn thread_ids(task_dir: &Path, hot: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let Ok(entries) = std::fs::read_dir(task_dir) else {
+        // The reason stands with every other file of the process.
+        return BTreeSet::new();
+    };
+    let all: BTreeSet<u32> = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect();
+    let (first, rest): (Vec<u32>, Vec<u32>) = all.into_iter().partition(|t| hot.contains(t));
+    first.into_iter().chain(rest).take(MAX_THREADS).collect()
+}
+
+fn count_fds(dir: &Path) -> Reading<u64> {
+    let entries = std::fs::read_dir(dir).map_err(|e| why(&e, dir))?;
+    let mut count = 0;
+    for entry in entries {
+        entry.map_err(|e| why(&e, dir))?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Inode of the pid namespace of the process whose directory is `dir`.
+pub(super) fn pid_ns_inode(dir: &Path) -> Reading<u64> {
+    let path = dir.join("ns/pid");
+    let link = std::fs::read_link(&path).map_err(|e| why(&e, &path))?;
+    let number = link
+        .to_str()
+        .and_then(|l| l.strip_prefix("pid:[")?.strip_suffix(']'));
+    number
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(|| nonsense(&path))
+}
+
+fn memory(status: &str) -> Reading<ProcessMemory> {
+    let size = |key: &'static str| {
+        status_number(status, key).ok_or_else(|| Why::not_there(format!("its status has no {key}")))
+    };
+    Ok(ProcessMemory {
+        size_bytes: size("VmSize")?,
+        locked_bytes: size("VmLck")?,
+        rss_bytes: size("VmRSS")?,
+        rss_shmem_bytes: size("RssShmem")?,
+        swap_bytes: size("VmSwap")?,
+    })
+}

@@ -1,0 +1,129 @@
+//! One thread: what is read of it each time, what once a second. Called by `process`.
+
+use super::file::{Kept, harmless, line, nonsense, number, text};
+use super::parse::{Stat, migrations, schedstat, status_cpus, status_number};
+use crate::reading::{Reading, Why};
+use crate::sample::{Fact, Thread};
+use std::path::{Path, PathBuf};
+
+/// A thread being watched, and what was last seen of it.
+#[derive(Debug)]
+pub(super) struct ThreadWatch {
+    dir: PathBuf,
+    stat: Kept,
+    schedstat: Kept,
+    /// /proc/TID/timerslack_ns: threads have this file only outside of the task directory.
+    slack: PathBuf,
+    /// Owns a slot: read for each sample.
+    pub(super) hot: bool,
+    pub(super) seen: Thread,
+}
+
+impl ThreadWatch {
+    pub(super) fn new(proc_root: &Path, pid: u32, tid: u32, hot: bool) -> Self {
+        let dir = proc_root.join(format!("{pid}/task/{tid}"));
+        Self {
+            stat: Kept::new(dir.join("stat"), hot),
+            schedstat: Kept::new(dir.join("schedstat"), hot),
+            slack: proc_root.join(format!("{tid}/timerslack_ns")),
+            dir,
+            hot,
+            seen: Thread {
+                tid,
+                ..Thread::default()
+            },
+        }
+    }
+
+    /// Reads what changes quickly. False if the thread is gone.
+    pub(super) fn read_quick(&mut self, now_ns: u64, buffer: &mut Vec<u8>) -> bool {
+        let stat = self
+            .stat
+            .read(buffer)
+            .map(Stat::parse)
+            .and_then(|stat| stat.ok_or_else(|| nonsense(self.stat.path())));
+        if stat.is_err() && !self.dir.exists() {
+            return false;
+        }
+        let seen = &mut self.seen;
+        seen.at_ns = now_ns;
+        let part = |f: fn(&Stat) -> u64| Fact::from(stat.as_ref().map(f).map_err(Why::clone));
+        seen.utime_ticks = part(|s| s.utime_ticks);
+        seen.stime_ticks = part(|s| s.stime_ticks);
+        seen.minor_faults = part(|s| s.minor_faults);
+        seen.major_faults = part(|s| s.major_faults);
+        match stat {
+            Ok(stat) => {
+                seen.state = Fact::Known(stat.state);
+                seen.last_cpu = Fact::Known(stat.last_cpu);
+                seen.policy = Fact::Known(stat.policy);
+                seen.rt_priority = Fact::Known(stat.rt_priority);
+                seen.nice = Fact::Known(stat.nice);
+                seen.comm = stat.comm;
+            }
+            Err(why) => {
+                seen.state = Fact::Unknown(why.clone());
+                seen.last_cpu = Fact::Unknown(why.clone());
+                seen.policy = Fact::Unknown(why.clone());
+                seen.rt_priority = Fact::Unknown(why.clone());
+                seen.nice = Fact::Unknown(why);
+            }
+        }
+        let times = self
+            .schedstat
+            .read(buffer)
+            .map(schedstat)
+            .and_then(|t| t.ok_or_else(|| nonsense(self.schedstat.path())));
+        match times {
+            Ok((run, wait, slices)) => {
+                seen.run_ns = Fact::Known(run);
+                seen.wait_ns = Fact::Known(wait);
+                seen.slices = Fact::Known(slices);
+            }
+            Err(why) => {
+                seen.run_ns = Fact::Unknown(why.clone());
+                seen.wait_ns = Fact::Unknown(why.clone());
+                seen.slices = Fact::Unknown(why);
+            }
+        }
+        true
+    }
+
+    /// Reads the rest.
+    pub(super) fn read_facts(&mut self, now_ns: u64) {
+        let seen = &mut self.seen;
+        seen.facts_at_ns = now_ns;
+        let path = self.dir.join("status");
+        let status = text(&path);
+        let of = |parse: &dyn Fn(&str) -> Option<u64>| -> Fact<u64> {
+            match &status {
+                Ok(text) => parse(text).ok_or_else(|| nonsense(&path)).into(),
+                Err(why) => Fact::Unknown(why.clone()),
+            }
+        };
+        seen.voluntary_switches = of(&|t| status_number(t, "voluntary_ctxt_switches"));
+        seen.involuntary_switches = of(&|t| status_number(t, "nonvoluntary_ctxt_switches"));
+        seen.allowed_cpus = match &status {
+            Ok(text) => status_cpus(text).ok_or_else(|| nonsense(&path)).into(),
+            Err(why) => Fact::Unknown(why.clone()),
+        };
+        let path = self.dir.join("sched");
+        seen.migrations = text(&path)
+            .and_then(|t| {
+                migrations(&t).ok_or_else(|| Why::not_there("this kernel counts no migrations"))
+            })
+            .into();
+        seen.timer_slack_ns = number(&self.slack).into();
+        seen.wchan = wchan(&self.dir).into();
+    }
+}
+
+/// The kernel writes "0" for a thread that does not sleep.
+fn wchan(dir: &Path) -> Reading<String> {
+    let name = line(&dir.join("wchan"))?;
+    Ok(if name == "0" {
+        String::new()
+    } else {
+        harmless(name)
+    })
+}
