@@ -206,6 +206,31 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_always_there_do_not_outlive_the_deadline() {
+        // A datagram socket hands out one byte at a time, as a peer would that always is one byte ahead.
+        let (a, b) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        for _ in 0..4 {
+            a.send(&[1]).unwrap();
+        }
+        let now = Deadline::after(Duration::ZERO);
+        let e = read_exact_until(&b, &mut [0; 4], now).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_descriptor_is_sent_once_however_often_the_bytes_are_interrupted() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = vec![0; 1 << 22];
+            recv_with_fd_until(&b, &mut all, watchdog()).unwrap().count
+        });
+        let body = vec![0; 1 << 22];
+        let fd = tempfile::tempfile().unwrap();
+        send_until(&a, &[], &body, Some(fd.as_fd()), watchdog()).unwrap();
+        assert_eq!(reader.join().unwrap(), 1);
+    }
+
+    #[test]
     fn a_peer_that_closes_in_the_middle_is_an_end_not_a_timeout() {
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(b"abc").unwrap();

@@ -245,3 +245,60 @@ fn a_server_for_the_socket_only_says_so_and_serves_on() {
     }
     assert_eq!(server.mode(), Mode::Socket);
 }
+
+#[test]
+fn a_message_of_an_earlier_attempt_is_never_taken_for_one_of_this() {
+    let e = StepError::new(Step::MemfdCreate, libc::EMFILE);
+    let second_attempt = || {
+        let mut client = awaiting_offer();
+        client.on_message(&Message::NoOffer(e).encode(1), 0);
+        client.upgrade().unwrap();
+        client
+    };
+    let good = offer(1 << 16, 4096);
+    for (late, fds) in [(Message::NoOffer(e), 0), (Message::Offer(good), 1)] {
+        let mut client = second_attempt();
+        client.on_message(&late.encode(1), fds);
+        assert_eq!(client.mode(), Mode::Closed, "{late:?}");
+        let mut client = second_attempt();
+        client.on_message(&late.encode(2), fds);
+        assert_ne!(client.mode(), Mode::Closed, "{late:?}");
+    }
+
+    let second_attempt = || {
+        let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+        server.on_message(&Message::Hello(hello()).encode(0), 0);
+        server.on_message(&Message::Upgrade.encode(1), 0);
+        server.made(Err(e));
+        server
+    };
+    for (late, mode) in [(1, Mode::Closed), (2, Mode::Waiting), (3, Mode::Closed)] {
+        let mut server = second_attempt();
+        server.on_message(&Message::Upgrade.encode(late), 0);
+        assert_eq!(server.mode(), mode, "upgrade {late}");
+    }
+    for (said, then) in [
+        (Message::Commit, Mode::Shm),
+        (Message::Decline(e), Mode::Socket),
+    ] {
+        for (late, mode) in [(1, Mode::Closed), (2, then)] {
+            let mut server = second_attempt();
+            server.on_message(&Message::Upgrade.encode(2), 0);
+            server.made(Ok(good));
+            server.offer_sent(Ok(()));
+            server.on_message(&said.encode(late), 0);
+            assert_eq!(server.mode(), mode, "{said:?} {late}");
+        }
+    }
+}
+
+#[test]
+fn a_descriptor_where_none_belongs_ends_the_connection() {
+    let mut client = awaiting_offer();
+    let e = StepError::new(Step::MemfdCreate, libc::EMFILE);
+    client.on_message(&Message::NoOffer(e).encode(1), 1);
+    assert_eq!(client.mode(), Mode::Closed);
+    let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+    server.on_message(&Message::Hello(hello()).encode(0), 1);
+    assert_eq!(server.mode(), Mode::Closed);
+}
