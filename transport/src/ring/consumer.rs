@@ -258,6 +258,12 @@ impl<S: Storage> Consumer<S> {
     pub(crate) fn must_wake(&self) -> bool {
         // SeqCst fence, partner: the one in `Producer::announce`.
         self.storage.fence();
+        self.must_wake_fenced()
+    }
+
+    /// As [`Self::must_wake`], for a caller that has just fenced (by [`super::producer::Producer::must_wake`]) after releasing.
+    #[inline(always)]
+    pub(crate) fn must_wake_fenced(&self) -> bool {
         self.storage.flag(Flag::Full) != 0 && self.storage.swap_flag(Flag::Full, 0) != 0
     }
 }

@@ -1,0 +1,121 @@
+//! The two rings of one connection, from either end, and the socket that tells whether the other end lives.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::sys::socket::{MsgFlags, recv};
+
+use crate::error::Lost;
+use crate::mem::mapping::Mapping;
+use crate::ring::consumer::Consumer;
+use crate::ring::plan::Plan;
+use crate::ring::producer::Producer;
+use crate::ring::storage::{Direction, Flag, Mapped, Storage, Word};
+
+/// One end of a connection.
+pub(crate) struct Rings {
+    pub(crate) tx: Producer<Mapped>,
+    pub(crate) rx: Consumer<Mapped>,
+}
+
+impl Rings {
+    /// The client's end of a fresh mapping. To be called once per mapping: a ring has one producer and one consumer.
+    pub(crate) fn client(mapping: &Arc<Mapping>, capacity: usize, max_message: usize) -> Self {
+        Self::end(mapping, capacity, max_message, Direction::Request, Direction::Reply)
+    }
+
+    /// The server's end of a fresh mapping. To be called once per mapping.
+    pub(crate) fn server(mapping: &Arc<Mapping>, capacity: usize, max_message: usize) -> Self {
+        Self::end(mapping, capacity, max_message, Direction::Reply, Direction::Request)
+    }
+
+    fn end(mapping: &Arc<Mapping>, capacity: usize, max_message: usize, out: Direction, back: Direction) -> Self {
+        let plan = Plan::new(capacity, max_message);
+        Self {
+            tx: Producer::new(Mapped::new(mapping, out, capacity), plan),
+            rx: Consumer::new(Mapped::new(mapping, back, capacity), plan),
+        }
+    }
+}
+
+/// What a server's housekeeping sees of a connection: both rings' published numbers, and the window advice.
+/// Of what it reads, half is the client's claim: bounded, used for statistics only.
+pub(crate) struct HouseView {
+    request: Mapped,
+    reply: Mapped,
+    capacity: u64,
+}
+
+/// One look at both rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HouseLook {
+    /// Request bytes produced and not consumed; `None` if the numbers make no sense.
+    pub(crate) request_occupancy: Option<u64>,
+    /// Reply bytes produced and not consumed.
+    pub(crate) reply_occupancy: Option<u64>,
+    /// Request bytes consumed (ours).
+    pub(crate) request_consumed: u64,
+    /// Reply bytes consumed (the client's claim).
+    pub(crate) reply_consumed: u64,
+    /// Whether the client sleeps for a reply.
+    pub(crate) peer_asleep: bool,
+}
+
+impl HouseView {
+    pub(crate) fn new(mapping: &Arc<Mapping>, capacity: usize) -> Self {
+        Self {
+            request: Mapped::new(mapping, Direction::Request, capacity),
+            reply: Mapped::new(mapping, Direction::Reply, capacity),
+            capacity: capacity as u64,
+        }
+    }
+
+    /// Looks once. Relaxed loads: the words move while being read, so a difference may be off by a message or two.
+    pub(crate) fn look(&self) -> HouseLook {
+        let occupancy = |ring: &Mapped, consumed: u64| {
+            let used = ring.load(Word::Produced).wrapping_sub(consumed);
+            // `produced` is stored after the commit word, so a fast consumer may be ahead of it by a record.
+            let behind = used.wrapping_neg();
+            if used <= self.capacity {
+                Some(used)
+            } else if behind <= self.capacity {
+                Some(0)
+            } else {
+                None
+            }
+        };
+        // Consumed first: what is consumed between the two loads then makes the occupancy too large, never negative.
+        let request_consumed = self.request.load(Word::Consumed);
+        let reply_consumed = self.reply.load(Word::Consumed);
+        HouseLook {
+            request_occupancy: occupancy(&self.request, request_consumed),
+            reply_occupancy: occupancy(&self.reply, reply_consumed),
+            request_consumed,
+            reply_consumed,
+            peer_asleep: self.reply.flag(Flag::Empty) != 0,
+        }
+    }
+
+    /// Advises both producers where to start over while their ring is nearly empty.
+    pub(crate) fn advise_window(&self, bytes: u64) {
+        for ring in [&self.request, &self.reply] {
+            if ring.load(Word::Window) != bytes {
+                ring.store(Word::Window, bytes);
+            }
+        }
+    }
+}
+
+/// Whether the peer still holds its end of the socket. Costs a system call; called some ten times a second while waiting.
+///
+/// In shared-memory mode nothing but the end (or a farewell, which comes right before it) travels over the socket.
+pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
+    let mut byte = [0u8; 1];
+    match recv(socket.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(()),
+        Ok(_) | Err(nix::errno::Errno::ECONNRESET) => Err(Lost::PeerGone),
+        Err(errno) => Err(Lost::Io(io::Error::from(errno))),
+    }
+}

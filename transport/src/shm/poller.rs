@@ -1,0 +1,230 @@
+//! The serving loop: one thread, many connections, round robin with a bound per turn.
+//!
+//! A poller sleeps on all its connections at once, each on its own futex word (`futex_waitv`): a word in common would let one client
+//! keep the others from being heard. A thread per client is the same loop with one connection.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::server::{Handler, ShmServer, Turn};
+use crate::clock::{Ticks, monotonic_ns};
+use crate::error::CloseReason;
+use crate::record;
+use crate::stats::page::SlotWriter;
+use crate::stats::recorder::{bump, set};
+use crate::wait::futex::{self, WaitWord};
+use crate::wait::policy::Waiter;
+use crate::wait::Look;
+
+/// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
+pub(crate) const MAX_CONNECTIONS: usize = 120;
+/// How long a poller sleeps at most while a reply ring is full: its client rings the bell only now and then.
+const BLOCKED_SLICE: Duration = Duration::from_millis(10);
+/// How long a poller sleeps at most on a kernel without `futex_waitv`.
+const BLIND_SLICE: Duration = Duration::from_millis(1);
+/// Busy rounds between looks at the clock for the books.
+const ROUNDS_PER_MARK: u32 = 1024;
+
+/// How others reach a poller: new connections, ended ones, shutdown.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    /// Changes whenever there is news; the poller sleeps on it.
+    news: AtomicU32,
+    arrivals: Mutex<Vec<ShmServer>>,
+    stop: AtomicBool,
+    /// Connections handed over and not yet dropped.
+    load: AtomicUsize,
+}
+
+impl Inbox {
+    /// Hands a connection over.
+    pub(crate) fn hand_over(&self, connection: ShmServer) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.nudge();
+    }
+
+    /// Makes the poller look around: a connection's `gone` was set, or something arrived.
+    pub(crate) fn nudge(&self) {
+        // Release pairs with the Acquire in `Poller::run`: what was done before the nudge is seen after it.
+        self.news.fetch_add(1, Ordering::Release);
+        futex::wake(&self.news);
+    }
+
+    /// Ends the poller.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.nudge();
+    }
+
+    /// Connections this poller has.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+}
+
+/// One serving thread's state.
+pub(crate) struct Poller {
+    connections: Vec<ShmServer>,
+    /// The request buffer: every request is copied into it before the handler sees it; reused across connections.
+    buffer: Box<[u8]>,
+    inbox: Arc<Inbox>,
+    waiter: Waiter,
+    slot: SlotWriter,
+    seen_news: u32,
+    first: usize,
+    /// End of the time that is booked.
+    booked: Ticks,
+    /// Time waited since then.
+    waited_ns: u64,
+}
+
+impl Poller {
+    /// A poller for messages of up to `max_message` bytes.
+    pub(crate) fn new(inbox: Arc<Inbox>, max_message: usize, waiter: Waiter, slot: SlotWriter) -> Self {
+        Self {
+            connections: Vec::new(),
+            buffer: vec![0; max_message].into_boxed_slice(),
+            inbox,
+            waiter,
+            slot,
+            seen_news: 0,
+            first: 0,
+            booked: Ticks::now(),
+            waited_ns: 0,
+        }
+    }
+
+    /// Takes in what arrived and drops what ended. True if the poller is to stop.
+    #[cold]
+    fn read_news(&mut self, news: u32) -> bool {
+        self.seen_news = news;
+        let arrivals = std::mem::take(&mut *self.inbox.arrivals.lock().unwrap_or_else(PoisonError::into_inner));
+        self.connections.extend(arrivals);
+        for i in (0..self.connections.len()).rev() {
+            if self.connections[i].is_gone() {
+                self.remove(i, CloseReason::PeerGone);
+            }
+        }
+        self.inbox.stop.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn remove(&mut self, index: usize, reason: CloseReason) {
+        let connection = self.connections.swap_remove(index);
+        connection.slot().close(reason);
+        self.inbox.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One round over all connections: how many requests were served.
+    fn round(&mut self, handler: &Handler) -> u32 {
+        let n = self.connections.len();
+        let mut served = 0;
+        let mut over = None;
+        // Another one comes first each round, so that none is always behind a busy neighbour.
+        self.first = if self.first + 1 >= n { 0 } else { self.first + 1 };
+        for i in (self.first..n).chain(0..self.first) {
+            match self.connections[i].turn(handler, &mut self.buffer) {
+                Turn::Idle => {}
+                Turn::Served(count) => served += count,
+                Turn::Over(reason) => over = Some((i, reason)),
+            }
+        }
+        if let Some((i, reason)) = over {
+            self.remove(i, reason);
+        }
+        served
+    }
+
+    /// Books the time since the last mark that was not spent waiting as useful.
+    fn mark(&mut self) {
+        let now = Ticks::now();
+        let useful = now.ns_since(self.booked).saturating_sub(self.waited_ns);
+        bump(&self.slot.wait().useful_ns, useful);
+        set(&self.slot.req().last_progress_ns, now.monotonic_ns());
+        (self.booked, self.waited_ns) = (now, 0);
+    }
+
+    /// Waits until a connection or the inbox has something.
+    fn wait(&mut self) {
+        let mut look = Anything { connections: &mut self.connections, inbox: &self.inbox, seen: self.seen_news, slot: &self.slot };
+        let (found, waited) = self.waiter.wait(&mut look, Duration::from_secs(1));
+        record::waited(&self.slot, &self.waiter, &waited, found.is_some());
+        self.waited_ns += waited.spin_ns + waited.yield_ns + waited.sleep_ns;
+        if waited.yields + waited.sleeps > 0 {
+            self.mark();
+        }
+    }
+}
+
+/// Serves connections until the inbox says stop; drops (and so closes) all of them then. This is the server's hot loop.
+pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
+    let mut busy_rounds = 0;
+    loop {
+        // Acquire pairs with the Release in `Inbox::nudge`.
+        let news = poller.inbox.news.load(Ordering::Acquire);
+        if news != poller.seen_news && poller.read_news(news) {
+            break;
+        }
+        bump(&poller.slot.wait().polls, 1);
+        if poller.round(handler) == 0 {
+            poller.wait();
+        } else {
+            busy_rounds += 1;
+            if busy_rounds % ROUNDS_PER_MARK == 0 {
+                poller.connections.iter_mut().for_each(ShmServer::cross_check);
+                poller.mark();
+            }
+        }
+    }
+    for i in (0..poller.connections.len()).rev() {
+        poller.remove(i, CloseReason::Shutdown);
+    }
+    poller.slot.close(CloseReason::Shutdown);
+}
+
+/// Whatever a poller can be waiting for.
+struct Anything<'a> {
+    connections: &'a mut [ShmServer],
+    inbox: &'a Inbox,
+    seen: u32,
+    slot: &'a SlotWriter,
+}
+
+impl Look for Anything<'_> {
+    type Found = ();
+
+    #[inline]
+    fn look(&mut self) -> Option<()> {
+        let ready = self.inbox.news.load(Ordering::Relaxed) != self.seen
+            || self.connections.iter_mut().any(ShmServer::is_ready);
+        ready.then_some(())
+    }
+
+    fn park(&mut self, limit: Duration) {
+        let mut words = [WaitWord::new(&self.inbox.news, self.seen); futex::MAX_WORDS];
+        let mut limit = limit;
+        let n = self.connections.len().min(MAX_CONNECTIONS);
+        for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
+            *word = connection.announce();
+            if connection.is_blocked() {
+                limit = limit.min(BLOCKED_SLICE);
+            }
+        }
+        if self.look().is_none() {
+            set(&self.slot.wait().waiting_since_ns, monotonic_ns());
+            if futex::wait_any(&words[..=n], limit).is_err() {
+                // No futex_waitv: sleep blindly, but briefly. Slower to wake, never deaf.
+                std::thread::sleep(BLIND_SLICE.min(limit));
+            }
+            set(&self.slot.wait().waiting_since_ns, 0);
+        }
+        self.connections.iter().for_each(ShmServer::retract);
+    }
+
+    fn tend(&mut self) -> Option<()> {
+        self.connections.iter_mut().for_each(ShmServer::cross_check);
+        self.look()
+    }
+}

@@ -1,0 +1,246 @@
+//! The server's half of one shared-memory connection: take requests, run the handler, answer in place.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::link::Rings;
+use crate::clock::Ticks;
+use crate::error::{CloseReason, Poison};
+use crate::record;
+use crate::reply::{Reply, Sink};
+use crate::ring::consumer::Consumer;
+use crate::ring::plan::Kind;
+use crate::ring::producer::{NoSlot, Producer};
+use crate::ring::storage::{Flag, Mapped};
+use crate::stats::page::SlotWriter;
+use crate::stats::recorder::{bump, set};
+use crate::stats::sampler::Sampler;
+use crate::wait::futex::{self, WaitWord};
+
+/// What answers requests. Shared by all threads of a server.
+pub(crate) type Handler = dyn Fn(&[u8], &mut Reply<'_>) + Send + Sync;
+
+/// Requests served for one connection before the next one has its turn…
+const TURN_MESSAGES: u32 = 16;
+/// …or request bytes, whichever is reached first.
+const TURN_BYTES: usize = 256 << 10;
+/// What a first reply is expected to need; afterwards, the size of the last one.
+const FIRST_EXPECTED_BYTES: usize = 4 << 10;
+
+/// One connection as its serving thread owns it.
+pub(crate) struct ShmServer {
+    tx: Producer<Mapped>,
+    rx: Consumer<Mapped>,
+    slot: Arc<SlotWriter>,
+    sampler: Sampler,
+    last_sample: Ticks,
+    /// Set by the control thread when the client's socket has ended.
+    gone: Arc<AtomicBool>,
+    max_message: usize,
+    expected_reply: usize,
+    /// A request is there but the reply ring has no room for its answer.
+    blocked: Option<Ticks>,
+    /// The client's memory made no sense; the next turn ends the connection.
+    poisoned: bool,
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nothing was there, or there was no room for an answer.
+    Idle,
+    /// So many requests were answered.
+    Served(u32),
+    /// The connection is over.
+    Over(CloseReason),
+}
+
+impl ShmServer {
+    pub(crate) fn new(rings: Rings, max_message: usize, slot: Arc<SlotWriter>, gone: Arc<AtomicBool>) -> Self {
+        Self {
+            tx: rings.tx,
+            rx: rings.rx,
+            sampler: Sampler::new(u64::from(slot.index())),
+            slot,
+            last_sample: Ticks::now(),
+            gone,
+            max_message,
+            expected_reply: FIRST_EXPECTED_BYTES.min(max_message),
+            blocked: None,
+            poisoned: false,
+        }
+    }
+
+    /// Largest message of this connection.
+    pub(crate) fn max_message(&self) -> usize {
+        self.max_message
+    }
+
+    /// Whether a turn would find something to do.
+    #[inline(always)]
+    pub(crate) fn is_ready(&mut self) -> bool {
+        if self.poisoned {
+            return true;
+        }
+        if self.blocked.is_some() {
+            return !matches!(
+                self.tx.reserve_growing(self.expected_reply, self.max_message),
+                Err(NoSlot::Full { .. })
+            );
+        }
+        self.rx.is_ready()
+    }
+
+    /// Whether the client's socket has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        // Acquire pairs with the Release in the control thread: what it wrote about the end is visible.
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// True while the reply ring has no room.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Serves what is there, up to a bound. `buffer` is the poller's request buffer, at least `max_message` long.
+    pub(crate) fn turn(&mut self, handler: &Handler, buffer: &mut [u8]) -> Turn {
+        let (mut served, mut bytes) = (0, 0);
+        if self.poisoned {
+            return Turn::Over(CloseReason::Poisoned);
+        }
+        while served < TURN_MESSAGES && bytes < TURN_BYTES {
+            match self.serve_one(handler, buffer) {
+                Ok(Some(length)) => {
+                    served += 1;
+                    bytes += length;
+                }
+                Ok(None) => break,
+                Err(_) => self.poisoned = true,
+            }
+            if self.poisoned {
+                bump(&self.slot.rx().rx_invalid, 1);
+                return Turn::Over(CloseReason::Poisoned);
+            }
+        }
+        if served == 0 {
+            return Turn::Idle;
+        }
+        self.ring_bell();
+        Turn::Served(served)
+    }
+
+    /// Takes one request and answers it; its length, or `None` if there is none or no room for the answer.
+    #[inline]
+    fn serve_one(&mut self, handler: &Handler, buffer: &mut [u8]) -> Result<Option<usize>, Poison> {
+        let Some(record) = self.rx.peek()? else { return Ok(None) };
+        if record.kind != Kind::Request {
+            return Err(Poison::RecordKind { kind: record.kind as u32, index: self.rx.index() });
+        }
+        // Room for the largest answer first: a request is taken only when its answer is sure to fit.
+        let room = match self.tx.reserve_growing(self.expected_reply, self.max_message) {
+            Ok(slot) => slot,
+            Err(NoSlot::Full { occupancy }) => {
+                if self.blocked.is_none() {
+                    record::full(self.slot.tx(), occupancy);
+                    let now = Ticks::now();
+                    set(&self.slot.tx().tx_blocked_since_ns, now.monotonic_ns());
+                    self.blocked = Some(now);
+                }
+                return Ok(None);
+            }
+            Err(NoSlot::Poisoned(poison)) => return Err(poison),
+        };
+        if !self.rx.read(&record, buffer)? {
+            return Ok(None);
+        }
+        let released = self.rx.release(&record);
+        if let Some(since) = self.blocked.take() {
+            bump(&self.slot.tx().tx_blocked_ns, Ticks::now().ns_since(since));
+            set(&self.slot.tx().tx_blocked_since_ns, 0);
+        }
+        record::received(self.slot.rx(), &self.rx, released, record.length);
+
+        let req = self.slot.req();
+        bump(&req.requests, 1);
+        let timed = self.sampler.due();
+        let begun = timed.map(|weight| {
+            let now = Ticks::now();
+            set(&req.handler_since_ns, now.monotonic_ns());
+            (now, weight)
+        });
+        let mut reply = Reply::new(Sink::Ring(room));
+        // AssertUnwindSafe: of what the handler could leave half done, only `reply` is ours, and `fail` starts it over.
+        if catch_unwind(AssertUnwindSafe(|| handler(&buffer[..record.length], &mut reply))).is_err() {
+            bump(&req.panics, 1);
+            reply.fail("the handler panicked");
+        }
+        if let Some((begun, weight)) = begun {
+            let now = Ticks::now();
+            let ns = now.ns_since(begun);
+            self.slot.handler().record(ns, weight);
+            bump(&req.handler_ns, ns.saturating_mul(weight));
+            set(&req.handler_since_ns, 0);
+            set(&req.last_progress_ns, now.monotonic_ns());
+            self.sampler.adapt(now.ns_since(self.last_sample));
+            self.last_sample = now;
+            set(&req.sample_period, self.sampler.period());
+        }
+        if reply.failed() {
+            bump(&req.errors, 1);
+        }
+        let length = reply.len();
+        if let Some(sent) = reply.commit(record.id) {
+            record::sent(self.slot.tx(), &self.tx, sent, length);
+        }
+        self.expected_reply = length;
+        bump(&req.replies, 1);
+        Ok(Some(record.length))
+    }
+
+    /// Wakes the client if it sleeps, for either ring. One fence for both.
+    #[inline]
+    fn ring_bell(&mut self) {
+        if self.tx.must_wake() {
+            futex::wake(self.tx.storage().futex(Flag::Empty));
+            bump(&self.slot.tx().tx_wakes, 1);
+        }
+        if self.rx.must_wake_fenced() {
+            futex::wake(self.rx.storage().futex(Flag::Full));
+            bump(&self.slot.rx().rx_wakes, 1);
+        }
+    }
+
+    /// Announces that the serving thread is about to sleep, and gives the word to sleep on.
+    pub(crate) fn announce(&self) -> WaitWord {
+        if self.blocked.is_some() {
+            self.tx.announce();
+            WaitWord::new(self.tx.storage().futex(Flag::Full), 1)
+        } else {
+            self.rx.announce();
+            WaitWord::new(self.rx.storage().futex(Flag::Empty), 1)
+        }
+    }
+
+    /// Takes the announcement back.
+    pub(crate) fn retract(&self) {
+        if self.blocked.is_some() {
+            self.tx.retract();
+        } else {
+            self.rx.retract();
+        }
+    }
+
+    /// Checks the client's index against the records, on slow paths; nonsense ends the connection at its next turn.
+    pub(crate) fn cross_check(&mut self) {
+        if self.rx.cross_check().is_err() && !self.poisoned {
+            bump(&self.slot.rx().rx_invalid, 1);
+            self.poisoned = true;
+        }
+    }
+
+    /// The slot of this connection.
+    pub(crate) fn slot(&self) -> &SlotWriter {
+        &self.slot
+    }
+}
