@@ -5,7 +5,7 @@ use crate::ring::storage::Mapped;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::ring::consumer::{Consumer, Released};
-use crate::stats::page::SlotWriter;
+use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, raise, set};
 use crate::stats::schema::{RxWords, TxWords};
 use crate::wait::policy::Waiter;

@@ -10,6 +10,6 @@ mod poller;
 mod server;
 
 pub use client::ShmClient;
-pub(crate) use link::{HouseView, Rings, alive};
-pub(crate) use poller::{Inbox, Poller, handle_shm_loop};
+pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
+pub(crate) use poller::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
 pub(crate) use server::{Handler, ShmServer};

@@ -14,7 +14,7 @@ use crate::ring::consumer::{Consumer, Record};
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer, Sent};
 use crate::ring::storage::{Flag, Mapped};
-use crate::stats::page::SlotWriter;
+use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
 use crate::wait::policy::Waiter;
@@ -75,7 +75,7 @@ impl ShmClient {
             buffer: vec![0; max_message].into_boxed_slice(),
             calls,
             waiter,
-            sampler: Sampler::new(u64::from(slot.index())),
+            sampler: Sampler::new(u64::from(slot.index().unwrap_or(0))),
             last_sample: Ticks::now(),
             slot,
             timeout,
@@ -399,14 +399,6 @@ impl ShmClient {
         // The server must not wait for us any longer than we for it; errors don't matter, the end is the message.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         RequestError::Disconnected { reason, in_flight: self.calls.abandon_all() }
-    }
-}
-
-impl Drop for ShmClient {
-    fn drop(&mut self) {
-        if self.lost.is_none() && self.generation == fork::generation() {
-            self.slot.close(CloseReason::Local);
-        }
     }
 }
 

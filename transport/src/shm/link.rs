@@ -119,3 +119,9 @@ pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
         Err(errno) => Err(Lost::Io(io::Error::from(errno))),
     }
 }
+
+/// Whether bytes wait to be read (and not just the end).
+pub(crate) fn has_input(socket: &UnixStream) -> bool {
+    let mut byte = [0u8; 1];
+    recv(socket.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(1)
+}

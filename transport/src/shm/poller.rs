@@ -11,7 +11,7 @@ use super::server::{Handler, ShmServer, Turn};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::CloseReason;
 use crate::record;
-use crate::stats::page::SlotWriter;
+use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, set};
 use crate::wait::futex::{self, WaitWord};
 use crate::wait::policy::Waiter;

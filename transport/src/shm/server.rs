@@ -13,7 +13,7 @@ use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
 use crate::ring::storage::{Flag, Mapped};
-use crate::stats::page::SlotWriter;
+use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
 use crate::wait::futex::{self, WaitWord};
@@ -61,7 +61,7 @@ impl ShmServer {
         Self {
             tx: rings.tx,
             rx: rings.rx,
-            sampler: Sampler::new(u64::from(slot.index())),
+            sampler: Sampler::new(u64::from(slot.index().unwrap_or(0))),
             slot,
             last_sample: Ticks::now(),
             gone,

@@ -201,6 +201,8 @@ pub(crate) struct Decoder {
     start: usize,
     end: usize,
     max_message: u32,
+    /// Where the payload of the last frame stands.
+    last: std::ops::Range<usize>,
 }
 
 /// Room beyond the largest frame, so that small ones arrive many at a time.
@@ -215,6 +217,7 @@ impl Decoder {
             start: 0,
             end: 0,
             max_message,
+            last: 0..0,
         }
     }
 
@@ -252,6 +255,7 @@ impl Decoder {
         }
         let from = self.start;
         self.start += whole;
+        self.last = from + HEADER_BYTES..from + whole;
         Ok(Some(Frame {
             header,
             bytes: &self.buffer[from..from + whole],
@@ -259,6 +263,11 @@ impl Decoder {
     }
 
     /// The header at `start`, once it is there whole.
+    /// The payload of the frame that [`Self::next`] gave last; until [`Self::space`] is called.
+    pub(crate) fn last_payload(&self) -> &[u8] {
+        &self.buffer[self.last.clone()]
+    }
+
     fn header(&self) -> Result<Option<Header>, FrameError> {
         match self.buffer[self.start..self.end].first_chunk() {
             Some(bytes) => Header::decode(bytes, self.max_message).map(Some),
