@@ -57,7 +57,12 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new() -> Self {
-        Self { entries: vec![Entry::default(); MAX_IN_FLIGHT].into_boxed_slice(), next: 1, live: 0, abandoned: 0 }
+        Self {
+            entries: vec![Entry::default(); MAX_IN_FLIGHT].into_boxed_slice(),
+            next: 1,
+            live: 0,
+            abandoned: 0,
+        }
     }
 
     fn slot(&mut self, id: u64) -> &mut Entry {
@@ -73,7 +78,11 @@ impl Calls {
     /// Enters the request that [`Self::next_id`] named.
     pub(crate) fn open(&mut self, id: u64, timed: Option<Timed>) {
         debug_assert_eq!(id, self.next);
-        *self.slot(id) = Entry { id, abandoned: false, timed };
+        *self.slot(id) = Entry {
+            id,
+            abandoned: false,
+            timed,
+        };
         self.next += 1;
         self.live += 1;
     }
@@ -84,7 +93,9 @@ impl Calls {
         if id == 0 || entry.id != id {
             return Answered::Unknown;
         }
-        let Entry { abandoned, timed, .. } = std::mem::take(entry);
+        let Entry {
+            abandoned, timed, ..
+        } = std::mem::take(entry);
         if abandoned {
             self.abandoned -= 1;
             return Answered::Late;

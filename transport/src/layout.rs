@@ -7,7 +7,10 @@ use crate::wire::handshake::Layout;
 pub(crate) const LAYOUT_VERSION: u32 = 1;
 
 /// For both machines of the handshake.
-pub(crate) const LAYOUT: Layout = Layout { version: LAYOUT_VERSION, total_bytes };
+pub(crate) const LAYOUT: Layout = Layout {
+    version: LAYOUT_VERSION,
+    total_bytes,
+};
 
 /// Bytes of the memfd for two rings: the control page, then their data.
 fn total_bytes(client_to_server: u64, server_to_client: u64) -> u64 {

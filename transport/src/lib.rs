@@ -1,19 +1,25 @@
 //! Request/response over shared memory between processes of one host.
 #![cfg(target_os = "linux")]
 
+mod calls;
 mod clock;
 pub mod config;
 pub mod error;
-#[allow(dead_code, reason = "its users, shm.rs and membrane.rs, arrive next")]
+mod layout;
 mod mem;
+pub mod membrane;
+mod record;
+mod reply;
 mod ring;
+pub mod shm;
 pub mod stats;
-#[allow(dead_code, reason = "its users arrive next")]
+pub mod synapse;
 mod wait;
-#[allow(
-    dead_code,
-    reason = "its users, synapse.rs and membrane.rs, arrive next"
-)]
 mod wire;
 
+pub use calls::{MAX_IN_FLIGHT, RequestId};
 pub use config::{Config, TransportChoice, WaitPolicy};
+pub use membrane::Membrane;
+pub use reply::{Reply, ReplyTooLarge};
+pub use shm::ShmClient;
+pub use synapse::{Synapse, Transport, UpgradeError};

@@ -5,9 +5,9 @@ use crate::ring::storage::Mapped;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::ring::consumer::{Consumer, Released};
-use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, raise, set};
 use crate::stats::schema::{RxWords, TxWords};
+use crate::stats::slot::SlotWriter;
 use crate::wait::policy::Waiter;
 use crate::wait::{Rung, Waited};
 

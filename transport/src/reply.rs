@@ -35,13 +35,19 @@ pub(crate) enum Sink<'a> {
 
 impl std::fmt::Debug for Reply<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reply").field("len", &self.len()).field("failed", &self.failed).finish()
+        f.debug_struct("Reply")
+            .field("len", &self.len())
+            .field("failed", &self.failed)
+            .finish()
     }
 }
 
 impl<'a> Reply<'a> {
     pub(crate) fn new(sink: Sink<'a>) -> Self {
-        Self { sink, failed: false }
+        Self {
+            sink,
+            failed: false,
+        }
     }
 
     /// Bytes appended so far.
@@ -88,7 +94,10 @@ impl<'a> Reply<'a> {
     /// [`crate::error::RequestError::Remote`].
     pub fn fail(&mut self, message: impl std::fmt::Display) {
         let text = message.to_string();
-        let mut end = text.len().min(MAX_ERROR_BYTES).min(self.len() + self.remaining());
+        let mut end = text
+            .len()
+            .min(MAX_ERROR_BYTES)
+            .min(self.len() + self.remaining());
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -112,7 +121,11 @@ impl<'a> Reply<'a> {
 
     /// Sends a ring reply; `None` for a buffer, which its owner sends.
     pub(crate) fn commit(self, id: u64) -> Option<Sent> {
-        let kind = if self.failed { Kind::Error } else { Kind::Reply };
+        let kind = if self.failed {
+            Kind::Error
+        } else {
+            Kind::Reply
+        };
         match self.sink {
             Sink::Ring(slot) => Some(slot.commit(kind, id)),
             Sink::Buffer(..) => None,
@@ -124,9 +137,13 @@ impl io::Write for Reply<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len().min(self.remaining());
         if n == 0 && !bytes.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "the reply has reached the largest message"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the reply has reached the largest message",
+            ));
         }
-        self.extend_from_slice(&bytes[..n]).map_err(io::Error::other)?;
+        self.extend_from_slice(&bytes[..n])
+            .map_err(io::Error::other)?;
         Ok(n)
     }
 

@@ -12,4 +12,4 @@ mod server;
 pub use client::ShmClient;
 pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
 pub(crate) use poller::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
-pub(crate) use server::{Handler, ShmServer};
+pub(crate) use server::{Ends, Handler, ShmServer};

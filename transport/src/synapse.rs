@@ -83,13 +83,19 @@ impl Synapse {
             transport: config.transport,
             name: Name::new(&config.name),
         };
-        let (handshake, welcome) =
-            drive::connect(&stream, hello, layout::LAYOUT, timeout).map_err(|e| refused(e, path, config))?;
-        let peer = fdpass::peer_credentials(&stream)
-            .map_err(|source| ConnectError::Io { step: Step::Handshake, source })?;
+        let (handshake, welcome) = drive::connect(&stream, hello, layout::LAYOUT, timeout)
+            .map_err(|e| refused(e, path, config))?;
+        let peer = fdpass::peer_credentials(&stream).map_err(|source| ConnectError::Io {
+            step: Step::Handshake,
+            source,
+        })?;
         let max_message = welcome.max_message as usize;
         let slot = Arc::new(page::slot(path, config));
-        let wanted = if config.transport == TransportChoice::Socket { Via::Socket } else { Via::Shm };
+        let wanted = if config.transport == TransportChoice::Socket {
+            Via::Socket
+        } else {
+            Via::Shm
+        };
         let facts = SlotFacts {
             connection_id: welcome.connection_id,
             client_number: welcome.client_number,
@@ -104,9 +110,21 @@ impl Synapse {
             ..SlotFacts::default()
         };
         slot.publish_info(&facts);
-        let socket = SocketClient::new(stream, Calls::new(), max_message, config.request_timeout, Arc::clone(&slot));
-        let mut synapse =
-            Self { transport: Transport::Socket(socket), handshake, slot, facts, config: config.clone(), max_message };
+        let socket = SocketClient::new(
+            stream,
+            Calls::new(),
+            max_message,
+            config.request_timeout,
+            Arc::clone(&slot),
+        );
+        let mut synapse = Self {
+            transport: Transport::Socket(socket),
+            handshake,
+            slot,
+            facts,
+            config: config.clone(),
+            max_message,
+        };
         if wanted == Via::Shm {
             match synapse.try_upgrade_to_shm() {
                 Ok(()) => {}
@@ -279,7 +297,9 @@ impl Synapse {
         mut on_reply: impl FnMut(usize, &[u8]),
     ) -> Result<(), RequestError> {
         if self.in_flight() > 0 {
-            return Err(RequestError::Full { in_flight: self.in_flight() });
+            return Err(RequestError::Full {
+                in_flight: self.in_flight(),
+            });
         }
         let result = self.run_batch(requests, &mut on_reply);
         if result.is_err() {
@@ -338,7 +358,10 @@ impl Synapse {
 }
 
 fn lost() -> RequestError {
-    RequestError::Disconnected { reason: crate::error::Lost::PeerGone, in_flight: 0 }
+    RequestError::Disconnected {
+        reason: crate::error::Lost::PeerGone,
+        in_flight: 0,
+    }
 }
 
 /// Why [`Synapse::try_upgrade_to_shm`] did not change the transport.
@@ -381,7 +404,11 @@ impl From<HandshakeEnd> for Ending {
 }
 
 /// Validates and maps what the server sent. The descriptor is closed on return: mapped, it is not needed.
-fn map_offer(fd: std::os::fd::OwnedFd, offer: &Offer, max_message: usize) -> Result<Mapped, StepError> {
+fn map_offer(
+    fd: std::os::fd::OwnedFd,
+    offer: &Offer,
+    max_message: usize,
+) -> Result<Mapped, StepError> {
     use std::os::fd::AsFd;
     memfd::validate(fd.as_fd(), offer.total_bytes)?;
     let mapping = Arc::new(Mapping::shared(fd.as_fd(), offer.total_bytes as usize)?);
@@ -390,7 +417,10 @@ fn map_offer(fd: std::os::fd::OwnedFd, offer: &Offer, max_message: usize) -> Res
         return Err(StepError::new(Step::Validate, 0));
     }
     let inode = nix::sys::stat::fstat(&fd).map_or(0, |s| s.st_ino);
-    Ok(Mapped { rings: Rings::client(&mapping, offer.client_to_server_bytes as usize, max_message), inode })
+    Ok(Mapped {
+        rings: Rings::client(&mapping, offer.client_to_server_bytes as usize, max_message),
+        inode,
+    })
 }
 
 /// `connect()` with a limit in time: a server that is stopped, or whose accept queue is full, would block it for ever.
@@ -399,11 +429,26 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
     use std::os::unix::ffi::OsStrExt;
     let length = path.as_os_str().as_bytes().len();
     if length > MAX_PATH_BYTES {
-        return Err(ConnectError::PathTooLong { path: path.into(), length, limit: MAX_PATH_BYTES });
+        return Err(ConnectError::PathTooLong {
+            path: path.into(),
+            length,
+            limit: MAX_PATH_BYTES,
+        });
     }
-    let io = |step| move |e: nix::errno::Errno| ConnectError::Io { step, source: e.into() };
+    let io = |step| {
+        move |e: nix::errno::Errno| ConnectError::Io {
+            step,
+            source: e.into(),
+        }
+    };
     let address = UnixAddr::new(path).map_err(io(Step::Connect))?;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(io(Step::Socket))?;
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(io(Step::Socket))?;
     // For a Unix socket, the send timeout is also how long connect() waits for a place in the accept queue.
     let timeout = nix::sys::time::TimeVal::new(
         config.handshake_timeout.as_secs().min(3600) as i64,
@@ -415,7 +460,10 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
             Ok(()) => Ok(UnixStream::from(fd)),
             Err(nix::errno::Errno::EINTR) => continue,
             Err(e @ (nix::errno::Errno::ENOENT | nix::errno::Errno::ECONNREFUSED)) => {
-                Err(ConnectError::NoServer { path: path.into(), source: e.into() })
+                Err(ConnectError::NoServer {
+                    path: path.into(),
+                    source: e.into(),
+                })
             }
             Err(nix::errno::Errno::EAGAIN) => Err(ConnectError::Unresponsive {
                 path: path.into(),
@@ -437,9 +485,12 @@ fn refused(ending: impl Into<Ending>, path: &Path, config: &Config) -> ConnectEr
             timeout: config.handshake_timeout,
             source: std::io::ErrorKind::TimedOut.into(),
         },
-        Ending::Failed(e) => {
-            ConnectError::Io { step: e.step, source: std::io::Error::from_raw_os_error(e.errno) }
-        }
-        other => ConnectError::Refused { reason: other.to_string() },
+        Ending::Failed(e) => ConnectError::Io {
+            step: e.step,
+            source: std::io::Error::from_raw_os_error(e.errno),
+        },
+        other => ConnectError::Refused {
+            reason: other.to_string(),
+        },
     }
 }

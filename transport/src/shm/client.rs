@@ -14,9 +14,9 @@ use crate::ring::consumer::{Consumer, Record};
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer, Sent};
 use crate::ring::storage::{Flag, Mapped};
-use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
+use crate::stats::slot::SlotWriter;
 use crate::wait::policy::Waiter;
 use crate::wait::{Look, futex};
 
@@ -46,7 +46,10 @@ pub struct ShmClient {
 
 impl std::fmt::Debug for ShmClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShmClient").field("in_flight", &self.calls.live()).field("lost", &self.lost).finish()
+        f.debug_struct("ShmClient")
+            .field("in_flight", &self.calls.live())
+            .field("lost", &self.lost)
+            .finish()
     }
 }
 
@@ -103,7 +106,9 @@ impl ShmClient {
     #[inline]
     pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         if self.calls.live() > 0 {
-            return Err(RequestError::Full { in_flight: self.calls.live() });
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
         }
         let id = self.send(request)?;
         let Arrived { length, failed, .. } = match self.await_reply(true) {
@@ -139,7 +144,8 @@ impl ShmClient {
             return Err(RequestError::NothingInFlight);
         }
         let Arrived { id, length, failed } = self.await_reply(false)?;
-        self.deliver(length, failed).map(|bytes| (RequestId(id), bytes))
+        self.deliver(length, failed)
+            .map(|bytes| (RequestId(id), bytes))
     }
 
     /// The next reply if it is there already.
@@ -151,9 +157,9 @@ impl ShmClient {
         self.usable()?;
         match self.arrived() {
             Ok(None) => Ok(None),
-            Ok(Some(Arrived { id, length, failed })) => {
-                self.deliver(length, failed).map(|bytes| Some((RequestId(id), bytes)))
-            }
+            Ok(Some(Arrived { id, length, failed })) => self
+                .deliver(length, failed)
+                .map(|bytes| Some((RequestId(id), bytes))),
             Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
         }
     }
@@ -181,7 +187,10 @@ impl ShmClient {
         }
         match self.lost {
             None => Ok(()),
-            Some(_) => Err(RequestError::Disconnected { reason: Lost::PeerGone, in_flight: 0 }),
+            Some(_) => Err(RequestError::Disconnected {
+                reason: Lost::PeerGone,
+                in_flight: 0,
+            }),
         }
     }
 
@@ -189,7 +198,9 @@ impl ShmClient {
         let bytes = &self.buffer[..length];
         if failed {
             bump(&self.slot.req().errors, 1);
-            return Err(RequestError::Remote { message: crate::stats::sanitise(bytes) });
+            return Err(RequestError::Remote {
+                message: crate::stats::sanitise(bytes),
+            });
         }
         Ok(bytes)
     }
@@ -202,12 +213,20 @@ impl ShmClient {
             let tx = self.slot.tx();
             bump(&tx.tx_rejected_size, 1);
             set(&tx.tx_rejected_bytes, request.len() as u64);
-            return Err(RequestError::TooLarge { size: request.len(), limit: self.buffer.len() });
+            return Err(RequestError::TooLarge {
+                size: request.len(),
+                limit: self.buffer.len(),
+            });
         }
         let Some(id) = self.calls.next_id() else {
-            return Err(RequestError::Full { in_flight: self.calls.live().min(MAX_IN_FLIGHT) });
+            return Err(RequestError::Full {
+                in_flight: self.calls.live().min(MAX_IN_FLIGHT),
+            });
         };
-        let timed = self.sampler.due().map(|weight| Timed { begun: Ticks::now(), weight });
+        let timed = self.sampler.due().map(|weight| Timed {
+            begun: Ticks::now(),
+            weight,
+        });
         let sent = match self.tx.push(Kind::Request, id, request) {
             Ok(sent) => sent,
             Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),
@@ -223,14 +242,24 @@ impl ShmClient {
 
     /// Waits for room in the ring.
     #[cold]
-    fn send_blocked(&mut self, id: u64, request: &[u8], occupancy: u64) -> Result<Sent, RequestError> {
+    fn send_blocked(
+        &mut self,
+        id: u64,
+        request: &[u8],
+        occupancy: u64,
+    ) -> Result<Sent, RequestError> {
         record::full(self.slot.tx(), occupancy);
         let begun = Ticks::now();
         set(&self.slot.tx().tx_blocked_since_ns, begun.monotonic_ns());
         // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
         self.ring_bell();
         let full = || RequestError::Full { in_flight: 0 };
-        let mut room = Room { tx: &mut self.tx, rx: &self.rx, socket: &self.socket, length: request.len() };
+        let mut room = Room {
+            tx: &mut self.tx,
+            rx: &self.rx,
+            socket: &self.socket,
+            length: request.len(),
+        };
         let (found, waited) = match room.look() {
             Some(found) => (Some(found), None),
             None => {
@@ -239,7 +268,12 @@ impl ShmClient {
             }
         };
         if let Some(waited) = waited {
-            record::waited(&self.slot, &self.waiter, &waited, matches!(found, Some(Ok(true))));
+            record::waited(
+                &self.slot,
+                &self.waiter,
+                &waited,
+                matches!(found, Some(Ok(true))),
+            );
         }
         let tx = self.slot.tx();
         bump(&tx.tx_blocked_ns, Ticks::now().ns_since(begun));
@@ -251,7 +285,9 @@ impl ShmClient {
                 Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
             },
             // A reply is there: receiving it is what makes room.
-            Some(Ok(false)) | None => Err(RequestError::Full { in_flight: self.calls.live() }),
+            Some(Ok(false)) | None => Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            }),
             Some(Err(lost)) => Err(self.lose(lost)),
         }
     }
@@ -287,7 +323,10 @@ impl ShmClient {
     #[inline(always)]
     fn accept(&mut self, record: &Record) -> Result<Option<Arrived>, Poison> {
         if record.kind != Kind::Reply && record.kind != Kind::Error {
-            return Err(Poison::RecordKind { kind: record.kind as u32, index: self.rx.index() });
+            return Err(Poison::RecordKind {
+                kind: record.kind as u32,
+                index: self.rx.index(),
+            });
         }
         let released = self.rx.release(record);
         self.released += released.record;
@@ -303,7 +342,11 @@ impl ShmClient {
                 if let Some(timed) = timed {
                     self.sample(timed);
                 }
-                Ok(Some(Arrived { id: record.id, length: record.length, failed: record.kind == Kind::Error }))
+                Ok(Some(Arrived {
+                    id: record.id,
+                    length: record.length,
+                    failed: record.kind == Kind::Error,
+                }))
             }
             Answered::Late => {
                 bump(&self.slot.req().late_replies, 1);
@@ -320,7 +363,9 @@ impl ShmClient {
     #[inline]
     fn sample(&mut self, timed: Timed) {
         let now = Ticks::now();
-        self.slot.rtt().record(now.ns_since(timed.begun), timed.weight);
+        self.slot
+            .rtt()
+            .record(now.ns_since(timed.begun), timed.weight);
         self.sampler.adapt(now.ns_since(self.last_sample));
         self.last_sample = now;
         let req = self.slot.req();
@@ -347,8 +392,15 @@ impl ShmClient {
     fn await_long(&mut self) -> Result<Arrived, RequestError> {
         let begun = Ticks::now();
         loop {
-            let left = self.timeout.saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
-            let mut look = Incoming { rx: &mut self.rx, socket: &self.socket, slot: &self.slot, parked: false };
+            let left = self
+                .timeout
+                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let mut look = Incoming {
+                rx: &mut self.rx,
+                socket: &self.socket,
+                slot: &self.slot,
+                parked: false,
+            };
             let (found, waited) = match look.look() {
                 Some(found) => (Some(found), None),
                 None => {
@@ -358,7 +410,12 @@ impl ShmClient {
             };
             let parked = look.parked;
             if let Some(waited) = waited {
-                record::waited(&self.slot, &self.waiter, &waited, matches!(found, Some(Ok(()))));
+                record::waited(
+                    &self.slot,
+                    &self.waiter,
+                    &waited,
+                    matches!(found, Some(Ok(()))),
+                );
             }
             if parked {
                 set(&self.slot.req().oldest_ns, 0);
@@ -383,7 +440,9 @@ impl ShmClient {
             }
             if Duration::from_nanos(Ticks::now().ns_since(begun)) >= self.timeout {
                 bump(&self.slot.req().timeouts, 1);
-                return Err(RequestError::Timeout { timeout: self.timeout });
+                return Err(RequestError::Timeout {
+                    timeout: self.timeout,
+                });
             }
         }
     }
@@ -398,7 +457,10 @@ impl ShmClient {
         self.slot.close(close);
         // The server must not wait for us any longer than we for it; errors don't matter, the end is the message.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        RequestError::Disconnected { reason, in_flight: self.calls.abandon_all() }
+        RequestError::Disconnected {
+            reason,
+            in_flight: self.calls.abandon_all(),
+        }
     }
 }
 

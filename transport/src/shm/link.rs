@@ -23,15 +23,33 @@ pub(crate) struct Rings {
 impl Rings {
     /// The client's end of a fresh mapping. To be called once per mapping: a ring has one producer and one consumer.
     pub(crate) fn client(mapping: &Arc<Mapping>, capacity: usize, max_message: usize) -> Self {
-        Self::end(mapping, capacity, max_message, Direction::Request, Direction::Reply)
+        Self::end(
+            mapping,
+            capacity,
+            max_message,
+            Direction::Request,
+            Direction::Reply,
+        )
     }
 
     /// The server's end of a fresh mapping. To be called once per mapping.
     pub(crate) fn server(mapping: &Arc<Mapping>, capacity: usize, max_message: usize) -> Self {
-        Self::end(mapping, capacity, max_message, Direction::Reply, Direction::Request)
+        Self::end(
+            mapping,
+            capacity,
+            max_message,
+            Direction::Reply,
+            Direction::Request,
+        )
     }
 
-    fn end(mapping: &Arc<Mapping>, capacity: usize, max_message: usize, out: Direction, back: Direction) -> Self {
+    fn end(
+        mapping: &Arc<Mapping>,
+        capacity: usize,
+        max_message: usize,
+        out: Direction,
+        back: Direction,
+    ) -> Self {
         let plan = Plan::new(capacity, max_message);
         Self {
             tx: Producer::new(Mapped::new(mapping, out, capacity), plan),
@@ -113,7 +131,11 @@ impl HouseView {
 /// In shared-memory mode nothing but the end (or a farewell, which comes right before it) travels over the socket.
 pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
     let mut byte = [0u8; 1];
-    match recv(socket.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+    match recv(
+        socket.as_fd().as_raw_fd(),
+        &mut byte,
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+    ) {
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(()),
         Ok(_) | Err(nix::errno::Errno::ECONNRESET) => Err(Lost::PeerGone),
         Err(errno) => Err(Lost::Io(io::Error::from(errno))),
@@ -123,5 +145,9 @@ pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
 /// Whether bytes wait to be read (and not just the end).
 pub(crate) fn has_input(socket: &UnixStream) -> bool {
     let mut byte = [0u8; 1];
-    recv(socket.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(1)
+    recv(
+        socket.as_fd().as_raw_fd(),
+        &mut byte,
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+    ) == Ok(1)
 }

@@ -11,11 +11,11 @@ use super::server::{Handler, ShmServer, Turn};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::CloseReason;
 use crate::record;
-use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, set};
+use crate::stats::slot::SlotWriter;
+use crate::wait::Look;
 use crate::wait::futex::{self, WaitWord};
 use crate::wait::policy::Waiter;
-use crate::wait::Look;
 
 /// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
 pub(crate) const MAX_CONNECTIONS: usize = 120;
@@ -38,10 +38,22 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Hands a connection over.
-    pub(crate) fn hand_over(&self, connection: ShmServer) {
+    /// Takes a place for a connection that will be handed over, or [`Self::cancel`]led.
+    pub(crate) fn reserve(&self) {
         self.load.fetch_add(1, Ordering::Relaxed);
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    /// Gives a reserved place back.
+    pub(crate) fn cancel(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Hands over a connection whose place was reserved.
+    pub(crate) fn hand_over(&self, connection: ShmServer) {
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
         self.nudge();
     }
 
@@ -82,7 +94,12 @@ pub(crate) struct Poller {
 
 impl Poller {
     /// A poller for messages of up to `max_message` bytes.
-    pub(crate) fn new(inbox: Arc<Inbox>, max_message: usize, waiter: Waiter, slot: SlotWriter) -> Self {
+    pub(crate) fn new(
+        inbox: Arc<Inbox>,
+        max_message: usize,
+        waiter: Waiter,
+        slot: SlotWriter,
+    ) -> Self {
         Self {
             connections: Vec::new(),
             buffer: vec![0; max_message].into_boxed_slice(),
@@ -100,7 +117,13 @@ impl Poller {
     #[cold]
     fn read_news(&mut self, news: u32) -> bool {
         self.seen_news = news;
-        let arrivals = std::mem::take(&mut *self.inbox.arrivals.lock().unwrap_or_else(PoisonError::into_inner));
+        let arrivals = std::mem::take(
+            &mut *self
+                .inbox
+                .arrivals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         self.connections.extend(arrivals);
         for i in (0..self.connections.len()).rev() {
             if self.connections[i].is_gone() {
@@ -112,8 +135,7 @@ impl Poller {
 
     #[cold]
     fn remove(&mut self, index: usize, reason: CloseReason) {
-        let connection = self.connections.swap_remove(index);
-        connection.slot().close(reason);
+        self.connections.swap_remove(index).end(reason);
         self.inbox.load.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -123,7 +145,11 @@ impl Poller {
         let mut served = 0;
         let mut over = None;
         // Another one comes first each round, so that none is always behind a busy neighbour.
-        self.first = if self.first + 1 >= n { 0 } else { self.first + 1 };
+        self.first = if self.first + 1 >= n {
+            0
+        } else {
+            self.first + 1
+        };
         for i in (self.first..n).chain(0..self.first) {
             match self.connections[i].turn(handler, &mut self.buffer) {
                 Turn::Idle => {}
@@ -148,7 +174,12 @@ impl Poller {
 
     /// Waits until a connection or the inbox has something.
     fn wait(&mut self) {
-        let mut look = Anything { connections: &mut self.connections, inbox: &self.inbox, seen: self.seen_news, slot: &self.slot };
+        let mut look = Anything {
+            connections: &mut self.connections,
+            inbox: &self.inbox,
+            seen: self.seen_news,
+            slot: &self.slot,
+        };
         let (found, waited) = self.waiter.wait(&mut look, Duration::from_secs(1));
         record::waited(&self.slot, &self.waiter, &waited, found.is_some());
         self.waited_ns += waited.spin_ns + waited.yield_ns + waited.sleep_ns;
@@ -173,7 +204,10 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
         } else {
             busy_rounds += 1;
             if busy_rounds % ROUNDS_PER_MARK == 0 {
-                poller.connections.iter_mut().for_each(ShmServer::cross_check);
+                poller
+                    .connections
+                    .iter_mut()
+                    .for_each(ShmServer::cross_check);
                 poller.mark();
             }
         }

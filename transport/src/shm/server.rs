@@ -13,9 +13,9 @@ use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
 use crate::ring::storage::{Flag, Mapped};
-use crate::stats::slot::SlotWriter;
 use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
+use crate::stats::slot::SlotWriter;
 use crate::wait::futex::{self, WaitWord};
 
 /// What answers requests. Shared by all threads of a server.
@@ -28,6 +28,29 @@ const TURN_BYTES: usize = 256 << 10;
 /// What a first reply is expected to need; afterwards, the size of the last one.
 const FIRST_EXPECTED_BYTES: usize = 4 << 10;
 
+/// How the serving thread and the control thread tell each other of a connection's end.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    /// Control → poller: the client's socket has ended.
+    gone: AtomicBool,
+    /// Poller → control: the connection was given up.
+    over: AtomicBool,
+}
+
+impl Ends {
+    /// The client's socket has ended; nudge the poller then.
+    pub(crate) fn set_gone(&self) {
+        // Release pairs with the Acquire in `ShmServer::is_gone`.
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the poller has given the connection up.
+    pub(crate) fn is_over(&self) -> bool {
+        // Acquire pairs with the Release in `ShmServer::end`.
+        self.over.load(Ordering::Acquire)
+    }
+}
+
 /// One connection as its serving thread owns it.
 pub(crate) struct ShmServer {
     tx: Producer<Mapped>,
@@ -35,8 +58,7 @@ pub(crate) struct ShmServer {
     slot: Arc<SlotWriter>,
     sampler: Sampler,
     last_sample: Ticks,
-    /// Set by the control thread when the client's socket has ended.
-    gone: Arc<AtomicBool>,
+    ends: Arc<Ends>,
     max_message: usize,
     expected_reply: usize,
     /// A request is there but the reply ring has no room for its answer.
@@ -57,24 +79,24 @@ pub(crate) enum Turn {
 }
 
 impl ShmServer {
-    pub(crate) fn new(rings: Rings, max_message: usize, slot: Arc<SlotWriter>, gone: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        rings: Rings,
+        max_message: usize,
+        slot: Arc<SlotWriter>,
+        ends: Arc<Ends>,
+    ) -> Self {
         Self {
             tx: rings.tx,
             rx: rings.rx,
             sampler: Sampler::new(u64::from(slot.index().unwrap_or(0))),
             slot,
             last_sample: Ticks::now(),
-            gone,
+            ends,
             max_message,
             expected_reply: FIRST_EXPECTED_BYTES.min(max_message),
             blocked: None,
             poisoned: false,
         }
-    }
-
-    /// Largest message of this connection.
-    pub(crate) fn max_message(&self) -> usize {
-        self.max_message
     }
 
     /// Whether a turn would find something to do.
@@ -85,7 +107,8 @@ impl ShmServer {
         }
         if self.blocked.is_some() {
             return !matches!(
-                self.tx.reserve_growing(self.expected_reply, self.max_message),
+                self.tx
+                    .reserve_growing(self.expected_reply, self.max_message),
                 Err(NoSlot::Full { .. })
             );
         }
@@ -94,8 +117,8 @@ impl ShmServer {
 
     /// Whether the client's socket has ended.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire pairs with the Release in the control thread: what it wrote about the end is visible.
-        self.gone.load(Ordering::Acquire)
+        // Acquire pairs with the Release in `Ends::set_gone`.
+        self.ends.gone.load(Ordering::Acquire)
     }
 
     /// True while the reply ring has no room.
@@ -133,12 +156,20 @@ impl ShmServer {
     /// Takes one request and answers it; its length, or `None` if there is none or no room for the answer.
     #[inline]
     fn serve_one(&mut self, handler: &Handler, buffer: &mut [u8]) -> Result<Option<usize>, Poison> {
-        let Some(record) = self.rx.peek()? else { return Ok(None) };
+        let Some(record) = self.rx.peek()? else {
+            return Ok(None);
+        };
         if record.kind != Kind::Request {
-            return Err(Poison::RecordKind { kind: record.kind as u32, index: self.rx.index() });
+            return Err(Poison::RecordKind {
+                kind: record.kind as u32,
+                index: self.rx.index(),
+            });
         }
         // Room for the largest answer first: a request is taken only when its answer is sure to fit.
-        let room = match self.tx.reserve_growing(self.expected_reply, self.max_message) {
+        let room = match self
+            .tx
+            .reserve_growing(self.expected_reply, self.max_message)
+        {
             Ok(slot) => slot,
             Err(NoSlot::Full { occupancy }) => {
                 if self.blocked.is_none() {
@@ -171,7 +202,11 @@ impl ShmServer {
         });
         let mut reply = Reply::new(Sink::Ring(room));
         // AssertUnwindSafe: of what the handler could leave half done, only `reply` is ours, and `fail` starts it over.
-        if catch_unwind(AssertUnwindSafe(|| handler(&buffer[..record.length], &mut reply))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| {
+            handler(&buffer[..record.length], &mut reply)
+        }))
+        .is_err()
+        {
             bump(&req.panics, 1);
             reply.fail("the handler panicked");
         }
@@ -239,8 +274,10 @@ impl ShmServer {
         }
     }
 
-    /// The slot of this connection.
-    pub(crate) fn slot(&self) -> &SlotWriter {
-        &self.slot
+    /// Gives the connection up: the control thread closes its socket.
+    pub(crate) fn end(self, reason: CloseReason) {
+        self.slot.close(reason);
+        // Release pairs with the Acquire in `Ends::is_over`.
+        self.ends.over.store(true, Ordering::Release);
     }
 }

@@ -25,11 +25,16 @@ pub(super) fn slot(path: &Path, config: &Config) -> SlotWriter {
             socket_path: path,
             slots: PageDescription::default_slots(Role::Client),
         });
-        let dir = config.stats_dir.clone().unwrap_or_else(registry::default_dir);
+        let dir = config
+            .stats_dir
+            .clone()
+            .unwrap_or_else(registry::default_dir);
         // Without the link a viewer finds the page by scanning /proc; the transport works all the same.
-        let link =
-            page.fd().and_then(|fd| registry::announce(&dir, &config.name, std::process::id(), fd).ok());
+        let link = page
+            .fd()
+            .and_then(|fd| registry::announce(&dir, &config.name, std::process::id(), fd).ok());
         (page, link)
     });
-    page.slot(SlotKind::Connection).unwrap_or_else(|| SlotWriter::private(SlotKind::Connection))
+    page.slot(SlotKind::Connection)
+        .unwrap_or_else(|| SlotWriter::private(SlotKind::Connection))
 }

@@ -15,7 +15,7 @@ use crate::stats::sanitise;
 use crate::stats::slot::SlotWriter;
 use crate::wire::edge::{Deadline, recv_until, send_until};
 use crate::wire::fdpass::try_recv;
-use crate::wire::frame::{Decoder, HEADER_BYTES, Header, Kind};
+use crate::wire::frame::{Decoder, Header, Kind};
 
 /// Unanswered requests, and their bytes, that surely fit into the kernel's socket buffer (212,992 bytes by default, of which a
 /// small message takes about 1 KiB): a send within them never blocks on a server that is itself blocked on sending to us.
@@ -41,7 +41,10 @@ pub struct SocketClient {
 
 impl std::fmt::Debug for SocketClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SocketClient").field("in_flight", &self.calls.live()).field("lost", &self.lost).finish()
+        f.debug_struct("SocketClient")
+            .field("in_flight", &self.calls.live())
+            .field("lost", &self.lost)
+            .finish()
     }
 }
 
@@ -101,7 +104,9 @@ impl SocketClient {
     /// As there.
     pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         if self.calls.live() > 0 {
-            return Err(RequestError::Full { in_flight: self.calls.live() });
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
         }
         let id = self.send(request)?;
         match self.wait() {
@@ -119,9 +124,12 @@ impl SocketClient {
     /// As there.
     pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         let more = self.unanswered_bytes.saturating_add(request.len());
-        if self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || more > MAX_UNANSWERED_BYTES) {
+        if self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || more > MAX_UNANSWERED_BYTES)
+        {
             bump(&self.slot.tx().tx_full, 1);
-            return Err(RequestError::Full { in_flight: self.calls.live() });
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
         }
         self.send(request).map(RequestId)
     }
@@ -157,7 +165,9 @@ impl SocketClient {
         }
         match arrived {
             None => Ok(None),
-            Some(Arrived { id, failed }) => self.deliver(failed).map(|bytes| Some((RequestId(id), bytes))),
+            Some(Arrived { id, failed }) => self
+                .deliver(failed)
+                .map(|bytes| Some((RequestId(id), bytes))),
         }
     }
 
@@ -187,7 +197,10 @@ impl SocketClient {
             return Err(RequestError::Forked);
         }
         if self.lost {
-            return Err(RequestError::Disconnected { reason: Lost::PeerGone, in_flight: 0 });
+            return Err(RequestError::Disconnected {
+                reason: Lost::PeerGone,
+                in_flight: 0,
+            });
         }
         Ok(())
     }
@@ -198,18 +211,33 @@ impl SocketClient {
         if request.len() > self.max_message {
             bump(&tx.tx_rejected_size, 1);
             set(&tx.tx_rejected_bytes, request.len() as u64);
-            return Err(RequestError::TooLarge { size: request.len(), limit: self.max_message });
+            return Err(RequestError::TooLarge {
+                size: request.len(),
+                limit: self.max_message,
+            });
         }
         let Some(id) = self.calls.next_id() else {
-            return Err(RequestError::Full { in_flight: self.calls.live() });
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
         };
-        let timed = self.sampler.due().map(|weight| Timed { begun: Ticks::now(), weight });
+        let timed = self.sampler.due().map(|weight| Timed {
+            begun: Ticks::now(),
+            weight,
+        });
         // The length fits: it is at most the largest message.
-        let header = Header { kind: Kind::Request, id, length: request.len() as u32, aux: 0 };
+        let header = Header {
+            kind: Kind::Request,
+            id,
+            length: request.len() as u32,
+            aux: 0,
+        };
         let deadline = Deadline::after(self.timeout);
         if let Err(e) = send_until(&self.stream, &header.encode(), request, None, deadline) {
             if e.source.kind() == std::io::ErrorKind::TimedOut && e.sent == 0 {
-                return Err(RequestError::Full { in_flight: self.calls.live() });
+                return Err(RequestError::Full {
+                    in_flight: self.calls.live(),
+                });
             }
             // Half a frame can't be taken back.
             return Err(self.lose(gone_or_io(e.source)));
@@ -260,13 +288,18 @@ impl SocketClient {
                     set(&req.in_flight, self.calls.live() as u64);
                     if let Some(timed) = timed {
                         let now = Ticks::now();
-                        self.slot.rtt().record(now.ns_since(timed.begun), timed.weight);
+                        self.slot
+                            .rtt()
+                            .record(now.ns_since(timed.begun), timed.weight);
                         self.sampler.adapt(now.ns_since(self.last_sample));
                         self.last_sample = now;
                         set(&req.last_progress_ns, now.monotonic_ns());
                         set(&req.sample_period, self.sampler.period());
                     }
-                    return Ok(Some(Arrived { id: header.id, failed }));
+                    return Ok(Some(Arrived {
+                        id: header.id,
+                        failed,
+                    }));
                 }
                 Answered::Late => bump(&req.late_replies, 1),
                 Answered::Unknown => bump(&rx.rx_invalid, 1),
@@ -302,7 +335,9 @@ impl SocketClient {
                 Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                     bump(&wait.timed_out, 1);
                     bump(&req.timeouts, 1);
-                    return Err(RequestError::Timeout { timeout: self.timeout });
+                    return Err(RequestError::Timeout {
+                        timeout: self.timeout,
+                    });
                 }
                 Err(e) => return Err(self.lose(gone_or_io(e))),
             }
@@ -313,7 +348,9 @@ impl SocketClient {
         let bytes = self.decoder.last_payload();
         if failed {
             bump(&self.slot.req().errors, 1);
-            return Err(RequestError::Remote { message: sanitise(bytes) });
+            return Err(RequestError::Remote {
+                message: sanitise(bytes),
+            });
         }
         Ok(bytes)
     }
@@ -332,7 +369,10 @@ impl SocketClient {
             Lost::BadFrame(_) | Lost::Poisoned(_) => CloseReason::Poisoned,
             Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
         });
-        RequestError::Disconnected { reason, in_flight: self.calls.abandon_all() }
+        RequestError::Disconnected {
+            reason,
+            in_flight: self.calls.abandon_all(),
+        }
     }
 }
 

@@ -1,0 +1,108 @@
+//! Who is connected: one entry per accepted connection, from accept to close.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::house::House;
+use crate::shm::{Ends, HouseView, Inbox};
+use crate::stats::slot::SlotWriter;
+
+/// A connection's key: never reused, and what epoll gives back.
+pub(super) type Key = u64;
+
+/// One accepted connection.
+pub(super) struct Client {
+    /// Small number, from 1, reused after close.
+    pub(super) number: u32,
+    pub(super) uid: u32,
+    /// Shared with the handshake thread, and with `shutdown`, which ends whatever blocks on it.
+    pub(super) socket: Arc<UnixStream>,
+    /// CLOCK_MONOTONIC ns of the accept while the handshake is pending; 0 after.
+    pub(super) pending_since_ns: u64,
+    /// Set once it is on shared memory.
+    pub(super) shm: Option<ShmPart>,
+}
+
+/// What the control thread keeps of a client on shared memory.
+pub(super) struct ShmPart {
+    pub(super) slot: Arc<SlotWriter>,
+    pub(super) view: HouseView,
+    pub(super) house: House,
+    pub(super) ends: Arc<Ends>,
+    pub(super) inbox: Arc<Inbox>,
+    /// Bytes of its ring memory.
+    pub(super) bytes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) by_key: BTreeMap<Key, Client>,
+    last_key: Key,
+}
+
+impl Table {
+    /// Enters a connection that was just accepted.
+    pub(super) fn insert(&mut self, uid: u32, socket: Arc<UnixStream>, now_ns: u64) -> (Key, u32) {
+        self.last_key += 1;
+        let mut taken: Vec<u32> = self.by_key.values().map(|c| c.number).collect();
+        taken.sort_unstable();
+        let number = (1..)
+            .zip(&taken)
+            .find(|(n, t)| n != *t)
+            .map_or(taken.len() as u32 + 1, |(n, _)| n);
+        let client = Client {
+            number,
+            uid,
+            socket,
+            pending_since_ns: now_ns,
+            shm: None,
+        };
+        self.by_key.insert(self.last_key, client);
+        (self.last_key, number)
+    }
+
+    /// Handshakes under way: all, and of this user.
+    pub(super) fn pending(&self, uid: u32) -> (usize, usize) {
+        let pending = self.by_key.values().filter(|c| c.pending_since_ns != 0);
+        pending.fold((0, 0), |(all, own), c| {
+            (all + 1, own + usize::from(c.uid == uid))
+        })
+    }
+
+    /// Ring memory of all clients, in bytes.
+    pub(super) fn ring_bytes(&self) -> u64 {
+        self.by_key
+            .values()
+            .filter_map(|c| c.shm.as_ref())
+            .map(|s| s.bytes)
+            .sum()
+    }
+}
+
+/// The table, locked. Never held across a call that blocks.
+pub(super) struct Clients(Mutex<Table>);
+
+impl Clients {
+    pub(super) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections, handshakes included.
+    pub(super) fn len(&self) -> usize {
+        self.lock().by_key.len()
+    }
+
+    /// Connections on shared memory.
+    pub(super) fn on_shm(&self) -> usize {
+        self.lock()
+            .by_key
+            .values()
+            .filter(|c| c.shm.is_some())
+            .count()
+    }
+}

@@ -1,0 +1,281 @@
+//! The control thread: accepts, notices who has gone, keeps house, and ends the server.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{SockFlag, accept4};
+
+use super::clients::Key;
+use super::listener::Listener;
+use super::{Shared, connection, house};
+use crate::clock::monotonic_ns;
+use crate::error::CloseReason;
+use crate::stats::recorder::{raise, set};
+use crate::wire::drive;
+use crate::wire::fdpass::peer_credentials;
+use crate::wire::handshake::Admission;
+
+/// epoll data of the listener and of the wake-up; clients' keys count from 1.
+const LISTENER: u64 = u64::MAX;
+const WAKE: u64 = u64::MAX - 1;
+/// Housekeeping with clients, and without.
+const BUSY_TICK: Duration = Duration::from_millis(100);
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long the listener is left alone when not even the reserve descriptor helps.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Accepts per round, so that a flood of connections can't keep housekeeping waiting.
+const ACCEPTS_PER_ROUND: usize = 64;
+
+struct Control {
+    shared: Arc<Shared>,
+    listener: Listener,
+    /// Given up to accept, and so get rid of, a connection when descriptors have run out: else it would stay in the
+    /// queue and epoll report it for ever.
+    reserve: Option<OwnedFd>,
+    /// Until when (monotonic ns) the listener is out of the epoll set.
+    deaf_until_ns: u64,
+    last_tick_ns: u64,
+}
+
+/// Starts the thread.
+pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinHandle<()>> {
+    let event = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
+    shared.epoll.add(&listener, event(LISTENER))?;
+    shared.epoll.add(&shared.wake, event(WAKE))?;
+    let control = Control {
+        shared,
+        listener,
+        reserve: reserve(),
+        deaf_until_ns: 0,
+        last_tick_ns: 0,
+    };
+    std::thread::Builder::new()
+        .name("shm-control".into())
+        .spawn(move || control.run())
+}
+
+/// A descriptor to give up: a second one of a file that every process has.
+fn reserve() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}
+
+impl Control {
+    fn run(mut self) {
+        let mut events = [EpollEvent::empty(); 64];
+        while !self.shared.stopping() {
+            let tick = if self.shared.clients.len() == 0 {
+                IDLE_TICK
+            } else {
+                BUSY_TICK
+            };
+            let timeout = EpollTimeout::try_from(tick).unwrap_or(EpollTimeout::ZERO);
+            // EINTR: nothing happened. Other errors can't be: the epoll instance and the buffer are ours.
+            let n = self.shared.epoll.wait(&mut events, timeout).unwrap_or(0);
+            for event in &events[..n] {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    WAKE => {
+                        // The counter's value means nothing; EAGAIN: somebody else read it.
+                        let _ = self.shared.wake.read();
+                    }
+                    key => self.ended(key, CloseReason::PeerGone),
+                }
+            }
+            let now_ns = monotonic_ns();
+            if now_ns - self.last_tick_ns >= BUSY_TICK.as_nanos() as u64 {
+                self.tick(now_ns);
+            }
+        }
+        self.end();
+    }
+
+    /// Housekeeping.
+    fn tick(&mut self, now_ns: u64) {
+        self.last_tick_ns = now_ns;
+        if self.deaf_until_ns != 0 && now_ns >= self.deaf_until_ns {
+            self.deaf_until_ns = 0;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            // ENOMEM, ENOSPC: try again at the next tick.
+            if self.shared.epoll.add(&self.listener, event).is_err() {
+                self.deaf_until_ns = now_ns + ACCEPT_BACKOFF.as_nanos() as u64;
+            }
+        }
+        if self.reserve.is_none() {
+            self.reserve = reserve();
+        }
+        let mut table = self.shared.clients.lock();
+        house::keep(&mut table, now_ns);
+        let over: Vec<Key> = table
+            .by_key
+            .iter()
+            .filter(|(_, c)| c.shm.as_ref().is_some_and(|s| s.ends.is_over()))
+            .map(|(key, _)| *key)
+            .collect();
+        let pending = table
+            .by_key
+            .values()
+            .filter(|c| c.pending_since_ns != 0)
+            .map(|c| c.pending_since_ns);
+        let (pending, oldest) = pending.fold((0, u64::MAX), |(n, oldest), since| {
+            (n + 1, oldest.min(since))
+        });
+        let process = self.shared.page.process();
+        set(&process.open_clients, table.by_key.len() as u64 - pending);
+        set(&process.pending_handshakes, pending);
+        set(
+            &process.oldest_pending_ns,
+            if pending == 0 { 0 } else { oldest },
+        );
+        set(&process.heartbeat_ns, now_ns);
+        drop(table);
+        for key in over {
+            self.ended(key, CloseReason::Poisoned);
+        }
+    }
+
+    /// Takes in what waits in the queue.
+    fn accept(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let process = shared.page.process();
+        for _ in 0..ACCEPTS_PER_ROUND {
+            match accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                Ok(fd) => {
+                    process.accepted.fetch_add(1, Ordering::Relaxed);
+                    // SAFETY: accept4 just returned this descriptor to us, and nobody else knows it.
+                    let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                    self.admit(socket);
+                }
+                Err(Errno::EAGAIN) => return,
+                // The peer gave up while it waited; the next one may not have.
+                Err(Errno::ECONNABORTED | Errno::EINTR) => {}
+                Err(e) => {
+                    process.accept_errors.fetch_add(1, Ordering::Relaxed);
+                    if !self.shed(e) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Descriptors (or memory) have run out: accepts one connection on the reserve and refuses it. False if that did not help:
+    /// then the listener is left alone for a while, rather than asked again and again at full speed.
+    fn shed(&mut self, errno: Errno) -> bool {
+        if matches!(errno, Errno::EMFILE | Errno::ENFILE) && self.reserve.take().is_some() {
+            let accepted = accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC);
+            if let Ok(fd) = accepted {
+                // SAFETY: as in `accept`.
+                let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                let (limit, used) = crate::mem::headroom::descriptors();
+                connection::refuse(&self.shared, socket, Admission::Full { limit, used });
+            }
+            self.reserve = reserve();
+            if accepted.is_ok() {
+                return true;
+            }
+        }
+        // ENOENT if it is out already.
+        let _ = self.shared.epoll.delete(&self.listener);
+        self.deaf_until_ns = monotonic_ns() + ACCEPT_BACKOFF.as_nanos() as u64;
+        false
+    }
+
+    /// Checks who it is and how many there are, then leaves the handshake to a thread of its own.
+    fn admit(&self, socket: UnixStream) {
+        let (shared, config) = (&self.shared, &self.shared.config);
+        let process = shared.page.process();
+        // Without credentials nobody is let in; the peer is gone then, most likely.
+        let Ok(peer) = peer_credentials(&socket) else {
+            return;
+        };
+        let socket = Arc::new(socket);
+        let mut table = shared.clients.lock();
+        let clients = table.by_key.len();
+        let (_, pending) = table.pending(peer.uid);
+        let own = nix::unistd::geteuid().as_raw();
+        let admission = if peer.uid != own && !config.allowed_uids.contains(&peer.uid) {
+            set(&process.last_rejected_uid, peer.uid.into());
+            Admission::NotAllowed { uid: peer.uid }
+        } else if clients >= config.max_clients {
+            Admission::Full {
+                limit: config.max_clients as u64,
+                used: clients as u64,
+            }
+        } else if pending >= config.max_pending_per_uid {
+            Admission::Full {
+                limit: config.max_pending_per_uid as u64,
+                used: pending as u64,
+            }
+        } else {
+            Admission::Admitted
+        };
+        if admission != Admission::Admitted {
+            set(&process.last_rejected_pid, peer.pid.into());
+        }
+        if pending >= config.max_pending_per_uid || clients >= 2 * config.max_clients {
+            // Not even a thread to say no on.
+            drop(table);
+            if let Some(socket) = Arc::into_inner(socket) {
+                connection::refuse(shared, socket, admission);
+            }
+            return;
+        }
+        let (key, number) = table.insert(peer.uid, Arc::clone(&socket), monotonic_ns());
+        drop(table);
+        let thread = {
+            let shared = Arc::clone(shared);
+            std::thread::Builder::new()
+                .name(format!("shm-client-{number}"))
+                .spawn(move || {
+                    connection::handle_connection(&shared, key, number, peer, &socket, admission);
+                })
+        };
+        if thread.is_err() {
+            // No thread to be had: the socket, dropped with the entry, tells the client.
+            process.accept_errors.fetch_add(1, Ordering::Relaxed);
+            shared.clients.lock().by_key.remove(&key);
+        }
+    }
+
+    /// A client on shared memory has ended, or its poller gave it up.
+    fn ended(&self, key: Key, reason: CloseReason) {
+        let Some(client) = self.shared.clients.lock().by_key.remove(&key) else {
+            return;
+        };
+        // Its descriptor leaves the epoll set when it is closed; the other holder, if any, is about to.
+        let _ = self.shared.epoll.delete(&*client.socket);
+        // The end is the message; a socket that has ended already says the same.
+        let _ = client.socket.shutdown(std::net::Shutdown::Both);
+        if let Some(shm) = client.shm {
+            shm.slot.close(reason);
+            shm.ends.set_gone();
+            shm.inbox.nudge();
+        }
+    }
+
+    /// Ends the server.
+    fn end(self) {
+        let shared = &self.shared;
+        drop(self.listener);
+        let clients = std::mem::take(&mut shared.clients.lock().by_key);
+        shared.pool.stop();
+        for client in clients.values() {
+            if client.shm.is_some() {
+                drive::bye(&*client.socket);
+            }
+            // Wakes handshake and socket threads out of whatever they wait for.
+            let _ = client.socket.shutdown(std::net::Shutdown::Both);
+            if let Some(shm) = &client.shm {
+                shm.slot.close(CloseReason::Shutdown);
+            }
+        }
+        raise(&shared.page.process().heartbeat_ns, monotonic_ns());
+    }
+}

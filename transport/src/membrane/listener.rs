@@ -1,0 +1,178 @@
+//! Owning a socket path: taken from nobody who lives, left to nobody when dead.
+//!
+//! A lock file `PATH.lock` beside the socket decides between servers; the kernel releases it with the process, however
+//! that ends. Only its holder probes and removes a socket left behind.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::{Mode, fchmod};
+
+use crate::error::BindError;
+use crate::synapse::MAX_PATH_BYTES;
+
+/// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 1024;
+
+/// A listening socket that owns its path.
+pub(super) struct Listener {
+    fd: OwnedFd,
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    lock_path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Listener {
+    /// Inode of the socket file.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Only what is still ours: somebody may have put another file there by hand.
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode));
+        if ours {
+            // Failing leaves a stale socket, which the next server takes over.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        let _ = std::fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Listens at `path`. `others`: connectable by other users too, whose credentials are then checked at accept.
+pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
+    let length = path.as_os_str().as_bytes().len();
+    // The lock file's name must fit too, but into a file name only.
+    if length > MAX_PATH_BYTES {
+        return Err(BindError::PathTooLong {
+            path: path.into(),
+            length,
+            limit: MAX_PATH_BYTES,
+        });
+    }
+    let failed = |step: &'static str, e: io::Error| BindError::Io {
+        step,
+        path: path.into(),
+        source: e,
+    };
+    let (lock_path, lock) = lock(path)?;
+    clear(path)?;
+
+    let fd = socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )
+    .map_err(|e| failed("socket", e.into()))?;
+    // Before bind: Linux gives the socket file this mode, so that there is no moment at which others could connect.
+    let mode = if others { 0o666 } else { 0o600 };
+    fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(|e| failed("fchmod", e.into()))?;
+    let address = UnixAddr::new(path).map_err(|e| failed("bind", e.into()))?;
+    socket::bind(fd.as_raw_fd(), &address).map_err(|e| failed("bind", e.into()))?;
+    let backlog = Backlog::new(BACKLOG).map_err(|e| failed("listen", e.into()))?;
+    let listening = socket::listen(&fd, backlog).map_err(io::Error::from);
+    let meta = listening.and_then(|()| std::fs::symlink_metadata(path));
+    match meta {
+        Ok(meta) => Ok(Listener {
+            fd,
+            path: path.into(),
+            device: meta.dev(),
+            inode: meta.ino(),
+            lock_path,
+            _lock: lock,
+        }),
+        Err(e) => {
+            // We bound it a moment ago, under the lock.
+            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&lock_path);
+            Err(failed("listen", e))
+        }
+    }
+}
+
+/// The lock of this path, held until drop.
+fn lock(path: &Path) -> Result<(PathBuf, Flock<File>), BindError> {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let failed = |e: io::Error| BindError::Io {
+        step: "lock",
+        path: lock_path.clone(),
+        source: e,
+    };
+    loop {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .open(&lock_path)
+            .map_err(failed)?;
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(BindError::InUse { path: path.into() }),
+            Err((_, e)) => return Err(failed(e.into())),
+        };
+        // Its last holder may have removed the file between our open and our lock: then we hold a lock nobody can see.
+        let held = lock.metadata().map_err(failed)?;
+        match std::fs::symlink_metadata(&lock_path) {
+            Ok(seen) if (seen.dev(), seen.ino()) == (held.dev(), held.ino()) => {
+                return Ok((lock_path, lock));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+}
+
+/// Removes a socket that a dead server left behind; refuses anything else that is at the path.
+fn clear(path: &Path) -> Result<(), BindError> {
+    let failed = |step: &'static str, e: io::Error| BindError::Io {
+        step,
+        path: path.into(),
+        source: e,
+    };
+    let before = match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("stat", e)),
+        Ok(meta) => meta,
+    };
+    if !before.file_type().is_socket() {
+        return Err(BindError::NotASocket { path: path.into() });
+    }
+    // Somebody who does not know our lock may listen there.
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => return Err(BindError::InUse { path: path.into() }),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {
+            return Err(BindError::InUse { path: path.into() });
+        }
+        Err(e) => return Err(failed("connect", e)),
+    }
+    let after = std::fs::symlink_metadata(path).map_err(|e| failed("stat", e))?;
+    if (after.dev(), after.ino()) != (before.dev(), before.ino()) {
+        return Err(BindError::InUse { path: path.into() });
+    }
+    std::fs::remove_file(path).map_err(|e| failed("unlink", e))
+}

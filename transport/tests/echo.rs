@@ -1,0 +1,306 @@
+//! One suite, every transport and wait policy: what a user of `Synapse` and `Membrane` relies on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use transport::error::{ConnectError, RequestError};
+use transport::{Config, Membrane, Reply, Synapse, TransportChoice, WaitPolicy};
+
+static COUNTER: AtomicUsize = AtomicUsize::new(0);
+
+struct World {
+    dir: tempfile::TempDir,
+    config: Config,
+}
+
+impl World {
+    fn new(transport: TransportChoice, wait: WaitPolicy) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            name: format!("echo-{}", COUNTER.fetch_add(1, Ordering::Relaxed)),
+            ring_bytes: 256 << 10,
+            max_message_bytes: 100_000,
+            transport,
+            wait,
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        Self { dir, config }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("s")
+    }
+
+    fn serve(&self, handler: impl Fn(&[u8], &mut Reply<'_>) + Send + Sync + 'static) -> Membrane {
+        // The server offers both; what is used is the client's choice.
+        let config = Config {
+            transport: TransportChoice::Auto,
+            ..self.config.clone()
+        };
+        Membrane::bind(self.path(), &config, handler).expect("a server")
+    }
+
+    fn client(&self) -> Synapse {
+        let synapse = Synapse::connect(self.path(), &self.config).expect("a client");
+        assert_eq!(
+            synapse.is_shm(),
+            self.config.transport != TransportChoice::Socket
+        );
+        synapse
+    }
+}
+
+fn echo(request: &[u8], reply: &mut Reply<'_>) {
+    reply
+        .extend_from_slice(request)
+        .expect("as large as the request");
+}
+
+fn everywhere(test: impl Fn(World)) {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        for wait in [
+            WaitPolicy::Adaptive,
+            WaitPolicy::Park,
+            WaitPolicy::Spin,
+            WaitPolicy::DOCUMENT,
+        ] {
+            test(World::new(transport, wait));
+        }
+    }
+}
+
+fn pattern(seed: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|i| (seed * 31 + i * 7) as u8).collect()
+}
+
+#[test]
+fn every_size_comes_back_whole_and_in_turn() {
+    everywhere(|world| {
+        let server = world.serve(echo);
+        let mut client = world.client();
+        for (i, n) in [
+            0, 1, 7, 8, 64, 4096, 12_287, 12_288, 20_000, 65_536, 99_999, 100_000,
+        ]
+        .into_iter()
+        .cycle()
+        .take(200)
+        .enumerate()
+        {
+            let request = pattern(i, n);
+            assert_eq!(
+                client.fire_bytes(&request).expect("a reply"),
+                &request[..],
+                "{n} bytes"
+            );
+        }
+        drop(client);
+        server.shutdown();
+    });
+}
+
+#[test]
+fn pipelined_replies_come_in_order_and_name_their_request() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let mut client = world.client();
+        let mut expected = std::collections::VecDeque::new();
+        for i in 0..2000 {
+            let request = pattern(i, i * 13 % 3000);
+            loop {
+                match client.submit(&request) {
+                    Ok(id) => break expected.push_back((id, request)),
+                    Err(RequestError::Full { .. }) => {
+                        let (id, reply) = client.receive().expect("a reply");
+                        let (want, bytes) = expected.pop_front().expect("submitted");
+                        assert_eq!((id, reply), (want, &bytes[..]));
+                    }
+                    Err(e) => panic!("{e}"),
+                }
+            }
+        }
+        while let Some((want, bytes)) = expected.pop_front() {
+            let (id, reply) = client.receive().expect("a reply");
+            assert_eq!((id, reply), (want, &bytes[..]));
+        }
+        assert!(matches!(
+            client.receive(),
+            Err(RequestError::NothingInFlight)
+        ));
+    });
+}
+
+#[test]
+fn a_batch_is_answered_in_order() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let mut client = world.client();
+        let requests: Vec<Vec<u8>> = (0..500).map(|i| pattern(i, 1000)).collect();
+        let mut seen = 0;
+        client
+            .fire_batch(&requests, |i, reply| {
+                assert_eq!((i, reply), (seen, &requests[i][..]));
+                seen += 1;
+            })
+            .expect("a batch");
+        assert_eq!(seen, 500);
+    });
+}
+
+#[test]
+fn a_message_above_the_limit_is_refused_before_anything_is_sent() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let mut client = world.client();
+        for size in [100_001, 1 << 20] {
+            match client.fire_bytes(&vec![0; size]) {
+                Err(RequestError::TooLarge {
+                    size: s,
+                    limit: 100_000,
+                }) => assert_eq!(s, size),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(
+            client.fire_bytes(b"still fine").expect("a reply"),
+            b"still fine"
+        );
+    });
+}
+
+#[test]
+fn a_panic_or_error_in_the_handler_is_an_error_reply_and_the_connection_lives() {
+    everywhere(|world| {
+        let _server = world.serve(|request, reply| match request {
+            b"panic" => panic!("on purpose"),
+            b"error" => reply.fail("no such order"),
+            _ => echo(request, reply),
+        });
+        let mut client = world.client();
+        for _ in 0..3 {
+            assert!(matches!(
+                client.fire_bytes(b"panic"),
+                Err(RequestError::Remote { .. })
+            ));
+            match client.fire_bytes(b"error") {
+                Err(RequestError::Remote { message }) => assert_eq!(message, "no such order"),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(client.fire_bytes(b"fine").expect("a reply"), b"fine");
+        }
+    });
+}
+
+#[test]
+fn a_request_not_answered_in_time_is_given_up_and_its_late_reply_never_delivered() {
+    everywhere(|mut world| {
+        world.config.request_timeout = Duration::from_millis(50);
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let _server = world.serve(move |request, reply| {
+            if request == b"wait" {
+                let _ = gate.lock().expect("one at a time").recv();
+            }
+            echo(request, reply);
+        });
+        let mut client = world.client();
+        assert!(matches!(
+            client.fire_bytes(b"wait"),
+            Err(RequestError::Timeout { .. })
+        ));
+        release.send(()).expect("the handler waits");
+        let reply = loop {
+            match client.fire_bytes(b"next") {
+                Ok(reply) => break reply.to_vec(),
+                Err(RequestError::Timeout { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
+        };
+        assert_eq!(reply, b"next");
+    });
+}
+
+#[test]
+fn when_the_server_goes_the_client_learns_it_and_is_not_answered_from_the_grave() {
+    everywhere(|mut world| {
+        world.config.request_timeout = Duration::from_secs(60);
+        let server = world.serve(echo);
+        let mut client = world.client();
+        client.fire_bytes(b"hello").expect("a reply");
+        server.shutdown();
+        assert!(matches!(
+            client.fire_bytes(b"anybody?"),
+            Err(RequestError::Disconnected { .. })
+        ));
+        assert!(matches!(
+            client.fire_bytes(b"anybody?"),
+            Err(RequestError::Disconnected { .. })
+        ));
+        assert!(matches!(
+            Synapse::connect(world.path(), &world.config),
+            Err(ConnectError::NoServer { .. })
+        ));
+    });
+}
+
+#[test]
+fn many_clients_at_once_each_get_their_own_replies() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let world = World::new(transport, WaitPolicy::Adaptive);
+        let server = world.serve(echo);
+        std::thread::scope(|scope| {
+            for t in 0..16 {
+                let world = &world;
+                scope.spawn(move || {
+                    let mut client = world.client();
+                    for i in 0..200 {
+                        let request = pattern(t * 1000 + i, (t * 997 + i * 31) % 5000);
+                        assert_eq!(client.fire_bytes(&request).expect("a reply"), &request[..]);
+                    }
+                });
+            }
+        });
+        server.shutdown();
+    }
+}
+
+#[test]
+fn a_client_that_asked_for_the_socket_can_upgrade_later() {
+    let world = World::new(TransportChoice::Socket, WaitPolicy::Adaptive);
+    let _server = world.serve(echo);
+    let mut client = world.client();
+    assert_eq!(
+        client.fire_bytes(b"by socket").expect("a reply"),
+        b"by socket"
+    );
+    client.try_upgrade_to_shm().expect("shared memory");
+    assert!(client.is_shm());
+    assert_eq!(client.fire_bytes(b"by ring").expect("a reply"), b"by ring");
+}
+
+#[test]
+fn a_second_server_is_refused_and_a_dead_ones_path_taken_over() {
+    let world = World::new(TransportChoice::Shm, WaitPolicy::Adaptive);
+    let first = world.serve(echo);
+    let second = Membrane::bind(world.path(), &world.config, echo);
+    assert!(
+        matches!(second, Err(transport::error::BindError::InUse { .. })),
+        "{second:?}"
+    );
+    first.shutdown();
+    assert!(!world.path().exists());
+    // A socket file nobody listens on, as after kill -9.
+    drop(std::os::unix::net::UnixListener::bind(world.path()).expect("a stale socket"));
+    let third = world.serve(echo);
+    assert_eq!(world.client().fire_bytes(b"x").expect("a reply"), b"x");
+    drop(third);
+    std::fs::write(world.path(), "precious").expect("a file");
+    assert!(matches!(
+        Membrane::bind(world.path(), &world.config, echo),
+        Err(transport::error::BindError::NotASocket { .. })
+    ));
+    assert_eq!(
+        std::fs::read(world.path()).expect("still there"),
+        b"precious"
+    );
+}
