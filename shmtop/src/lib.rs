@@ -8,5 +8,7 @@ pub mod model;
 pub mod reading;
 pub mod sample;
 pub mod source;
+pub mod ui;
+pub mod view;
 
 pub use reading::{Reading, Why, WhyKind};

@@ -1,0 +1,22 @@
+//! What the user is looking at, and what a key or click does to it: pure data and functions, no terminal, no clock.
+//!
+//! `runtime` turns terminal events into [`Action`]s through [`keymap`], applies them with [`update`] and carries out
+//! the [`Effect`] that comes back; `view` draws [`State`] and the model. Only [`terminal`] and [`signals`] touch the
+//! outside world, and only the runtime uses them.
+
+pub mod action;
+pub mod keymap;
+pub mod local_time;
+pub mod rows;
+pub mod signals;
+pub mod state;
+pub mod terminal;
+pub mod theme;
+pub mod timeline;
+pub mod update;
+
+pub use action::{Action, Effect, TimeMove};
+pub use state::{ClientId, FindingId, SortKey, State, Status, View};
+pub use theme::{Theme, ThemeName};
+pub use timeline::Timeline;
+pub use update::update;

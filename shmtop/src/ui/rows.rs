@@ -1,0 +1,134 @@
+//! Which clients are listed, in which order: filter and sort, for the overview and for moving the selection.
+
+use std::cmp::Ordering;
+
+use transport::stats::{Role, Via};
+
+use super::state::{ClientId, SortKey, State};
+use crate::model::{Client, Endpoint, Model};
+use crate::reading::Reading;
+
+/// The clients of one endpoint that pass the filter, in order.
+#[derive(Debug)]
+pub struct Group<'a> {
+    /// The endpoint.
+    pub endpoint: &'a Endpoint,
+    /// Its clients.
+    pub clients: Vec<&'a Client>,
+}
+
+/// Endpoints with the clients to list. A client process is left out where its server shows the same connection; a
+/// server without clients is listed, unless a filter asks for clients.
+pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
+    let words: Vec<String> = state
+        .filter
+        .split_whitespace()
+        .map(str::to_lowercase)
+        .collect();
+    let mut out = Vec::new();
+    for endpoint in &model.endpoints {
+        let mut clients: Vec<&Client> = endpoint
+            .clients
+            .iter()
+            .filter(|c| endpoint.role == Role::Server || !c.shown_at_server)
+            .filter(|c| matches(&words, endpoint, c))
+            .collect();
+        if clients.is_empty() && (endpoint.role == Role::Client || !words.is_empty()) {
+            continue;
+        }
+        clients.sort_by(|a, b| {
+            let order = compare(state.sort, a, b);
+            let order = if state.inverted {
+                order.reverse()
+            } else {
+                order
+            };
+            order.then(a.number.cmp(&b.number))
+        });
+        out.push(Group { endpoint, clients });
+    }
+    out
+}
+
+/// The same clients without their groups.
+pub fn flat<'a>(groups: &[Group<'a>]) -> Vec<(&'a Endpoint, &'a Client)> {
+    groups
+        .iter()
+        .flat_map(|g| g.clients.iter().map(|c| (g.endpoint, *c)))
+        .collect()
+}
+
+/// Which of `rows` is selected; `None` only if there are none.
+pub fn selected(state: &State, rows: &[(&Endpoint, &Client)]) -> Option<usize> {
+    let last = rows.len().checked_sub(1)?;
+    let by_name = state
+        .selected
+        .as_ref()
+        .and_then(|id: &ClientId| rows.iter().position(|(e, c)| id.is(e, c)));
+    Some(by_name.unwrap_or(state.row.min(last)))
+}
+
+/// Whether a client matches all words: number, peer, transport, state, verdict, endpoint.
+pub fn matches(words: &[String], endpoint: &Endpoint, client: &Client) -> bool {
+    words.iter().all(|word| {
+        client.number.to_string() == *word
+            || client.peer_pid.to_string().starts_with(word)
+            || endpoint.pid.to_string() == *word
+            || via_name(client.transport).contains(word)
+            || client.state.name().contains(word)
+            || client.verdict.bound.name().contains(word)
+            || client.peer_comm.to_lowercase().contains(word)
+            || endpoint.name.to_lowercase().contains(word)
+    })
+}
+
+/// Name of a transport.
+pub fn via_name(via: Via) -> &'static str {
+    match via {
+        Via::Socket => "socket",
+        Via::Shm => "shm",
+    }
+}
+
+/// Numbers sort largest first, names and ids smallest first; what is missing comes last.
+fn compare(key: SortKey, a: &Client, b: &Client) -> Ordering {
+    match key {
+        SortKey::Client => a.number.cmp(&b.number),
+        SortKey::Peer => a.peer_pid.cmp(&b.peer_pid),
+        SortKey::Via => (a.transport as u8).cmp(&(b.transport as u8)),
+        SortKey::Bound => a.verdict.bound.name().cmp(b.verdict.bound.name()),
+        _ => {
+            let (x, y) = (number(key, a), number(key, b));
+            match (x, y) {
+                (Some(x), Some(y)) => y.total_cmp(&x),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => Ordering::Equal,
+            }
+        }
+    }
+}
+
+fn number(key: SortKey, c: &Client) -> Option<f64> {
+    fn float(r: &Reading<f64>) -> Option<f64> {
+        r.as_ref().ok().copied()
+    }
+    let rtt = |pick: fn(&crate::model::Percentiles) -> u64| {
+        c.rtt.interval.as_ref().ok().map(|p| pick(p) as f64)
+    };
+    match key {
+        SortKey::Requests => float(&c.requests_per_s),
+        SortKey::Bytes => float(&c.bytes_per_s),
+        SortKey::RequestRing => c.request_ring().fill(),
+        SortKey::ReplyRing => c.reply_ring().fill(),
+        SortKey::Hits => float(&c.request_ring().cached_index_hit_ratio),
+        SortKey::Wait => {
+            let wait = c.wait.as_ref().ok()?;
+            Some(float(&wait.spin_share)? + float(&wait.yield_share)?)
+        }
+        SortKey::P50 => rtt(|p| p.p50),
+        SortKey::P99 => rtt(|p| p.p99),
+        SortKey::P999 => rtt(|p| p.p999),
+        SortKey::Client | SortKey::Peer | SortKey::Via | SortKey::Bound => None,
+    }
+}

@@ -1,0 +1,256 @@
+//! What the user is looking at: view, selection, filter, order. Changed by [`super::update`] only.
+
+use super::theme::ThemeName;
+use crate::model::{Client, Endpoint, EndpointKey, Finding, Subject};
+
+/// A screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum View {
+    /// The clients.
+    #[default]
+    Overview,
+    /// What is wrong.
+    Hints,
+    /// Limits and headroom.
+    Limits,
+    /// Threads and counters.
+    Perf,
+    /// The machine.
+    Host,
+}
+
+impl View {
+    /// All, by number.
+    pub const ALL: [Self; 5] = [
+        Self::Overview,
+        Self::Hints,
+        Self::Limits,
+        Self::Perf,
+        Self::Host,
+    ];
+
+    /// Name in the footer.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "overview",
+            Self::Hints => "hints",
+            Self::Limits => "limits",
+            Self::Perf => "perf",
+            Self::Host => "host",
+        }
+    }
+
+    /// Position in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The view `by` further on, round and round.
+    pub fn turn(self, by: isize) -> Self {
+        let n = Self::ALL.len() as isize;
+        Self::ALL[(self.index() as isize + by).rem_euclid(n) as usize]
+    }
+}
+
+/// What the clients are sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SortKey {
+    /// Client number.
+    #[default]
+    Client,
+    /// Peer's pid.
+    Peer,
+    /// Transport.
+    Via,
+    /// Requests per second.
+    Requests,
+    /// Bytes per second.
+    Bytes,
+    /// Fill of the request ring.
+    RequestRing,
+    /// Fill of the reply ring.
+    ReplyRing,
+    /// Pointer-cache hits.
+    Hits,
+    /// Share of time awake while waiting.
+    Wait,
+    /// Median round trip.
+    P50,
+    /// 99th percentile.
+    P99,
+    /// 99.9th percentile.
+    P999,
+    /// Verdict.
+    Bound,
+}
+
+impl SortKey {
+    /// All, in the order of the columns.
+    pub const ALL: [Self; 13] = [
+        Self::Client,
+        Self::Peer,
+        Self::Via,
+        Self::Requests,
+        Self::Bytes,
+        Self::RequestRing,
+        Self::ReplyRing,
+        Self::Hits,
+        Self::Wait,
+        Self::P50,
+        Self::P99,
+        Self::P999,
+        Self::Bound,
+    ];
+
+    /// Name on the command line and in the footer.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Peer => "peer",
+            Self::Via => "via",
+            Self::Requests => "requests",
+            Self::Bytes => "bytes",
+            Self::RequestRing => "ring",
+            Self::ReplyRing => "reply-ring",
+            Self::Hits => "hits",
+            Self::Wait => "wait",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p99.9",
+            Self::Bound => "bound",
+        }
+    }
+
+    /// The key of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+
+    /// The key `by` columns further on, round and round.
+    pub fn turn(self, by: isize) -> Self {
+        let n = Self::ALL.len() as isize;
+        Self::ALL[(self as isize + by).rem_euclid(n) as usize]
+    }
+}
+
+/// Names a client over refreshes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId {
+    /// Its endpoint.
+    pub endpoint: EndpointKey,
+    /// Its slot there.
+    pub slot: u32,
+    /// Its connection.
+    pub connection_id: u64,
+}
+
+impl ClientId {
+    /// Names this client.
+    pub fn of(endpoint: &Endpoint, client: &Client) -> Self {
+        Self {
+            endpoint: endpoint.key.clone(),
+            slot: client.slot,
+            connection_id: client.connection_id,
+        }
+    }
+
+    /// Whether it names this client.
+    pub fn is(&self, endpoint: &Endpoint, client: &Client) -> bool {
+        self.connection_id == client.connection_id
+            && self.slot == client.slot
+            && self.endpoint == endpoint.key
+    }
+}
+
+/// Names a finding over refreshes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FindingId {
+    /// Rule.
+    pub id: &'static str,
+    /// Whom it concerns.
+    pub subject: Subject,
+}
+
+impl FindingId {
+    /// Names this finding.
+    pub fn of(finding: &Finding) -> Self {
+        Self {
+            id: finding.id,
+            subject: finding.subject.clone(),
+        }
+    }
+
+    /// Whether it names this finding.
+    pub fn is(&self, finding: &Finding) -> bool {
+        self.id == finding.id && self.subject == finding.subject
+    }
+}
+
+/// What the user is looking at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The screen.
+    pub view: View,
+    /// Whether the help lies over it.
+    pub help: bool,
+    /// The client that is open, in the overview.
+    pub client: Option<ClientId>,
+    /// The finding that is open, in the hints.
+    pub finding: Option<FindingId>,
+    /// The selected client: it stays selected when the order changes.
+    pub selected: Option<ClientId>,
+    /// Selected row of the clients, if `selected` names none that is there.
+    pub row: usize,
+    /// Selected row of the hints.
+    pub hint_row: usize,
+    /// First line shown of a page that scrolls: limits, perf, host, a client, a hint, the help.
+    pub scroll: usize,
+    /// Words that a client must match.
+    pub filter: String,
+    /// Whether the filter is being typed.
+    pub typing: bool,
+    /// What the clients are sorted by.
+    pub sort: SortKey,
+    /// Whether in inverted order.
+    pub inverted: bool,
+    /// Whether rows show more.
+    pub expanded: bool,
+    /// Colours.
+    pub theme: ThemeName,
+    /// ASCII only.
+    pub ascii: bool,
+    /// Rows that the screen shows at once: what PgUp and PgDn move by. Set by the runtime from the last frame.
+    pub page: usize,
+}
+
+/// What the runtime knows and the model doesn't: how the picture came about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Time between refreshes, ns.
+    pub interval_ns: u64,
+    /// Set while shmtop refreshes less often than asked, with the reason.
+    pub slowed: Option<String>,
+    /// Set while the screen is frozen: how far the shown moment lies behind the newest, ns.
+    pub frozen_ns: Option<u64>,
+    /// Set in a replay: name of the recording, speed, position and length in ns.
+    pub replay: Option<Replay>,
+    /// Seconds to add to UTC for the user's wall clock.
+    pub utc_offset_s: i64,
+    /// What went wrong lately, in one sentence.
+    pub trouble: Option<String>,
+    /// Whether there was a sample yet.
+    pub ready: bool,
+}
+
+/// Where a replay stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replay {
+    /// Name of the recording.
+    pub name: String,
+    /// How many times faster than life.
+    pub speed: f64,
+    /// Time since the recording began, ns.
+    pub position_ns: u64,
+    /// Whether it ended.
+    pub ended: bool,
+}

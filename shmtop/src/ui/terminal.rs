@@ -1,0 +1,118 @@
+//! The terminal while the dashboard has it, and its way back: raw mode, alternate screen, mouse.
+//!
+//! The runtime makes one [`Screen`]. Whatever ends it (a return, `?`, a panic in any thread, a signal, see
+//! [`super::signals`]) ends in [`restore`], which may be called any number of times from any thread.
+
+use std::io::{self, BufWriter, Stdout, Write};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossterm::event::{DisableMouseCapture, EnableMouseCapture};
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+    disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{cursor, execute, queue};
+use ratatui::backend::CrosstermBackend;
+use ratatui::{Frame, Terminal};
+
+/// Whether the terminal is ours at the moment. Relaxed is enough: what it guards is idempotent, and threads that race
+/// for it at the end of the process at worst both write the same restoring sequence.
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+/// The terminal in our hands. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+}
+
+impl Screen {
+    /// Takes the terminal. From here on a panic in any thread gives it back before it prints.
+    ///
+    /// # Errors
+    /// When stdin is no terminal or stdout can't be written.
+    pub fn enter() -> io::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                restore();
+                before(info);
+            }));
+        });
+        take()?;
+        // A frame is one write: a terminal never shows half of it, and a slow one costs one system call.
+        let writer = BufWriter::with_capacity(64 * 1024, io::stdout());
+        match Terminal::new(CrosstermBackend::new(writer)) {
+            Ok(terminal) => Ok(Self { terminal }),
+            Err(error) => {
+                restore();
+                Err(error)
+            }
+        }
+    }
+
+    /// Draws a frame; only what differs from the last one is written.
+    ///
+    /// # Errors
+    /// When the terminal can't be written any more.
+    pub fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
+        self.terminal.draw(render)?;
+        queue!(self.terminal.backend_mut(), EndSynchronizedUpdate)?;
+        self.terminal.backend_mut().flush()
+    }
+
+    /// Takes the terminal again after somebody else had it (a shell, while we were stopped); the next frame is
+    /// written whole.
+    ///
+    /// # Errors
+    /// When the terminal can't be written any more.
+    pub fn retake(&mut self) -> io::Result<()> {
+        // crossterm takes a second enable for a no-op, so what it remembers is undone first.
+        disable_raw_mode()?;
+        take()?;
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn take() -> io::Result<()> {
+    ACTIVE.store(true, Ordering::Relaxed);
+    let taken = enable_raw_mode().and_then(|()| {
+        execute!(
+            io::stdout(),
+            EnterAlternateScreen,
+            EnableMouseCapture,
+            cursor::Hide
+        )
+    });
+    if taken.is_err() {
+        restore();
+    }
+    taken
+}
+
+/// Gives the terminal back as it was, if it is ours. The modes first: they can't block on a stuck terminal.
+///
+/// Errors are of no use to anybody here: it is called on the way out, and if the terminal is gone so is what it would
+/// restore.
+pub fn restore() {
+    if !ACTIVE.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    let modes = disable_raw_mode();
+    let screen = execute!(
+        io::stdout(),
+        EndSynchronizedUpdate,
+        DisableMouseCapture,
+        LeaveAlternateScreen,
+        cursor::Show
+    );
+    drop((modes, screen));
+}

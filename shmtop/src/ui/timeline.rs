@@ -1,0 +1,194 @@
+//! The models of the last minutes, and where in them the user looks: freeze and time travel, for live and replay.
+//!
+//! Pure: the runtime pushes models and hands [`TimeMove`]s in. Kept densely for [`DENSE_NS`], then one per second, up
+//! to [`SPAN_NS`] and [`MAX_ROWS`]: a model of 16 clients and their own pages takes some 200 KiB.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::action::TimeMove;
+use crate::model::Model;
+
+/// Span in which every refresh is kept.
+pub const DENSE_NS: u64 = 10_000_000_000;
+/// Span in which one refresh per second is kept.
+pub const SPAN_NS: u64 = 300_000_000_000;
+/// Most client rows in all models together; the oldest models go first. Some 50 MB.
+pub const MAX_ROWS: usize = 8_000;
+
+/// Models by time, and the one that is looked at.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    models: VecDeque<Arc<Model>>,
+    rows: usize,
+    /// `at_ns` of the model that is looked at; `None` = the newest, whatever comes.
+    at_ns: Option<u64>,
+}
+
+fn weight(model: &Model) -> usize {
+    1 + model
+        .endpoints
+        .iter()
+        .map(|e| 1 + e.clients.len())
+        .sum::<usize>()
+}
+
+impl Timeline {
+    /// Adds the newest model. One that is not newer than the last (a replay that seeks back) starts over.
+    pub fn push(&mut self, model: Arc<Model>) {
+        if self.models.back().is_some_and(|m| m.at_ns >= model.at_ns) {
+            *self = Self::default();
+        }
+        let now = model.at_ns;
+        self.rows += weight(&model);
+        self.models.push_back(model);
+        self.thin(now);
+        while self.models.len() > 1
+            && (self.rows > MAX_ROWS || now - self.models[0].at_ns > SPAN_NS)
+        {
+            if let Some(gone) = self.models.pop_front() {
+                self.rows -= weight(&gone);
+            }
+        }
+    }
+
+    /// Drops the model that just left the dense span if its second has one already. One per push is enough, as one
+    /// leaves per push.
+    fn thin(&mut self, now: u64) {
+        let edge = self.models.partition_point(|m| now - m.at_ns > DENSE_NS);
+        if edge >= 2 {
+            let second = |m: &Model| m.at_ns / 1_000_000_000;
+            if second(&self.models[edge - 1]) == second(&self.models[edge - 2])
+                && let Some(gone) = self.models.remove(edge - 1)
+            {
+                self.rows -= weight(&gone);
+            }
+        }
+    }
+
+    /// Index of the model that is looked at: the last one not newer than the frozen moment.
+    fn index(&self) -> Option<usize> {
+        let last = self.models.len().checked_sub(1)?;
+        Some(match self.at_ns {
+            None => last,
+            Some(at) => self
+                .models
+                .partition_point(|m| m.at_ns <= at)
+                .saturating_sub(1),
+        })
+    }
+
+    /// The model that is looked at.
+    pub fn current(&self) -> Option<&Arc<Model>> {
+        self.models.get(self.index()?)
+    }
+
+    /// While frozen: how far the looked-at moment lies behind the newest.
+    pub fn behind_ns(&self) -> Option<u64> {
+        self.at_ns?;
+        let newest = self.models.back()?.at_ns;
+        Some(newest - self.current()?.at_ns)
+    }
+
+    /// Whether the screen stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.at_ns.is_some()
+    }
+
+    /// Moves. `false` if the move goes beyond the newest model: a replay then has to read on, live there is no more.
+    pub fn go(&mut self, to: TimeMove) -> bool {
+        let Some(index) = self.index() else {
+            return false;
+        };
+        let here = self.models[index].at_ns;
+        match to {
+            TimeMove::Toggle => {
+                self.at_ns = match self.at_ns {
+                    None => Some(here),
+                    Some(_) => None,
+                };
+                true
+            }
+            TimeMove::Step(n) => {
+                let last = self.models.len() - 1;
+                let wanted = index.saturating_add_signed(n as isize);
+                self.at_ns = Some(self.models[wanted.min(last)].at_ns);
+                wanted <= last
+            }
+            TimeMove::Seconds(s) => {
+                let wanted = here.saturating_add_signed(i64::from(s) * 1_000_000_000);
+                let oldest = self.models[0].at_ns;
+                let newest = self.models[self.models.len() - 1].at_ns;
+                self.at_ns = Some(wanted.clamp(oldest, newest));
+                wanted <= newest
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Arc<Model> {
+        Arc::new(Model {
+            at_ns: ms * 1_000_000,
+            ..Model::empty()
+        })
+    }
+
+    fn filled(seconds: u64) -> Timeline {
+        let mut t = Timeline::default();
+        for tick in 1..=seconds * 10 {
+            t.push(at(tick * 100));
+        }
+        t
+    }
+
+    #[test]
+    fn a_frozen_screen_stands_still_while_samples_go_on() {
+        let mut t = filled(5);
+        assert!(t.go(TimeMove::Toggle));
+        let frozen = t.current().unwrap().at_ns;
+        for tick in 51..90 {
+            t.push(at(tick * 100));
+        }
+        assert_eq!(t.current().unwrap().at_ns, frozen);
+        assert_eq!(t.behind_ns(), Some(3_900_000_000));
+        assert!(t.go(TimeMove::Toggle));
+        assert_eq!(t.current().unwrap().at_ns, 8_900_000_000);
+        assert_eq!(t.behind_ns(), None);
+    }
+
+    #[test]
+    fn steps_and_jumps_land_where_they_say_and_stop_at_the_ends() {
+        let mut t = filled(60);
+        assert!(t.go(TimeMove::Step(-1)));
+        assert_eq!(t.current().unwrap().at_ns, 59_900_000_000);
+        assert!(t.go(TimeMove::Step(1)));
+        assert!(!t.go(TimeMove::Step(1)), "there is nothing newer");
+        assert!(t.go(TimeMove::Seconds(-10)));
+        assert_eq!(t.behind_ns(), Some(10_000_000_000));
+        for _ in 0..9 {
+            t.go(TimeMove::Seconds(-10));
+        }
+        assert!(t.current().unwrap().at_ns <= 1_000_000_000);
+    }
+
+    #[test]
+    fn the_past_is_bounded_dense_near_and_sparse_far() {
+        let t = filled(1_000);
+        let n = t.models.len();
+        assert!((380..=420).contains(&n), "{n}");
+        assert_eq!(t.rows, t.models.iter().map(|m| weight(m)).sum::<usize>());
+        let newest = t.models.back().unwrap().at_ns;
+        assert!(newest - t.models[0].at_ns <= SPAN_NS);
+    }
+
+    #[test]
+    fn a_replay_that_seeks_back_starts_over() {
+        let mut t = filled(5);
+        t.push(at(100));
+        assert_eq!(t.models.len(), 1);
+    }
+}

@@ -1,0 +1,68 @@
+//! `--ascii`: replaces every symbol of a drawn frame by one that any terminal and font has.
+//!
+//! Works on the finished buffer, so no view needs to know and none can forget; what it doesn't know becomes `?`.
+
+use ratatui::buffer::Buffer;
+
+/// The ASCII stand-in of a symbol, one cell wide as the original.
+fn stand_in(symbol: &str) -> &'static str {
+    match symbol {
+        "●" => "o",
+        "▲" => "!",
+        "■" => "#",
+        "✖" => "X",
+        "○" => ".",
+        "•" => "*",
+        "✓" => "+",
+        "▶" => ">",
+        "◀" => "<",
+        "▸" | "›" => ">",
+        "▴" => "^",
+        "▾" => "v",
+        "→" => ">",
+        "←" => "<",
+        "↑" => "^",
+        "↓" => "v",
+        "↵" => "~",
+        "⇄" | "×" => "x",
+        "–" | "—" | "−" | "─" | "┄" => "-",
+        "│" | "▏" | "▎" | "╎" => "|",
+        "┌" | "┐" | "└" | "┘" | "├" | "┤" | "┬" | "┴" | "┼" | "╭" | "╮" | "╰" | "╯" => {
+            "+"
+        }
+        "·" => ".",
+        "…" => "~",
+        "µ" => "u",
+        "█" | "▉" | "▊" | "▋" => "#",
+        "▌" | "▍" => "=",
+        "▁" => "_",
+        "▂" => ".",
+        "▃" => ":",
+        "▄" => "-",
+        "▅" => "=",
+        "▆" => "+",
+        "▇" => "*",
+        "░" => ".",
+        "▒" => ":",
+        "▓" => "%",
+        "≥" => ">",
+        "≤" => "<",
+        "≈" => "~",
+        "␣" => "_",
+        "❚" => "|",
+        "Σ" => "S",
+        "“" | "”" => "\"",
+        "’" => "'",
+        _ => "?",
+    }
+}
+
+/// Makes the whole buffer ASCII.
+pub(super) fn fold(buffer: &mut Buffer) {
+    for cell in &mut buffer.content {
+        if !cell.symbol().is_ascii() {
+            let plain = stand_in(cell.symbol());
+            cell.set_symbol(plain);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Nothing runs: says so, and what would change it. Never an empty table.
+
+use super::Scene;
+use super::pen::{Pen, Piece, width};
+
+/// Draws the screen.
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+    let theme = scene.theme();
+    let area = pen.area();
+    let plain = |text: &str| (text.to_owned(), theme.dim);
+    let command = |text: &str| (text.to_owned(), theme.accent);
+    let mut lines: Vec<Vec<Piece>> = if scene.status.ready {
+        vec![
+            vec![(
+                "Nothing is running that shmtop could show.".to_owned(),
+                theme.title,
+            )],
+            vec![],
+            vec![plain("An exchange and 16 traders to look at:")],
+            vec![command("cargo run --release --bin demo")],
+            vec![],
+            vec![plain("Only the exchange, for traders of your own:")],
+            vec![command("cargo run --release --bin exchange")],
+            vec![],
+            vec![plain(
+                "Whatever embeds the transport appears here by itself.",
+            )],
+        ]
+    } else {
+        vec![vec![plain("Looking for stats pages …")]]
+    };
+    for page in scene.model.unreadable.iter().take(4) {
+        lines.push(vec![(
+            format!("Found, but not shown: {}: {}", page.name, page.why),
+            theme.warn,
+        )]);
+    }
+    let top = (usize::from(area.height).saturating_sub(lines.len()) / 3) as u16;
+    let widest = lines
+        .iter()
+        .map(|l| l.iter().map(|(t, _)| width(t)).sum::<usize>())
+        .max()
+        .unwrap_or(0);
+    let left = usize::from(area.width).saturating_sub(widest) / 2;
+    for (i, line) in lines.iter().enumerate() {
+        let x = area.x + left.max(1) as u16;
+        pen.pieces(x, area.y + top + i as u16, line);
+    }
+}

@@ -1,0 +1,216 @@
+//! The last lines: room that is left, the filter, and the keys that matter here.
+
+use ratatui::layout::Rect;
+use transport::stats::Role;
+
+use super::format::{bytes, percent};
+use super::pen::{Pen, Piece, fit, width};
+use super::{Hits, Scene};
+use crate::model::Endpoint;
+use crate::ui::{Action, View};
+
+/// Draws them; returns how many lines they take.
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16 {
+    let area = pen.area();
+    let keys = area.bottom() - 1;
+    key_line(pen, scene, keys, hits);
+    let wants_summary = scene.state.view == View::Overview
+        && scene.state.client.is_none()
+        && !scene.state.help
+        && area.height >= 12;
+    match (wants_summary, subject(scene)) {
+        (true, Some(endpoint)) => {
+            summary(pen, scene, keys - 1, endpoint);
+            2
+        }
+        _ => 1,
+    }
+}
+
+/// Whose headroom the summary shows: the endpoint of the selected client, else the first server.
+fn subject<'a>(scene: &Scene<'a>) -> Option<&'a Endpoint> {
+    let endpoints = &scene.model.endpoints;
+    let chosen = scene
+        .state
+        .selected
+        .as_ref()
+        .and_then(|id| endpoints.iter().find(|e| e.key == id.endpoint));
+    chosen
+        .or_else(|| endpoints.iter().find(|e| e.role == Role::Server))
+        .or_else(|| endpoints.first())
+}
+
+fn summary(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, endpoint: &Endpoint) {
+    let theme = scene.theme();
+    let area = pen.area();
+    let limits = &endpoint.limits;
+    let label = |text: &str| (text.to_owned(), theme.dim);
+    let mut groups: Vec<(u8, Vec<Piece>)> = Vec::new();
+    if let (Ok(used), Ok(soft)) = (&limits.fds_used, &limits.fds_soft) {
+        let tight = *soft > 0 && *used as f64 / *soft as f64 > 0.8;
+        let mut pieces = vec![label("fds "), (format!("{used}/{soft}"), theme.text)];
+        if tight {
+            pieces.push((" ▲".to_owned(), theme.warn));
+        }
+        groups.push((1, pieces));
+    }
+    if let (Ok(current), Ok(max)) = (&limits.memory_current_bytes, &limits.memory_max_bytes) {
+        let tight = *max > 0 && *current as f64 / *max as f64 > 0.8;
+        let text = format!("{}/{}", bytes(*current as f64), bytes(*max as f64));
+        let mut pieces = vec![label("cgroup mem "), (text, theme.text)];
+        if tight {
+            pieces.push((" ▲".to_owned(), theme.warn));
+        }
+        groups.push((3, pieces));
+    }
+    let totals = &endpoint.totals;
+    if totals.ring_reserved_bytes > 0 {
+        groups.push((
+            2,
+            vec![
+                label("rings "),
+                (bytes(totals.ring_reserved_bytes as f64), theme.text),
+                label(" reserved, "),
+                (bytes(totals.ring_touched_bytes as f64), theme.text),
+                label(" touched"),
+            ],
+        ));
+    }
+    let room = [
+        (limits.room_fds.as_ref().ok().copied(), "fds"),
+        (limits.room_memory.as_ref().ok().copied(), "memory"),
+    ];
+    if let Some((n, what)) = room
+        .into_iter()
+        .filter_map(|(n, what)| n.map(|n| (n, what)))
+        .min_by_key(|(n, _)| *n)
+    {
+        let style = if n == 0 { theme.warn } else { theme.text };
+        let n = if n > 9_999 {
+            "> 9999".to_owned()
+        } else {
+            n.to_string()
+        };
+        groups.push((
+            0,
+            vec![
+                label("room for "),
+                (n, style),
+                label(&format!(" more clients ({what})")),
+            ],
+        ));
+    }
+    let cpus = &scene.model.host.cpus;
+    let known: Vec<f64> = cpus
+        .iter()
+        .filter_map(|c| c.busy.as_ref().ok().copied())
+        .collect();
+    if !known.is_empty() {
+        groups.push((
+            4,
+            vec![
+                label("CPU "),
+                (format!("{:.1}", known.iter().sum::<f64>()), theme.text),
+                label(&format!(" of {} busy", cpus.len())),
+            ],
+        ));
+    }
+    let delay = endpoint
+        .pollers
+        .iter()
+        .filter_map(|p| p.thread.as_ref().ok()?.run_delay.as_ref().ok().copied())
+        .reduce(f64::max);
+    if let Some(delay) = delay {
+        let style = if delay > 0.01 { theme.warn } else { theme.text };
+        groups.push((5, vec![label("run-delay "), (percent(delay), style)]));
+    }
+    let pieces = fit(groups, usize::from(area.width.saturating_sub(2)), 3);
+    pen.pieces(area.x + 1, y, &pieces);
+}
+
+fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
+    let theme = scene.theme();
+    let state = scene.state;
+    let area = pen.area();
+    if state.typing {
+        let x = pen.put(area.x + 1, y, "/", theme.accent);
+        let x = pen.put(x, y, &state.filter, theme.text);
+        let x = pen.put(x, y, "█", theme.accent);
+        pen.put(
+            x + 2,
+            y,
+            "number, pid, shm, socket, stalled, handler …   ↵ keep   Esc all",
+            theme.dim,
+        );
+        return;
+    }
+    let mut x = area.x + 1;
+    if !state.filter.is_empty() && state.view == View::Overview {
+        x = pen.put(x, y, "/", theme.accent);
+        x = pen.put(x, y, &state.filter, theme.warn) + 2;
+    }
+    let open = state.client.is_some() || state.finding.is_some() || state.help;
+    let frozen = scene.status.frozen_ns.is_some();
+    let mut keys: Vec<(&str, &str, Action)> = vec![("?", "help", Action::Help)];
+    if open {
+        keys.push(("Esc", "back", Action::Back));
+        if state.client.is_some() {
+            keys.push(("← →", "client", Action::Right));
+        }
+    } else if matches!(state.view, View::Overview | View::Hints) {
+        keys.push(("↵", "open", Action::Open));
+    }
+    if state.view == View::Overview && !open {
+        keys.push(("/", "filter", Action::Filter));
+        keys.push(("s", "sort", Action::Sort));
+    }
+    if frozen {
+        keys.push(("␣", "go on", Action::Freeze));
+        keys.push((", .", "step", Action::StepBack));
+        keys.push(("[ ]", "10 s", Action::JumpBack));
+    } else {
+        keys.push(("␣", "freeze", Action::Freeze));
+    }
+    keys.push(("q", "quit", Action::Quit));
+    let tabs_width: usize = View::ALL.iter().map(|v| v.name().len() + 4).sum();
+    let keys_width: usize = keys.iter().map(|(k, n, _)| width(k) + n.len() + 3).sum();
+    let room = usize::from(area.right().saturating_sub(x + 1));
+    let names = room >= tabs_width + keys_width;
+    for (key, name, action) in keys {
+        let start = x;
+        let mut end = pen.put(x, y, key, theme.accent);
+        end = pen.put(end + 1, y, name, theme.dim);
+        hits.add(Rect::new(start, y, end.saturating_sub(start), 1), action);
+        x = end + 2;
+        // The views are the way around: they keep their digits even where the keys have no room.
+        if usize::from(area.right().saturating_sub(x)) < View::ALL.len() * 3 + 10 {
+            break;
+        }
+    }
+    let tabs: Vec<(String, View)> = View::ALL
+        .into_iter()
+        .map(|v| {
+            let text = if names || v == state.view {
+                format!("{} {}", v.index() + 1, v.name())
+            } else {
+                format!("{}", v.index() + 1)
+            };
+            (text, v)
+        })
+        .collect();
+    let total: usize = tabs.iter().map(|(t, _)| t.len() + 2).sum();
+    let mut x = area.right().saturating_sub(total as u16).max(area.x);
+    for (text, view) in tabs {
+        let style = if view == state.view {
+            theme.title.patch(theme.select)
+        } else {
+            theme.dim
+        };
+        let end = pen.put(x, y, &text, style);
+        hits.add(
+            Rect::new(x, y, end.saturating_sub(x), 1),
+            Action::Show(view),
+        );
+        x = end + 2;
+    }
+}

@@ -1,0 +1,165 @@
+//! The first line: who is looked at, how many clients, how much, live or not, what shmtop itself costs, the time.
+
+use transport::stats::Role;
+
+use super::Scene;
+use super::format::{bytes, count, duration, percent, plural};
+use super::pen::{Pen, Piece, fit, width};
+use crate::model::{Model, Totals};
+use crate::ui::local_time::clock;
+
+/// Draws the line at `y`.
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
+    let theme = scene.theme();
+    let area = pen.area();
+    pen.tint_line(y, theme.head);
+    let narrow = area.width < 60;
+    let right = fit(right(scene, narrow), usize::from(area.width) * 3 / 5, 2);
+    let right_width: usize = right.iter().map(|(t, _)| width(t)).sum();
+    let room = usize::from(area.width).saturating_sub(right_width + 2);
+    let left = fit(left(scene), room, if narrow { 1 } else { 2 });
+    let on_head = |pieces: Vec<Piece>| -> Vec<Piece> {
+        pieces
+            .into_iter()
+            .map(|(t, s)| (t, theme.head.patch(s)))
+            .collect()
+    };
+    pen.pieces(area.x + 1, y, &on_head(left));
+    let x = area.right().saturating_sub(right_width as u16 + 1);
+    pen.pieces(x.max(area.x), y, &on_head(right));
+}
+
+/// What is looked at and how much moves.
+fn left(scene: &Scene<'_>) -> Vec<(u8, Vec<Piece>)> {
+    let theme = scene.theme();
+    let model = scene.model;
+    let mut out = vec![(3, vec![("shmtop".to_owned(), theme.title)])];
+    let servers: Vec<_> = model
+        .endpoints
+        .iter()
+        .filter(|e| e.role == Role::Server)
+        .collect();
+    let shown: Vec<_> = if servers.is_empty() {
+        model.endpoints.iter().collect()
+    } else {
+        servers
+    };
+    match shown.as_slice() {
+        [] => {}
+        [one] => out.push((
+            0,
+            vec![
+                (one.name.clone(), theme.accent),
+                (format!(" ({})", one.pid), theme.dim),
+            ],
+        )),
+        many => out.push((0, vec![(plural(many.len(), "endpoint"), theme.accent)])),
+    }
+    if shown.is_empty() {
+        return out;
+    }
+    let sum = |f: fn(&Totals) -> usize| shown.iter().map(|e| f(&e.totals)).sum::<usize>();
+    let (clients, shm, socket) = (sum(|t| t.clients), sum(|t| t.shm), sum(|t| t.socket));
+    let mut who = vec![(plural(clients, "client"), theme.text)];
+    if clients > 0 {
+        who.push((format!(": {shm} shm"), theme.dim));
+        if socket > 0 {
+            who.push((format!(", {socket} socket"), theme.warn));
+        }
+    }
+    out.push((2, who));
+    let rate = |f: fn(&Totals) -> Option<f64>| -> Option<f64> {
+        let known: Vec<f64> = shown.iter().filter_map(|e| f(&e.totals)).collect();
+        (!known.is_empty()).then(|| known.iter().sum())
+    };
+    let requests = rate(|t| t.requests_per_s.as_ref().ok().copied());
+    let payload = rate(|t| t.bytes_per_s.as_ref().ok().copied());
+    let cell = |value: Option<String>, wide: usize| match value {
+        Some(v) => format!("{v:>wide$}"),
+        None => format!("{:>wide$}", "–"),
+    };
+    out.push((
+        1,
+        vec![
+            (cell(requests.map(count), 6), theme.text),
+            (" req/s".to_owned(), theme.dim),
+        ],
+    ));
+    out.push((
+        2,
+        vec![
+            (cell(payload.map(bytes), 8), theme.text),
+            ("/s".to_owned(), theme.dim),
+        ],
+    ));
+    out
+}
+
+/// Live or not, own cost, time.
+fn right(scene: &Scene<'_>, narrow: bool) -> Vec<(u8, Vec<Piece>)> {
+    let theme = scene.theme();
+    let status = scene.status;
+    let hz = if status.interval_ns > 0 {
+        let hz = 1e9 / status.interval_ns as f64;
+        if hz >= 1.0 {
+            format!("{hz:.0} Hz")
+        } else {
+            format!("every {}", duration(status.interval_ns as f64))
+        }
+    } else {
+        String::new()
+    };
+    let mut mode = Vec::new();
+    match (&status.replay, status.frozen_ns) {
+        (_, Some(behind)) => {
+            mode.push(("❚❚ frozen".to_owned(), theme.warn));
+            if behind > 0 {
+                mode.push((format!(" −{}", duration(behind as f64)), theme.warn));
+            }
+        }
+        (Some(replay), None) => {
+            let what = if replay.ended {
+                "■ ended"
+            } else {
+                "▶ replay"
+            };
+            mode.push((what.to_owned(), theme.accent));
+            mode.push((
+                format!(" {} ×{}", duration(replay.position_ns as f64), replay.speed),
+                theme.dim,
+            ));
+        }
+        (None, None) if !status.ready => mode.push(("○ starting".to_owned(), theme.dim)),
+        (None, None) => {
+            mode.push(("●".to_owned(), theme.good));
+            if !narrow {
+                mode.push((" live ".to_owned(), theme.text));
+                mode.push((hz, theme.dim));
+            }
+        }
+    }
+    let mut out = vec![(0, mode)];
+    if let Some(why) = &status.slowed {
+        out.push((1, vec![(format!("▲ {why}"), theme.warn)]));
+    }
+    out.push((2, own_cost(scene.model, scene)));
+    let when = clock(scene.model.at_realtime_ns, status.utc_offset_s);
+    if scene.model.at_realtime_ns > 0 {
+        out.push((3, vec![(when, theme.dim)]));
+    }
+    out
+}
+
+fn own_cost(model: &Model, scene: &Scene<'_>) -> Vec<Piece> {
+    let theme = scene.theme();
+    match &model.viewer_cpu {
+        Ok(share) => {
+            let style = if *share > 0.02 { theme.warn } else { theme.dim };
+            vec![
+                ("self ".to_owned(), theme.dim),
+                (format!("{:>5}", percent(*share)), style),
+            ]
+        }
+        Err(_) => vec![("self     –".to_owned(), theme.dim)],
+    }
+}

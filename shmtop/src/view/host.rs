@@ -1,0 +1,124 @@
+//! The machine: its CPUs with load, steal and frequency, its clock, its memory; unknown things with their reason.
+
+use super::Scene;
+use super::bars::{TRACK, filled};
+use super::format::{bytes, duration, or_why, percent};
+use super::pen::{Pen, Piece};
+use super::sheet::Sheet;
+use crate::model::CpuView;
+use crate::reading::Reading;
+use crate::ui::Theme;
+
+/// Draws the view.
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+    let theme = scene.theme();
+    let host = &scene.model.host;
+    let room = usize::from(pen.area().width.saturating_sub(2));
+    let mut sheet = Sheet::default();
+    let what = match &host.hypervisor {
+        Ok(true) => "virtual machine".to_owned(),
+        Ok(false) => "no hypervisor".to_owned(),
+        Err(why) => format!("– {why}"),
+    };
+    sheet.line(vec![
+        (or_why(&host.name, String::clone), theme.accent),
+        (
+            format!("   kernel {}", or_why(&host.kernel, String::clone)),
+            theme.text,
+        ),
+        (format!("   {what}"), theme.dim),
+    ]);
+    sheet.title(theme, "CPUs");
+    for cpu in &host.cpus {
+        sheet.line(cpu_line(theme, cpu, room));
+    }
+    if let Some(why) = same_reason(&host.cpus) {
+        sheet.text(&format!("– frequency: {why}"), theme.dim, room, 2);
+    }
+    sheet.title(theme, "Clock and memory");
+    let mut line = |label: &str, value: String| {
+        sheet.line(vec![
+            (format!("  {label:<14}"), theme.dim),
+            (value, theme.text),
+        ]);
+    };
+    let why = |w: &crate::reading::Why| format!("– {w}");
+    line(
+        "clock source",
+        host.clocksource.clone().unwrap_or_else(|w| why(&w)),
+    );
+    let cost = host.clock_cost_ns.as_ref();
+    line(
+        "a timestamp",
+        cost.map_or_else(why, |ns| duration(*ns as f64)),
+    );
+    let memory = match (&host.memory_available_bytes, &host.memory_total_bytes) {
+        (Ok(free), Ok(total)) => {
+            format!(
+                "{} available of {}",
+                bytes(*free as f64),
+                bytes(*total as f64)
+            )
+        }
+        (Err(w), _) | (_, Err(w)) => why(w),
+    };
+    line("memory", memory);
+    line(
+        "NUMA nodes",
+        host.numa_nodes.as_ref().map_or_else(why, u32::to_string),
+    );
+    let paranoid = host.perf_paranoid.as_ref();
+    line("perf_paranoid", paranoid.map_or_else(why, i64::to_string));
+    sheet.draw(pen, scene);
+}
+
+/// The reason if no CPU's frequency is known and all give the same one: said once instead of on every line.
+fn same_reason(cpus: &[CpuView]) -> Option<&str> {
+    let first = cpus.first()?.frequency_khz.as_ref().err()?;
+    cpus.iter()
+        .all(|c| c.frequency_khz.as_ref().err() == Some(first))
+        .then_some(&*first.text)
+}
+
+fn cpu_line(theme: &Theme, cpu: &CpuView, room: usize) -> Vec<Piece> {
+    let wide = room.saturating_sub(58).clamp(6, 40);
+    let share = |r: &Reading<f64>| match r {
+        Ok(v) => (format!("{:>6}", percent(*v)), theme.text),
+        Err(_) => (format!("{:>6}", "–"), theme.faint),
+    };
+    let busy = cpu.busy.as_ref().ok().copied().unwrap_or(0.0);
+    let bar = filled(wide, busy);
+    let rest: String = std::iter::repeat_n(TRACK, wide - bar.chars().count().min(wide)).collect();
+    let mut line = vec![
+        (format!("  CPU {:<4}", cpu.id), theme.dim),
+        (bar, theme.request),
+        (rest, theme.faint),
+        share(&cpu.busy),
+        (" busy ".to_owned(), theme.dim),
+    ];
+    let (text, mut style) = share(&cpu.steal);
+    if cpu.steal.as_ref().is_ok_and(|s| *s > 0.01) {
+        style = theme.warn;
+    }
+    line.push((text, style));
+    line.push((" stolen   ".to_owned(), theme.dim));
+    match &cpu.frequency_khz {
+        Ok((now, max)) => {
+            let ghz = |khz: u64| khz as f64 / 1e6;
+            line.push((
+                format!("{:.1} of {:.1} GHz", ghz(*now), ghz(*max)),
+                theme.text,
+            ));
+            if let Ok(governor) = &cpu.governor {
+                line.push((format!(" {governor}"), theme.dim));
+            }
+        }
+        Err(_) => line.push(("– GHz".to_owned(), theme.faint)),
+    }
+    if let Ok(n) = &cpu.thermal_throttles
+        && *n > 0
+    {
+        line.push((format!("   throttled {n}×"), theme.warn));
+    }
+    line
+}

@@ -1,0 +1,264 @@
+//! Limits and headroom: what bounds the number of clients, and what only looks as if it did.
+
+use super::Scene;
+use super::columns::{Align, Column};
+use super::format::{bytes, missing, percent};
+use super::pen::{Pen, Piece};
+use super::sheet::Sheet;
+use crate::model::Endpoint;
+use crate::reading::Reading;
+use crate::ui::Theme;
+use transport::stats::Role;
+
+/// The check of the project's document: 16 clients × 2 × 32 MiB.
+const DOCUMENT_SHMMAX: u64 = 1 << 30;
+/// The check of the project's document on open files.
+const DOCUMENT_NOFILE: u64 = 1024;
+
+/// Draws the view.
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+    let theme = scene.theme();
+    let room = usize::from(pen.area().width.saturating_sub(2));
+    let model = scene.model;
+    let mut sheet = Sheet::default();
+    if model.endpoints.is_empty() {
+        sheet.line(vec![(
+            "No process uses the transport now.".to_owned(),
+            theme.dim,
+        )]);
+    } else {
+        sheet.line(vec![("Per process".to_owned(), theme.title)]);
+        processes(&mut sheet, theme, &model.endpoints, room);
+    }
+    for server in model.endpoints.iter().filter(|e| e.role == Role::Server) {
+        headroom(&mut sheet, theme, server, room);
+    }
+    sheet.title(theme, "This machine");
+    machine(&mut sheet, scene, room);
+    sheet.draw(pen, scene);
+}
+
+fn cell<T>(theme: &Theme, r: &Reading<T>, wide: usize, show: impl FnOnce(&T) -> String) -> Piece {
+    match r {
+        Ok(v) => (show(v), theme.text),
+        Err(why) => (missing(why, wide).to_owned(), theme.faint),
+    }
+}
+
+fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usize) {
+    let c = |key, title, width, most, align, rank| Column {
+        key,
+        title,
+        width,
+        most,
+        align,
+        rank,
+    };
+    let columns = [
+        c(0, "process", 12, 24, Align::Left, 0),
+        c(1, "pid", 7, 8, Align::Right, 1),
+        c(2, "fds used", 8, 9, Align::Right, 0),
+        c(3, "allowed", 9, 9, Align::Right, 0),
+        c(4, "hard", 9, 9, Align::Right, 7),
+        c(5, "cgroup mem", 10, 10, Align::Right, 3),
+        c(6, "of", 10, 10, Align::Right, 4),
+        c(7, "CPU quota", 9, 9, Align::Right, 5),
+        c(8, "throttled", 9, 9, Align::Right, 6),
+        c(9, "memlock", 9, 10, Align::Right, 8),
+        c(10, "fsize", 9, 10, Align::Right, 9),
+        c(11, "address sp.", 11, 11, Align::Right, 10),
+        c(12, "rss", 9, 9, Align::Right, 2),
+    ];
+    let size = |b: &u64| bytes(*b as f64);
+    let none = |r: &Reading<u64>, wide| match r {
+        Ok(b) => (bytes(*b as f64), theme.text),
+        Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => {
+            ("unlimited".to_owned(), theme.dim)
+        }
+        Err(why) => (missing(why, wide).to_owned(), theme.faint),
+    };
+    let rows = endpoints
+        .iter()
+        .map(|e| {
+            let l = &e.limits;
+            let used = match (&l.fds_used, &l.fds_soft) {
+                (Ok(u), Ok(s)) if *s > 0 && *u as f64 / *s as f64 > 0.8 => {
+                    (format!("▲ {u}"), theme.warn)
+                }
+                (r, _) => cell(theme, r, 8, u64::to_string),
+            };
+            vec![
+                (e.name.clone(), theme.accent),
+                (e.pid.to_string(), theme.dim),
+                used,
+                cell(theme, &l.fds_soft, 9, u64::to_string),
+                cell(theme, &l.fds_hard, 9, u64::to_string),
+                cell(theme, &l.memory_current_bytes, 10, size),
+                none(&l.memory_max_bytes, 10),
+                cell(theme, &l.cpu_quota, 9, |q| format!("{q:.2} CPU")),
+                cell(theme, &l.throttled, 9, |t| percent(*t)),
+                none(&l.memlock_bytes, 9),
+                none(&l.fsize_bytes, 9),
+                none(&l.as_bytes, 11),
+                cell(theme, &e.process.rss_bytes, 9, size),
+            ]
+        })
+        .collect();
+    sheet.table(theme, &columns, rows, room);
+}
+
+/// Room for more clients of one server, with the limit that decides.
+fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
+    sheet.title(theme, &format!("Room at {} ({})", e.name, e.pid));
+    let l = &e.limits;
+    let a = &e.admission;
+    let places = a.max_clients.saturating_sub(e.totals.clients as u64);
+    let mut all: Vec<(u64, &str)> = vec![(places, "max clients")];
+    if let Ok(n) = l.room_fds {
+        all.push((n, "file descriptors"));
+    }
+    if let Ok(n) = l.room_memory {
+        all.push((n, "memory"));
+    }
+    if let Some((n, what)) = all.into_iter().min_by_key(|(n, _)| *n) {
+        let style = if n == 0 { theme.warn } else { theme.good };
+        sheet.line(vec![
+            ("  room for ".to_owned(), theme.dim),
+            (
+                n.to_string(),
+                style.add_modifier(ratatui::style::Modifier::BOLD),
+            ),
+            (" more clients, bounded by ".to_owned(), theme.dim),
+            (what.to_owned(), theme.text),
+        ]);
+    }
+    let line = |label: &str, value: String| {
+        vec![(format!("  {label:<18}"), theme.dim), (value, theme.text)]
+    };
+    sheet.line(line(
+        "clients",
+        format!("{} of {} at most", e.totals.clients, a.max_clients),
+    ));
+    let fds = match (&l.fds_used, &l.fds_soft) {
+        (Ok(used), Ok(soft)) => format!(
+            "{used} of {soft}; one more client takes {}: room for {}",
+            a.fds_per_client,
+            l.room_fds
+                .as_ref()
+                .map_or_else(|why| format!("– {why}"), u64::to_string)
+        ),
+        (Err(why), _) | (_, Err(why)) => format!("– {why}"),
+    };
+    sheet.line(line("file descriptors", fds));
+    let memory = match (&l.memory_current_bytes, &l.memory_max_bytes) {
+        (Ok(current), Ok(max)) => format!(
+            "{} of {} in its cgroup; one more client takes {}: room for {}",
+            bytes(*current as f64),
+            bytes(*max as f64),
+            bytes(a.ring_bytes as f64),
+            l.room_memory
+                .as_ref()
+                .map_or_else(|why| format!("– {why}"), u64::to_string)
+        ),
+        (_, Err(why)) | (Err(why), _) => {
+            format!(
+                "– {why}; one more client takes {}",
+                bytes(a.ring_bytes as f64)
+            )
+        }
+    };
+    sheet.line(line("memory", memory));
+    sheet.line(line(
+        "rings",
+        format!(
+            "{} reserved, {} ever touched",
+            bytes(e.totals.ring_reserved_bytes as f64),
+            bytes(e.totals.ring_touched_bytes as f64)
+        ),
+    ));
+    let mut admitted = format!(
+        "{} accepted, {} to shared memory, {} fell back, {} refused",
+        a.accepted, a.upgrades, a.fallbacks, a.rejected
+    );
+    if a.accept_errors > 0 {
+        admitted.push_str(&format!(", {} accept errors", a.accept_errors));
+    }
+    for (i, text) in super::pen::wrap(&admitted, room.saturating_sub(20))
+        .into_iter()
+        .enumerate()
+    {
+        sheet.line(line(if i == 0 { "since start" } else { "" }, text));
+    }
+}
+
+fn machine(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
+    let theme = scene.theme();
+    let host = &scene.model.host;
+    let mut line = |label: &str, value: String| {
+        let mut first = true;
+        for text in super::pen::wrap(&value, room.saturating_sub(20)) {
+            let label = if first { label } else { "" };
+            first = false;
+            sheet.line(vec![
+                (format!("  {label:<18}"), theme.dim),
+                (text, theme.text),
+            ]);
+        }
+    };
+    let shmmax = match &host.shmmax_bytes {
+        Err(why) => format!("– {why}"),
+        Ok(max) => {
+            let shown = if *max >= 1 << 60 {
+                "unlimited".to_owned()
+            } else {
+                bytes(*max as f64)
+            };
+            let met = if *max >= DOCUMENT_SHMMAX {
+                "met"
+            } else {
+                "not met"
+            };
+            format!(
+                "{shown}: the check “at least 1 GiB” is {met}, but does not matter: kernel.shmmax governs SysV \
+                 segments, not memfd rings"
+            )
+        }
+    };
+    line("shmmax", shmmax);
+    let nofile: Vec<u64> = scene
+        .model
+        .endpoints
+        .iter()
+        .filter_map(|e| e.limits.fds_soft.as_ref().ok().copied())
+        .collect();
+    if let Some(least) = nofile.into_iter().min() {
+        let met = if least > DOCUMENT_NOFILE {
+            "met"
+        } else {
+            "not met"
+        };
+        line(
+            "ulimit -n",
+            format!(
+                "{least} at least: the check “above 1024” is {met}; what matters is used against allowed, above"
+            ),
+        );
+    }
+    let files = match &host.files {
+        Ok((used, max)) if *max >= 1 << 60 => format!("{used} open, no limit"),
+        Ok((used, max)) => format!("{used} of {max}"),
+        Err(why) => format!("– {why}"),
+    };
+    line("files, system", files);
+    let memory = match (&host.memory_available_bytes, &host.memory_total_bytes) {
+        (Ok(free), Ok(total)) => {
+            format!(
+                "{} available of {}",
+                bytes(*free as f64),
+                bytes(*total as f64)
+            )
+        }
+        (Err(why), _) | (_, Err(why)) => format!("– {why}"),
+    };
+    line("memory", memory);
+}

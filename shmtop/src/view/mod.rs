@@ -1,0 +1,150 @@
+//! Draws the model: one file per region of the screen, each borrows model and state read-only.
+//!
+//! [`draw`] is called by the runtime for every frame that differs, by the snapshot tests and by the example that makes
+//! the picture in the README. It returns where a click means something; nothing else leaves a frame.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+use crate::model::{Bound, Client, ClientState, Model, Severity};
+use crate::ui::{Action, State, Status, Theme, View};
+
+mod ascii;
+pub mod bars;
+mod calm;
+mod chart;
+mod client;
+mod clients;
+mod columns;
+mod footer;
+pub mod format;
+mod header;
+mod help;
+mod hint;
+mod hints;
+mod host;
+mod limits;
+mod pen;
+mod perf;
+mod sheet;
+mod top;
+
+use pen::Pen;
+use transport::stats::Via;
+
+/// What a frame shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// What is known.
+    pub model: &'a Model,
+    /// What the user looks at.
+    pub state: &'a State,
+    /// How the picture came about.
+    pub status: &'a Status,
+}
+
+impl Scene<'_> {
+    fn theme(&self) -> &'static Theme {
+        Theme::of(self.state.theme)
+    }
+}
+
+/// Where a click means something, and how many rows a page has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    areas: Vec<(Rect, Action)>,
+    /// Rows shown at once: what PgUp and PgDn move by.
+    pub page: usize,
+}
+
+impl Hits {
+    /// What a click there means; what was drawn last lies on top.
+    pub fn at(&self, x: u16, y: u16) -> Option<Action> {
+        self.areas
+            .iter()
+            .rev()
+            .find(|(area, _)| area.contains((x, y).into()))
+            .map(|(_, action)| *action)
+    }
+
+    fn add(&mut self, area: Rect, action: Action) {
+        self.areas.push((area, action));
+    }
+}
+
+/// Draws one frame. Any size is fine; what doesn't fit is left out in the order of importance.
+pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) -> Hits {
+    let area = frame.area();
+    let buffer = frame.buffer_mut();
+    let mut hits = Hits::default();
+    {
+        let mut pen = Pen::new(buffer, area);
+        let used = top::draw(&mut pen, scene, &mut hits);
+        let bottom = if area.height >= 8 {
+            footer::draw(&mut pen, scene, &mut hits)
+        } else {
+            0
+        };
+        let gap = u16::from(area.height >= 16);
+        let body = Rect {
+            y: area.y + (used + gap).min(area.height),
+            height: area.height.saturating_sub(used + gap + bottom),
+            ..area
+        };
+        let mut body = pen.part(body);
+        hits.page = usize::from(body.area().height.saturating_sub(2)).max(1);
+        match scene.state.view {
+            _ if scene.state.help => help::draw(&mut body, scene),
+            View::Overview | View::Perf if scene.model.endpoints.is_empty() => {
+                calm::draw(&mut body, scene);
+            }
+            View::Overview => match client::find(scene) {
+                Some((endpoint, client)) => client::draw(&mut body, scene, endpoint, client),
+                None => clients::draw(&mut body, scene, &mut hits),
+            },
+            View::Hints => match hint::find(scene) {
+                Some(finding) => hint::draw(&mut body, scene, finding),
+                None => hints::draw(&mut body, scene, &mut hits),
+            },
+            View::Limits => limits::draw(&mut body, scene),
+            View::Perf => perf::draw(&mut body, scene),
+            View::Host => host::draw(&mut body, scene),
+        }
+    }
+    if scene.state.ascii {
+        ascii::fold(buffer);
+    }
+    hits
+}
+
+/// Shape and style of a severity.
+fn severity_mark(theme: &Theme, severity: Severity) -> (&'static str, Style) {
+    match severity {
+        Severity::Crit => ("✖", theme.crit),
+        Severity::Warn => ("▲", theme.warn),
+        Severity::Info => ("•", theme.info),
+    }
+}
+
+/// Shape and style of a client: what it does, and whether it has what it asked for.
+fn client_mark(theme: &Theme, client: &Client) -> (&'static str, Style) {
+    match client.state {
+        ClientState::Dead => ("✖", theme.crit),
+        ClientState::Stopped => ("■", theme.crit),
+        ClientState::Stalled => ("■", theme.warn),
+        _ if client.wanted == Via::Shm && client.transport == Via::Socket => ("▲", theme.warn),
+        ClientState::Active => ("●", theme.good),
+        ClientState::Idle => ("○", theme.dim),
+    }
+}
+
+/// Style of a verdict.
+fn bound_style(theme: &Theme, bound: Bound) -> Style {
+    match bound {
+        Bound::Consumer | Bound::Scheduler => theme.warn,
+        Bound::Socket => theme.warn,
+        Bound::Idle | Bound::Unknown => theme.dim,
+        Bound::Producer | Bound::Handler | Bound::Memory => theme.text,
+    }
+}

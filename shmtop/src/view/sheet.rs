@@ -1,0 +1,112 @@
+//! A page of lines that scrolls, for the views that are read rather than watched: a hint, limits, perf, host, help.
+
+use ratatui::style::Style;
+
+use super::Scene;
+use super::columns::{Align, Column, place};
+use super::pen::{Pen, Piece, width, wrap};
+use crate::ui::Theme;
+
+/// The lines of a page.
+#[derive(Default)]
+pub(super) struct Sheet {
+    lines: Vec<Vec<Piece>>,
+}
+
+impl Sheet {
+    /// Adds a line.
+    pub(super) fn line(&mut self, pieces: Vec<Piece>) {
+        self.lines.push(pieces);
+    }
+
+    /// Adds an empty line, unless there is one already or nothing at all.
+    pub(super) fn gap(&mut self) {
+        if self.lines.last().is_some_and(|l| !l.is_empty()) {
+            self.lines.push(Vec::new());
+        }
+    }
+
+    /// Adds a caption, with room above.
+    pub(super) fn title(&mut self, theme: &Theme, text: &str) {
+        self.gap();
+        self.line(vec![(text.to_owned(), theme.title)]);
+    }
+
+    /// Adds a text in as many lines as it takes, indented.
+    pub(super) fn text(&mut self, text: &str, style: Style, room: usize, indent: usize) {
+        for line in wrap(text, room.saturating_sub(indent)) {
+            self.line(vec![(" ".repeat(indent), Style::new()), (line, style)]);
+        }
+    }
+
+    /// Adds a table: titles, then rows; the cells of a row are pieces. Columns leave by rank when there is no room.
+    pub(super) fn table(
+        &mut self,
+        theme: &Theme,
+        columns: &[Column<usize>],
+        rows: Vec<Vec<Piece>>,
+        room: usize,
+    ) {
+        let placed = place(columns, room.min(usize::from(u16::MAX)) as u16);
+        let cell = |text: &str, style: Style, align: Align, wide: usize| -> Vec<Piece> {
+            let text = cut(text, wide);
+            let pad = " ".repeat(wide.saturating_sub(width(&text)));
+            match align {
+                Align::Left => vec![(text, style), (pad, Style::new())],
+                Align::Right => vec![(pad, Style::new()), (text, style)],
+            }
+        };
+        let mut head = Vec::new();
+        for p in &placed {
+            head.extend(cell(
+                p.column.title,
+                theme.dim,
+                p.column.align,
+                usize::from(p.width),
+            ));
+            head.push((" ".to_owned(), Style::new()));
+        }
+        self.line(head);
+        for row in rows {
+            let mut line = Vec::new();
+            for p in &placed {
+                if let Some((text, style)) = row.get(p.column.key) {
+                    line.extend(cell(text, *style, p.column.align, usize::from(p.width)));
+                    line.push((" ".to_owned(), Style::new()));
+                }
+            }
+            self.line(line);
+        }
+    }
+
+    /// Draws the page from the line that the state scrolled to.
+    pub(super) fn draw(self, pen: &mut Pen<'_>, scene: &Scene<'_>) {
+        let theme = scene.theme();
+        let area = pen.area();
+        let height = usize::from(area.height);
+        let last = self.lines.len().saturating_sub(height);
+        let first = scene.state.scroll.min(last);
+        for (i, line) in self.lines.iter().skip(first).take(height).enumerate() {
+            pen.pieces(area.x + 1, area.y + i as u16, line);
+        }
+        if first < last && height > 0 {
+            let text = format!(" ↓ {} more ", last - first);
+            pen.put_right(
+                area.right(),
+                area.bottom().saturating_sub(1),
+                &text,
+                theme.dim,
+            );
+        }
+    }
+}
+
+/// At most `wide` cells of a text; what is cut ends in an ellipsis.
+fn cut(text: &str, wide: usize) -> String {
+    if width(text) <= wide {
+        return text.to_owned();
+    }
+    let mut out: String = text.chars().take(wide.saturating_sub(1)).collect();
+    out.push('…');
+    out
+}

@@ -1,0 +1,125 @@
+//! The lines that never go: the header, and under it what is wrong. With nothing wrong the second line says what was
+//! checked.
+
+use ratatui::layout::Rect;
+
+use super::pen::{Pen, Piece, width};
+use super::{Hits, Scene, header, severity_mark};
+use crate::model::{Finding, Severity};
+use crate::ui::{Action, View};
+
+/// Draws them; returns how many lines they take.
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16 {
+    let area = pen.area();
+    header::draw(pen, scene, area.y);
+    let findings = &scene.model.findings;
+    let loud = findings
+        .iter()
+        .filter(|f| f.severity >= Severity::Warn)
+        .count();
+    // Two sentences where there is room for them, one where every line counts; what is below warn only if alone.
+    let room = if area.height >= 20 { 2 } else { 1 };
+    let shown = loud.clamp(usize::from(!findings.is_empty()), room);
+    let shown = shown.min(findings.len());
+    for (i, finding) in findings.iter().take(shown).enumerate() {
+        let y = area.y + 1 + i as u16;
+        let more = if i == 0 { findings.len() } else { 0 };
+        line(pen, scene, y, finding, more);
+    }
+    if shown == 0 {
+        quiet(pen, scene, area.y + 1);
+    }
+    let lines = shown.max(1) as u16;
+    let rect = Rect::new(area.x, area.y + 1, area.width, lines);
+    hits.add(rect, Action::Show(View::Hints));
+    1 + lines
+}
+
+/// One finding: shape, subject, sentence; at the right the fix and how many there are.
+fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usize) {
+    let theme = scene.theme();
+    let area = pen.area();
+    let (mark, style) = severity_mark(theme, finding.severity);
+    let counter = if of > 1 {
+        format!("[1/{of}]")
+    } else {
+        String::new()
+    };
+    let counter_width = if area.width >= 30 {
+        width(&counter) as u16
+    } else {
+        0
+    };
+    let mut x = pen.put(area.x + 1, y, mark, style);
+    x += 1;
+    let subject = subject(finding);
+    if !subject.is_empty() && area.width >= 60 {
+        x = pen.put(x, y, &subject, theme.accent) + 2;
+    }
+    let right = area.right().saturating_sub(1);
+    let says_end = x + width(&finding.says) as u16;
+    // The command is worth more than the end of a long sentence only if the sentence keeps most of its room.
+    let fix_width = width(&finding.fix) as u16;
+    let fix_start = right
+        .saturating_sub(counter_width + u16::from(counter_width > 0) * 2)
+        .saturating_sub(fix_width);
+    let room = if fix_width > 0 && fix_start > says_end + 2 {
+        pen.put(fix_start, y, &finding.fix, theme.accent);
+        says_end - x
+    } else {
+        right.saturating_sub(x + counter_width + 1)
+    };
+    pen.put_max(x, y, &finding.says, usize::from(room), theme.text);
+    if counter_width > 0 {
+        pen.put_right(right, y, &counter, theme.dim);
+    }
+}
+
+/// Whom a finding concerns, in a word or two.
+pub(super) fn subject(finding: &Finding) -> String {
+    match (
+        finding.subject.client,
+        &finding.subject.endpoint,
+        finding.subject.pid,
+    ) {
+        (Some(client), _, _) => format!("client {client}"),
+        (None, Some(name), Some(pid)) => format!("{name} ({pid})"),
+        (None, Some(name), None) => name.clone(),
+        (None, None, Some(pid)) => format!("pid {pid}"),
+        (None, None, None) => String::new(),
+    }
+}
+
+/// Nothing is wrong: says so, with what that rests on.
+fn quiet(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
+    let theme = scene.theme();
+    let model = scene.model;
+    let x = pen.area().x + 1;
+    let pieces: Vec<Piece> = if let Some(trouble) = &scene.status.trouble {
+        vec![("▲ ".to_owned(), theme.warn), (trouble.clone(), theme.text)]
+    } else if !scene.status.ready {
+        vec![("looking for stats pages …".to_owned(), theme.dim)]
+    } else if model.endpoints.is_empty() {
+        vec![
+            ("○ ".to_owned(), theme.dim),
+            ("nothing to check".to_owned(), theme.dim),
+        ]
+    } else {
+        let mut out = vec![
+            ("✓ ".to_owned(), theme.good),
+            ("nothing wrong".to_owned(), theme.text),
+            (format!("  {} checks", model.checked.len()), theme.dim),
+        ];
+        if !model.unknown.is_empty() {
+            out.push((
+                format!(", {} could not be made", model.unknown.len()),
+                theme.dim,
+            ));
+        }
+        if model.needs_s > 0 {
+            out.push((format!(", some need {} s more", model.needs_s), theme.dim));
+        }
+        out
+    };
+    pen.pieces(x, y, &pieces);
+}

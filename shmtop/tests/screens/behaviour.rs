@@ -1,0 +1,262 @@
+//! What must be true of every screen, whatever its size, and of keys and clicks on it.
+
+use shmtop::model::Model;
+use shmtop::ui::{
+    Action, ClientId, Effect, FindingId, SortKey, State, Status, ThemeName, TimeMove, View, update,
+};
+
+use super::{fixture, live, render, text};
+
+/// Every state of the screen that looks different.
+fn states(model: &Model) -> Vec<State> {
+    let mut all: Vec<State> = View::ALL
+        .into_iter()
+        .map(|view| State {
+            view,
+            ..State::default()
+        })
+        .collect();
+    all.push(State {
+        help: true,
+        ..State::default()
+    });
+    all.push(State {
+        expanded: true,
+        ..State::default()
+    });
+    all.push(State {
+        typing: true,
+        filter: "sock".to_owned(),
+        ..State::default()
+    });
+    all.push(State {
+        filter: "nobody".to_owned(),
+        ..State::default()
+    });
+    if let Some(e) = model.endpoints.first() {
+        for c in &e.clients {
+            all.push(State {
+                client: Some(ClientId::of(e, c)),
+                scroll: 3,
+                ..State::default()
+            });
+        }
+    }
+    for f in &model.findings {
+        all.push(State {
+            view: View::Hints,
+            finding: Some(FindingId::of(f)),
+            ..State::default()
+        });
+    }
+    all
+}
+
+#[test]
+fn no_size_is_too_small_or_too_odd() {
+    for model in [
+        fixture::exchange(),
+        fixture::nothing(),
+        fixture::two_servers(),
+        Model::empty(),
+    ] {
+        for state in states(&model) {
+            for width in [0, 1, 2, 3, 5, 9, 20, 40, 79, 97, 151, 300] {
+                for height in [0, 1, 2, 3, 4, 7, 8, 10, 19, 60] {
+                    render(&model, &state, &live(), width, height);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sentence_that_matters_never_leaves_the_second_line() {
+    let model = fixture::exchange();
+    for state in states(&model) {
+        for (width, height) in [(200, 60), (120, 40), (80, 24), (40, 10), (40, 3), (30, 2)] {
+            let screen = text(&render(&model, &state, &live(), width, height).0);
+            let second = screen.lines().nth(1).unwrap();
+            assert!(second.contains("✖ "), "{width}×{height}: {second}");
+            assert!(second.contains("peer 4242"), "{width}×{height}: {second}");
+        }
+    }
+}
+
+#[test]
+fn ascii_is_ascii_on_every_screen() {
+    let status = Status {
+        frozen_ns: Some(1_500_000_000),
+        ..live()
+    };
+    for model in [
+        fixture::exchange(),
+        fixture::nothing(),
+        fixture::two_servers(),
+    ] {
+        for mut state in states(&model) {
+            state.ascii = true;
+            for (width, height) in [(200, 60), (80, 24), (40, 10)] {
+                let screen = text(&render(&model, &state, &status, width, height).0);
+                assert!(screen.is_ascii(), "{screen}");
+                assert!(!screen.contains("???"), "{screen}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_colour_no_cell_has_a_colour_and_states_still_differ_by_shape() {
+    let model = fixture::exchange();
+    for mut state in states(&model) {
+        state.theme = ThemeName::Mono;
+        let (buffer, _) = render(&model, &state, &live(), 120, 40);
+        for cell in &buffer.content {
+            assert_eq!(cell.fg, ratatui::style::Color::Reset);
+            assert_eq!(cell.bg, ratatui::style::Color::Reset);
+        }
+    }
+    let screen = text(&render(&model, &State::default(), &live(), 120, 40).0);
+    for (number, mark) in [(1, '●'), (7, '■'), (11, '○'), (16, '▲')] {
+        let row = screen.lines().find(|l| {
+            l.trim_start_matches([' ', '›'])
+                .starts_with(&format!("{mark} {number} "))
+        });
+        assert!(row.is_some(), "client {number} with {mark}:\n{screen}");
+    }
+}
+
+#[test]
+fn with_nothing_running_the_screen_says_what_to_type() {
+    let screen = text(&render(&fixture::nothing(), &State::default(), &live(), 120, 40).0);
+    assert!(screen.contains("cargo run --release --bin demo"));
+    assert!(screen.contains("cargo run --release --bin exchange"));
+    assert!(!screen.contains("CLIENT"), "no empty table");
+}
+
+#[test]
+fn a_missing_value_is_a_dash_with_a_reason_where_it_is_opened() {
+    let model = fixture::exchange();
+    let e = &model.endpoints[0];
+    let socket = e.clients.iter().find(|c| c.number == 16).unwrap();
+    let state = State {
+        client: Some(ClientId::of(e, socket)),
+        ..State::default()
+    };
+    let screen = text(&render(&model, &state, &live(), 120, 60).0);
+    assert!(
+        screen.contains("– on the socket there is no ring"),
+        "{screen}"
+    );
+    assert!(screen.contains("no PMU"), "{screen}");
+    assert!(
+        screen.contains("memfd_create → EMFILE, 64 of 64"),
+        "{screen}"
+    );
+}
+
+fn press(state: &mut State, model: &Model, actions: &[Action]) -> Effect {
+    let mut last = Effect::Redraw;
+    for action in actions {
+        last = update(state, *action, model);
+    }
+    last
+}
+
+#[test]
+fn escape_closes_one_thing_after_the_other_and_never_quits() {
+    let model = fixture::exchange();
+    let mut state = State::default();
+    press(
+        &mut state,
+        &model,
+        &[Action::Down, Action::Open, Action::Help],
+    );
+    assert!(state.help && state.client.is_some());
+    for _ in 0..10 {
+        assert_eq!(press(&mut state, &model, &[Action::Back]), Effect::Redraw);
+    }
+    assert!(!state.help && state.client.is_none());
+    assert_eq!(state.view, View::Overview);
+    assert_eq!(press(&mut state, &model, &[Action::Quit]), Effect::Quit);
+}
+
+#[test]
+fn the_selection_stays_with_its_client_when_the_order_changes() {
+    let model = fixture::exchange();
+    let mut state = State::default();
+    press(&mut state, &model, &[Action::Down, Action::Down]);
+    let chosen = state.selected.clone().unwrap();
+    press(
+        &mut state,
+        &model,
+        &[Action::SortBy(SortKey::P99), Action::Invert, Action::Open],
+    );
+    assert_eq!(state.client, Some(chosen));
+}
+
+#[test]
+fn a_filter_narrows_while_it_is_typed_and_escape_shows_all_again() {
+    let model = fixture::exchange();
+    let mut state = State::default();
+    let rows = |state: &State| {
+        let groups = shmtop::ui::rows::groups(&model, state);
+        shmtop::ui::rows::flat(&groups).len()
+    };
+    press(&mut state, &model, &[Action::Filter]);
+    for c in "socket".chars() {
+        press(&mut state, &model, &[Action::Type(c)]);
+    }
+    assert_eq!(rows(&state), 1);
+    press(&mut state, &model, &[Action::Open]);
+    assert!(
+        !state.typing && state.client.is_none(),
+        "Enter keeps the filter, no more"
+    );
+    press(&mut state, &model, &[Action::Back]);
+    assert_eq!(rows(&state), 16);
+}
+
+#[test]
+fn a_click_does_what_the_key_for_that_place_does() {
+    let model = fixture::exchange();
+    let (buffer, hits) = render(&model, &State::default(), &live(), 120, 40);
+    let screen = text(&buffer);
+    let find = |what: &str| {
+        let (y, line) = screen
+            .lines()
+            .enumerate()
+            .find(|(_, l)| l.contains(what))
+            .unwrap_or_else(|| panic!("{what} is not on the screen"));
+        let x = line.find(what).map(|i| line[..i].chars().count()).unwrap();
+        (x as u16, y as u16)
+    };
+    let (x, y) = find("p99.9");
+    assert_eq!(hits.at(x, y), Some(Action::SortBy(SortKey::P999)));
+    let (x, y) = find("3 limits");
+    assert_eq!(hits.at(x, y), Some(Action::Show(View::Limits)));
+    let (x, y) = find("4242 is stopped");
+    assert_eq!(hits.at(x, y), Some(Action::Show(View::Hints)));
+    let (x, y) = find("■ 7");
+    let row = hits.at(x, y).unwrap();
+    let mut state = State::default();
+    press(&mut state, &model, &[row]);
+    assert!(state.client.is_none(), "the first click selects");
+    press(&mut state, &model, &[row]);
+    assert!(state.client.is_some(), "the second one opens");
+}
+
+#[test]
+fn freezing_and_moving_in_time_are_the_runtimes_business() {
+    let model = fixture::exchange();
+    let mut state = State::default();
+    let mut effect = |a| update(&mut state, a, &model);
+    assert_eq!(effect(Action::Freeze), Effect::Time(TimeMove::Toggle));
+    assert_eq!(effect(Action::StepBack), Effect::Time(TimeMove::Step(-1)));
+    assert_eq!(
+        effect(Action::JumpForward),
+        Effect::Time(TimeMove::Seconds(10))
+    );
+    assert_eq!(effect(Action::Faster), Effect::Rate(1));
+    assert_eq!(effect(Action::Suspend), Effect::Suspend);
+}
