@@ -6,6 +6,7 @@
 //! (`page`, `slot`, `recorder`, `sampler`) is the transport's own and no public API.
 
 pub mod histogram;
+mod layout;
 mod memory;
 #[doc(hidden)]
 pub mod page;

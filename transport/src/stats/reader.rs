@@ -1,7 +1,7 @@
 //! Looks at a page of another process: opens it, makes sure it can't be pulled away, and copies what it says.
 //!
 //! Called by viewers, as often as they like: nothing here writes to a page, and its owner never notices. What a page
-//! says is input: [`super::parse`] checks all of it. Left out: finding pages ([`super::registry`]).
+//! says is input: `layout` and `parse` check all of it. Left out: finding pages ([`super::registry`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,8 +12,8 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::layout::{Bytes, Layout, Words};
 use super::memory::is_size_sealed;
-use super::parse::{Bytes, Layout, Words};
 use super::schema;
 use super::snapshot::Snapshot;
 

@@ -308,3 +308,47 @@ fn comm(process: &Path) -> String {
     let comm = std::fs::read(process.join("comm")).unwrap_or_default();
     sanitise(comm.strip_suffix(b"\n").unwrap_or(&comm))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_directory_is_the_users_own() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let uid = geteuid();
+        let of = |vars: &[(&str, &Path)]| {
+            let env = |name: &str| {
+                vars.iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, path)| path.as_os_str().to_owned())
+            };
+            default_dir_from(&env, root)
+        };
+        let fallback = root.join(format!("tmp/shmtop-{uid}"));
+        assert_eq!(of(&[]), fallback, "nothing set, nothing there");
+        let (relative, gone) = (Path::new("x/y"), root.join("gone"));
+        assert_eq!(of(&[("XDG_RUNTIME_DIR", relative)]), fallback);
+        assert_eq!(of(&[("XDG_RUNTIME_DIR", &gone)]), fallback);
+        if uid.is_root() {
+            let other = root.join("other");
+            std::fs::create_dir(&other).unwrap();
+            std::os::unix::fs::chown(&other, Some(12345), None).unwrap();
+            assert_eq!(
+                of(&[("XDG_RUNTIME_DIR", &other)]),
+                fallback,
+                "sudo kept the caller's"
+            );
+        }
+        let run = root.join(format!("run/user/{uid}"));
+        std::fs::create_dir_all(&run).unwrap();
+        assert_eq!(of(&[]), run.join("shmtop"));
+        let xdg = root.join("xdg");
+        std::fs::create_dir(&xdg).unwrap();
+        assert_eq!(of(&[("XDG_RUNTIME_DIR", &xdg)]), xdg.join("shmtop"));
+        let chosen = root.join("chosen");
+        let both: &[(&str, &Path)] = &[("XDG_RUNTIME_DIR", &xdg), ("SHMTOP_RUNTIME_DIR", &chosen)];
+        assert_eq!(of(both), chosen, "taken as it is");
+    }
+}

@@ -1,0 +1,195 @@
+//! `docs/stats-page.md` is the schema, printed. `UPDATE=1 cargo test -p transport --test stats_docs` rewrites it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use transport::stats::schema::{
+    self, Descriptor, HISTOGRAM_HEADS, HISTOGRAMS, HouseCounters, Kind, ProcessCounters,
+    ReqCounters, RxCounters, TxCounters, Unit, WaitCounters,
+};
+
+const INTRO: &str = "\
+# The stats page
+
+<!-- Printed from transport/src/stats/schema.rs by transport/tests/stats_docs.rs; don't edit. -->
+
+A process that embeds the transport publishes what it does in a memfd named `shmtop-stats`, sealed against resizing and against
+writing by others. It is found through a link `RUNTIME_DIR/PID-NAME → /proc/PID/fd/N`, or by looking through
+`/proc/*/fd`. Check `F_GET_SEALS` for `SHRINK|GROW` before mapping it, and load whole words only.
+";
+
+const RULES: &str = "\
+- The magic is stored last: who sees it (load, then an acquire fence) sees the header and the descriptor table.
+- A reader refuses another major version. Within one, it finds everything through the descriptor table in the page: a
+  newer minor version has more rows, and an older reader can still show them.
+- Each group of counters has one writer and is updated word by word. Counters of one group may be a few messages apart.
+- The facts of a slot stand behind a sequence word: odd while being written. Read it, an acquire fence, the slot, an acquire
+  fence, and the sequence again: if both are equal and even, the copy is of one connection. Give up after some tries.
+- `connection_id` and `opened_ns` together name an incarnation of a slot: if either changes, the counters began anew.
+- A histogram has 544 buckets: 16 of width 1, then 16 for each power of two. Bit i of its octave mask says that buckets
+  16·i to 16·i+15 were used; the others need not be read, and reading them would make the kernel allocate memory.
+";
+
+fn unit(d: &Descriptor) -> &'static str {
+    match d.unit {
+        Unit::Count => "count",
+        Unit::Bytes => "bytes",
+        Unit::Nanoseconds => "ns",
+        Unit::MonotonicNs => "ns, CLOCK_MONOTONIC",
+        Unit::Index => "bytes, free-running",
+    }
+}
+
+fn kind(d: &Descriptor) -> &'static str {
+    match d.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    }
+}
+
+fn table(out: &mut String, title: &str, rows: &[Descriptor]) {
+    writeln!(
+        out,
+        "\n### {title}\n\n| name | offset | unit | kind | meaning |\n|---|---|---|---|---|"
+    )
+    .unwrap();
+    for d in rows {
+        writeln!(
+            out,
+            "| `{}` | `{:#06x}` | {} | {} | {} |",
+            d.name,
+            d.offset,
+            unit(d),
+            kind(d),
+            d.help
+        )
+        .unwrap();
+    }
+}
+
+/// The map as it stands in the schema's module documentation.
+fn byte_map() -> String {
+    let source = include_str!("../src/stats/schema.rs");
+    let (_, rest) = source.split_once("//! ```text\n").unwrap();
+    let (map, _) = rest.split_once("//! ```").unwrap();
+    map.lines()
+        .map(|line| {
+            line.trim_start_matches("//!")
+                .strip_prefix(' ')
+                .unwrap_or("")
+                .to_owned()
+                + "\n"
+        })
+        .collect()
+}
+
+/// The word constants of a module of the schema, with their documentation.
+fn words(out: &mut String, title: &str, module: &str) {
+    let source = include_str!("../src/stats/schema.rs");
+    let (_, rest) = source.split_once(&format!("pub mod {module} {{")).unwrap();
+    let (body, _) = rest.split_once("\n}\n").unwrap();
+    write!(
+        out,
+        "\n### {title}\n\n| word | name | meaning |\n|---|---|---|\n"
+    )
+    .unwrap();
+    let mut meaning = String::new();
+    for line in body.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            meaning.push_str(text);
+            meaning.push(' ');
+        } else if let Some((name, word)) = line
+            .strip_prefix("pub const ")
+            .and_then(|l| l.split_once(": usize = "))
+        {
+            let plain = meaning
+                .replace("super::", "")
+                .replace("crate::", "")
+                .replace(['[', ']'], "")
+                .replace('|', "\\|");
+            writeln!(
+                out,
+                "| {} | {} | {} |",
+                word.trim_end_matches(';'),
+                name.to_lowercase(),
+                plain.trim()
+            )
+            .unwrap();
+            meaning.clear();
+        }
+    }
+}
+
+fn printed() -> String {
+    let mut out = String::from(INTRO);
+    write!(
+        out,
+        "\nLayout {}.{}. All words are 64-bit little-endian.\n",
+        schema::VERSION_MAJOR,
+        schema::VERSION_MINOR
+    )
+    .unwrap();
+    write!(
+        out,
+        "\n## Byte map\n\n```text\n{}```\n\n## Rules\n\n{RULES}\n## Header and facts\n",
+        byte_map()
+    )
+    .unwrap();
+    words(
+        &mut out,
+        "Header, in words from the start of the page",
+        "header",
+    );
+    words(&mut out, "Facts, in words from the start of a slot", "info");
+    out.push_str("\n## Counters\n");
+    out.push_str("\nOffsets count from the start of the page for the process, else from the start of the slot.\n");
+    table(&mut out, "Process", ProcessCounters::DESCRIPTORS);
+    table(&mut out, "Outgoing ring", TxCounters::DESCRIPTORS);
+    table(&mut out, "Incoming ring", RxCounters::DESCRIPTORS);
+    table(&mut out, "Waiter", WaitCounters::DESCRIPTORS);
+    table(&mut out, "Requests and replies", ReqCounters::DESCRIPTORS);
+    table(
+        &mut out,
+        "Housekeeping of the server",
+        HouseCounters::DESCRIPTORS,
+    );
+    table(&mut out, "Histograms", &HISTOGRAMS);
+    out.push_str("\nHeads (sum in ns, largest in ns, octave mask): ");
+    let heads = HISTOGRAMS
+        .iter()
+        .zip(HISTOGRAM_HEADS)
+        .map(|(d, head)| format!("`{}` at `{head:#06x}`", d.name));
+    writeln!(out, "{}.", heads.collect::<Vec<_>>().join(", ")).unwrap();
+    out
+}
+
+#[test]
+fn the_page_is_documented_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/stats-page.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, printed()).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == printed(),
+        "docs/stats-page.md is not what the schema says; run with UPDATE=1"
+    );
+}
+
+#[test]
+fn every_counter_has_a_name_and_a_help_that_fit_the_page() {
+    let mut names = std::collections::HashSet::new();
+    for d in schema::descriptors().chain(&HISTOGRAMS) {
+        assert!(d.name.len() <= 40 && !d.help.is_empty(), "{}", d.name);
+        assert!(
+            d.name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+            "{}",
+            d.name
+        );
+        assert!(names.insert(d.name), "{} twice", d.name);
+    }
+    assert_eq!(names.len(), schema::DESCRIPTOR_COUNT);
+}
