@@ -98,7 +98,7 @@ pub struct Thread {
     pub voluntary_switches: Fact<u64>,
     /// Times it was made to.
     pub involuntary_switches: Fact<u64>,
-    /// Moves from one CPU to another (se.nr_migrations).
+    /// Moves from one CPU to another (se.nr_migrations). Only of threads that own a slot.
     pub migrations: Fact<u64>,
     /// Scheduling policy.
     pub policy: Fact<ThreadPolicy>,
@@ -108,9 +108,9 @@ pub struct Thread {
     pub nice: Fact<i32>,
     /// CPUs its affinity (and cpuset) allows.
     pub allowed_cpus: Fact<CpuList>,
-    /// Timer slack in ns: how late a sleep may end.
+    /// Timer slack in ns: how late a sleep may end. Only of threads that own a slot.
     pub timer_slack_ns: Fact<u64>,
-    /// Kernel function it sleeps in; empty if it runs.
+    /// Kernel function it sleeps in; empty if it runs. Only of threads that own a slot.
     pub wchan: Fact<String>,
 }
 

@@ -12,8 +12,6 @@ mod cpu;
 mod file;
 mod host;
 mod limits;
-#[cfg(test)]
-mod live_tests;
 mod mounts;
 mod net;
 mod pages;
@@ -24,6 +22,8 @@ mod process;
 mod rings;
 mod smaps;
 mod sock_diag;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use crate::reading::Reading;
@@ -172,7 +172,7 @@ impl World {
         let keep = interest.len() <= MAX_KEPT;
         self.processes.retain(|pid, _| interest.contains_key(pid));
         let mut seen = Vec::with_capacity(interest.len());
-        for (&pid, hot) in interest {
+        for (turn, (&pid, hot)) in (0..).zip(interest) {
             let watch = self
                 .processes
                 .entry(pid)
@@ -182,6 +182,7 @@ impl World {
                 buffer: &mut self.buffer,
                 cgroups: &mut self.cgroups,
                 hot,
+                turn,
                 detail: self.options.detail.contains(&pid),
                 keep,
             }));

@@ -2,7 +2,7 @@
 //! or is the peer of one.
 //!
 //! A process costs one small file per sample and each thread that owns a slot two. Everything else is due once a
-//! second, at another moment for each pid, so that no sample pays for all of them.
+//! second, at another moment for each process, so that no sample pays for all of them.
 
 use super::cgroup::CgroupReader;
 use super::file::{Kept, nonsense, text, why};
@@ -37,6 +37,8 @@ pub(super) struct Look<'w> {
     pub(super) cgroups: &'w mut CgroupReader,
     /// Threads that own a slot.
     pub(super) hot: &'w BTreeSet<u32>,
+    /// Number of this process among those looked at.
+    pub(super) turn: u64,
     /// Whether ring mappings are wanted.
     pub(super) detail: bool,
     /// Whether descriptors may be kept open between looks.
@@ -80,17 +82,15 @@ impl ProcessWatch {
                 *self = Self::new(&self.proc_root, self.seen.pid, look.keep);
             }
         }
-        let first = self.due_ns == 0;
         self.quick(stat, look.now_ns);
         if look.now_ns >= self.due_ns {
             self.facts(&mut look);
-            // Ten groups of pids, 100 ms apart.
-            let phase = if first {
-                u64::from(self.seen.pid % 10) * SECOND_NS / 10
-            } else {
-                SECOND_NS
-            };
-            self.due_ns = look.now_ns + phase.max(1);
+            self.due_ns = look.now_ns
+                + match self.due_ns {
+                    // Ten groups of processes, 100 ms apart.
+                    0 => (look.turn % 10 + 1) * (SECOND_NS / 10),
+                    _ => SECOND_NS,
+                };
         }
         for tid in look.hot {
             if !self.threads.iter().any(|t| t.seen.tid == *tid) {
@@ -183,7 +183,8 @@ impl ProcessWatch {
                     &self.proc_root,
                     self.seen.pid,
                     tid,
-                    look.keep && look.hot.contains(&tid),
+                    look.hot.contains(&tid),
+                    look.keep,
                 ));
             }
         }
@@ -200,7 +201,7 @@ impl ProcessWatch {
 
     /// A thread that owns a slot and was not there at the last listing.
     fn add_thread(&mut self, tid: u32, look: &mut Look<'_>) {
-        let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, look.keep);
+        let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.keep);
         if thread.read_quick(look.now_ns, look.buffer) {
             thread.read_facts(look.now_ns);
             let at = self.threads.partition_point(|t| t.seen.tid < tid);

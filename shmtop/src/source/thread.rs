@@ -20,11 +20,11 @@ pub(super) struct ThreadWatch {
 }
 
 impl ThreadWatch {
-    pub(super) fn new(proc_root: &Path, pid: u32, tid: u32, hot: bool) -> Self {
+    pub(super) fn new(proc_root: &Path, pid: u32, tid: u32, hot: bool, keep: bool) -> Self {
         let dir = proc_root.join(format!("{pid}/task/{tid}"));
         Self {
-            stat: Kept::new(dir.join("stat"), hot),
-            schedstat: Kept::new(dir.join("schedstat"), hot),
+            stat: Kept::new(dir.join("stat"), hot && keep),
+            schedstat: Kept::new(dir.join("schedstat"), hot && keep),
             slack: proc_root.join(format!("{tid}/timerslack_ns")),
             dir,
             hot,
@@ -107,6 +107,13 @@ impl ThreadWatch {
             Ok(text) => status_cpus(text).ok_or_else(|| nonsense(&path)).into(),
             Err(why) => Fact::Unknown(why.clone()),
         };
+        if !self.hot {
+            let why = || Why::not_applicable("read only of threads that own a slot");
+            seen.migrations = Fact::Unknown(why());
+            seen.timer_slack_ns = Fact::Unknown(why());
+            seen.wchan = Fact::Unknown(why());
+            return;
+        }
         let path = self.dir.join("sched");
         seen.migrations = text(&path)
             .and_then(|t| {

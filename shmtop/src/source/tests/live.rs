@@ -3,8 +3,8 @@
 //! The processes are this test binary again, running only [`child`], which publishes a page like an embedder of the
 //! transport and then does what its standard input says.
 
-use super::{Options, World};
 use crate::sample::{FoundBy, PageContent, Sample};
+use crate::source::{Options, World, clock};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -49,8 +49,8 @@ fn child() {
     let mut order = [0];
     while std::io::stdin().read(&mut order).is_ok_and(|n| n == 1) {
         // 's': spin for 20 ms of CPU time, then say so.
-        let start = super::clock::own_cpu_ns();
-        while super::clock::own_cpu_ns() - start < 20_000_000 {
+        let start = clock::own_cpu_ns();
+        while clock::own_cpu_ns() - start < 20_000_000 {
             std::hint::spin_loop();
         }
         println!("done");
@@ -69,7 +69,7 @@ impl Process {
         command
             .args([
                 "--exact",
-                "source::live_tests::child",
+                "source::tests::live::child",
                 "--nocapture",
                 "--test-threads=1",
             ])

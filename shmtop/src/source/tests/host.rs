@@ -1,0 +1,160 @@
+//! Promises about the machine and its CPUs.
+
+use super::Tree;
+use crate::reading::WhyKind;
+use crate::sample::{Cpu, Fact, LoadAverage, Memory};
+use crate::source::cpu::CpuReader;
+use crate::source::host::HostReader;
+
+pub(super) const CPU: &[(&str, &str)] = &[
+    (
+        "proc/stat",
+        "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu2 10 20 30 40 50 60 70 80 0 0\nintr 5\n",
+    ),
+    ("sys/devices/system/cpu/isolated", "2\n"),
+    (
+        "sys/devices/system/cpu/cpu0/topology/thread_siblings_list",
+        "0,2\n",
+    ),
+    ("sys/devices/system/cpu/cpu0/cache/index0/level", "1\n"),
+    (
+        "sys/devices/system/cpu/cpu0/cache/index0/shared_cpu_list",
+        "0\n",
+    ),
+    ("sys/devices/system/cpu/cpu0/cache/index1/level", "3\n"),
+    (
+        "sys/devices/system/cpu/cpu0/cache/index1/shared_cpu_list",
+        "0-2\n",
+    ),
+    ("sys/devices/system/cpu/cpu0/node1/x", ""),
+    ("sys/devices/system/node/online", "0-1\n"),
+];
+
+fn cpus(tree: &Tree, hypervisor: bool) -> Vec<Cpu> {
+    let mut reader = CpuReader::new(&tree.proc(), &tree.sys());
+    assert_eq!(reader.numa_nodes(), Ok(2));
+    let nominal = Ok(vec![2_400_000, 2_500_000]);
+    reader
+        .read(&mut Vec::new(), &nominal, &Ok(hypervisor))
+        .unwrap()
+}
+
+#[test]
+fn cpus_tell_their_time_their_place_and_who_shares_it() {
+    let cpus = cpus(&Tree::with(CPU), true);
+    assert_eq!(
+        cpus.iter().map(|c| c.cpu).collect::<Vec<_>>(),
+        [0, 2],
+        "CPU 1 is offline"
+    );
+    assert_eq!((cpus[1].jiffies.user, cpus[1].jiffies.steal), (10, 80));
+    assert_eq!(cpus[0].jiffies.total(), 36);
+    assert_eq!((cpus[0].isolated, cpus[1].isolated), (false, true));
+    assert_eq!(cpus[0].siblings, Fact::Known(vec![0, 2]));
+    assert_eq!(cpus[0].llc.get(), Ok(0));
+    assert_eq!(cpus[0].node.get(), Ok(1));
+    assert_eq!(cpus[1].llc.why().unwrap().kind, WhyKind::NotThere);
+}
+
+#[test]
+fn frequency_without_cpufreq_is_unknown_in_a_vm_and_labelled_elsewhere() {
+    let tree = Tree::with(CPU);
+    let in_vm = cpus(&tree, true).remove(0).frequency;
+    assert_eq!(
+        in_vm.current_khz.why().unwrap().text,
+        "hidden by the hypervisor"
+    );
+    assert!(in_vm.governor.why().is_some() && in_vm.max_khz.why().is_some());
+    assert_eq!(in_vm.cpuinfo_khz.get(), Ok(2_400_000));
+    let bare = cpus(&tree, false).remove(1).frequency;
+    assert_eq!(
+        (bare.current_khz.get(), &*bare.current_source),
+        (Ok(2_500_000), "/proc/cpuinfo")
+    );
+}
+
+#[test]
+fn frequency_governor_and_heat_come_from_cpufreq() {
+    let tree = Tree::with(CPU);
+    let dir = "sys/devices/system/cpu/cpu0";
+    for (file, text) in [
+        ("cpufreq/scaling_cur_freq", "1200000\n"),
+        ("cpufreq/cpuinfo_min_freq", "800000\n"),
+        ("cpufreq/cpuinfo_max_freq", "3600000\n"),
+        ("cpufreq/scaling_governor", "powersave\n"),
+        ("thermal_throttle/core_throttle_count", "7\n"),
+    ] {
+        tree.write(&format!("{dir}/{file}"), text);
+    }
+    let cpu = cpus(&tree, true).remove(0);
+    assert_eq!(
+        (cpu.frequency.current_khz.get(), cpu.frequency.max_khz.get()),
+        (Ok(1_200_000), Ok(3_600_000))
+    );
+    assert!(cpu.frequency.current_source.ends_with("scaling_cur_freq"));
+    assert_eq!(cpu.frequency.governor, Fact::Known("powersave".into()));
+    assert_eq!(cpu.core_throttle_count.get(), Ok(7));
+    assert!(cpu.package_throttle_count.why().is_some());
+    tree.write(&format!("{dir}/cpufreq/scaling_governor"), "\n");
+    let governor = cpus(&tree, true).remove(0).frequency.governor;
+    assert!(governor.why().is_some(), "an empty governor is no governor");
+}
+
+#[test]
+fn the_machine_is_read_from_its_files() {
+    let tree = Tree::with(CPU);
+    for (path, text) in [
+        ("cpuinfo", "processor\t: 0\nflags\t\t: fpu hypervisor sse\n"),
+        ("meminfo", include_str!("fixtures/meminfo")),
+        ("loadavg", "1.50 0.25 0.05 1/100 4711\n"),
+        ("sys/fs/file-nr", "1024\t24\t9223372036854775807\n"),
+        ("sys/kernel/shmmax", "18446744073692774399\n"),
+        ("sys/kernel/perf_event_paranoid", "-1\n"),
+        (
+            "sys/kernel/random/boot_id",
+            "59807616-e1fa-2540-724b-fbac14d7976d\n",
+        ),
+        (
+            "pressure/cpu",
+            "some avg10=1.25 avg60=0.00 avg300=0.00 total=77\n",
+        ),
+    ] {
+        tree.write(&format!("proc/{path}"), text);
+    }
+    tree.write(
+        "sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        "always within_size [advise] never\n",
+    );
+    let host = HostReader::new(&tree.options()).read(1, &mut Vec::new());
+    assert_eq!(host.hypervisor.get(), Ok(true));
+    let memory = Memory {
+        total_bytes: 16_000_000 << 10,
+        available_bytes: 9_000_000 << 10,
+    };
+    assert_eq!(host.memory.get(), Ok(memory));
+    let huge = host.huge_pages.get().unwrap();
+    assert_eq!((huge.total, huge.free, huge.size_bytes), (32, 5, 2 << 20));
+    assert_eq!(
+        host.load.get(),
+        Ok(LoadAverage {
+            one: 1.5,
+            five: 0.25,
+            fifteen: 0.05
+        })
+    );
+    assert_eq!(host.file_nr.get().unwrap().used, 1000);
+    assert_eq!(host.shmmax_bytes.get(), Ok(18446744073692774399));
+    assert_eq!(host.perf_event_paranoid.get(), Ok(-1));
+    assert_eq!(
+        host.boot_id,
+        Fact::Known("59807616e1fa2540724bfbac14d7976d".into())
+    );
+    assert_eq!(host.shmem_enabled, Fact::Known("advise".into()));
+    let cpu = host.pressure["cpu"].known().unwrap();
+    assert_eq!(
+        (cpu.some.avg10, cpu.some.total_us, cpu.full),
+        (1.25, 77, None)
+    );
+    assert!(host.pressure["io"].why().is_some());
+    assert!(host.memfd_noexec.why().is_some());
+}

@@ -1,0 +1,155 @@
+//! Promises about processes and threads.
+
+use super::Tree;
+use crate::reading::WhyKind;
+use crate::sample::{Fact, Process, ThreadPolicy};
+use crate::source::process::{Look, ProcessWatch};
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+
+impl Tree {
+    pub(super) fn process(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32]) -> Process {
+        watch.look(Look {
+            now_ns,
+            buffer: &mut Vec::new(),
+            cgroups: &mut self.cgroups(),
+            hot: &hot.iter().copied().collect::<BTreeSet<u32>>(),
+            turn: 0,
+            detail: true,
+            keep: true,
+        })
+    }
+}
+
+const STAT_TAIL: &str = "S 1 7 7 0 -1 4194560 120 0 3 0 15 16 0 0 20 0 1 0 4200 1 1 1 0 0 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0";
+
+pub(super) fn one_process() -> Tree {
+    let stat = format!("7 (a\u{1b}]0;x\u{7}) {STAT_TAIL}");
+    Tree::with(&[
+        ("proc/7/stat", &stat),
+        (
+            "proc/7/status",
+            "Name:\tx\nTracerPid:\t9\nUid:\t0\t1000\t0\t0\nVmSize:\t 80 kB\nVmLck:\t 0 kB\nVmRSS:\t 40 kB\nRssShmem:\t 8 kB\nVmSwap:\t 0 kB\n",
+        ),
+        ("proc/7/task/7/stat", &stat),
+        ("proc/7/task/7/schedstat", "100 200 3\n"),
+        (
+            "proc/7/task/7/status",
+            "Cpus_allowed_list:\t0-1\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t6\n",
+        ),
+        (
+            "proc/7/task/7/sched",
+            "x (7, #threads: 1)\nse.nr_migrations     :      11\n",
+        ),
+        ("proc/7/timerslack_ns", "50000\n"),
+        ("proc/7/task/7/wchan", "futex_do_wait"),
+        ("proc/7/fd/0", ""),
+        ("proc/7/fd/1", ""),
+        ("proc/7/cgroup", "0::/\n"),
+        ("proc/7/smaps", ""),
+    ])
+}
+
+#[test]
+fn a_process_and_its_thread_are_read_and_its_name_is_harmless() {
+    let tree = one_process();
+    let process = tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 5, &[7]);
+    assert_eq!(process.comm, "a\u{fffd}]0;x\u{fffd}");
+    assert_eq!(
+        (
+            process.uid.get(),
+            process.tracer_pid.get(),
+            process.fds.get()
+        ),
+        (Ok(1000), Ok(9), Ok(2))
+    );
+    assert_eq!(process.memory.get().unwrap().rss_shmem_bytes, 8 << 10);
+    assert_eq!(process.rings, Fact::Known(vec![]));
+    let thread = process.thread(7).unwrap();
+    assert_eq!(
+        (
+            thread.run_ns.get(),
+            thread.wait_ns.get(),
+            thread.slices.get()
+        ),
+        (Ok(100), Ok(200), Ok(3))
+    );
+    assert_eq!(
+        (
+            thread.voluntary_switches.get(),
+            thread.involuntary_switches.get()
+        ),
+        (Ok(5), Ok(6))
+    );
+    assert_eq!(
+        (thread.migrations.get(), thread.timer_slack_ns.get()),
+        (Ok(11), Ok(50_000))
+    );
+    assert_eq!(thread.allowed_cpus, Fact::Known(vec![0, 1]));
+    assert_eq!(thread.policy.get(), Ok(ThreadPolicy::Other));
+    assert_eq!(thread.wchan, Fact::Known("futex_do_wait".into()));
+}
+
+#[test]
+fn what_changes_slowly_is_read_once_a_second_and_says_when() {
+    let tree = one_process();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let first = tree.process(&mut watch, 1, &[7]);
+    tree.write("proc/7/fd/2", "");
+    tree.write("proc/7/task/7/schedstat", "101 200 3\n");
+    let second = tree.process(&mut watch, 2, &[7]);
+    assert_eq!((second.at_ns, second.facts_at_ns), (2, first.facts_at_ns));
+    assert_eq!(second.threads[0].run_ns.get(), Ok(101));
+    assert_eq!(second.fds, first.fds);
+    let third = tree.process(&mut watch, 1_100_000_000, &[7]);
+    assert_eq!((third.facts_at_ns, third.fds.get()), (1_100_000_000, Ok(3)));
+}
+
+#[test]
+fn a_pid_given_to_another_process_takes_nothing_over() {
+    let tree = one_process();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    tree.process(&mut watch, 1, &[7]);
+    tree.write(
+        "proc/7/stat",
+        &format!("7 (b) {}", STAT_TAIL.replace("4200", "9999")),
+    );
+    tree.write("proc/7/status", "Uid:\t0\t33\t0\t0\n");
+    let process = tree.process(&mut watch, 2, &[]);
+    assert_eq!(
+        (process.start_ticks.get(), process.uid.get()),
+        (Ok(9999), Ok(33))
+    );
+    assert_eq!(process.facts_at_ns, 2);
+    std::fs::remove_dir_all(tree.proc().join("7")).unwrap();
+    let process = tree.process(&mut watch, 3, &[]);
+    assert!(process.gone);
+    assert_eq!(process.comm, "b", "what was last known stays");
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_unknown_with_the_reason() {
+    let tree = one_process();
+    for path in ["7/fd", "7/limits", "7/smaps", "7/task/7/schedstat"] {
+        let path = tree.proc().join(path);
+        if !path.exists() {
+            std::fs::write(&path, "").unwrap();
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    std::fs::set_permissions(tree.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Root may read everything; this thread, which ends with the test, is nobody.
+    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+    let process = tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 1, &[7]);
+    for why in [
+        process.fds.why(),
+        process.limits.why(),
+        process.rings.why(),
+        process.threads[0].run_ns.why(),
+    ] {
+        let why = why.expect("not readable");
+        assert_eq!(why.kind, WhyKind::NoPermission);
+        assert!(why.text.starts_with("permission denied: /"), "{why}");
+    }
+    assert_eq!(process.uid.get(), Ok(1000), "the rest is known");
+}
