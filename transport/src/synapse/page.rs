@@ -33,8 +33,20 @@ pub(super) fn slot(path: &Path, config: &Config) -> SlotWriter {
         let link = page
             .fd()
             .and_then(|fd| registry::announce(&dir, &config.name, std::process::id(), fd).ok());
+        // SAFETY: atexit accepts any function of this type at any time. Failing (no memory) leaves a dangling link.
+        unsafe { libc::atexit(remove_link) };
         (page, link)
     });
     page.slot(SlotKind::Connection)
         .unwrap_or_else(|| SlotWriter::private(SlotKind::Connection))
+}
+
+/// Statics are not dropped: an exit in good order takes the link away here. One that is not leaves it dangling, to be swept.
+extern "C" fn remove_link() {
+    // Held only by a thread that connects at this very moment; waiting for it could wait for ever.
+    if let Ok(mut guard) = PAGE.try_lock()
+        && let Some((_, link)) = guard.as_mut()
+    {
+        *link = None;
+    }
 }
