@@ -1,1 +1,37 @@
-//! The demo workload.
+//! The demo workload: an exchange and its traders.
+//!
+//! The programs in `src/bin` are these functions with the command line as their argument, so that each can
+//! also be run as a child of another: a directory with one executable is enough.
+//!
+//! ```text
+//!  trader ──▶ load ──▶ protocol        exchange ──▶ protocol
+//! ```
+
+pub mod exchange;
+pub mod trader;
+
+mod children;
+mod cpu;
+mod failure;
+mod latency;
+mod load;
+mod options;
+mod orders;
+mod pin;
+mod protocol;
+mod report;
+mod signals;
+mod units;
+
+use std::process::ExitCode;
+
+/// Ends a program: its exit code, or a failure's with its sentence on stderr.
+fn exit(program: &str, result: Result<u8, failure::Failure>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("{program}: {}", failure.sentence);
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,2 +1,5 @@
-//! exchange
-fn main() {}
+//! The exchange; see [`demo::exchange`].
+
+fn main() -> std::process::ExitCode {
+    demo::exchange::main(std::env::args_os())
+}

@@ -1,2 +1,5 @@
-//! trader
-fn main() {}
+//! The trader; see [`demo::trader`].
+
+fn main() -> std::process::ExitCode {
+    demo::trader::main(std::env::args_os())
+}

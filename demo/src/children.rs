@@ -1,0 +1,144 @@
+//! Child processes that never outlive us: other roles of the program that is running now.
+//!
+//! Three ropes, each enough alone: dropping a [`Child`] ends and reaps it; the pipe on its stdin closes when this
+//! process is gone, however it went; and the kernel signals it then (see [`crate::signals::tie_to`]).
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::failure::Failure;
+use crate::signals;
+
+/// Lines of a child's stderr that are kept.
+const KEPT_LINES: usize = 20;
+/// How long a child may take to end before it is killed. Longer than an idle transport needs, by far.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A running child.
+pub(crate) struct Child {
+    process: std::process::Child,
+    stdin: Option<ChildStdin>,
+    said: Arc<Mutex<VecDeque<String>>>,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Starts this executable again with these arguments. `stdout` is piped or dropped; stderr is kept for
+    /// [`Self::said`].
+    pub(crate) fn start(args: &[OsString], stdout: Stdio) -> Result<Self, Failure> {
+        let me = std::env::current_exe().map_err(|e| Failure::io("finding this program", &e))?;
+        let mut process = Command::new(me)
+            .args(args)
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Failure::io("starting a process", &e))?;
+        let stdin = process.stdin.take();
+        let stderr = process.stderr.take();
+        let child = Self {
+            process,
+            stdin,
+            said: Arc::default(),
+            status: None,
+        };
+        if let Some(stderr) = stderr {
+            let said = Arc::clone(&child.said);
+            signals::start("stderr", move || keep_tail(stderr, &said))?;
+        }
+        Ok(child)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The pipe from its stdout, once.
+    pub(crate) fn take_stdout(&mut self) -> Option<BufReader<ChildStdout>> {
+        self.process.stdout.take().map(BufReader::new)
+    }
+
+    /// Sends it a line. A child that is gone shows in its exit status, not here.
+    pub(crate) fn tell(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            _ = writeln!(stdin, "{line}");
+        }
+    }
+
+    /// Asks it to end.
+    pub(crate) fn end(&mut self) {
+        self.stdin = None;
+        self.signal(Signal::SIGTERM);
+        // A stopped process would not see it.
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            // Not reaped yet, so the pid is still its own; ESRCH can't be.
+            _ = kill(Pid::from_raw(self.process.id() as i32), signal);
+        }
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.process.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Waits for it to end after [`Self::end`], and kills it if it does not within the grace.
+    pub(crate) fn reap(&mut self) {
+        let deadline = Instant::now() + GRACE;
+        while self.ended().is_none() {
+            if Instant::now() >= deadline {
+                // Only an error if it has ended meanwhile, which the wait then sees.
+                _ = self.process.kill();
+                self.status = self.process.wait().ok();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end();
+        self.reap();
+    }
+}
+
+/// Ends all at once and then waits, so that the graces run in parallel.
+pub(crate) fn end_all(mut children: Vec<Child>) {
+    children.iter_mut().for_each(Child::end);
+    children.iter_mut().for_each(Child::reap);
+}
+
+/// Reads to the end and keeps the last lines; a line longer than 4 KiB is cut there.
+fn keep_tail(stderr: impl Read, said: &Mutex<VecDeque<String>>) {
+    let mut lines = BufReader::new(stderr);
+    loop {
+        let mut line = Vec::new();
+        match lines.by_ref().take(4096).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.len() == KEPT_LINES {
+                    said.pop_front();
+                }
+                said.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The trader: starts the clients, prints a line each second and a summary at the end.
+//!
+//! Run by `bin/trader`, by itself as a worker of `--processes`, and by the demo. What clients do is [`crate::load`]'s.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::cpu;
+use crate::failure::{FAULT, Failure, PEER_DIED};
+use crate::load::processes::{self, Processes};
+use crate::load::threads::Threads;
+use crate::load::{Account, Crew, Event, Plan};
+use crate::options::parse;
+use crate::report::{Summary, Ways, banner, second};
+use crate::signals;
+
+mod losses;
+mod options;
+
+use losses::Losses;
+use options::Options;
+
+/// Runs the trader with a command line (its first word is the program's name).
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().collect();
+    crate::exit("trader", run(&args))
+}
+
+fn run(args: &[OsString]) -> Result<u8, Failure> {
+    let Some(options) = parse::<Options>(args)? else {
+        return Ok(0);
+    };
+    let plan = Arc::new(options.plan()?);
+    let (events, inbox) = channel();
+    let on_signal = events.clone();
+    // A send fails only once the receiver, and with it the run, has gone.
+    signals::on_signal(move || _ = on_signal.send((0, Event::Stop)))?;
+    if matches!(plan.pace, crate::load::Pace::Open { .. }) {
+        // Threads inherit it. Only here: a closed loop should see the sleeps its users would.
+        nix::sys::prctl::set_timerslack(1)
+            .map_err(|e| Failure::io("PR_SET_TIMERSLACK", &e.into()))?;
+    }
+    if let (Some(client), Some(parent)) = (options.worker, options.common.parent) {
+        return processes::work(&plan, client, parent, events, &inbox).map(|()| 0);
+    }
+    if let Some(parent) = options.common.parent {
+        let events = events.clone();
+        let end = move || _ = events.send((0, Event::Stop));
+        signals::tie_to(parent, |_| (), end)?;
+    }
+    let crew: Box<dyn Crew> = if options.processes {
+        Box::new(Processes::start(
+            &plan,
+            args.get(1..).unwrap_or_default(),
+            &events,
+        )?)
+    } else {
+        Box::new(Threads::start(&plan, 0..plan.clients, &events)?)
+    };
+    Run {
+        plan: &plan,
+        json: options.json,
+        inbox,
+        crew,
+        ways: Ways::default(),
+        accounts: Vec::new(),
+        missing: 0,
+        failure: None,
+        losses: Losses::new(plan.reconnect),
+        stopped: false,
+    }
+    .whole(options.duration(&plan))
+}
+
+/// A run from the first connection to the summary.
+struct Run<'a> {
+    plan: &'a Plan,
+    json: bool,
+    inbox: Receiver<(usize, Event)>,
+    crew: Box<dyn Crew>,
+    ways: Ways,
+    accounts: Vec<Account>,
+    /// Clients that ended without an account.
+    missing: usize,
+    /// The first thing that went so wrong that it decides the exit code.
+    failure: Option<Failure>,
+    losses: Losses,
+    stopped: bool,
+}
+
+impl Run<'_> {
+    fn whole(mut self, duration: Option<Duration>) -> Result<u8, Failure> {
+        let ready = |run: &Self| run.ways.shm + run.ways.socket.len();
+        while ready(&self) + self.missing < self.plan.clients && !self.stopped {
+            self.take(None)?;
+        }
+        if let (Some(failure), false) = (self.failure.take(), self.stopped) {
+            self.crew.stop();
+            self.crew.join();
+            return Err(failure);
+        }
+        for line in banner(&self.ways, self.plan.clients) {
+            self.say(&line)?;
+        }
+        let (start, cpu_before) = (Instant::now(), cpu::seconds()?);
+        self.crew.go(start);
+        self.watch(start, duration)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let cpu_seconds = cpu::seconds()? - cpu_before;
+        self.crew.join();
+        let summary = Summary::new(self.plan, &self.ways, &self.accounts, seconds, cpu_seconds);
+        let text = if self.json {
+            let json = serde_json::to_string(&summary)
+                .map_err(|e| Failure::new(FAULT, format!("writing JSON: {e}")))?;
+            format!("{json}\n")
+        } else {
+            summary.text(self.plan)
+        };
+        print(&mut std::io::stdout(), &text)?;
+        verdict(&self.accounts, self.failure)
+    }
+
+    /// Takes events and prints seconds until all clients are done.
+    fn watch(&mut self, start: Instant, duration: Option<Duration>) -> Result<(), Failure> {
+        const SECOND: Duration = Duration::from_secs(1);
+        let deadline = duration.map(|d| start + d);
+        let (mut last, mut before) = (start, 0);
+        while self.accounts.len() + self.missing < self.plan.clients {
+            let now = Instant::now();
+            if deadline.is_some_and(|at| now >= at) {
+                self.stop();
+            }
+            if now >= last + SECOND {
+                let requests = self.crew.requests();
+                let line = second(
+                    requests.saturating_sub(before),
+                    (now - last).as_secs_f64(),
+                    self.plan.size,
+                );
+                self.say(&line)?;
+                (last, before) = (now, requests);
+            }
+            for line in self.losses.due(now) {
+                eprintln!("trader: {line}");
+            }
+            let pending = deadline.filter(|_| !self.stopped);
+            let next = [Some(last + SECOND), pending, self.losses.next_due()];
+            let next = next.into_iter().flatten().min().unwrap_or(now);
+            self.take(Some(next.saturating_duration_since(now)))?;
+        }
+        for line in self.losses.rest() {
+            eprintln!("trader: {line}");
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.stopped, true) {
+            self.crew.stop();
+        }
+    }
+
+    /// Takes one event, or none within `timeout`.
+    fn take(&mut self, timeout: Option<Duration>) -> Result<(), Failure> {
+        let received = match timeout {
+            Some(timeout) => self.inbox.recv_timeout(timeout),
+            None => self
+                .inbox
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let (client, event) = match received {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => return Ok(()),
+            // The signal thread holds a sender as long as the process lives.
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new(FAULT, "all threads have gone"));
+            }
+        };
+        match event {
+            Event::Connected { shm: true, .. } => self.ways.shm += 1,
+            Event::Connected { why, .. } => self.ways.socket.push(why),
+            Event::Lost { reason, unknown } => self.losses.lost(reason, unknown, Instant::now()),
+            Event::Back => self.losses.back(Instant::now()),
+            Event::GaveUp(failure) => {
+                let sentence = format!("the exchange did not come back: {}", failure.sentence);
+                self.failure
+                    .get_or_insert(Failure::new(PEER_DIED, sentence));
+            }
+            Event::Died(clients, failure) => {
+                self.missing += clients;
+                if self.plan.clients > 1 && failure.code == FAULT {
+                    eprintln!("trader: client {}: {}", client + 1, failure.sentence);
+                }
+                self.failure.get_or_insert(failure);
+            }
+            Event::Finished(account) => self.accounts.push(account),
+            Event::Progress(_) => {}
+            Event::Stop => self.stop(),
+        }
+        Ok(())
+    }
+
+    /// A line for people; with `--json` stdout is the object's alone.
+    fn say(&self, line: &str) -> Result<(), Failure> {
+        if self.json {
+            print(&mut std::io::stderr(), &format!("{line}\n"))
+        } else {
+            print(&mut std::io::stdout(), &format!("{line}\n"))
+        }
+    }
+}
+
+fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::io("printing", &e))
+}
+
+/// The exit code: what failed for good, else whether every reply came and was right.
+fn verdict(accounts: &[Account], failure: Option<Failure>) -> Result<u8, Failure> {
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if accounts.iter().any(|a| a.gave_up) {
+        return Ok(PEER_DIED);
+    }
+    let Some(fault) = accounts.iter().find_map(|a| a.first_fault.as_ref()) else {
+        return Ok(0);
+    };
+    let errors: u64 = accounts.iter().map(|a| a.errors).sum();
+    let corrupt: u64 = accounts.iter().map(|a| a.corrupt).sum();
+    Err(Failure::new(
+        FAULT,
+        format!("{errors} request(s) failed and {corrupt} reply(s) were wrong; the first: {fault}"),
+    ))
+}

@@ -1,0 +1,208 @@
+//! Real processes for the tests: started in a runtime directory of their own, ended when dropped, watched so that
+//! nothing hangs. Every wait polls for the thing waited for; the time is a watchdog's.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses its own part"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Ends a hang; nothing here takes a tenth of it.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A runtime directory of its own, so that tests neither meet each other nor the user's programs.
+pub struct Place(tempfile::TempDir);
+
+impl Place {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The default socket here.
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("exchange.sock")
+    }
+
+    pub fn command(&self, program: &str, args: &str) -> Command {
+        let path = match program {
+            "exchange" => env!("CARGO_BIN_EXE_exchange"),
+            "trader" => env!("CARGO_BIN_EXE_trader"),
+            "demo" => env!("CARGO_BIN_EXE_demo"),
+            _ => panic!("no program {program}"),
+        };
+        let mut command = Command::new(path);
+        command
+            .args(args.split_whitespace())
+            .env("SHMTOP_RUNTIME_DIR", self.dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a program with these arguments.
+    pub fn start(&self, program: &str, args: &str) -> Running {
+        let mut child = self.command(program, args).spawn().expect("it starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        Running { child, stdout }
+    }
+
+    /// Starts an exchange and waits until it listens.
+    pub fn exchange(&self, args: &str) -> Running {
+        let mut exchange = self.start("exchange", args);
+        let line = exchange.line();
+        assert!(line.starts_with("exchange: listening on "), "{line:?}");
+        exchange
+    }
+
+    /// Runs a program to its end.
+    pub fn run(&self, program: &str, args: &str) -> Finished {
+        self.start(program, args).finish()
+    }
+
+    /// Pids of the living processes that were started here: they inherit the environment.
+    pub fn processes(&self) -> Vec<i32> {
+        let mark = format!("SHMTOP_RUNTIME_DIR={}", self.dir().display());
+        fs::read_dir("/proc")
+            .expect("/proc")
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                // A process that ends meanwhile, or a zombie, has no environment.
+                fs::read(format!("/proc/{pid}/environ"))
+                    .is_ok_and(|e| e.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
+            })
+            .collect()
+    }
+
+    /// Waits until this many processes live here.
+    pub fn wait_for_processes(&self, n: usize) {
+        wait_until("the number of processes", || self.processes().len() == n);
+    }
+
+    /// What lies in the runtime directory.
+    pub fn files(&self) -> Vec<String> {
+        fs::read_dir(self.dir())
+            .expect("the directory")
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+}
+
+/// Polls until it holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < WATCHDOG, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A program that runs; killed when dropped.
+pub struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// One that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// Its stdout as one JSON object, after it has ended well.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.code(), 0, "{self:?}");
+        serde_json::from_str(&self.stdout).expect("stdout is one JSON object")
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("it has not been waited for");
+    }
+
+    /// The next line of its stdout, with the line's end; empty when there is none.
+    pub fn line(&mut self) -> String {
+        let watch = Watch::over(self.pid());
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("text");
+        drop(watch);
+        line
+    }
+
+    /// The rest of its output, when it has ended.
+    pub fn finish(mut self) -> Finished {
+        let watch = Watch::over(self.pid());
+        let mut pipe = self.child.stderr.take().expect("piped, once");
+        let errors = std::thread::spawn(move || {
+            let mut text = String::new();
+            pipe.read_to_string(&mut text).map(|_| text)
+        });
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout).expect("text");
+        let stderr = errors.join().expect("no panic").expect("text");
+        let status = self.child.wait().expect("a child");
+        drop(watch);
+        Finished {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Kills it with SIGKILL and reaps it.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// Kills a process that is watched for too long.
+struct Watch(std::sync::mpsc::Sender<()>);
+
+impl Watch {
+    fn over(pid: i32) -> Self {
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            use std::sync::mpsc::RecvTimeoutError;
+            if finished.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("watchdog: killing {pid}");
+                _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        });
+        Self(done)
+    }
+}

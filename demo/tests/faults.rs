@@ -1,0 +1,163 @@
+//! Processes that die: the others notice, say so, and go on or end with the right code.
+
+mod common;
+
+use common::{Place, wait_until};
+use nix::sys::signal::Signal;
+
+/// Reads until a second has been reported, so that requests are under way.
+fn until_busy(trader: &mut common::Running) {
+    while !trader.line().starts_with("--> RPS") {}
+}
+
+/// Sum of the `N client(s)` of the lines with these words: what happens together is said together, but not always
+/// in one line.
+fn clients(stderr: &str, words: &str) -> u32 {
+    let number = |line: &str| {
+        let (before, _) = line.split_once(" client(s)")?;
+        before.rsplit(' ').next()?.parse::<u32>().ok()
+    };
+    stderr
+        .lines()
+        .filter(|line| line.contains(words))
+        .filter_map(number)
+        .sum()
+}
+
+#[test]
+fn an_exchange_outlives_a_killed_trader_and_serves_the_next() {
+    let place = Place::new();
+    let _exchange = place.exchange("");
+    for args in ["4 bytes 20000 --depth 4", "4 bytes 20000 --processes"] {
+        let mut trader = place.start("trader", args);
+        until_busy(&mut trader);
+        trader.kill();
+    }
+    let next = place.run("trader", "4 bytes 20000 --requests 20 --verify full --json");
+    assert_eq!(next.json()["requests"], 80);
+    place.wait_for_processes(1);
+}
+
+#[test]
+fn a_trader_reports_a_killed_exchange_and_ends_with_code_6() {
+    for args in [
+        "4 bytes 20000",
+        "4 ping --depth 8",
+        "4 ping --threads 1",
+        "4 ping --transport socket",
+        "4 ping --processes",
+    ] {
+        let place = Place::new();
+        let exchange = place.exchange("");
+        let mut trader = place.start(
+            "trader",
+            &format!("{args} --duration forever --reconnect 0s"),
+        );
+        until_busy(&mut trader);
+        exchange.kill();
+        let trader = trader.finish();
+        assert_eq!(trader.code(), 6, "{args}: {trader:?}");
+        assert!(trader.stderr.contains("connection lost"), "{trader:?}");
+        assert_eq!(clients(&trader.stderr, "connection lost"), 4, "{trader:?}");
+        assert!(trader.stderr.contains("unknown"), "{trader:?}");
+        assert!(
+            trader.stdout.contains("  requests   "),
+            "a summary: {trader:?}"
+        );
+    }
+}
+
+#[test]
+fn a_trader_finds_back_to_an_exchange_that_was_started_again() {
+    let place = Place::new();
+    let exchange = place.exchange("");
+    let args = "4 bytes 20000 --duration forever --reconnect 60s --verify full";
+    let mut trader = place.start("trader", args);
+    until_busy(&mut trader);
+    exchange.kill();
+    let _again = place.exchange("");
+    // Two more seconds, the second of which lies wholly after the restart.
+    wait_until("requests after the restart", || {
+        let line = trader.line();
+        assert!(line.starts_with("--> RPS"), "{line:?}");
+        !line.contains("RPS:      0")
+    });
+    until_busy(&mut trader);
+    trader.signal(Signal::SIGTERM);
+    let trader = trader.finish();
+    assert!(trader.stderr.contains("connection lost"), "{trader:?}");
+    assert_eq!(clients(&trader.stderr, "connected again"), 4, "{trader:?}");
+    assert!(trader.stdout.contains("0 corrupt, "), "{trader:?}");
+    // Requests with an unknown outcome are errors.
+    assert_eq!(trader.code(), 1, "{trader:?}");
+}
+
+#[test]
+fn a_killed_worker_process_is_reported_and_the_others_finish() {
+    let place = Place::new();
+    let _exchange = place.exchange("");
+    let mut trader = place.start("trader", "3 ping --processes --duration forever");
+    until_busy(&mut trader);
+    let victim = place
+        .processes()
+        .into_iter()
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("--worker\x001\x00"))
+        })
+        .expect("worker number 1");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), Signal::SIGKILL).expect("killed");
+    trader.signal(Signal::SIGINT);
+    let trader = trader.finish();
+    assert_eq!(trader.code(), 1, "{trader:?}");
+    assert!(
+        trader.stderr.contains(&format!("process {victim} died")),
+        "{trader:?}"
+    );
+    assert!(trader.stdout.contains("  requests   "), "{trader:?}");
+    place.wait_for_processes(1);
+}
+
+#[test]
+fn workers_end_when_their_trader_is_killed() {
+    let place = Place::new();
+    let exchange = place.exchange("");
+    let mut trader = place.start("trader", "3 ping --processes --duration forever");
+    until_busy(&mut trader);
+    trader.kill();
+    place.wait_for_processes(1);
+    drop(exchange);
+}
+
+#[test]
+fn a_stopped_exchange_is_not_a_dead_one() {
+    let place = Place::new();
+    let exchange = place.exchange("");
+    let mut trader = place.start("trader", "2 ping --duration forever --reconnect 0s");
+    until_busy(&mut trader);
+    exchange.signal(Signal::SIGSTOP);
+    // A whole second without an answer …
+    wait_until("silence", || trader.line().contains("RPS:      0"));
+    exchange.signal(Signal::SIGCONT);
+    // … and on it goes, on the same connections.
+    wait_until("answers", || !trader.line().contains("RPS:      0"));
+    trader.signal(Signal::SIGINT);
+    let trader = trader.finish();
+    assert_eq!(trader.code(), 0, "{trader:?}");
+    assert!(!trader.stderr.contains("connection lost"), "{trader:?}");
+}
+
+#[test]
+fn a_trader_ends_when_nobody_reads_its_output() {
+    let place = Place::new();
+    let _exchange = place.exchange("");
+    let mut command = place.command("trader", "1 ping --duration forever");
+    let mut child = command.spawn().expect("it starts");
+    drop(child.stdout.take());
+    let mut status = None;
+    wait_until("its end", || {
+        status = child.try_wait().expect("a child");
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|s| s.code()), Some(1));
+}
