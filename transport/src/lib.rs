@@ -5,6 +5,9 @@ mod calls;
 mod clock;
 pub mod config;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod mem;
 pub mod membrane;

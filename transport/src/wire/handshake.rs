@@ -30,6 +30,8 @@ mod client;
 mod server;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod world;
 
 pub(crate) use client::{ClientAction, ClientHandshake};
 pub(crate) use server::{Admission, ServerAction, ServerHandshake, ServerTerms};

@@ -1,53 +1,9 @@
 //! The single refusals, each with its reason. The machines against each other are [`super::channel_tests`]'s.
 
+use super::world::{Bytes, hello, layout, offer, terms};
 use super::*;
-use crate::config::TransportChoice;
 use crate::error::Step;
 use crate::wire::messages::{Hello, Name, Welcome};
-
-pub(super) type Bytes = [u8; HANDSHAKE_BYTES];
-
-pub(super) fn layout() -> Layout {
-    Layout {
-        version: 3,
-        total_bytes: |there, back| 4096 + there + back,
-    }
-}
-
-pub(super) fn hello() -> Hello {
-    Hello {
-        pid: 42,
-        wait_policy: 1,
-        features: 0,
-        ring_bytes: 1 << 16,
-        max_message: 4096,
-        transport: TransportChoice::Auto,
-        name: Name::new("trader"),
-    }
-}
-
-pub(super) fn terms() -> ServerTerms {
-    ServerTerms {
-        ring_bytes: 1 << 20,
-        max_message: 1 << 16,
-        shm: true,
-        features: 1,
-        name: Name::new("exchange"),
-        connection_id: 77,
-        client_number: 1,
-        layout: layout(),
-    }
-}
-
-pub(super) fn offer(ring_bytes: u64, max_message: u64) -> Offer {
-    Offer {
-        layout_version: layout().version,
-        total_bytes: (layout().total_bytes)(ring_bytes, ring_bytes),
-        client_to_server_bytes: ring_bytes,
-        server_to_client_bytes: ring_bytes,
-        max_message,
-    }
-}
 
 /// A client that was welcomed and asked for shared memory.
 fn awaiting_offer() -> ClientHandshake {

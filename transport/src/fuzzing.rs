@@ -1,0 +1,127 @@
+//! What the fuzz targets call: the parsers of what a peer sends, on any bytes. Not part of the library; compiled
+//! for tests, which replay the committed corpus, and under cargo-fuzz.
+
+use crate::wire::frame::{Decoder, HANDSHAKE_BYTES, HEADER_BYTES, MAX_ERROR_BYTES};
+use crate::wire::handshake::world::{Event, World, hello, layout, terms};
+use crate::wire::handshake::{Admission, ClientAction, ClientHandshake, Mode, ServerHandshake};
+use crate::wire::messages::Message;
+
+/// A byte stream, cut into pieces as its first bytes say: frames within their limits, or an error that stays.
+pub fn frame(bytes: &[u8]) {
+    let Some(([limit, first, second], mut stream)) = bytes.split_first_chunk::<3>() else {
+        return;
+    };
+    let max_message = u32::from(*limit) * 64;
+    let mut decoder = Decoder::new(max_message);
+    let mut pieces = [first, second].into_iter().cycle();
+    let (mut taken, total) = (0, stream.len());
+    while !stream.is_empty() {
+        let space = decoder.space();
+        assert!(!space.is_empty(), "no whole frame and no room for one");
+        let piece = pieces.next().map_or(1, |n| usize::from(*n) * 8 + 1);
+        let n = piece.min(space.len()).min(stream.len());
+        space[..n].copy_from_slice(&stream[..n]);
+        decoder.filled(n);
+        stream = &stream[n..];
+        loop {
+            match decoder.next() {
+                Ok(Some(frame)) => {
+                    let largest = (max_message as usize)
+                        .max(MAX_ERROR_BYTES)
+                        .max(HANDSHAKE_BYTES);
+                    assert!(frame.payload().len() <= largest);
+                    assert_eq!(frame.bytes[..HEADER_BYTES], frame.header.encode());
+                    if let Some(message) = frame.handshake() {
+                        message_means_the_same_when_said_again(message);
+                    }
+                    taken += frame.bytes.len();
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    assert_eq!(decoder.next().map(|_| ()), Err(e));
+                    return;
+                }
+            }
+        }
+    }
+    assert_eq!(
+        taken + decoder.pending(),
+        total,
+        "every byte is in a frame or waits"
+    );
+}
+
+fn message_means_the_same_when_said_again(bytes: &[u8; HANDSHAKE_BYTES]) {
+    if let Ok((message, attempt)) = Message::decode(bytes) {
+        let _text = format!("{message:?}");
+        let again = Message::decode(&message.encode(attempt));
+        // A refusal keeps its sender's version; every other message is said again in ours.
+        assert_eq!(again, Ok((message, attempt)));
+    }
+}
+
+/// The handshake: the machines against each other under the faults that the first part of the input says, then
+/// each of them against a peer that sends the rest. The input begins with the number of faults and of the
+/// outside world's dice.
+pub fn handshake(bytes: &[u8]) {
+    let Some(([faults, dice], rest)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let (dice, rest) = rest.split_at(usize::from(*dice).min(rest.len()));
+    let (faults, garbage) = rest.split_at((usize::from(*faults) * 4).min(rest.len()));
+
+    let mut world = World::new(if dice.is_empty() { &[1] } else { dice });
+    for fault in faults.as_chunks().0 {
+        world.apply(&Event::from_bytes(*fault));
+        world.check();
+    }
+    world.end();
+
+    let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+    let (mut client, _) = ClientHandshake::start(hello(), layout());
+    for message in garbage.as_chunks().0 {
+        message_means_the_same_when_said_again(message);
+        let fds = usize::from(message[HANDSHAKE_BYTES - 1]) % 3;
+        let was_closed = (client.mode(), server.mode());
+        let mut action = client.on_message(message, fds);
+        if let ClientAction::Map(_) = action {
+            action = client.mapped(Ok(()));
+        }
+        if let ClientAction::UseSocket(_) = action {
+            client.upgrade();
+        }
+        server.on_message(message, fds);
+        if was_closed.0 == Mode::Closed {
+            assert_eq!(client.mode(), Mode::Closed, "closed is for good");
+        }
+        if was_closed.1 == Mode::Closed {
+            assert_eq!(server.mode(), Mode::Closed, "closed is for good");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+        let files = std::fs::read_dir(dir.join(target)).unwrap();
+        let seeds: Vec<_> = files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .collect();
+        assert!(!seeds.is_empty(), "no seeds for {target}");
+        seeds
+    }
+
+    #[test]
+    fn the_committed_corpus_of_frames_passes() {
+        seeds("frame").iter().for_each(|seed| frame(seed));
+    }
+
+    #[test]
+    fn the_committed_corpus_of_handshakes_passes() {
+        seeds("handshake").iter().for_each(|seed| handshake(seed));
+    }
+}
