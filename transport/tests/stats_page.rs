@@ -336,3 +336,24 @@ fn unused_slots_cost_no_memory_even_when_looked_at() {
         "one 4 KiB page each"
     );
 }
+
+#[test]
+fn a_snapshot_used_again_shows_nothing_of_the_one_before() {
+    let full = page(4);
+    let slots: Vec<_> = (0..4)
+        .map(|_| full.slot(SlotKind::Connection).unwrap())
+        .collect();
+    for (slot, id) in slots.iter().zip(1..) {
+        slot.publish_info(&facts(id));
+        slot.rtt().record(5_000, 2);
+        bump(&slot.tx().tx_bytes, 7);
+    }
+    bump(&full.process().accepted, 4);
+    let other = page(2);
+    let _slot = other.slot(SlotKind::Poller).unwrap();
+    for (first, second) in [(&full, &other), (&other, &full)] {
+        let mut again = look(first);
+        reader(second).snapshot_into(&mut again).unwrap();
+        assert_eq!(again, look(second));
+    }
+}

@@ -59,7 +59,6 @@ impl Words for Bytes<'_> {
 pub(super) struct Layout {
     /// Everything about the process that does not change.
     pub(super) facts: Snapshot,
-    pub(super) words: usize,
     pub(super) slots_at: usize,
     pub(super) slot_count: usize,
     pub(super) stride: usize,
@@ -119,7 +118,6 @@ impl Layout {
         }
         let mut layout = Self {
             facts: process_facts(words, version)?,
-            words: (page_bytes / 8) as usize,
             slots_at: (slots_offset / 8) as usize,
             slot_count: slot_count as usize,
             stride: (stride / 8) as usize,

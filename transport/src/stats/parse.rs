@@ -34,41 +34,46 @@ impl<S: Words> SeqRead for Sequence<S> {
 }
 
 impl Layout {
-    /// Copies the page as it is now. `words` must be (as long as) those it was resolved from.
-    pub(super) fn snapshot(&self, words: impl Words) -> Snapshot {
-        let mut snapshot = self.facts.clone();
+    /// Copies the page as it is now into `out`, whose memory is used again. `words` must be (as long as) those it was
+    /// resolved from.
+    pub(super) fn snapshot_into(&self, words: impl Words, out: &mut Snapshot) {
+        let mut slots = std::mem::take(&mut out.slots);
+        out.clone_from(&self.facts);
         let mut known = self.known.iter();
-        let mut next = |base: usize| {
+        let mut next = || {
             known
                 .next()
                 .copied()
                 .flatten()
-                .map_or(0, |at| words.word(base + at))
+                .map_or(0, |at| words.word(at))
         };
-        snapshot.process = ProcessCounters::from_fn(|_| next(0));
-        snapshot.unknown = named(words, &self.unknown_process, 0);
+        out.process = ProcessCounters::from_fn(|_| next());
+        named(words, &self.unknown_process, 0, &mut out.unknown);
+        let mut filled = 0;
         for index in 0..self.slots_used(words) {
             let base = self.slots_at + index * self.stride;
             if words.word(base + info::STATE) == SlotState::Free as u64 {
                 continue;
             }
-            let slot = seqlock::read(&Sequence(words, base + info::SEQUENCE), TRIES, || {
-                self.slot(words, base)
-            })
-            .and_then(|(facts, slot)| {
-                Some(Slot {
-                    info: slot_info(&facts)?,
-                    index: index as u32,
-                    ..slot
-                })
+            if filled == slots.len() {
+                slots.push(Slot::default());
+            }
+            let slot = &mut slots[filled];
+            let facts = seqlock::read(&Sequence(words, base + info::SEQUENCE), TRIES, || {
+                self.slot(words, base, slot)
             });
-            match slot {
-                Some(slot) if slot.info.state == SlotState::Free => {}
-                Some(slot) => snapshot.slots.push(slot),
-                None => snapshot.torn += 1,
+            match facts.and_then(|facts| slot_info(&facts)) {
+                Some(info) if info.state == SlotState::Free => {}
+                Some(info) => {
+                    slot.info = info;
+                    slot.index = index as u32;
+                    filled += 1;
+                }
+                None => out.torn += 1,
             }
         }
-        snapshot
+        slots.truncate(filled);
+        out.slots = slots;
     }
 
     /// Slots to look at.
@@ -78,37 +83,30 @@ impl Layout {
             .min(self.slot_count)
     }
 
-    /// One look at a slot: the facts as words, and everything else.
-    fn slot(&self, words: impl Words, base: usize) -> ([u64; schema::INFO_WORDS], Slot) {
-        let facts = std::array::from_fn(|i| words.word(base + i));
+    /// One look at a slot: everything but the facts goes into `slot`, the facts are returned as words.
+    fn slot(&self, words: impl Words, base: usize, slot: &mut Slot) -> [u64; schema::INFO_WORDS] {
         let mut known = self.known[ProcessCounters::DESCRIPTORS.len()..].iter();
         let mut next = |_: &Descriptor| {
-            known
-                .next()
-                .copied()
-                .flatten()
-                .map_or(0, |at| words.word(base + at))
+            let at = known.next().copied().flatten();
+            at.map_or(0, |at| words.word(base + at))
         };
-        let slot = Slot {
-            tx: TxCounters::from_fn(&mut next),
-            rx: RxCounters::from_fn(&mut next),
-            wait: WaitCounters::from_fn(&mut next),
-            req: ReqCounters::from_fn(&mut next),
-            house: HouseCounters::from_fn(&mut next),
-            rtt: histogram(words, base, self.histograms[0]),
-            handler: histogram(words, base, self.histograms[1]),
-            park: histogram(words, base, self.histograms[2]),
-            unknown: named(words, &self.unknown_slot, base),
-            ..Slot::default()
-        };
-        (facts, slot)
+        slot.tx = TxCounters::from_fn(&mut next);
+        slot.rx = RxCounters::from_fn(&mut next);
+        slot.wait = WaitCounters::from_fn(&mut next);
+        slot.req = ReqCounters::from_fn(&mut next);
+        slot.house = HouseCounters::from_fn(&mut next);
+        let histograms = [&mut slot.rtt, &mut slot.handler, &mut slot.park];
+        for (histogram, at) in histograms.into_iter().zip(self.histograms) {
+            load_histogram(words, base, at, histogram);
+        }
+        named(words, &self.unknown_slot, base, &mut slot.unknown);
+        std::array::from_fn(|i| words.word(base + i))
     }
 
     /// The bytes of a page with the slots used so far and no more, without touching what was never written.
     pub(super) fn image(&self, words: impl Words) -> Vec<u8> {
         let used = self.slots_used(words);
-        let total = self.slots_at + used * self.stride;
-        let mut image = vec![0u64; total.min(self.words)];
+        let mut image = vec![0u64; self.slots_at + used * self.stride];
         for (i, word) in image[..self.slots_at].iter_mut().enumerate() {
             *word = words.word(i);
         }
@@ -140,44 +138,52 @@ impl Layout {
             *word = words.word(base + i);
         }
         for h in histograms() {
-            for bucket in used_buckets(words.word(base + h.head + 2)) {
-                copy[h.buckets + bucket] = words.word(base + h.buckets + bucket);
+            for octave in octaves(words.word(base + h.head + 2)) {
+                for bucket in octave * SUB_BUCKETS..(octave + 1) * SUB_BUCKETS {
+                    copy[h.buckets + bucket] = words.word(base + h.buckets + bucket);
+                }
             }
         }
     }
 }
 
-/// The buckets of the octaves in `mask`, ascending.
-fn used_buckets(mask: u64) -> impl Iterator<Item = usize> {
-    (0..OCTAVES)
-        .filter(move |octave| mask >> octave & 1 == 1)
-        .flat_map(|octave| octave * SUB_BUCKETS..(octave + 1) * SUB_BUCKETS)
+/// The octaves in `mask`, ascending; bits that stand for none are passed over.
+fn octaves(mask: u64) -> impl Iterator<Item = usize> {
+    let mut left = mask & ((1 << OCTAVES) - 1);
+    std::iter::from_fn(move || {
+        let octave = (left != 0).then(|| left.trailing_zeros() as usize)?;
+        left &= left - 1;
+        Some(octave)
+    })
 }
 
-fn histogram(words: impl Words, base: usize, at: Option<HistogramAt>) -> Histogram {
-    let Some(at) = at else {
-        return Histogram::default();
-    };
+fn load_histogram(words: impl Words, base: usize, at: Option<HistogramAt>, out: &mut Histogram) {
+    (out.sum_ns, out.max_ns) = (0, 0);
+    out.buckets.clear();
+    let Some(at) = at else { return };
     let head = base + at.head;
     let mask = words.word(head + 2);
     if mask == 0 {
-        return Histogram::default();
+        return;
     }
-    let buckets = used_buckets(mask)
-        .map(|bucket| (bucket as u16, words.word(base + at.buckets + bucket)))
-        .filter(|(_, n)| *n > 0)
-        .collect();
-    Histogram {
-        sum_ns: words.word(head),
-        max_ns: words.word(head + 1),
-        buckets,
+    (out.sum_ns, out.max_ns) = (words.word(head), words.word(head + 1));
+    let first = base + at.buckets;
+    for octave in octaves(mask) {
+        for bucket in octave * SUB_BUCKETS..(octave + 1) * SUB_BUCKETS {
+            let n = words.word(first + bucket);
+            if n > 0 {
+                out.buckets.push((bucket as u16, n));
+            }
+        }
     }
 }
 
-fn named(words: impl Words, list: &[(String, usize)], base: usize) -> Vec<(String, u64)> {
-    list.iter()
-        .map(|(name, at)| (name.clone(), words.word(base + at)))
-        .collect()
+fn named(words: impl Words, list: &[(String, usize)], base: usize, out: &mut Vec<(String, u64)>) {
+    out.clear();
+    out.extend(
+        list.iter()
+            .map(|(name, at)| (name.clone(), words.word(base + at))),
+    );
 }
 
 /// The facts in words, understood; `None` if a number means nothing to this version.
