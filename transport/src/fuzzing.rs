@@ -29,7 +29,7 @@ pub fn frame(bytes: &[u8]) {
                     let largest = (max_message as usize)
                         .max(MAX_ERROR_BYTES)
                         .max(HANDSHAKE_BYTES);
-                    assert!(frame.payload().len() <= largest);
+                    assert!(frame.bytes.len() <= HEADER_BYTES + largest);
                     assert_eq!(frame.bytes[..HEADER_BYTES], frame.header.encode());
                     if let Some(message) = frame.handshake() {
                         message_means_the_same_when_said_again(message);

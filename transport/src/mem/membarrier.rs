@@ -24,12 +24,6 @@ pub(crate) fn register() -> bool {
     offered >= 0 && offered & wanted == wanted && call(REGISTER_GLOBAL_EXPEDITED) == 0
 }
 
-/// True if this process may use [`barrier`] against a registered peer.
-pub(crate) fn available() -> bool {
-    let offered = call(QUERY);
-    offered >= 0 && offered & libc::c_long::from(GLOBAL_EXPEDITED) != 0
-}
-
 /// A full fence on every CPU that runs a thread of a registered process, and on this one. Some microseconds.
 /// False if the kernel would not: then nothing was ordered, and the caller must not sleep without a timeout.
 pub(crate) fn barrier() -> bool {
@@ -47,7 +41,6 @@ mod tests {
             // An old kernel or a seccomp profile: then the promise is only that nobody is told otherwise.
             return;
         }
-        assert!(available());
         assert!(register(), "registering twice is harmless");
         assert!(barrier());
     }

@@ -147,7 +147,6 @@ fn terms(shared: &Shared, number: u32) -> ServerTerms {
         name: Name::new(&config.name),
         connection_id: random(),
         client_number: number,
-        layout: layout::LAYOUT,
     }
 }
 

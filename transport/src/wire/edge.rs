@@ -130,15 +130,6 @@ pub(crate) fn recv_with_fd_until(
     Ok(passed)
 }
 
-/// Fills `buffer` whole by `deadline`; descriptors that come are closed.
-pub(crate) fn read_exact_until(
-    socket: impl AsFd,
-    buffer: &mut [u8],
-    deadline: Deadline,
-) -> io::Result<()> {
-    recv_with_fd_until(socket, buffer, deadline).map(drop)
-}
-
 /// Waits until `events` (or an error or hang-up, which the next call will report) hold.
 fn ready(socket: BorrowedFd<'_>, events: PollFlags, deadline: Deadline) -> io::Result<()> {
     loop {
@@ -201,7 +192,7 @@ mod tests {
 
         let (_a, b) = UnixStream::pair().unwrap();
         let deadline = Deadline::after(Duration::from_millis(1));
-        let e = read_exact_until(&b, &mut [0; 4], deadline).unwrap_err();
+        let e = recv_with_fd_until(&b, &mut [0; 4], deadline).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::TimedOut);
     }
 
@@ -213,7 +204,7 @@ mod tests {
             a.send(&[1]).unwrap();
         }
         let now = Deadline::after(Duration::ZERO);
-        let e = read_exact_until(&b, &mut [0; 4], now).unwrap_err();
+        let e = recv_with_fd_until(&b, &mut [0; 4], now).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::TimedOut);
     }
 
@@ -235,7 +226,7 @@ mod tests {
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(b"abc").unwrap();
         drop(a);
-        let e = read_exact_until(&b, &mut [0; 4], watchdog()).unwrap_err();
+        let e = recv_with_fd_until(&b, &mut [0; 4], watchdog()).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::UnexpectedEof);
     }
 

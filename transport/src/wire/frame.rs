@@ -177,11 +177,6 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// What follows the header.
-    pub(crate) fn payload(&self) -> &'a [u8] {
-        &self.bytes[HEADER_BYTES..]
-    }
-
     /// The whole frame as a handshake message; `None` if it is another kind.
     pub(crate) fn handshake(&self) -> Option<&'a [u8; HANDSHAKE_BYTES]> {
         self.bytes
@@ -262,12 +257,12 @@ impl Decoder {
         }))
     }
 
-    /// The header at `start`, once it is there whole.
     /// The payload of the frame that [`Self::next`] gave last; until [`Self::space`] is called.
     pub(crate) fn last_payload(&self) -> &[u8] {
         &self.buffer[self.last.clone()]
     }
 
+    /// The header at `start`, once it is there whole.
     fn header(&self) -> Result<Option<Header>, FrameError> {
         match self.buffer[self.start..self.end].first_chunk() {
             Some(bytes) => Header::decode(bytes, self.max_message).map(Some),

@@ -66,7 +66,8 @@ impl Outgoing {
     }
 }
 
-/// What a connection serves at the moment.
+/// What a connection serves at the moment, as the tests see it; the callers of `drive` know from its results.
+#[cfg(any(test, fuzzing))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Nothing yet, or nothing at the moment: a message of the handshake is awaited.

@@ -43,7 +43,6 @@ fn terms() -> ServerTerms {
         name: Name::new("exchange"),
         connection_id: 5,
         client_number: 1,
-        layout: layout(),
     }
 }
 

@@ -38,7 +38,7 @@ fn decode_in_pieces(
         decoder.filled(n);
         stream = &stream[n..];
         while let Some(f) = decoder.next()? {
-            out.push((f.header, f.payload().to_vec()));
+            out.push((f.header, f.bytes[HEADER_BYTES..].to_vec()));
         }
     }
     Ok(out)

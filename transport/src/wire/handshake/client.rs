@@ -1,6 +1,6 @@
 //! The client's half of the handshake.
 
-use super::{Ending, Layout, Mode, Outgoing, largest_message, possible_offer};
+use super::{Ending, Layout, Outgoing, largest_message, possible_offer};
 use crate::error::{Fallback, Step};
 use crate::mem::StepError;
 use crate::wire::frame::HANDSHAKE_BYTES;
@@ -161,7 +161,9 @@ impl ClientHandshake {
     }
 
     /// What is served now.
-    pub(crate) fn mode(&self) -> Mode {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn mode(&self) -> super::Mode {
+        use super::Mode;
         match self.state {
             State::AwaitWelcome | State::AwaitOffer | State::Mapping(_) | State::AwaitReady(_) => {
                 Mode::Waiting

@@ -1,6 +1,6 @@
 //! The server's half of the handshake.
 
-use super::{Ending, Layout, Mode, Outgoing, largest_message, possible_ring};
+use super::{Ending, Outgoing, largest_message, possible_ring};
 use crate::error::{Fallback, Step};
 use crate::mem::StepError;
 use crate::wire::frame::HANDSHAKE_BYTES;
@@ -23,7 +23,6 @@ pub(crate) struct ServerTerms {
     /// Drawn at random.
     pub(crate) connection_id: u64,
     pub(crate) client_number: u32,
-    pub(crate) layout: Layout,
 }
 
 /// Whether the peer may be served, decided from its credentials and the number of clients.
@@ -245,7 +244,9 @@ impl ServerHandshake {
     }
 
     /// What is served now.
-    pub(crate) fn mode(&self) -> Mode {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn mode(&self) -> super::Mode {
+        use super::Mode;
         match self.state {
             State::AwaitHello | State::Making | State::Sending(_) | State::AwaitAnswer(_) => {
                 Mode::Waiting

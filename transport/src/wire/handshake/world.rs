@@ -38,7 +38,6 @@ pub(crate) fn terms() -> ServerTerms {
         name: Name::new("exchange"),
         connection_id: 77,
         client_number: 1,
-        layout: layout(),
     }
 }
 
