@@ -27,7 +27,7 @@ pub enum Perf<T> {
     NoPmu(String),
     /// They exist but are not for us (EACCES, EPERM): the sentence has perf_event_paranoid.
     Denied(String),
-    /// Something else; the sentence has the errno.
+    /// Something else: the sentence has the errno, or says that they were not asked for.
     Unavailable(String),
 }
 

@@ -49,10 +49,25 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Also look for pages through every process's descriptors.
     pub scan: bool,
-    /// Open perf counters. Each thread that owns a slot then pays for them at every context switch.
-    pub perf: bool,
-    /// Processes whose ring mappings are read; costs milliseconds each, once a second.
+    /// Which perf counters to open.
+    pub perf: PerfScope,
+    /// Processes to look at more closely: their ring mappings are read (milliseconds each, once a second), and the
+    /// kernel's own perf counters opened.
     pub detail: BTreeSet<u32>,
+}
+
+/// Which perf counters to open on the threads that own a slot. Whatever is opened costs the counted thread up to 2 µs at
+/// each of its context switches, for as long as shmtop runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PerfScope {
+    /// None.
+    Off,
+    /// Hardware counters where the machine has them, so nothing in most VMs; the kernel's own only for
+    /// [`Options::detail`].
+    #[default]
+    Hardware,
+    /// Both kinds for every thread.
+    All,
 }
 
 impl Default for Options {
@@ -62,7 +77,7 @@ impl Default for Options {
             sys_root: "/sys".into(),
             runtime_dir: transport::stats::registry::default_dir(),
             scan: true,
-            perf: true,
+            perf: PerfScope::default(),
             detail: BTreeSet::new(),
         }
     }
@@ -104,9 +119,14 @@ impl World {
         }
     }
 
-    /// Changes whose ring mappings are read; takes effect within a second.
+    /// Changes which processes are looked at more closely; takes effect within a second.
     pub fn set_detail(&mut self, pids: BTreeSet<u32>) {
         self.options.detail = pids;
+    }
+
+    /// Changes which perf counters are open, from the next sample on.
+    pub fn set_perf(&mut self, scope: PerfScope) {
+        self.options.perf = scope;
     }
 
     /// Looks at everything. Never fails: what can't be read is unknown in the sample, with the reason.
@@ -218,18 +238,21 @@ impl World {
         host: &Host,
         now_ns: u64,
     ) -> Vec<PerfThread> {
-        if !self.options.perf {
-            return Vec::new();
-        }
-        let threads = processes
-            .iter()
-            .flat_map(|process| {
+        let mut threads = BTreeMap::new();
+        if self.options.perf != PerfScope::Off {
+            for process in processes {
+                let software = self.options.perf == PerfScope::All
+                    || self.options.detail.contains(&process.pid);
+                let wanted = perf::Wanted {
+                    pid: process.pid,
+                    software,
+                };
                 let hot = interest.get(&process.pid);
-                let owns = move |tid: &u32| hot.is_some_and(|hot| hot.contains(tid));
                 let tids = process.threads.iter().map(|t| t.tid);
-                tids.filter(owns).map(|tid| (tid, process.pid))
-            })
-            .collect();
+                let own = tids.filter(|tid| hot.is_some_and(|hot| hot.contains(tid)));
+                threads.extend(own.map(|tid| (tid, wanted)));
+            }
+        }
         let around = perf::Surroundings {
             hypervisor: host.hypervisor.known().copied(),
             paranoid: host.perf_event_paranoid.known().copied(),

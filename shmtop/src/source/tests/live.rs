@@ -4,7 +4,7 @@
 //! transport and then does what its standard input says.
 
 use crate::sample::{FoundBy, PageContent, Sample};
-use crate::source::{Options, World, clock};
+use crate::source::{Options, PerfScope, World, clock};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -122,6 +122,7 @@ fn world(dir: &Path, scan: bool) -> World {
     World::new(Options {
         runtime_dir: dir.to_owned(),
         scan,
+        perf: PerfScope::All,
         ..Options::default()
     })
 }
@@ -178,20 +179,23 @@ fn an_announced_page_is_found_with_its_process_its_peer_and_its_thread() {
 }
 
 #[test]
-fn a_page_without_a_link_is_found_by_the_scan_once() {
+fn the_scan_finds_pages_without_a_link_and_no_page_twice() {
     let dir = tempfile::tempdir().unwrap();
+    let announced = Process::start(dir.path(), false);
     let process = Process::start(dir.path(), true);
-    assert!(world(dir.path(), false).sample().pages.is_empty());
+    let links = |sample: &Sample, process: &Process| -> Vec<(FoundBy, String)> {
+        let pages = sample.pages.iter().filter(|p| p.pid == process.pid());
+        pages.map(|p| (p.found_by, p.link.clone())).collect()
+    };
+    let sample = world(dir.path(), false).sample();
+    assert_eq!(links(&sample, &process), []);
     let sample = world(dir.path(), true).sample();
-    // Other tests' processes are found as well.
-    let ours: Vec<_> = sample
-        .pages
-        .iter()
-        .filter(|p| p.pid == process.pid())
-        .collect();
-    assert_eq!(ours.len(), 1);
-    assert_eq!(ours[0].found_by, FoundBy::ProcScan);
-    assert!(ours[0].link.starts_with(&format!("{}/fd/", process.pid())));
+    let found = links(&sample, &process);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].0, FoundBy::ProcScan);
+    assert!(found[0].1.starts_with(&format!("{}/fd/", process.pid())));
+    let link = format!("{}-child", announced.pid());
+    assert_eq!(links(&sample, &announced), [(FoundBy::Registry, link)]);
     assert!(sample.discovery.scan.get().unwrap().pages >= 1);
 }
 
