@@ -3,7 +3,7 @@
 use super::{Ending, Outgoing, largest_message, possible_ring};
 use crate::error::{Fallback, Step};
 use crate::mem::StepError;
-use crate::wire::frame::HANDSHAKE_BYTES;
+use crate::wire::frame::{FrameError, HANDSHAKE_BYTES};
 use crate::wire::messages::{
     Hello, Message, MessageError, Name, Offer, Refused, Reject, Version, Welcome,
 };
@@ -68,15 +68,14 @@ enum State {
     Closed,
 }
 
-/// In a REFUSED: the client said no version.
-const NO_VERSION: Version = Version { major: 0, minor: 0 };
-
 /// The server's state for one connection, from accept to close.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerHandshake {
     state: State,
     terms: ServerTerms,
     admission: Admission,
+    /// What it said it speaks; 0.0 until it said something.
+    client: Version,
     /// Agreed once the HELLO has come.
     ring_bytes: u64,
     max_message: u64,
@@ -90,6 +89,7 @@ impl ServerHandshake {
             state: State::AwaitHello,
             terms,
             admission,
+            client: Version { major: 0, minor: 0 },
             ring_bytes: terms.ring_bytes,
             max_message: terms.max_message,
             attempt: 0,
@@ -98,19 +98,16 @@ impl ServerHandshake {
 
     /// A message came, with `fds` descriptors (there should be none: only the server sends one).
     pub(crate) fn on_message(&mut self, bytes: &[u8; HANDSHAKE_BYTES], fds: usize) -> ServerAction {
-        let (message, attempt) = match Message::decode(bytes) {
+        let decoded = Message::decode(bytes);
+        if !matches!(decoded, Err(MessageError::Frame(FrameError::Magic { .. }))) {
+            self.client = Version::of_message(bytes);
+        }
+        let (message, attempt) = match decoded {
             Ok(decoded) => decoded,
-            Err(e) if self.state == State::AwaitHello => {
-                let client = match e {
-                    MessageError::Version { theirs } => theirs,
-                    _ => NO_VERSION,
-                };
-                return self.refuse(e.into(), client, 0, 0);
-            }
-            Err(e) => return self.close(e.into()),
+            Err(e) => return self.violated(e.into()),
         };
         if fds > 0 {
-            return self.close(Ending::broken("descriptor from a client"));
+            return self.violated(Ending::broken("descriptor from a client"));
         }
         let expected = match message {
             Message::Hello(_) | Message::Bye => 0,
@@ -119,7 +116,7 @@ impl ServerHandshake {
             _ => self.attempt,
         };
         if attempt != expected {
-            return self.close(Ending::broken("message of another attempt"));
+            return self.violated(Ending::broken("message of another attempt"));
         }
         match (self.state, message) {
             (State::Closed, _) => ServerAction::Close(Ending::PeerGone),
@@ -134,25 +131,24 @@ impl ServerHandshake {
                 self.state = State::Socket;
                 ServerAction::StayOnSocket(e.fallback(true))
             }
-            _ => self.close(Ending::broken("message out of order")),
+            _ => self.violated(Ending::broken("message out of order")),
         }
     }
 
     fn greeted(&mut self, hello: Hello) -> ServerAction {
-        let version = Version::OURS;
         match self.admission {
             Admission::Admitted => {}
             Admission::NotAllowed { uid } => {
                 let why = Ending::NotAdmitted(Reject::Uid);
-                return self.refuse(why, version, 0, uid.into());
+                return self.refuse(why, 0, uid.into());
             }
             Admission::Full { limit, used } => {
                 let why = Ending::NotAdmitted(Reject::Full);
-                return self.refuse(why, version, limit, used);
+                return self.refuse(why, limit, used);
             }
         }
         if !possible_ring(hello.ring_bytes) || hello.max_message == 0 {
-            return self.refuse(Ending::broken("sizes in HELLO"), version, 0, 0);
+            return self.refuse(Ending::broken("sizes in HELLO"), 0, 0);
         }
         self.ring_bytes = self.terms.ring_bytes.min(hello.ring_bytes);
         self.max_message = (self.terms.max_message)
@@ -169,14 +165,21 @@ impl ServerHandshake {
         ServerAction::Admit(self.say(welcome), hello, self.max_message)
     }
 
-    /// Not served, and the client is told why: one of another version can then tell its user. `client` is the
-    /// version it spoke, 0.0 if it said none.
-    fn refuse(&mut self, why: Ending, client: Version, limit: u64, used: u64) -> ServerAction {
+    /// The client broke the protocol: who has not introduced itself is told why, everybody else closed.
+    fn violated(&mut self, why: Ending) -> ServerAction {
+        if self.state == State::AwaitHello {
+            return self.refuse(why, 0, 0);
+        }
+        self.close(why)
+    }
+
+    /// Not served, and the client is told why: one of another version can then tell its user.
+    fn refuse(&mut self, why: Ending, limit: u64, used: u64) -> ServerAction {
         self.state = State::Closed;
         let refused = Refused {
             reason: why.reject().unwrap_or(Reject::Layout) as u32,
             server: Version::OURS,
-            client,
+            client: self.client,
             limit,
             used,
         };
@@ -229,12 +232,9 @@ impl ServerHandshake {
         ServerAction::NoOffer(self.say(Message::NoOffer(e)), e.fallback(false))
     }
 
-    /// No message came in time: a client that has not introduced itself is told, any other closed.
+    /// No message came in time.
     pub(crate) fn timed_out(&mut self) -> ServerAction {
-        if self.state == State::AwaitHello {
-            return self.refuse(Ending::Timeout, NO_VERSION, 0, 0);
-        }
-        self.close(Ending::Timeout)
+        self.violated(Ending::Timeout)
     }
 
     /// The connection failed: the peer is gone, a call failed. In doubt, close.

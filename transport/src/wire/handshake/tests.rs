@@ -176,6 +176,17 @@ fn a_refused_client_is_told_why_with_the_numbers() {
     assert_eq!(r.reason, Reject::Magic as u32);
     assert_eq!(counted, Some(Reject::Magic));
 
+    let mut newer_and_odd = good;
+    newer_and_odd[20] = 3;
+    newer_and_odd[56] = 9;
+    let (r, counted) = refusal(Admission::Admitted, &newer_and_odd);
+    assert_eq!((r.client.major, r.client.minor), (1, 3));
+    assert_eq!(counted, Some(Reject::Layout));
+
+    let (r, counted) = refusal(Admission::Admitted, &Message::Commit.encode(0));
+    assert_eq!(r.client, Version::OURS);
+    assert_eq!(counted, Some(Reject::Layout));
+
     for (ring_bytes, max_message) in [(0, 1), (5000, 1), (1 << 31, 1), (4096, 0)] {
         let odd = Hello {
             ring_bytes,

@@ -59,6 +59,13 @@ pub(super) const TRANSPORTS: [(TransportChoice, u32); 3] = [
     (TransportChoice::Socket, 3),
 ];
 
+impl Version {
+    /// What the sender of a message speaks. Means something if the magic is right.
+    pub(crate) fn of_message(bytes: &[u8; HANDSHAKE_BYTES]) -> Self {
+        Self::from_word(Fields(*bytes).u32(20))
+    }
+}
+
 impl Message {
     /// Its kind.
     pub(crate) fn kind(&self) -> Kind {
@@ -131,7 +138,7 @@ impl Message {
         let mut first = [0; HEADER_BYTES];
         first.copy_from_slice(&bytes[..HEADER_BYTES]);
         let f = Fields(*bytes);
-        let version = Version::from_word(f.u32(20));
+        let version = Version::of_message(bytes);
         let header = match Header::decode(&first, 0) {
             // A foreign major may have other kinds and lengths: its version is the better explanation.
             Err(FrameError::Kind { .. } | FrameError::Length { .. })
