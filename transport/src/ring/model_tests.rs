@@ -297,7 +297,7 @@ fn a_record_half_published_is_not_ready_and_then_is() {
     producer.push(Kind::Request, 9, &bytes).expect("room");
     let whole = heap.load(Word::Tail);
     // As if the producer had been stopped after its first piece.
-    heap.store(Word::Tail, 16 + 8192);
+    heap.store(Word::Tail, 16 + 4096);
     let record = consumer.peek().expect("honest").expect("committed");
     let mut buffer = vec![0; 20_000];
     assert_eq!(consumer.read(&record, &mut buffer), Ok(false));

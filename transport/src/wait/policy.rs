@@ -42,8 +42,6 @@ const TEND_EVERY_NS: u64 = 50_000_000;
 #[derive(Debug)]
 pub(crate) struct Waiter {
     policy: WaitPolicy,
-    /// Set if this thread may use one CPU only: the other side can't run while we spin.
-    one_cpu: bool,
     crowd: u32,
     budget_ns: u64,
     /// Measured cost of a spin iteration, in 1/16 ns.
@@ -64,7 +62,6 @@ impl Waiter {
     pub(crate) fn new(policy: WaitPolicy) -> Self {
         Self {
             policy,
-            one_cpu: allowed_cpus() == Some(1),
             crowd: 0,
             budget_ns: MAX_BUDGET_NS,
             spin_cost: 10 << 4,
@@ -73,7 +70,7 @@ impl Waiter {
 
     /// True while the CPUs are taken to be oversubscribed.
     pub(crate) fn crowded(&self) -> bool {
-        self.one_cpu || self.crowd >= CROWDED
+        self.crowd >= CROWDED
     }
 
     /// Spin time after which this waiter parks, at the moment, in ns.
@@ -313,16 +310,6 @@ impl Progress {
         self.next_tend_ns = self.elapsed() + TEND_EVERY_NS;
         what.tend()
     }
-}
-
-/// CPUs this thread may run on, by its affinity mask; `None` if the kernel does not say.
-fn allowed_cpus() -> Option<usize> {
-    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
-    Some(
-        (0..nix::sched::CpuSet::count())
-            .filter(|&i| set.is_set(i).unwrap_or(false))
-            .count(),
-    )
 }
 
 #[cfg(test)]
