@@ -92,8 +92,8 @@ pub(crate) fn waited(slot: &SlotWriter, waiter: &Waiter, w: &Waited, found: bool
         bump(&wait.sleeps, w.sleeps);
         bump(&wait.yield_ns, w.yield_ns);
         bump(&wait.sleep_ns, w.sleep_ns);
-        if w.sleeps > 0 {
-            slot.park().record(w.sleep_ns / w.sleeps, w.sleeps);
+        if let Some(each) = w.sleep_ns.checked_div(w.sleeps) {
+            slot.park().record(each, w.sleeps);
         }
     }
 }

@@ -35,6 +35,10 @@ pub(crate) const MAX_PATH_BYTES: usize = 107;
 
 /// What carries the requests of a [`Synapse`].
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per connection, and the fast one must not cost a pointer"
+)]
 pub enum Transport {
     /// Frames over the Unix socket.
     Socket(SocketClient),

@@ -9,7 +9,7 @@ fn pages(dir: &std::path::Path) -> Vec<Snapshot> {
         .iter()
         .map(|f| {
             PageReader::open(&f.link)
-                .and_then(|mut r| r.snapshot())
+                .and_then(|r| r.snapshot())
                 .expect("a page")
         })
         .collect()

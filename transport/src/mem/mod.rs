@@ -9,7 +9,6 @@ pub(crate) mod headroom;
 #[cfg(test)]
 pub(crate) mod limit_tests;
 pub(crate) mod mapping;
-pub(crate) mod membarrier;
 pub(crate) mod memfd;
 
 use crate::error::{Fallback, Step};

@@ -40,8 +40,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a connection has become.
 enum Next {
-    /// It ended.
-    Over(CloseReason),
+    /// It ended; the slot says why.
+    Over,
     /// It is on shared memory; a poller has it.
     HandedOver,
 }
@@ -114,10 +114,10 @@ pub(super) fn handle_connection(
             set(&process.last_rejected_uid, peer.uid.into());
             set(&process.last_rejected_pid, peer.pid.into());
             count_reject(shared, ending.reject());
-            Next::Over(CloseReason::Handshake)
+            Next::Over
         }
     };
-    if let Next::Over(_) = next {
+    if let Next::Over = next {
         shared.clients.lock().by_key.remove(&key);
     }
 }
@@ -433,7 +433,7 @@ impl Connection<'_> {
         self.slot.close(reason);
         // The end is the message.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        Next::Over(reason)
+        Next::Over
     }
 }
 
@@ -485,7 +485,12 @@ fn make(
     let huge = match state {
         HugeState::NotAsked => 0,
         HugeState::Used => 1,
-        HugeState::Short { .. } => 2,
+        HugeState::Short { .. } => {
+            // The next best: transparent ones, where `shmem_enabled` allows. A refusal leaves 4 KiB pages, which is what
+            // the 2 says either way.
+            let _ = mapping.advise_huge_pages();
+            2
+        }
     };
     let rings = Rings::server(&mapping, capacity, max_message as usize);
     let offer = Offer {

@@ -112,7 +112,7 @@ impl<S: Storage> Consumer<S> {
             if commit.kind != Kind::Padding {
                 let length = commit.length as usize;
                 if length > self.plan.max_payload()
-                    || record_bytes(length) > self.plan.to_end(self.head)
+                    || record_bytes(length) > self.plan.left_from(self.head)
                 {
                     return Err(Poison::RecordLength {
                         length: length as u64,
@@ -127,7 +127,7 @@ impl<S: Storage> Consumer<S> {
                     streamed: commit.streamed,
                 }));
             }
-            let to_end = self.plan.to_end(self.head);
+            let to_end = self.plan.left_from(self.head);
             if to_end == self.plan.capacity() {
                 break;
             }

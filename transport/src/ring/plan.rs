@@ -138,7 +138,7 @@ impl Plan {
 
     /// Bytes from an index to the end of the ring: 8 ..= capacity for indices that are multiples of 8.
     #[inline(always)]
-    pub(crate) const fn to_end(&self, index: u64) -> u64 {
+    pub(crate) const fn left_from(&self, index: u64) -> u64 {
         self.capacity - (index & (self.capacity - 1))
     }
 
@@ -154,7 +154,7 @@ impl Plan {
     /// rather start over than walk on. `None`: no room as far as `head` tells.
     #[inline(always)]
     pub(crate) fn place(&self, tail: u64, head: u64, record: u64, wrap_from: u64) -> Option<Place> {
-        let to_end = self.to_end(tail);
+        let to_end = self.left_from(tail);
         let here = record <= to_end;
         if here && self.capacity - to_end < wrap_from {
             return self.has_room(tail, record, head).then_some(Place {

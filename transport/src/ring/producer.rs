@@ -208,7 +208,7 @@ impl<S: Storage> Producer<S> {
     /// The common case: the record fits at `tail`, before the point of starting over, on the cached index.
     #[inline(always)]
     fn straight_on(&self, record: u64) -> Option<u64> {
-        let to_end = self.plan.to_end(self.tail);
+        let to_end = self.plan.left_from(self.tail);
         let ok = record <= to_end
             && self.plan.capacity() - to_end < self.wrap_from
             && self.plan.has_room(self.tail, record, self.cached_head);
@@ -329,7 +329,7 @@ impl<S: Storage> Slot<'_, S> {
     fn grow(&mut self, payload: usize) {
         let p = &*self.producer;
         let record = record_bytes(payload);
-        if record > p.plan.to_end(self.at) || !p.plan.has_room(self.at, record, p.cached_head) {
+        if record > p.plan.left_from(self.at) || !p.plan.has_room(self.at, record, p.cached_head) {
             let place = p
                 .plan
                 .place(p.tail, p.cached_head, record_bytes(self.most), u64::MAX);

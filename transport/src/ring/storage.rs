@@ -107,13 +107,13 @@ pub(crate) const fn connection_bytes(capacity: usize) -> usize {
 #[derive(Clone, Debug)]
 pub(crate) struct Mapped {
     /// Keeps the memory mapped as long as any pointer into it lives.
-    mapping: Arc<Mapping>,
+    _mapping: Arc<Mapping>,
     control: *mut u8,
     data: *mut u8,
     capacity: usize,
 }
 
-// SAFETY: the pointers lead into `mapping`, which lives as long as `self` and is not tied to a thread; all
+// SAFETY: the pointers lead into `_mapping`, which lives as long as `self` and is not tied to a thread; all
 // access through them is by atomics or by copies into and out of private memory.
 unsafe impl Send for Mapped {}
 // SAFETY: as for Send: every method takes `&self` and is either one atomic access or a raw copy. Two threads of this process that
@@ -136,7 +136,7 @@ impl Mapped {
         // SAFETY: both offsets are below the mapping's length (asserted above), so the results stay inside one allocation.
         let (control, data) = unsafe { (base.add(control_at), base.add(data_at)) };
         Self {
-            mapping: Arc::clone(mapping),
+            _mapping: Arc::clone(mapping),
             control,
             data,
             capacity,

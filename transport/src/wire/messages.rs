@@ -25,9 +25,6 @@ use super::frame::FrameError;
 use crate::config::TransportChoice;
 use crate::mem::StepError;
 
-/// HELLO and WELCOME: bit 0, the sender has registered for membarrier (see [`crate::mem::membarrier`]).
-pub(crate) const FEATURE_MEMBARRIER: u64 = 1;
-
 /// A protocol version. Majors must be equal; minors may differ, and both sides use the smaller one's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
