@@ -3,11 +3,14 @@
 //! Data flows one way: `source` (pages, /proc, perf, limits) → `sample` → `model` → `hint` → `report` | `ui`.
 #![cfg(target_os = "linux")]
 
+pub mod hint;
 pub mod history;
 pub mod model;
+pub mod rate;
 pub mod reading;
 pub mod sample;
 pub mod source;
+pub mod text;
 pub mod ui;
 pub mod view;
 

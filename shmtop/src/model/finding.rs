@@ -103,3 +103,39 @@ pub struct UnknownRule {
     /// Why.
     pub why: Why,
 }
+
+impl Evidence {
+    /// A measured number.
+    pub fn number(
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        source: impl Into<String>,
+        threshold: impl Into<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            value,
+            text: None,
+            unit,
+            source: source.into(),
+            threshold: threshold.into(),
+        }
+    }
+
+    /// A state that is no number.
+    pub fn state(
+        name: impl Into<String>,
+        text: impl Into<String>,
+        source: impl Into<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            value: 0.0,
+            text: Some(text.into()),
+            unit: "",
+            source: source.into(),
+            threshold: String::new(),
+        }
+    }
+}

@@ -1,12 +1,21 @@
 //! What shmtop knows at one moment: plain data, computed from samples, borrowed read-only by every view.
 //!
-//! `ModelBuilder` makes it; `hint` adds the findings; `report` and `ui` show it. Nothing
+//! [`ModelBuilder`] makes it; `hint` adds the findings; `report` and `ui` show it. Nothing
 //! here reads a clock, a file or a page. A value that can't be had is an `Err(Why)`, never 0.
 
+mod build;
+mod build_client;
+pub mod builder;
 pub mod client;
 pub mod finding;
 pub mod host;
+pub(crate) mod join;
+mod machine;
+pub(crate) mod measure;
+pub(crate) mod verdict;
 
+pub(crate) use build::{rejected, rejected_of};
+pub use builder::ModelBuilder;
 pub use client::{
     Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,
     WaitView,

@@ -1,0 +1,451 @@
+//! Rules about getting connected: fallbacks to the socket by cause, refused handshakes, the accept queue.
+
+use transport::error::{Step, errno_name};
+use transport::stats::{FallbackFact, Via};
+
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::verdict::fallback_text;
+use crate::model::{Client, Endpoint};
+use crate::reading::Why;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[
+    SOCKET_FALLBACK,
+    FALLBACK_EAGAIN,
+    FD_TRUNCATED,
+    INFLIGHT_FDS,
+    MEMFD_BLOCKED,
+    UNSEALED_RING,
+    ACCEPT_QUEUE,
+    HANDSHAKE_REJECTED,
+];
+
+const ENOSYS: i32 = 38;
+const EPERM: i32 = 1;
+const EACCES: i32 = 13;
+const EAGAIN: i32 = 11;
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const ETOOMANYREFS: i32 = 109;
+/// A fallback younger than this may be a handshake that is not finished.
+const SETTLED_NS: u64 = 1_000_000_000;
+/// Refused handshakes per minute that are worth a word.
+const REJECTS: u64 = 3;
+/// Handshakes may wait this long in a burst.
+const BURST_NS: u64 = 2_000_000_000;
+
+/// The fallback of a row that wanted shared memory and has settled on the socket.
+fn fallback(c: &Client) -> Option<&FallbackFact> {
+    (c.transport == Via::Socket && c.wanted == Via::Shm && c.age_ns > SETTLED_NS)
+        .then_some(c.fallback.as_ref())
+        .flatten()
+}
+
+/// Where the step ran: the server's pid or the client's.
+fn where_it_failed(f: &FallbackFact, e: &Endpoint, c: &Client) -> u32 {
+    if f.at_peer { c.peer_pid } else { e.pid }
+}
+
+fn fire(f: &FallbackFact, says: String, fix: String) -> Fire {
+    let step = Step::from_number(f.step).map_or("unknown step", Step::name);
+    let mut fire = Fire::new(says, fix)
+        .state("step", step, "stats page: fallback_step")
+        .state(
+            "errno",
+            if f.errno == 0 {
+                "none".into()
+            } else {
+                errno_name(f.errno)
+            },
+            "stats page: fallback_errno",
+        );
+    if f.limit != 0 {
+        fire = fire
+            .number(
+                "limit then",
+                f.limit as f64,
+                "",
+                "stats page: fallback_limit",
+                "",
+            )
+            .number(
+                "used then",
+                f.used as f64,
+                "",
+                "stats page: fallback_used",
+                "",
+            );
+    }
+    fire
+}
+
+rule! {
+    /// Fires only after a second, because every connection starts on the socket and upgrades itself. The sentence
+    /// carries step and errno as they were at that moment; the latency beside the others' says what it costs.
+    SOCKET_FALLBACK = "socket-fallback", Warn, "a client that wanted shared memory is on the socket";
+    fires: "transport is socket, shared memory was wanted, for more than 1 s";
+    quiet: "the socket was asked for, or the handshake is pending";
+    fix: "remove what the step and errno name, then let the client reconnect";
+    onset: Dated;
+    check: Client(socket_fallback);
+}
+
+fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let Some(f) = fallback(c) else {
+        return QUIET;
+    };
+    let pid = where_it_failed(f, e, c);
+    let on_socket = e.clients.iter().filter(|c| fallback(c).is_some()).count();
+    let mut says = format!(
+        "{on_socket} of {} clients (pid {}) is on the socket: {}",
+        e.clients.len(),
+        c.peer_pid,
+        fallback_text(f)
+    );
+    if f.errno == EMFILE && f.limit != 0 {
+        says += " fds";
+    }
+    let p50 = |c: &Client| c.rtt.recent.as_ref().ok().map(|p| p.p50);
+    let mut others: Vec<u64> = e
+        .clients
+        .iter()
+        .filter(|o| o.transport == Via::Shm)
+        .filter_map(p50)
+        .collect();
+    others.sort_unstable();
+    if let (Some(mine), Some(theirs)) = (p50(c), others.get(others.len() / 2)) {
+        says += &format!(
+            ". Its p50 is {}, the others' {}",
+            text::ns(mine),
+            text::ns(*theirs)
+        );
+    }
+    let fix = match f.errno {
+        EMFILE => {
+            let wanted = (f.limit.max(64) * 4).max(4096);
+            format!(
+                "prlimit --pid {pid} --nofile={wanted}, then reconnect pid {}",
+                c.peer_pid
+            )
+        }
+        ENFILE => "sysctl fs.file-max=1000000, then reconnect".into(),
+        _ => match Step::from_number(f.step) {
+            Some(Step::Headroom) => format!(
+                "raise the memory limit of pid {pid} ({}), or use smaller rings (--ring-size)",
+                text::bytes(f.limit)
+            ),
+            Some(Step::Disabled) => format!(
+                "pid {pid} is configured for the socket only: start it with --transport auto"
+            ),
+            _ => format!(
+                "see the step above in pid {pid}, then reconnect pid {}",
+                c.peer_pid
+            ),
+        },
+    };
+    let _ = ctx;
+    fire(f, says, fix).fires()
+}
+
+rule! {
+    /// EAGAIN is never the descriptor limit (that is EMFILE). From connect() it is a full accept queue, from a receive it
+    /// is a peer that did not answer in time; so the step decides the sentence.
+    FALLBACK_EAGAIN = "fallback-eagain", Warn, "a step of the upgrade met EAGAIN";
+    fires: "the fallback's errno is EAGAIN";
+    quiet: "any other errno";
+    fix: "by step: a longer accept queue, or a server that answers";
+    explains: ["socket-fallback"];
+    onset: Dated;
+    check: Client(fallback_eagain);
+}
+
+fn fallback_eagain(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let Some(f) = fallback(c).filter(|f| f.errno == EAGAIN) else {
+        return QUIET;
+    };
+    let step = Step::from_number(f.step);
+    let (meaning, fix) = match step {
+        Some(Step::Connect) => (
+            "the server's accept queue was full",
+            format!(
+                "is pid {} accepting? `shmtop doctor -p {}`; then reconnect",
+                e.pid, e.pid
+            ),
+        ),
+        Some(Step::ReceiveFd | Step::Handshake) => (
+            "the other side did not answer in time",
+            format!(
+                "look whether pid {} runs: `ps -o pid,stat,wchan -p {}`",
+                c.peer_pid, c.peer_pid
+            ),
+        ),
+        _ => (
+            "the kernel was short of something for a moment",
+            format!("reconnect pid {}", c.peer_pid),
+        ),
+    };
+    let name = step.map_or("unknown step", Step::name);
+    fire(
+        f,
+        format!("client {} (pid {}): {name} → EAGAIN: {meaning}. This is not the descriptor limit (that would be EMFILE)", c.number, c.peer_pid),
+        fix,
+    )
+    .fires()
+}
+
+rule! {
+    /// The kernel drops a descriptor it can't install and only sets MSG_CTRUNC: the sender sees nothing. So it is the
+    /// *receiver's* table that is full, or a security module that refused.
+    FD_TRUNCATED = "fd-truncated", Crit, "a descriptor got lost on its way";
+    fires: "MSG_CTRUNC, or fewer descriptors than promised";
+    quiet: "nothing was truncated";
+    fix: "raise the receiver's descriptor limit; look for a denial in the audit log";
+    explains: ["socket-fallback"];
+    onset: Dated;
+    check: Client(fd_truncated);
+}
+
+fn fd_truncated(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let Some(f) = fallback(c).filter(|f| f.step == Step::FdTruncated as u32) else {
+        return QUIET;
+    };
+    let pid = where_it_failed(f, e, c);
+    let table = ctx
+        .process(pid)
+        .and_then(|p| Ok((p.fds.get()?, p.limits.get()?.nofile.soft)));
+    let full = match table {
+        Ok((used, Some(soft))) => format!("{used} of {soft} fds used"),
+        _ => "its descriptor table can't be read".into(),
+    };
+    fire(
+        f,
+        format!("the descriptor of the rings did not reach pid {pid}: {full}"),
+        format!("prlimit --pid {pid} --nofile=4096; if there is room, look for a denial: dmesg | grep -i denied"),
+    )
+    .fires()
+}
+
+rule! {
+    /// Descriptors in flight on Unix sockets count against RLIMIT_NOFILE of the sending user, root excepted.
+    INFLIGHT_FDS = "inflight-fds", Warn, "too many descriptors in flight";
+    fires: "sendmsg failed with ETOOMANYREFS";
+    quiet: "any other errno; root is exempt";
+    fix: "raise nofile of the sender";
+    explains: ["socket-fallback"];
+    onset: Dated;
+    check: Client(inflight_fds);
+}
+
+fn inflight_fds(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let Some(f) = fallback(c).filter(|f| f.errno == ETOOMANYREFS) else {
+        return QUIET;
+    };
+    let pid = where_it_failed(f, e, c);
+    fire(
+        f,
+        format!("pid {pid} has too many descriptors in flight: nofile bounds those too"),
+        format!("prlimit --pid {pid} --nofile=4096"),
+    )
+    .fires()
+}
+
+rule! {
+    /// Two causes look alike from the errno: a seccomp profile (ENOSYS or EPERM) and vm.memfd_noexec=2 (EACCES). The
+    /// sysctl can be read, so they are told apart.
+    MEMFD_BLOCKED = "memfd-blocked", Crit, "memfd_create is not allowed";
+    fires: "memfd_create failed with ENOSYS, EPERM or EACCES";
+    quiet: "it works, or failed for want of descriptors or memory";
+    fix: "allow memfd_create in the seccomp profile, or sysctl vm.memfd_noexec=1";
+    explains: ["socket-fallback"];
+    onset: Dated;
+    check: Client(memfd_blocked);
+}
+
+fn memfd_blocked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let Some(f) = fallback(c).filter(|f| {
+        f.step == Step::MemfdCreate as u32 && matches!(f.errno, ENOSYS | EPERM | EACCES)
+    }) else {
+        return QUIET;
+    };
+    let pid = where_it_failed(f, e, c);
+    let noexec = ctx.sample.host.memfd_noexec.get();
+    let (cause, fix) = match noexec {
+        Ok(2) if f.errno == EACCES => (
+            "vm.memfd_noexec is 2",
+            "sysctl vm.memfd_noexec=1".to_owned(),
+        ),
+        _ => (
+            "a seccomp profile forbids it",
+            format!(
+                "allow memfd_create for pid {pid}, e.g. docker run --security-opt seccomp=PROFILE.json"
+            ),
+        ),
+    };
+    fire(
+        f,
+        format!(
+            "pid {pid} may not call memfd_create ({}): {cause}",
+            errno_name(f.errno)
+        ),
+        fix,
+    )
+    .fires()
+}
+
+rule! {
+    /// The transport refuses a descriptor without the seals SHRINK, GROW and SEAL: it could be shrunk under the reader, who
+    /// would die of SIGBUS. So what is left to see is the refusal.
+    UNSEALED_RING = "unsealed-ring", Crit, "a peer offered memory that is not sealed";
+    fires: "a received descriptor was refused by validation";
+    quiet: "it was sealed and of the agreed size";
+    fix: "find out what runs at the other end: it is not this library";
+    explains: ["socket-fallback"];
+    onset: Dated;
+    check: Client(unsealed_ring);
+}
+
+fn unsealed_ring(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let Some(f) = fallback(c).filter(|f| f.step == Step::Validate as u32) else {
+        return QUIET;
+    };
+    let from = if f.at_peer { e.pid } else { c.peer_pid };
+    fire(
+        f,
+        format!(
+            "the memory offered by pid {from} is no sealed memfd of the agreed size and was refused"
+        ),
+        format!("ls -l /proc/{from}/exe"),
+    )
+    .fires()
+}
+
+rule! {
+    /// A full accept queue answers connect() with EAGAIN while nothing looks wrong at the server. A burst of connects may
+    /// fill it for a moment, so either the queue is at 80 % window after window, or a handshake is older than 2 s.
+    ACCEPT_QUEUE = "accept-queue", Warn, "connections wait to be accepted";
+    fires: "queue at 80 % of the backlog or more, or a pending handshake older than 2 s";
+    quiet: "a burst of less than 2 s";
+    fix: "see why the server does not accept";
+    explains: ["fallback-eagain"];
+    check: Endpoint(accept_queue);
+}
+
+fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.admission.max_clients == 0 {
+        return Err(Why::not_applicable("not a server"));
+    }
+    let oldest = e.admission.oldest_pending_ns;
+    if e.admission.pending > 0 && oldest > BURST_NS {
+        return Fire::new(
+            format!(
+                "{} handshakes of {} (pid {}) are pending, the oldest for {}",
+                e.admission.pending,
+                e.name,
+                e.pid,
+                text::ns(oldest)
+            ),
+            format!("ss -xlp | grep {}", e.socket_path),
+        )
+        .number(
+            "pending",
+            e.admission.pending as f64,
+            "",
+            "stats page: pending_handshakes",
+            "",
+        )
+        .number(
+            "oldest",
+            oldest as f64,
+            "ns",
+            "stats page: oldest_pending_ns",
+            format!("> {BURST_NS}"),
+        )
+        .fires();
+    }
+    let listener = ctx
+        .sample
+        .listeners
+        .iter()
+        .find(|l| l.pid == e.pid && l.path == e.socket_path)
+        .ok_or_else(|| Why::not_there("its listening socket was not found"))?;
+    let (queue, backlog) = (listener.queue.get()?, listener.backlog.get()?);
+    if backlog == 0 || f64::from(queue) < 0.8 * f64::from(backlog) || queue == 0 {
+        return QUIET;
+    }
+    Fire::new(
+        format!("{queue} of {backlog} places in the accept queue of {} are taken: pid {} does not accept", e.socket_path, e.pid),
+        format!("ps -o pid,stat,wchan -p {}", e.pid),
+    )
+    .number("queue", f64::from(queue), "", "sock_diag: listening socket", format!(">= {:.0}", 0.8 * f64::from(backlog)))
+    .number("backlog", f64::from(backlog), "", "sock_diag: listening socket", "")
+    .fires()
+}
+
+rule! {
+    /// One refused handshake is a typo; several a minute are a client that can't get in or a stranger who tries. The kind
+    /// says which.
+    HANDSHAKE_REJECTED = "handshake-rejected", Warn, "handshakes are being refused";
+    fires: "3 or more refused handshakes within a minute";
+    quiet: "fewer";
+    fix: "by kind: another version, another user, a stranger, too many clients";
+    onset: Dated;
+    check: Endpoint(handshake_rejected);
+}
+
+fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.admission.max_clients == 0 {
+        return Err(Why::not_applicable("not a server"));
+    }
+    let page = ctx.page(e)?;
+    let kept = ctx.minute.get(&e.key).and_then(|m| m.front());
+    let Some((_, old)) = kept else {
+        return Err(Why::not_yet("needs a second sample"));
+    };
+    let now = crate::model::rejected(page);
+    let before = crate::model::rejected_of(old);
+    let mut sum = 0;
+    let mut kinds = Vec::new();
+    for ((kind, n), (_, o)) in now.iter().zip(before) {
+        let grown = crate::rate::delta(o, *n)?;
+        sum += grown;
+        if grown > 0 {
+            kinds.push(format!("{grown}× {kind}"));
+        }
+    }
+    if sum < REJECTS {
+        return QUIET;
+    }
+    let p = &page.process;
+    let (uid, pid) = (p.last_rejected_uid, p.last_rejected_pid);
+    let fix = if now[3].1 > before[3].1 {
+        format!(
+            "run it as uid {}, or add uid {uid} to the server's allowed_uids",
+            e.uid
+        )
+    } else if now[5].1 > before[5].1 {
+        format!(
+            "start the server with --max-clients above {}",
+            p.max_clients
+        )
+    } else {
+        format!("ls -l /proc/{pid}/exe")
+    };
+    Fire::new(
+        format!(
+            "{} (pid {}) refused {sum} handshakes within a minute: {} (last: pid {pid}, uid {uid})",
+            e.name,
+            e.pid,
+            kinds.join(", ")
+        ),
+        fix,
+    )
+    .number(
+        "refused",
+        sum as f64,
+        "1/min",
+        "stats page: rejected_*",
+        format!(">= {REJECTS}"),
+    )
+    .fires()
+}

@@ -1,0 +1,220 @@
+//! What a rule may look at: the model of the window, the samples at its borders, and ten seconds of the past.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use transport::stats::{ProcessCounters, Role, Slot, SlotKind, Snapshot};
+
+use crate::model::join::{is_connection, key};
+use crate::model::{Client, Endpoint, EndpointKey, Model, ThreadView, WaitView};
+use crate::reading::{Reading, Why};
+use crate::sample::{Process, Sample};
+
+/// Ten seconds, the longest look back, in windows.
+const TEN: usize = 10;
+
+/// One window and what came before.
+pub struct Context<'a> {
+    /// The model over this window (rates are means over it).
+    pub model: &'a Model,
+    /// The sample at its end.
+    pub sample: &'a Sample,
+    /// Samples at the borders before, oldest first; the last one is this window's start.
+    pub windows: &'a VecDeque<Arc<Sample>>,
+    /// Admission counters of each server, one per window, for a minute.
+    pub minute: &'a HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
+    /// The last suspend: (CLOCK_MONOTONIC ns after it, how long the machine slept in ns).
+    pub suspend: Option<(u64, u64)>,
+}
+
+/// A thread that waits on rings, with the sums over all slots it serves.
+pub(super) struct Waiter<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) tid: u32,
+    pub(super) spin: f64,
+    pub(super) yielding: f64,
+    pub(super) yields_per_s: f64,
+    pub(super) messages_per_s: f64,
+    pub(super) policy: String,
+    pub(super) thread: Option<&'a ThreadView>,
+}
+
+impl Waiter<'_> {
+    /// Share of wall time without a core, if known.
+    pub(super) fn run_delay(&self) -> Option<f64> {
+        self.thread?.run_delay.clone().ok()
+    }
+
+    /// `exchange's poller 4719` or `trader's thread 88`.
+    pub(super) fn name(&self) -> String {
+        format!(
+            "{} (pid {}) thread {}",
+            self.endpoint.comm, self.endpoint.pid, self.tid
+        )
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The sample at the window's start.
+    pub(super) fn before(&self) -> Reading<&'a Sample> {
+        self.windows
+            .back()
+            .map(|s| &**s)
+            .ok_or_else(|| Why::not_yet("needs a second sample"))
+    }
+
+    /// The sample ten seconds ago.
+    pub(super) fn ten_ago(&self) -> Reading<&'a Sample> {
+        let n = self.windows.len();
+        if n < TEN {
+            return Err(Why::not_yet(format!("needs {} s more", TEN - n)));
+        }
+        Ok(&self.windows[n - TEN])
+    }
+
+    /// The page of an endpoint.
+    pub(super) fn page(&self, e: &Endpoint) -> Reading<&'a Snapshot> {
+        page_in(self.sample, &e.key)
+    }
+
+    /// The page of an endpoint at the window's start.
+    pub(super) fn old_page(&self, e: &Endpoint) -> Reading<&'a Snapshot> {
+        page_in(self.before()?, &e.key)
+    }
+
+    /// The slot of a row.
+    pub(super) fn slot(&self, e: &Endpoint, c: &Client) -> Reading<&'a Slot> {
+        slot_in(self.page(e)?, c)
+    }
+
+    /// The slot of a row at the window's start.
+    pub(super) fn old_slot(&self, e: &Endpoint, c: &Client) -> Reading<&'a Slot> {
+        slot_in(self.old_page(e)?, c)
+    }
+
+    /// A process.
+    pub(super) fn process(&self, pid: u32) -> Reading<&'a Process> {
+        self.sample
+            .process(pid)
+            .ok_or_else(|| Why::not_there(format!("process {pid} was not looked at")))
+    }
+
+    /// A process at the window's start.
+    pub(super) fn old_process(&self, pid: u32) -> Reading<&'a Process> {
+        self.before()?
+            .process(pid)
+            .ok_or_else(|| Why::not_yet("needs a second sample"))
+    }
+
+    /// Every thread that waits on rings and could be measured in this window.
+    pub(super) fn waiters(&self) -> Vec<Waiter<'_>> {
+        self.model
+            .endpoints
+            .iter()
+            .flat_map(|e| self.waiters_of(e))
+            .collect()
+    }
+
+    /// The waiting threads of one endpoint.
+    pub(super) fn waiters_of<'b>(&'b self, e: &'b Endpoint) -> Vec<Waiter<'b>> {
+        let Ok(page) = self.page(e) else {
+            return Vec::new();
+        };
+        let mut by_tid: BTreeMap<u32, Waiter<'b>> = BTreeMap::new();
+        let mut add = |tid: u32, wait: &WaitView, messages: f64| {
+            let w = by_tid.entry(tid).or_insert_with(|| Waiter {
+                endpoint: e,
+                tid,
+                spin: 0.0,
+                yielding: 0.0,
+                yields_per_s: 0.0,
+                messages_per_s: 0.0,
+                policy: wait.policy.clone(),
+                thread: e
+                    .process
+                    .threads
+                    .as_ref()
+                    .ok()
+                    .and_then(|t| t.iter().find(|t| t.tid == tid)),
+            });
+            w.spin = (w.spin + wait.spin_share.clone().unwrap_or(0.0)).min(1.0);
+            w.yielding = (w.yielding + wait.yield_share.clone().unwrap_or(0.0)).min(1.0);
+            w.yields_per_s += wait.yields_per_s.clone().unwrap_or(0.0);
+            w.messages_per_s += messages;
+        };
+        let moved = |c: &Client| {
+            c.tx.messages_per_s.clone().unwrap_or(0.0) + c.rx.messages_per_s.clone().unwrap_or(0.0)
+        };
+        match e.role {
+            Role::Server => {
+                for p in &e.pollers {
+                    let served = page
+                        .slots
+                        .iter()
+                        .filter(|s| is_connection(s))
+                        .filter(|s| s.info.poller_slot == Some(p.slot) || s.index == p.slot);
+                    let messages = served
+                        .filter_map(|s| e.clients.iter().find(|c| c.slot == s.index))
+                        .map(moved)
+                        .sum();
+                    add(p.tid, &p.wait, messages);
+                }
+            }
+            Role::Client => {
+                for c in &e.clients {
+                    let tid = page
+                        .slots
+                        .iter()
+                        .find(|s| s.index == c.slot && s.info.kind == SlotKind::Connection)
+                        .map_or(0, |s| s.info.tid);
+                    if let Ok(wait) = &c.wait {
+                        add(tid, wait, moved(c));
+                    }
+                }
+            }
+        }
+        by_tid.into_values().collect()
+    }
+
+    /// CPU time on these CPUs that none of the watched processes used, in CPUs; it is what outsiders took. Also the total.
+    pub(super) fn outsiders(&self, cpus: &[u32]) -> Reading<(f64, f64)> {
+        let mut busy = 0.0;
+        for cpu in self.model.host.cpus.iter().filter(|c| cpus.contains(&c.id)) {
+            busy += cpu.busy.clone()?;
+        }
+        let before = self.before()?;
+        let mut ours = self.model.viewer_cpu.clone().unwrap_or(0.0);
+        for p in &self.sample.processes {
+            let old = before.process(p.pid);
+            for t in &p.threads {
+                let here = t.last_cpu.known().is_none_or(|c| cpus.contains(c));
+                let cpu = || -> Option<f64> {
+                    let o = old?.thread(t.tid)?;
+                    let span = crate::rate::Span::between(o.at_ns, t.at_ns).ok()?;
+                    span.share(*o.run_ns.known()?, *t.run_ns.known()?).ok()
+                };
+                if here {
+                    ours += cpu().unwrap_or(0.0);
+                }
+            }
+        }
+        Ok(((busy - ours).max(0.0), busy))
+    }
+}
+
+fn page_in<'a>(sample: &'a Sample, wanted: &EndpointKey) -> Reading<&'a Snapshot> {
+    sample
+        .pages
+        .iter()
+        .filter_map(|p| p.snapshot().map(|s| (p, s)))
+        .find(|(p, s)| key(p, s) == *wanted)
+        .map(|(_, s)| s)
+        .ok_or_else(|| Why::not_yet("needs a second sample of its page"))
+}
+
+fn slot_in<'a>(page: &'a Snapshot, c: &Client) -> Reading<&'a Slot> {
+    page.slots
+        .iter()
+        .find(|s| s.index == c.slot && s.info.connection_id == c.connection_id)
+        .ok_or_else(|| Why::not_yet("needs a second sample of this connection"))
+}

@@ -1,0 +1,421 @@
+//! From answers to findings: hysteresis, warm-up, and causes that swallow their symptoms.
+//!
+//! One tracker per (rule, subject). It fires when the rule held in 3 of the last 5 one-second windows (fewer for states,
+//! see [`Onset`]), clears after 5 clean ones, and says "needs N s more" until it has seen enough to be quiet. A window
+//! in which a rule could not be answered counts neither way. The first 2 s of a subject's life don't count.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use transport::stats::ProcessCounters;
+
+use super::{Answer, Check, Context, Fire, Onset, Rule, rules};
+use crate::model::builder::needs;
+use crate::model::{
+    Client, Endpoint, EndpointKey, Explained, Finding, Model, Subject, UnknownRule,
+};
+use crate::reading::{Why, WhyKind};
+use crate::sample::Sample;
+
+/// The first part of a subject's life that does not count.
+const WARM_UP_NS: u64 = 2_000_000_000;
+/// Windows that hysteresis looks at.
+const LOOK: u32 = 5;
+/// Admission counters kept per server: a minute of windows.
+const MINUTE: usize = 61;
+
+/// Whom a tracker is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Host,
+    Endpoint(EndpointKey),
+    Client(EndpointKey, u32, u64),
+}
+
+struct Tracker {
+    rule: &'static Rule,
+    subject: Subject,
+    /// Windows that were answered.
+    answered: u32,
+    /// The last five answers, newest in bit 0; 1 = it held.
+    held: u8,
+    clean: u32,
+    /// When the first of the windows that made it fire began.
+    first_held_ns: u64,
+    firing_since: Option<(u64, u64)>,
+    fire: Option<Fire>,
+    unknown: Option<Why>,
+    /// Seconds of warm-up left.
+    warm_up_s: u64,
+}
+
+/// Applies every rule to every subject, window by window.
+#[derive(Default)]
+pub struct Engine {
+    trackers: HashMap<(&'static str, Key), Tracker>,
+    minute: HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
+    suspend: Option<(u64, u64)>,
+    asleep_ns: u64,
+    windows: usize,
+}
+
+impl Engine {
+    /// The windows before don't connect with those after: only what fires stays. `woke` is the first sample after a suspend.
+    pub(crate) fn interrupted(&mut self, woke: Option<&Sample>) {
+        self.windows = 0;
+        for t in self.trackers.values_mut() {
+            t.held = 0;
+            t.clean = 0;
+            t.answered = 0;
+        }
+        if let Some(sample) = woke {
+            let asleep = sample
+                .time
+                .boottime_ns
+                .saturating_sub(sample.time.monotonic_ns);
+            self.suspend = Some((
+                sample.time.monotonic_ns,
+                asleep.saturating_sub(self.asleep_ns),
+            ));
+        }
+    }
+
+    /// One window has passed: `model` is the model over it, `windows` the samples at the borders before its end.
+    pub(crate) fn window(
+        &mut self,
+        mut model: Model,
+        sample: &Sample,
+        windows: &VecDeque<Arc<Sample>>,
+    ) {
+        self.windows = windows.len();
+        self.asleep_ns = sample
+            .time
+            .boottime_ns
+            .saturating_sub(sample.time.monotonic_ns);
+        self.note_admissions(&model, sample);
+        let minute = std::mem::take(&mut self.minute);
+        model.needs_s = 0;
+        let ctx = Context {
+            model: &model,
+            sample,
+            windows,
+            minute: &minute,
+            suspend: self.suspend,
+        };
+        let mut seen = HashSet::new();
+        for rule in rules() {
+            match rule.check {
+                Check::Host(check) => {
+                    let key = (rule.id, Key::Host);
+                    self.take(&ctx, rule, &key, Subject::default(), u64::MAX, || {
+                        check(&ctx)
+                    });
+                    seen.insert(key);
+                }
+                Check::Endpoint(check) => {
+                    for e in &model.endpoints {
+                        let key = (rule.id, Key::Endpoint(e.key.clone()));
+                        self.take(&ctx, rule, &key, of_endpoint(e), e.age_ns, || {
+                            check(&ctx, e)
+                        });
+                        seen.insert(key);
+                    }
+                }
+                Check::Client(check) => {
+                    for (e, c) in model.rows() {
+                        let key = (rule.id, Key::Client(e.key.clone(), c.slot, c.connection_id));
+                        let age = c.age_ns.min(e.age_ns);
+                        self.take(&ctx, rule, &key, of_client(e, c), age, || check(&ctx, e, c));
+                        seen.insert(key);
+                    }
+                }
+            }
+        }
+        self.minute = minute;
+        self.trackers.retain(|key, _| seen.contains(key));
+    }
+
+    fn note_admissions(&mut self, model: &Model, sample: &Sample) {
+        for page in &sample.pages {
+            let Some(s) = page.snapshot() else { continue };
+            let kept = self
+                .minute
+                .entry(crate::model::join::key(page, s))
+                .or_default();
+            kept.push_back((sample.time.monotonic_ns, s.process));
+            if kept.len() > MINUTE {
+                kept.pop_front();
+            }
+        }
+        self.minute
+            .retain(|k, _| model.endpoints.iter().any(|e| e.key == *k));
+    }
+
+    fn take(
+        &mut self,
+        ctx: &Context<'_>,
+        rule: &'static Rule,
+        key: &(&'static str, Key),
+        subject: Subject,
+        age_ns: u64,
+        check: impl FnOnce() -> Answer,
+    ) {
+        let window_ns = ctx.model.interval_ns.clone().unwrap_or(0);
+        let t = self
+            .trackers
+            .entry(key.clone())
+            .or_insert_with(|| Tracker::new(rule));
+        t.subject = subject;
+        // A window counts when it began after the warm-up.
+        let missing = WARM_UP_NS.saturating_sub(age_ns.saturating_sub(window_ns));
+        t.warm_up_s = missing.div_ceil(1_000_000_000);
+        if t.warm_up_s > 0 {
+            return;
+        }
+        t.answer(check(), ctx.model, window_ns);
+    }
+
+    /// Writes what holds now into a model.
+    pub(crate) fn show(&self, model: &mut Model) {
+        let mut findings: Vec<Finding> = self
+            .trackers
+            .values()
+            .filter_map(Tracker::finding)
+            .collect();
+        let order: HashMap<&str, usize> = rules().enumerate().map(|(i, r)| (r.id, i)).collect();
+        findings.sort_by(|a, b| {
+            (b.severity, order.get(a.id), &a.subject).cmp(&(
+                a.severity,
+                order.get(b.id),
+                &b.subject,
+            ))
+        });
+        model.findings = fold_symptoms(findings, model);
+        self.show_unknown(model);
+    }
+
+    fn show_unknown(&self, model: &mut Model) {
+        let mut unknown: Vec<(UnknownRule, usize)> = Vec::new();
+        let mut needs_s = 0u64;
+        let none = self.trackers.is_empty();
+        for rule in rules() {
+            let mut answered = false;
+            let subjects: Vec<&Tracker> = self
+                .trackers
+                .iter()
+                .filter(|((id, _), _)| *id == rule.id)
+                .map(|(_, t)| t)
+                .collect();
+            let mut whys: Vec<(Subject, Why)> = Vec::new();
+            if none {
+                let n = u64::from(rule.onset.windows());
+                needs_s = needs_s.max(n);
+                whys.push((Subject::default(), needs(n)));
+            }
+            for t in &subjects {
+                match t.why_unknown(self.windows) {
+                    Some((why, wait_s)) => {
+                        needs_s = needs_s.max(wait_s);
+                        whys.push((t.subject.clone(), why));
+                    }
+                    None => answered = true,
+                }
+            }
+            for (subject, why) in whys {
+                match unknown
+                    .iter_mut()
+                    .find(|(u, _)| u.id == rule.id && u.why == why)
+                {
+                    Some((u, n)) => {
+                        *n += 1;
+                        u.subject = Subject::default();
+                    }
+                    None => unknown.push((
+                        UnknownRule {
+                            id: rule.id,
+                            subject,
+                            why,
+                        },
+                        1,
+                    )),
+                }
+            }
+            if answered || (subjects.is_empty() && !none) {
+                model.checked.push(rule.id);
+            }
+        }
+        unknown.sort_by(|(a, _), (b, _)| (a.id, &a.subject).cmp(&(b.id, &b.subject)));
+        model.unknown = unknown.into_iter().map(|(u, _)| u).collect();
+        model.needs_s = u32::try_from(needs_s).unwrap_or(u32::MAX);
+    }
+}
+
+impl Tracker {
+    fn new(rule: &'static Rule) -> Self {
+        Self {
+            rule,
+            subject: Subject::default(),
+            answered: 0,
+            held: 0,
+            clean: 0,
+            first_held_ns: 0,
+            firing_since: None,
+            fire: None,
+            unknown: None,
+            warm_up_s: 0,
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, model: &Model, window_ns: u64) {
+        let fire = match answer {
+            Ok(fire) => fire,
+            Err(why) if why.kind == WhyKind::NotApplicable => None,
+            Err(why) => {
+                self.unknown = Some(why);
+                return;
+            }
+        };
+        self.unknown = None;
+        self.answered = self.answered.saturating_add(1);
+        self.held = (self.held << 1) & 0b1_1111;
+        match fire {
+            Some(fire) => {
+                let start = model.at_ns.saturating_sub(window_ns);
+                if self.held == 0 && self.firing_since.is_none() {
+                    self.first_held_ns = start;
+                }
+                self.held |= 1;
+                self.clean = 0;
+                self.fire = Some(fire);
+                if self.firing_since.is_none()
+                    && self.held.count_ones() >= self.rule.onset.windows()
+                {
+                    let since = self.first_held_ns;
+                    let ago = model.at_ns.saturating_sub(since);
+                    self.firing_since = Some((since, model.at_realtime_ns.saturating_sub(ago)));
+                }
+            }
+            None => {
+                self.clean += 1;
+                if self.clean >= LOOK {
+                    self.firing_since = None;
+                    self.fire = None;
+                }
+            }
+        }
+    }
+
+    fn finding(&self) -> Option<Finding> {
+        let (since_ns, since_realtime_ns) = self.firing_since?;
+        let fire = self.fire.as_ref()?;
+        Some(Finding {
+            id: self.rule.id,
+            severity: fire.severity.unwrap_or(self.rule.severity),
+            subject: self.subject.clone(),
+            says: fire.says.clone(),
+            evidence: fire.evidence.clone(),
+            fix: fire.fix.clone(),
+            clears: self.rule.quiet,
+            explains: Vec::new(),
+            since_ns,
+            since_realtime_ns,
+        })
+    }
+
+    /// Why this subject has no answer yet, and the seconds that would change it.
+    fn why_unknown(&self, windows: usize) -> Option<(Why, u64)> {
+        if self.firing_since.is_some() {
+            return None;
+        }
+        if let Some(why) = &self.unknown {
+            let back = u64::from(self.rule.looks_back_s).saturating_sub(windows as u64);
+            let wait = if why.kind == WhyKind::NotYet && self.rule.looks_back_s > 1 {
+                back
+            } else {
+                0
+            };
+            return Some((why.clone(), wait));
+        }
+        let wanted = self.rule.onset.windows();
+        // Something held but not often enough: the answer is open until the five windows are full of it.
+        let open = self.rule.onset == Onset::Measured
+            && self.held.count_ones() + 1 == wanted
+            && self.answered < LOOK;
+        let missing = u64::from(wanted.saturating_sub(self.answered)).max(u64::from(open));
+        let wait = missing + self.warm_up_s;
+        (wait > 0).then(|| (needs(wait), wait))
+    }
+}
+
+fn of_endpoint(e: &Endpoint) -> Subject {
+    Subject {
+        endpoint: Some(e.name.clone()),
+        pid: Some(e.pid),
+        ..Subject::default()
+    }
+}
+
+fn of_client(e: &Endpoint, c: &Client) -> Subject {
+    Subject {
+        client: Some(c.number),
+        connection_id: Some(c.connection_id),
+        ..of_endpoint(e)
+    }
+}
+
+/// Moves each finding that a graver or equal one explains under its cause.
+fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Finding> {
+    let explains: HashMap<&str, &[&str]> = rules().map(|r| (r.id, r.explains)).collect();
+    let cause_of = |i: usize| {
+        findings.iter().position(|f| {
+            let me = &findings[i];
+            f.id != me.id
+                && explains.get(f.id).is_some_and(|ids| ids.contains(&me.id))
+                && f.severity >= me.severity
+                && concerns(&f.subject, &me.subject, model)
+        })
+    };
+    let mut root: Vec<usize> = (0..findings.len()).collect();
+    for (i, slot) in root.iter_mut().enumerate() {
+        let mut at = i;
+        // The catalogue's `explains` has no cycle (a test sees to it); the bound is for the day it has.
+        for _ in 0..8 {
+            match cause_of(at) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        *slot = at;
+    }
+    let mut out: Vec<Option<Finding>> = findings.iter().cloned().map(Some).collect();
+    for (i, &r) in root.iter().enumerate() {
+        if i == r {
+            continue;
+        }
+        let symptom = &findings[i];
+        if let Some(Some(cause)) = out.get_mut(r) {
+            cause.explains.push(Explained {
+                id: symptom.id,
+                subject: symptom.subject.clone(),
+                says: symptom.says.clone(),
+            });
+        }
+        out[i] = None;
+    }
+    out.into_iter().flatten().collect()
+}
+
+/// Whether a cause at `cause` can have a consequence at `symptom`.
+fn concerns(cause: &Subject, symptom: &Subject, model: &Model) -> bool {
+    if let (Some(a), Some(b)) = (cause.connection_id, symptom.connection_id) {
+        return a == b;
+    }
+    match (cause.pid, symptom.pid) {
+        (None, _) | (_, None) => true,
+        (Some(a), Some(b)) if a == b => true,
+        (Some(a), Some(b)) => model.endpoints.iter().any(|e| {
+            (e.pid == a && e.clients.iter().any(|c| c.peer_pid == b))
+                || (e.pid == b && e.clients.iter().any(|c| c.peer_pid == a))
+        }),
+    }
+}

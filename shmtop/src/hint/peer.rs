@@ -1,0 +1,284 @@
+//! Rules about a side that does not move: stopped, gone, stalled, stuck in its handler.
+
+use transport::stats::Via;
+
+use super::ring::{client_pid, server_pid};
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, ClientState, Endpoint};
+use crate::reading::{Reading, Why};
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[PEER_STOPPED, PEER_GONE, CONSUMER_STALLED, HANDLER_STUCK];
+
+/// Longer than this is no scheduling accident.
+const LONG_NS: u64 = 1_000_000_000;
+
+/// `S in futex_wait`, from the thread if it can be seen, else of the process.
+fn whereabouts(ctx: &Context<'_>, pid: u32, thread: &Reading<crate::model::ThreadView>) -> String {
+    let state = thread
+        .as_ref()
+        .ok()
+        .and_then(|t| t.state.clone().ok())
+        .or_else(|| ctx.process(pid).ok().and_then(|p| p.state.known().copied()));
+    let wchan = thread
+        .as_ref()
+        .ok()
+        .and_then(|t| t.wchan.clone().ok())
+        .filter(|w| !w.is_empty() && w != "0");
+    match (state, wchan) {
+        (Some(s), Some(w)) => format!("{s} in {w}"),
+        (Some(s), None) => s.to_string(),
+        (None, _) => "can't be read".into(),
+    }
+}
+
+rule! {
+    /// A stopped process is not dead: its connection stays and works again after SIGCONT. The state letter says so, T by a
+    /// signal and t by a debugger. Seen in two windows, so a debugger that only looks around is not reported.
+    PEER_STOPPED = "peer-stopped", Crit, "a process on a ring is stopped";
+    fires: "/proc/PID/stat says T or t";
+    quiet: "any other state";
+    fix: "kill -CONT PID, or leave the debugger";
+    explains: ["consumer-stalled", "ring-full", "mutual-full", "stats-frozen", "late-replies", "outlier-client", "handler-stuck", "tail-spread"];
+    onset: State;
+    check: Client(peer_stopped);
+}
+
+fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let own_state = e.process.state.clone();
+    let mine = matches!(own_state, Ok('T' | 't'));
+    let peer = c.state == ClientState::Stopped;
+    if !mine && !peer {
+        // Without a readable state of the peer there is no answer.
+        let visible = ctx.process(c.peer_pid).and_then(|p| p.state.get());
+        return visible.map(|_| None);
+    }
+    let pid = if peer { c.peer_pid } else { e.pid };
+    let process = ctx.process(pid)?;
+    let tracer = process.tracer_pid.get().unwrap_or(0);
+    let who = if pid == client_pid(e, c) {
+        "client"
+    } else {
+        "server"
+    };
+    let waiting = match c.in_flight {
+        0 => String::new(),
+        1 => ", 1 request waits".into(),
+        n => format!(", {n} requests wait"),
+    };
+    let for_ = if peer && c.state_for_ns > 0 {
+        format!(" for {}", text::ns(c.state_for_ns))
+    } else {
+        String::new()
+    };
+    let (says, fix) = if tracer != 0 {
+        (
+            format!("{who} pid {pid} is stopped under a debugger (pid {tracer}){for_}{waiting}"),
+            format!("continue it in the debugger, pid {tracer}"),
+        )
+    } else {
+        (
+            format!("{who} pid {pid} is stopped (SIGSTOP){for_}{waiting}"),
+            format!("kill -CONT {pid}"),
+        )
+    };
+    Fire::new(says, fix)
+        .state(
+            "state",
+            process.state.get()?.to_string(),
+            format!("/proc/{pid}/stat"),
+        )
+        .number(
+            "requests waiting",
+            c.in_flight as f64,
+            "",
+            "stats page: in_flight",
+            "",
+        )
+        .fires()
+}
+
+rule! {
+    /// The transport notices a peer's death through the socket within a second. A connection that is still held later means
+    /// that nobody reads the socket: the server is stopped or stuck.
+    PEER_GONE = "peer-gone", Crit, "a connection to a dead process is still held";
+    fires: "the peer is gone and the connection is still open after more than 1 s";
+    quiet: "a pid namespace hides the peer: then only the socket knows";
+    fix: "see why the other side does not clean up";
+    explains: ["consumer-stalled", "ring-full", "outlier-client"];
+    onset: State;
+    check: Client(peer_gone);
+}
+
+fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    if c.state != ClientState::Dead {
+        return ctx.process(c.peer_pid).map(|_| None);
+    }
+    let held = c.tx.capacity_bytes.clone().unwrap_or(0) + c.rx.capacity_bytes.clone().unwrap_or(0);
+    let memory = if held > 0 {
+        format!(", {} of rings still held", text::bytes(held))
+    } else {
+        String::new()
+    };
+    Fire::new(
+        format!(
+            "pid {} of client {} died more than 1 s ago{memory}",
+            c.peer_pid, c.number
+        ),
+        format!(
+            "see why pid {} does not clean up: ps -o pid,stat,wchan -p {}",
+            e.pid, e.pid
+        ),
+    )
+    .state("peer", "gone", format!("/proc/{}", c.peer_pid))
+    .number(
+        "rings held",
+        held as f64,
+        "bytes",
+        "stats page: tx_capacity, rx_capacity",
+        "",
+    )
+    .fires()
+}
+
+rule! {
+    /// Bytes wait and the reader's index has not moved for a second. While the handler runs the server's reader can't move: that
+    /// is `handler-stuck`, and this one keeps out of it.
+    CONSUMER_STALLED = "consumer-stalled", Crit, "the reader of a ring has stopped reading";
+    fires: "bytes in the ring and its consumer's index frozen for more than 1 s";
+    quiet: "the handler is running";
+    fix: "look at the thread named";
+    explains: ["ring-full", "tail-spread", "late-replies", "outlier-client"];
+    onset: Dated;
+    check: Client(consumer_stalled);
+}
+
+fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    if c.transport != Via::Shm {
+        return Err(Why::not_applicable("on the socket"));
+    }
+    if handler_of_server(ctx, e, c).is_some() {
+        return QUIET;
+    }
+    let rings = [
+        (
+            c.request_ring(),
+            "request",
+            server_pid(e, c),
+            &c.server_thread,
+            "server",
+        ),
+        (
+            c.reply_ring(),
+            "reply",
+            client_pid(e, c),
+            &c.thread,
+            "client",
+        ),
+    ];
+    let mut unknown = None;
+    for (ring, name, pid, thread, who) in rings {
+        let (occupied, frozen) = match (&ring.occupancy_bytes, &ring.moved_age_ns) {
+            (Ok(0), _) => continue,
+            (Ok(bytes), Ok(age)) => (*bytes, *age),
+            (Ok(bytes), Err(why)) if why.kind == crate::reading::WhyKind::NotYet => {
+                (*bytes, c.age_ns)
+            }
+            (_, Err(why)) | (Err(why), _) => {
+                unknown = Some(why.clone());
+                continue;
+            }
+        };
+        if frozen <= LONG_NS {
+            continue;
+        }
+        let at = whereabouts(ctx, pid, thread);
+        return Fire::new(
+            format!(
+                "client {}: {} of {name}s unread for {}; the {who} (pid {pid}) is {at}",
+                c.number,
+                text::bytes(occupied),
+                text::ns(frozen)
+            ),
+            format!("cat /proc/{pid}/task/*/wchan; gdb -p {pid} -batch -ex 'thread apply all bt'"),
+        )
+        .number(
+            "occupancy",
+            occupied as f64,
+            "bytes",
+            "stats page: house_*_occupancy_bytes",
+            "> 0",
+        )
+        .number(
+            "index frozen for",
+            frozen as f64,
+            "ns",
+            "stats page: house_*_moved_ns",
+            format!("> {LONG_NS}"),
+        )
+        .state("thread state", at, format!("/proc/{pid}/stat"))
+        .fires();
+    }
+    unknown.map_or(QUIET, Err)
+}
+
+/// The age of a handler run that holds the server's reader of this connection: its own, or of another connection that the same
+/// thread serves.
+fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64> {
+    if let Ok(age) = c.handler_running_ns {
+        return Some(age);
+    }
+    let tid = c.server_thread.as_ref().ok()?.tid;
+    ctx.model
+        .endpoints
+        .iter()
+        .filter(|x| x.pid == server_pid(e, c))
+        .flat_map(|x| &x.clients)
+        .filter(|o| o.server_thread.as_ref().is_ok_and(|t| t.tid == tid))
+        .filter_map(|o| o.handler_running_ns.clone().ok())
+        .max()
+}
+
+rule! {
+    /// One request has been in the handler for more than a second. The thread's state says whether it computes (R), waits for
+    /// something (S) or for a disk (D).
+    HANDLER_STUCK = "handler-stuck", Crit, "a request is stuck in the handler";
+    fires: "one run of the handler lasts more than 1 s";
+    quiet: "it returned";
+    fix: "look at what the handler's thread waits for";
+    explains: ["consumer-stalled", "ring-full", "server-saturated", "handler-bound", "late-replies", "tail-spread", "outlier-client"];
+    onset: Dated;
+    check: Client(handler_stuck);
+}
+
+fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let age = match &c.handler_running_ns {
+        Ok(age) => *age,
+        Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => return QUIET,
+        Err(why) => return Err(why.clone()),
+    };
+    let pid = server_pid(e, c);
+    if age <= LONG_NS || matches!(ctx.process(pid).and_then(|p| p.state.get()), Ok('T' | 't')) {
+        return QUIET;
+    }
+    let at = whereabouts(ctx, pid, &c.server_thread);
+    let tid = c.server_thread.as_ref().map_or(pid, |t| t.tid);
+    Fire::new(
+        format!(
+            "a request of client {} is in the handler of pid {pid} for {}, thread {tid} is {at}",
+            c.number,
+            text::ns(age)
+        ),
+        format!("cat /proc/{pid}/task/{tid}/stack; gdb -p {pid} -batch -ex 'thread apply all bt'"),
+    )
+    .number(
+        "handler runs for",
+        age as f64,
+        "ns",
+        "stats page: handler_since_ns",
+        format!("> {LONG_NS}"),
+    )
+    .state("thread state", at, format!("/proc/{pid}/task/{tid}/stat"))
+    .fires()
+}

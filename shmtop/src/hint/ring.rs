@@ -1,0 +1,414 @@
+//! Rules about the rings: full, both full, messages too large, memory walked or reserved in vain.
+
+use transport::stats::Via;
+
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, Endpoint, RingView, Severity};
+use crate::reading::Why;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[
+    RING_FULL,
+    MUTUAL_FULL,
+    NEAR_MAX_MESSAGE,
+    WRAP_WASTE,
+    RING_OVERSIZED,
+    POINTER_REFRESH,
+];
+
+/// Share of the capacity from which a ring counts as full.
+const FULL: f64 = 0.8;
+/// Share of the time blocked from which it is critical.
+const BLOCKED: f64 = 0.01;
+
+/// The two rings with their names and who reads them.
+fn rings(c: &Client) -> [(&RingView, &'static str, &'static str); 2] {
+    [
+        (c.request_ring(), "request", "server"),
+        (c.reply_ring(), "reply", "client"),
+    ]
+}
+
+fn on_shm(c: &Client) -> Result<(), Why> {
+    if c.transport == Via::Shm {
+        Ok(())
+    } else {
+        Err(Why::not_applicable("on the socket"))
+    }
+}
+
+rule! {
+    /// Occupancy is sampled, so each window's look at the ring is one vote and hysteresis makes the percentile: full in 3 of 5
+    /// windows is no burst. Time blocked on a full ring is counted, not sampled, and it is the effect itself: crit.
+    RING_FULL = "ring-full", Warn, "a ring is full";
+    fires: "occupancy above 80 %; crit if its producer was blocked for more than 1 % of the time";
+    quiet: "one burst";
+    fix: "a faster reader, more workers, or fewer requests in flight; a larger ring only moves the point";
+    explains: ["tail-spread", "outlier-client"];
+    check: Client(ring_full);
+}
+
+fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    on_shm(c)?;
+    for (ring, name, reader) in rings(c) {
+        let fill = ring.fill().unwrap_or(0.0);
+        let blocked = ring.blocked_ratio.clone().unwrap_or(0.0);
+        if fill <= FULL && blocked <= BLOCKED {
+            continue;
+        }
+        let drained = ring.bytes_per_s.clone().unwrap_or(0.0);
+        let (reader_pid, fix) = if reader == "server" {
+            (
+                e.pid,
+                format!(
+                    "the handler of pid {} is the place to look: shmtop -p {}; or another worker (--workers)",
+                    server_pid(e, c),
+                    server_pid(e, c)
+                ),
+            )
+        } else {
+            (
+                client_pid(e, c),
+                format!(
+                    "pid {} must read its replies before it sends more (--depth)",
+                    client_pid(e, c)
+                ),
+            )
+        };
+        let _ = reader_pid;
+        let says = if blocked > BLOCKED {
+            format!(
+                "client {}: {name}s blocked {} of the time; the {reader} drains {}/s, the ring is {} full",
+                c.number,
+                text::percent(blocked),
+                text::bytes(drained as u64),
+                text::percent(fill)
+            )
+        } else {
+            format!(
+                "client {}: the {name} ring is {} full; the {reader} drains {}/s",
+                c.number,
+                text::percent(fill),
+                text::bytes(drained as u64)
+            )
+        };
+        let fire = Fire::new(says, fix)
+            .number(
+                "occupancy",
+                fill * 100.0,
+                "%",
+                "stats page: house_*_occupancy_bytes",
+                format!("> {}", FULL * 100.0),
+            )
+            .number(
+                "blocked",
+                blocked * 100.0,
+                "%",
+                "stats page: tx_blocked_ns",
+                format!("> {}", BLOCKED * 100.0),
+            );
+        return if blocked > BLOCKED {
+            fire.at(Severity::Crit)
+        } else {
+            fire
+        }
+        .fires();
+    }
+    QUIET
+}
+
+/// Pid of the server of a row.
+pub(super) fn server_pid(e: &Endpoint, c: &Client) -> u32 {
+    match c.role {
+        transport::stats::Role::Server => e.pid,
+        transport::stats::Role::Client => c.peer_pid,
+    }
+}
+
+/// Pid of the client of a row.
+pub(super) fn client_pid(e: &Endpoint, c: &Client) -> u32 {
+    match c.role {
+        transport::stats::Role::Server => c.peer_pid,
+        transport::stats::Role::Client => e.pid,
+    }
+}
+
+rule! {
+    /// Each side waits for room in the ring that the other one should drain: nobody moves until a timeout. Both producers must
+    /// have waited longer than 200 ms, which no scheduling explains.
+    MUTUAL_FULL = "mutual-full", Crit, "both rings are full and both sides wait";
+    fires: "both rings full and both producers blocked for more than 200 ms";
+    quiet: "one of them moves";
+    fix: "the client must drain replies before it sends";
+    explains: ["ring-full", "consumer-stalled"];
+    onset: Dated;
+    check: Client(mutual_full);
+}
+
+fn mutual_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    on_shm(c)?;
+    let mut blocked = Vec::new();
+    for (ring, _, _) in rings(c) {
+        match &ring.blocked_for_ns {
+            Ok(ns) => blocked.push(*ns),
+            Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => return QUIET,
+            Err(why) => return Err(why.clone()),
+        }
+    }
+    let least = blocked.iter().copied().min().unwrap_or(0);
+    if least <= 200_000_000 {
+        return QUIET;
+    }
+    Fire::new(
+        format!("client {} (pid {}): both sides wait for room for {}: a deadlock until the timeout", c.number, client_pid(e, c), text::ns(least)),
+        format!("pid {} must receive replies while it sends: fewer requests in flight (--depth), or receive when submit says Full", client_pid(e, c)),
+    )
+    .number("blocked for, the shorter", least as f64, "ns", "stats page: tx_blocked_since_ns", "> 200000000")
+    .fires()
+}
+
+rule! {
+    /// A message of exactly the limit is legal and common where the limit was chosen for it, so nearness alone is reported
+    /// only above 80 % and below the limit; a refusal always is, for as long as refusals are recent.
+    NEAR_MAX_MESSAGE = "near-max-message", Warn, "messages reach the size limit";
+    fires: "the largest message is above 80 % of the limit, or one was refused";
+    quiet: "exactly the limit and nothing refused";
+    fix: "raise --max-message (and the ring: a message may be half of it at most)";
+    check: Client(near_max_message);
+}
+
+fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let max = c.max_message_bytes;
+    if max == 0 {
+        return Err(Why::not_yet("the limit is not agreed yet"));
+    }
+    for (ring, name, _) in rings(c) {
+        let refused = ring.rejected.clone().unwrap_or(0);
+        let largest = ring.largest_bytes.clone().unwrap_or(0);
+        if refused > 0 {
+            let size = ctx
+                .model
+                .endpoints
+                .iter()
+                .filter_map(|x| ctx.page(x).ok())
+                .flat_map(|p| &p.slots)
+                .filter(|s| s.info.connection_id == c.connection_id)
+                .map(|s| s.tx.tx_rejected_bytes)
+                .max()
+                .unwrap_or(0);
+            return Fire::new(
+                format!(
+                    "client {} (pid {}): {refused} {name}s of {} refused (max {})",
+                    c.number,
+                    client_pid(e, c),
+                    text::bytes(size),
+                    text::bytes(max)
+                ),
+                format!(
+                    "start both sides with --max-message {} --ring-size {}",
+                    (size.max(max) + 1).next_power_of_two(),
+                    ((size.max(max) + 1).next_power_of_two() * 4).max(32 << 20)
+                ),
+            )
+            .number(
+                "refused",
+                refused as f64,
+                "",
+                "stats page: tx_rejected_size",
+                "> 0",
+            )
+            .number(
+                "size of the last",
+                size as f64,
+                "bytes",
+                "stats page: tx_rejected_bytes",
+                format!("> {max}"),
+            )
+            .fires();
+        }
+        if largest as f64 > 0.8 * max as f64 && largest < max {
+            return Fire::new(
+                format!(
+                    "client {}: the largest {name} has {} of {} allowed",
+                    c.number,
+                    text::bytes(largest),
+                    text::bytes(max)
+                ),
+                format!(
+                    "start both sides with --max-message {}",
+                    (max + 1).next_power_of_two()
+                ),
+            )
+            .number(
+                "largest",
+                largest as f64,
+                "bytes",
+                "stats page: *_largest_bytes",
+                format!("> {:.0}", 0.8 * max as f64),
+            )
+            .fires();
+        }
+    }
+    QUIET
+}
+
+rule! {
+    /// A message must be contiguous, so what is left at the end of the ring is skipped. Early wraps on purpose (the window) are
+    /// padding too, but cheap: they save memory traffic. So only padding beyond 10 % after many wraps counts.
+    WRAP_WASTE = "wrap-waste", Info, "much of the ring is skipped at the wrap";
+    fires: "padding above 10 % of the bytes after more than 1000 wraps, with a window that is the whole ring";
+    quiet: "early wraps within a window";
+    fix: "a bigger ring or smaller messages";
+    check: Client(wrap_waste);
+}
+
+fn wrap_waste(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    on_shm(c)?;
+    let slot = ctx.slot(e, c)?;
+    let t = &slot.tx;
+    let padding = c.tx.padding_ratio.clone().unwrap_or(0.0);
+    let windowed = t.tx_window_bytes != 0 && t.tx_window_bytes < slot.info.tx_capacity;
+    if windowed || t.tx_wraps <= 1000 || padding <= 0.1 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "client {}: {} of the ring's bytes are padding: messages of {} don't divide {}",
+            c.number,
+            text::percent(padding),
+            text::bytes(t.tx_largest_bytes),
+            text::bytes(slot.info.tx_capacity)
+        ),
+        format!("--ring-size {}", slot.info.tx_capacity.saturating_mul(4)),
+    )
+    .number(
+        "padding",
+        padding * 100.0,
+        "%",
+        "stats page: tx_padding_bytes",
+        "> 10",
+    )
+    .number(
+        "wraps",
+        t.tx_wraps as f64,
+        "",
+        "stats page: tx_wraps",
+        "> 1000",
+    )
+    .fires()
+}
+
+rule! {
+    /// Reserved ring memory costs nothing until it is touched, so this matters only where the reservation is a large part of
+    /// a memory limit: then it bounds how many clients may come.
+    RING_OVERSIZED = "ring-oversized", Info, "rings are much larger than ever needed";
+    fires: "after 60 s no ring was ever fuller than 5 %, and all rings together are more than 10 % of the memory limit";
+    quiet: "no memory limit";
+    fix: "--ring-size";
+    check: Endpoint(ring_oversized);
+}
+
+fn ring_oversized(_: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.role != transport::stats::Role::Server || e.totals.shm == 0 {
+        return Err(Why::not_applicable("not a server with rings"));
+    }
+    let limit = e.limits.memory_max_bytes.clone()?;
+    let reserved = e.totals.ring_reserved_bytes;
+    if e.age_ns < 60_000_000_000 || reserved as f64 <= 0.1 * limit as f64 {
+        return QUIET;
+    }
+    let peak = e
+        .clients
+        .iter()
+        .flat_map(|c| [c.tx.peak(), c.rx.peak()])
+        .flatten()
+        .fold(0.0, f64::max);
+    if peak >= 0.05 {
+        return QUIET;
+    }
+    let used: u64 = e
+        .clients
+        .iter()
+        .flat_map(|c| [c.tx.high_water_bytes.clone(), c.rx.high_water_bytes.clone()])
+        .flatten()
+        .max()
+        .unwrap_or(0);
+    Fire::new(
+        format!(
+            "{} (pid {}) has reserved {} for rings of a {} limit; no ring ever held more than {}",
+            e.name,
+            e.pid,
+            text::bytes(reserved),
+            text::bytes(limit),
+            text::bytes(used)
+        ),
+        format!(
+            "--ring-size {}",
+            (used * 8).next_power_of_two().max(1 << 20)
+        ),
+    )
+    .number(
+        "high water",
+        peak * 100.0,
+        "%",
+        "stats page: house_*_high_water_bytes",
+        "< 5",
+    )
+    .number(
+        "reserved",
+        reserved as f64,
+        "bytes",
+        "stats page: *_capacity",
+        format!("> {:.0}", 0.1 * limit as f64),
+    )
+    .fires()
+}
+
+rule! {
+    /// With one request in flight each message needs a look at the other side's index: about 1 per message is inherent. With 8
+    /// in flight most looks should be saved by the cached index.
+    POINTER_REFRESH = "pointer-refresh", Info, "the cached index saves nothing";
+    fires: "more than 0.5 looks at the other side's index per message with 8 or more in flight";
+    quiet: "depth 1";
+    fix: "batch: submit several before receiving, or use a larger ring";
+    check: Client(pointer_refresh);
+}
+
+fn pointer_refresh(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    on_shm(c)?;
+    if c.in_flight < 8 {
+        return QUIET;
+    }
+    let (loads, messages) = (
+        c.tx.index_loads_per_s.clone()?,
+        c.tx.messages_per_s.clone()?,
+    );
+    if messages < 1000.0 || loads <= 0.5 * messages {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "client {}: {:.2} looks at the other side's index per message with {} in flight",
+            c.number,
+            loads / messages,
+            c.in_flight
+        ),
+        "send in batches (fire_batch), or use a larger ring",
+    )
+    .number(
+        "looks per message",
+        loads / messages,
+        "",
+        "stats page: tx_index_loads / tx_messages",
+        "> 0.5",
+    )
+    .number(
+        "in flight",
+        c.in_flight as f64,
+        "",
+        "stats page: in_flight",
+        ">= 8",
+    )
+    .fires()
+}

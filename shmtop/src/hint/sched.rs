@@ -1,0 +1,500 @@
+//! Rules about getting a core: too many spinners, quotas, run delay, pinning, priorities.
+
+use std::collections::BTreeSet;
+
+use super::context::Waiter;
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, Endpoint, Severity};
+use crate::reading::Why;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[
+    OVERSUBSCRIBED,
+    CFS_THROTTLED,
+    QUOTA_BELOW_SPINNERS,
+    RUN_DELAY,
+    PREEMPTED_SPINNER,
+    MIGRATING,
+    SAME_CPU,
+    CROSS_NUMA,
+    RT_SPINNER,
+];
+
+/// A waiter that spins this share of wall time is a spinner.
+pub(super) const SPINNER: f64 = 0.2;
+/// Run delay from which it is an effect.
+const DELAY: f64 = 0.01;
+/// CPUs' worth of time that outsiders must take before they are blamed for run delay.
+const OUTSIDERS: f64 = 0.25;
+
+rule! {
+    /// Spinning threads beyond the CPUs they may use take turns with the very threads they wait for. Parked waiters don't
+    /// count: seventeen processes that park share two CPUs well. Whether it hurts is measured as run delay.
+    OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
+    fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota) and waited more than 1 % of the time for a core";
+    quiet: "waiters park, or a CPU is left for each spinner";
+    fix: "fewer threads, fewer spins (--wait adaptive or park), or more CPUs";
+    explains: ["run-delay", "preempted-spinner", "quota-below-spinners", "tail-spread", "outlier-client", "yield-storm", "migrating", "oversleep"];
+    check: Host(oversubscribed);
+}
+
+fn oversubscribed(ctx: &Context<'_>) -> Answer {
+    let spinners: Vec<Waiter<'_>> = ctx
+        .waiters()
+        .into_iter()
+        .filter(|w| w.spin > SPINNER)
+        .collect();
+    if spinners.is_empty() {
+        return QUIET;
+    }
+    let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();
+    let mut cpus: BTreeSet<u32> = BTreeSet::new();
+    for w in &spinners {
+        match w.thread.map(|t| &t.allowed_cpus) {
+            Some(Ok(allowed)) => cpus.extend(allowed.iter().filter(|c| online.contains(c))),
+            _ => cpus.extend(&online),
+        }
+    }
+    let quota = spinners
+        .iter()
+        .filter_map(|w| w.endpoint.limits.cpu_quota.clone().ok())
+        .reduce(f64::min);
+    let room = quota.map_or(cpus.len() as f64, |q| q.min(cpus.len() as f64));
+    if spinners.len() as f64 <= room {
+        return QUIET;
+    }
+    let delays: Vec<f64> = spinners.iter().filter_map(Waiter::run_delay).collect();
+    if delays.is_empty() {
+        return Err(Why::not_there(
+            "run delay can't be read (/proc/PID/task/TID/schedstat)",
+        ));
+    }
+    let mean = delays.iter().sum::<f64>() / delays.len() as f64;
+    if mean <= DELAY {
+        return QUIET;
+    }
+    let worst = spinners.iter().max_by(|a, b| a.spin.total_cmp(&b.spin));
+    let name = worst.map_or(String::new(), Waiter::name);
+    Fire::new(
+        format!("{} spinning threads share {} CPUs; each waited {:.0} ms/s for a core (most spinning: {name})", spinners.len(), text::count(room), mean * 1000.0),
+        "start the clients and the server with --wait adaptive (or park), or use fewer clients",
+    )
+    .number("spinning threads", spinners.len() as f64, "", "stats page: spin_ns", format!("> {room}"))
+    .number("run delay, mean", mean * 100.0, "%", "/proc/PID/task/TID/schedstat", format!("> {}", DELAY * 100.0))
+    .fires()
+}
+
+rule! {
+    /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
+    /// a slow peer. Own group and parents count; other groups don't.
+    CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
+    fires: "stopped in more than 1 % of the periods";
+    quiet: "no quota, or it was not reached";
+    fix: "raise cpu.max, or use less CPU";
+    explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
+    check: Endpoint(cfs_throttled);
+}
+
+fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let (new, old) = (ctx.process(e.pid)?, ctx.old_process(e.pid)?);
+    let groups = new.cgroups.cpu.as_reading()?;
+    let before = old.cgroups.cpu.as_reading()?;
+    for g in groups {
+        let Some(o) = before.iter().find(|o| o.path == g.path) else {
+            continue;
+        };
+        let Some(quota) = g.quota_cpus() else {
+            continue;
+        };
+        let periods = crate::rate::delta(o.periods.get()?, g.periods.get()?)?;
+        let stopped = crate::rate::delta(o.throttled.get()?, g.throttled.get()?)?;
+        if periods == 0 || stopped as f64 <= 0.01 * periods as f64 {
+            continue;
+        }
+        let lost = g
+            .throttled_ns
+            .get()
+            .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n));
+        let mean = lost.map_or(String::new(), |ns| {
+            format!("; mean stop {}", text::ns(ns / stopped.max(1)))
+        });
+        let period = g.period_us.get().unwrap_or(100_000);
+        let fix = match g.version {
+            crate::sample::CgroupVersion::V2 => {
+                format!("echo \"max {period}\" > {}/cpu.max", g.path)
+            }
+            crate::sample::CgroupVersion::V1 => format!("echo -1 > {}/cpu.cfs_quota_us", g.path),
+        };
+        return Fire::new(
+            format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
+            fix,
+        )
+        .number("periods stopped", stopped as f64, "", format!("{}/cpu.stat nr_throttled", g.path), format!("> {:.1}", 0.01 * periods as f64))
+        .number("periods", periods as f64, "", format!("{}/cpu.stat nr_periods", g.path), "")
+        .number("quota", quota, "CPUs", g.path.clone(), "")
+        .fires();
+    }
+    QUIET
+}
+
+rule! {
+    /// Before the quota bites it can be seen that it will: each spinner may use a whole CPU.
+    QUOTA_BELOW_SPINNERS = "quota-below-spinners", Warn, "the CPU quota is smaller than the number of spinning threads";
+    fires: "quota in CPUs below the number of threads with a spin share above 20 %";
+    quiet: "no quota, or waiters park";
+    fix: "raise the quota or lower the spin";
+    explains: ["run-delay"];
+    check: Endpoint(quota_below_spinners);
+}
+
+fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let quota = e.limits.cpu_quota.clone()?;
+    let spinners = ctx
+        .waiters_of(e)
+        .iter()
+        .filter(|w| w.spin > SPINNER)
+        .count();
+    if spinners as f64 <= quota {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} (pid {}) has {spinners} spinning threads and a quota of {quota:.2} CPUs",
+            e.name, e.pid
+        ),
+        "raise the quota to the number of spinning threads, or use --wait park",
+    )
+    .number(
+        "spinning threads",
+        spinners as f64,
+        "",
+        "stats page: spin_ns",
+        format!("> {quota:.2}"),
+    )
+    .number("quota", quota, "CPUs", "cgroup cpu.max", "")
+    .fires()
+}
+
+rule! {
+    /// With more runnable threads than CPUs every thread waits for a core, and that is no fault: it is a busy machine. What
+    /// is worth a warning is time lost to *others*. So the delay is weighed by the share of the busy time on the allowed
+    /// CPUs that no watched process used, and outsiders must take a quarter of a CPU at least (the kernel's own work and
+    /// tick accounting stay below that).
+    RUN_DELAY = "run-delay", Warn, "a ring thread waits for a core that others use";
+    fires: "more than 1 % of wall time runnable without a core because of other processes, which take more than a quarter of a CPU there";
+    quiet: "the watched processes themselves keep the CPUs busy, or oversubscribed / cfs-throttled explains it";
+    fix: "move the other work away (taskset, cpuset), or pin the thread to a free CPU";
+    explains: ["preempted-spinner", "tail-spread", "outlier-client", "migrating"];
+    check: Endpoint(run_delay);
+}
+
+fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let waiters = ctx.waiters_of(e);
+    let Some(w) = waiters
+        .iter()
+        .filter(|w| w.run_delay().is_some())
+        .max_by(|a, b| {
+            a.run_delay()
+                .unwrap_or(0.0)
+                .total_cmp(&b.run_delay().unwrap_or(0.0))
+        })
+    else {
+        return Err(Why::not_there("run delay of its threads can't be read"));
+    };
+    let delay = w.run_delay().unwrap_or(0.0);
+    if delay <= DELAY {
+        return QUIET;
+    }
+    let online = || ctx.model.host.cpus.iter().map(|c| c.id).collect::<Vec<_>>();
+    let cpus = w
+        .thread
+        .and_then(|t| t.allowed_cpus.clone().ok())
+        .unwrap_or_else(online);
+    let (outsiders, busy) = ctx.outsiders(&cpus)?;
+    let blame = delay * outsiders / busy.max(0.01);
+    if outsiders < OUTSIDERS || blame <= DELAY {
+        return QUIET;
+    }
+    let p99 = e
+        .clients
+        .iter()
+        .filter_map(|c| c.rtt.interval.as_ref().ok().map(|p| p.p99))
+        .max()
+        .map_or(String::new(), |p| format!("; worst p99 {}", text::ns(p)));
+    let list = cpus
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    Fire::new(
+        format!("{} waited {:.0} ms/s for a core; other processes use {:.1} of its {} CPUs{p99}", w.name(), delay * 1000.0, outsiders, cpus.len()),
+        format!("find them: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head; then taskset -cp CPU {} away from CPU {list}", w.tid),
+    )
+    .number("run delay", delay * 100.0, "%", format!("/proc/{}/task/{}/schedstat", e.pid, w.tid), format!("> {}", DELAY * 100.0))
+    .number("other processes", outsiders, "CPUs", "/proc/stat less the watched processes' schedstat", format!(">= {OUTSIDERS}"))
+    .fires()
+}
+
+rule! {
+    /// An involuntary switch in the middle of a spin costs a scheduling period. Info: where run delay is low nothing is lost.
+    PREEMPTED_SPINNER = "preempted-spinner", Info, "a spinning thread is preempted often";
+    fires: "more than 100 involuntary switches per second at a spin share above 20 % and run delay above 1 %";
+    quiet: "run delay is low";
+    fix: "give it a CPU of its own (isolcpus, cpuset, taskset)";
+    check: Endpoint(preempted_spinner);
+}
+
+fn preempted_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    for w in ctx.waiters_of(e).iter().filter(|w| w.spin > SPINNER) {
+        let Some(t) = w.thread else { continue };
+        let (switches, delay) = (t.involuntary_per_s.clone()?, t.run_delay.clone()?);
+        if switches > 100.0 && delay > DELAY {
+            return Fire::new(
+                format!(
+                    "{} was preempted {} times a second while it spins {} of the time",
+                    w.name(),
+                    text::count(switches),
+                    text::percent(w.spin)
+                ),
+                format!("taskset -cp CPU {} with a CPU that nobody else uses", w.tid),
+            )
+            .number(
+                "involuntary switches",
+                switches,
+                "1/s",
+                format!("/proc/{}/task/{}/status", e.pid, w.tid),
+                "> 100",
+            )
+            .number(
+                "spin share",
+                w.spin * 100.0,
+                "%",
+                "stats page: spin_ns",
+                "> 20",
+            )
+            .fires();
+        }
+    }
+    QUIET
+}
+
+rule! {
+    /// Each move costs the warm cache. It matters only where the tail moved with it.
+    MIGRATING = "migrating", Info, "a ring thread moves between CPUs";
+    fires: "more than 50 migrations per second, and the p99 of the window is 1.5 × that of the whole life";
+    quiet: "p99 is unchanged";
+    fix: "taskset -cp CPU TID";
+    check: Client(migrating);
+}
+
+fn migrating(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    let thread = c.thread.clone()?;
+    let moves = thread.migrations_per_s.clone()?;
+    if moves <= 50.0 {
+        return QUIET;
+    }
+    let (now, life) = (c.rtt.interval.clone()?, c.rtt.since_start.clone()?);
+    if now.p99 as f64 <= 1.5 * life.p99 as f64 {
+        return QUIET;
+    }
+    Fire::new(
+        format!("client {} (thread {}) moves {} times a second between CPUs; its p99 is {} against {} since start", c.number, thread.tid, text::count(moves), text::ns(now.p99), text::ns(life.p99)),
+        format!("taskset -cp CPU {}", thread.tid),
+    )
+    .number("migrations", moves, "1/s", format!("/proc/{}/task/{}/sched", c.peer_pid, thread.tid), "> 50")
+    .fires()
+}
+
+rule! {
+    /// Two threads that hand messages to each other on one CPU take turns; if one of them spins, the other can't run until
+    /// the scheduler takes the CPU away. Sleeping waiters hand over well, so they stay quiet. SMT siblings share a core: info.
+    SAME_CPU = "same-cpu", Crit, "both ends of a connection are pinned to the same CPU";
+    fires: "both threads may run on one and the same CPU only, and one of them spins or yields more than 20 % of the time";
+    quiet: "sleeping waiters";
+    fix: "taskset -cp another CPU";
+    explains: ["run-delay", "tail-spread", "preempted-spinner", "oversubscribed"];
+    check: Client(same_cpu);
+}
+
+fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
+    let (a, b) = (client.allowed_cpus.clone()?, server.allowed_cpus.clone()?);
+    let (&[a], &[b]) = (a.as_slice(), b.as_slice()) else {
+        return QUIET;
+    };
+    let siblings = ctx
+        .sample
+        .host
+        .cpus
+        .iter()
+        .find(|x| x.cpu == a)
+        .and_then(|x| x.siblings.known().cloned())
+        .unwrap_or_default();
+    if a != b && !siblings.contains(&b) {
+        return QUIET;
+    }
+    let busy = ctx
+        .waiters()
+        .iter()
+        .filter(|w| w.tid == client.tid || w.tid == server.tid)
+        .map(|w| w.spin + w.yielding)
+        .fold(0.0, f64::max);
+    if busy <= SPINNER {
+        return QUIET;
+    }
+    let other = ctx
+        .model
+        .host
+        .cpus
+        .iter()
+        .map(|x| x.id)
+        .find(|id| *id != a)
+        .unwrap_or(a);
+    let (what, severity) = if a == b {
+        (format!("both pinned to CPU {a}"), Severity::Crit)
+    } else {
+        (
+            format!("pinned to CPU {a} and {b}, two hardware threads of one core"),
+            Severity::Info,
+        )
+    };
+    Fire::new(
+        format!(
+            "client {} (thread {}) and its server (thread {}) are {what}: each waits for the other",
+            c.number, client.tid, server.tid
+        ),
+        format!("taskset -cp {other} {}", client.tid),
+    )
+    .at(severity)
+    .number(
+        "CPU of the client",
+        f64::from(a),
+        "",
+        "sched_getaffinity",
+        "",
+    )
+    .number(
+        "CPU of the server",
+        f64::from(b),
+        "",
+        "sched_getaffinity",
+        "",
+    )
+    .number(
+        "spin and yield",
+        busy * 100.0,
+        "%",
+        "stats page: spin_ns, yield_ns",
+        "> 20",
+    )
+    .fires()
+}
+
+rule! {
+    /// Where the ring's pages lie is not read (it takes numa_maps of the peer); but with the two ends on different nodes one
+    /// of them is remote wherever the pages are.
+    CROSS_NUMA = "cross-numa", Warn, "client and server run on different NUMA nodes";
+    fires: "both threads last ran on CPUs of different nodes, at more than 1000 messages per second";
+    quiet: "one node";
+    fix: "numactl --cpunodebind=N for both";
+    check: Client(cross_numa);
+}
+
+fn cross_numa(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    if ctx.model.host.numa_nodes.clone()? < 2 {
+        return Err(Why::not_applicable("one NUMA node"));
+    }
+    let node = |cpu: u32| -> crate::reading::Reading<u32> {
+        let all = &ctx.sample.host.cpus;
+        let found = all
+            .iter()
+            .find(|x| x.cpu == cpu)
+            .ok_or_else(|| Why::not_there("its CPU is not online"))?;
+        found.node.get()
+    };
+    let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
+    let (a, b) = (
+        node(client.last_cpu.clone()?)?,
+        node(server.last_cpu.clone()?)?,
+    );
+    if a == b || c.requests_per_s.clone()? < 1000.0 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "client {} (pid {}) runs on node {a}, its server on node {b}: every message crosses",
+            c.number, c.peer_pid
+        ),
+        format!(
+            "restart it with numactl --cpunodebind={b}, or taskset -cp a CPU of node {b} {}",
+            client.tid
+        ),
+    )
+    .number(
+        "node of the client",
+        f64::from(a),
+        "",
+        "/sys/devices/system/node",
+        "",
+    )
+    .number(
+        "node of the server",
+        f64::from(b),
+        "",
+        "/sys/devices/system/node",
+        "",
+    )
+    .fires()
+}
+
+rule! {
+    /// A real-time spinner never gives its CPU up: the kernel threads bound to it starve (the 95 % real-time throttle is all
+    /// that is left). On an isolated CPU that is the plan.
+    RT_SPINNER = "rt-spinner", Crit, "a real-time thread spins";
+    fires: "SCHED_FIFO, RR or DEADLINE with a spin share above 50 %";
+    quiet: "its CPUs are isolated";
+    fix: "chrt -o -p 0 TID, or isolate the CPU";
+    check: Endpoint(rt_spinner);
+}
+
+fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    for w in ctx.waiters_of(e).iter().filter(|w| w.spin > 0.5) {
+        let Some(t) = w.thread else { continue };
+        if !t.policy.clone()?.is_realtime() {
+            continue;
+        }
+        let isolated = |cpu: &u32| {
+            ctx.sample
+                .host
+                .cpus
+                .iter()
+                .any(|c| c.cpu == *cpu && c.isolated)
+        };
+        if t.allowed_cpus.clone()?.iter().all(isolated) {
+            continue;
+        }
+        return Fire::new(
+            format!(
+                "{} spins {} of the time with a real-time policy: nothing else runs on its CPU",
+                w.name(),
+                text::percent(w.spin)
+            ),
+            format!("chrt -o -p 0 {}", w.tid),
+        )
+        .number(
+            "spin share",
+            w.spin * 100.0,
+            "%",
+            "stats page: spin_ns",
+            "> 50",
+        )
+        .state(
+            "policy",
+            format!("{:?}", t.policy.clone()?),
+            format!("/proc/{}/task/{}/stat", e.pid, w.tid),
+        )
+        .fires();
+    }
+    QUIET
+}

@@ -1,0 +1,344 @@
+//! Rules about the view itself: what shmtop can't see, what it should not believe, what it costs.
+
+use transport::stats::Role;
+
+use super::ring::client_pid;
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, Endpoint};
+use crate::reading::{Why, WhyKind};
+use crate::sample::PageContent;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[
+    VIEWER_BLIND,
+    STATS_FROZEN,
+    LAYOUT_MISMATCH,
+    SUSPENDED,
+    STOLEN_PATH,
+    DEBUG_BUILD,
+    VIEWER_COST,
+    INCONSISTENT_PEER,
+];
+
+rule! {
+    /// A missing number is shown as missing; this says how many, why, and what would change it.
+    VIEWER_BLIND = "viewer-blind", Info, "some processes can't be read";
+    fires: "a page or a process of a connection can't be read for want of permission";
+    quiet: "everything found can be read";
+    fix: "run shmtop as the same user, or as root";
+    check: Host(viewer_blind);
+}
+
+fn viewer_blind(ctx: &Context<'_>) -> Answer {
+    let denied = |why: Option<&Why>| why.is_some_and(|w| w.kind == WhyKind::NoPermission);
+    let mut blind: Vec<u32> = ctx
+        .sample
+        .processes
+        .iter()
+        .filter(|p| !p.gone)
+        .filter(|p| denied(p.fds.why()) || denied(p.state.why()) || denied(p.limits.why()))
+        .map(|p| p.pid)
+        .collect();
+    for page in &ctx.sample.pages {
+        if matches!(page.content, PageContent::Permission(_)) && !blind.contains(&page.pid) {
+            blind.push(page.pid);
+        }
+    }
+    if blind.is_empty() {
+        return QUIET;
+    }
+    let mut all: Vec<u32> = ctx.sample.processes.iter().map(|p| p.pid).collect();
+    all.extend(ctx.sample.pages.iter().map(|p| p.pid));
+    all.sort_unstable();
+    all.dedup();
+    let list = blind
+        .iter()
+        .take(4)
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    Fire::new(
+        format!(
+            "cannot read {} of {} processes (pid {list}); what is missing is shown as –",
+            blind.len(),
+            all.len()
+        ),
+        "sudo shmtop",
+    )
+    .number(
+        "processes not readable",
+        blind.len() as f64,
+        "",
+        "/proc/PID: EACCES or hidepid",
+        "> 0",
+    )
+    .fires()
+}
+
+rule! {
+    /// A server's housekeeping touches the page a few times a second, busy or idle. Old numbers of a running process mean that
+    /// this thread is stuck. A stopped process has a hint of its own, and a client has no housekeeping.
+    STATS_FROZEN = "stats-frozen", Warn, "the numbers are old";
+    fires: "page not updated for more than 3 s while the process runs";
+    quiet: "the process is stopped; a client's page";
+    fix: "look at what the process waits for";
+    onset: Dated;
+    check: Endpoint(stats_frozen);
+}
+
+fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let age = e.heartbeat_age_ns.clone()?;
+    let process = ctx.process(e.pid)?;
+    if age <= 3_000_000_000 || process.is_stopped() || process.gone {
+        return QUIET;
+    }
+    let state = process
+        .state
+        .get()
+        .map_or("unknown".into(), |s| s.to_string());
+    Fire::new(
+        format!(
+            "the numbers of {} (pid {}) are {} old; the process is in state {state}",
+            e.name,
+            e.pid,
+            text::ns(age)
+        ),
+        format!("gdb -p {} -batch -ex 'thread apply all bt'", e.pid),
+    )
+    .number(
+        "age",
+        age as f64,
+        "ns",
+        "stats page: heartbeat_ns",
+        "> 3000000000",
+    )
+    .state("state", state, format!("/proc/{}/stat", e.pid))
+    .fires()
+}
+
+rule! {
+    /// A newer minor version only adds words and is read as far as known; another major one would be misread, so it is not read.
+    LAYOUT_MISMATCH = "layout-mismatch", Warn, "a stats page of another layout";
+    fires: "the page's major version differs";
+    quiet: "a newer minor version";
+    fix: "use the shmtop that was built with that library";
+    check: Host(layout_mismatch);
+}
+
+fn layout_mismatch(ctx: &Context<'_>) -> Answer {
+    let other = ctx.sample.pages.iter().find_map(|p| match p.content {
+        PageContent::Incompatible { page, viewer } => Some((p, page, viewer)),
+        _ => None,
+    });
+    let Some((p, page, viewer)) = other else {
+        return QUIET;
+    };
+    Fire::new(
+        format!(
+            "the page of pid {} has layout {}.{}, this shmtop reads {}.{}",
+            p.pid, page.0, page.1, viewer.0, viewer.1
+        ),
+        format!(
+            "use the shmtop that belongs to the library in pid {}: ls -l /proc/{}/exe",
+            p.pid, p.pid
+        ),
+    )
+    .number(
+        "page",
+        f64::from(page.0),
+        "",
+        "stats page: version",
+        format!("!= {}", viewer.0),
+    )
+    .fires()
+}
+
+rule! {
+    /// CLOCK_BOOTTIME goes on during suspend and CLOCK_MONOTONIC does not. Windows that would span it are dropped.
+    SUSPENDED = "suspended", Info, "the machine slept";
+    fires: "BOOTTIME − MONOTONIC grew by more than 1 s between two samples";
+    quiet: "a minute later";
+    fix: "nothing: rates start anew";
+    onset: Dated;
+    check: Host(suspended);
+}
+
+fn suspended(ctx: &Context<'_>) -> Answer {
+    let Some((at, slept)) = ctx.suspend else {
+        return QUIET;
+    };
+    let ago = ctx.model.at_ns.saturating_sub(at);
+    if ago > 60_000_000_000 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "the machine slept for {}, {} ago; rates start anew",
+            text::ns(slept),
+            text::ns(ago)
+        ),
+        "nothing to do",
+    )
+    .number(
+        "slept",
+        slept as f64,
+        "ns",
+        "CLOCK_BOOTTIME - CLOCK_MONOTONIC",
+        "> 1000000000",
+    )
+    .fires()
+}
+
+rule! {
+    /// The server notes the inode of its socket's path when it binds. Another inode there means that new clients go elsewhere.
+    STOLEN_PATH = "stolen-path", Crit, "the socket's path leads to somebody else";
+    fires: "the path's inode is not the one the server bound, or the path is gone";
+    quiet: "it is";
+    fix: "stop the second server, restart the first";
+    onset: State;
+    check: Endpoint(stolen_path);
+}
+
+fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.role != Role::Server {
+        return Err(Why::not_applicable("not a server"));
+    }
+    let listener = ctx
+        .sample
+        .listeners
+        .iter()
+        .find(|l| l.pid == e.pid)
+        .ok_or_else(|| Why::not_there("its listening socket was not looked at"))?;
+    if listener.bound_inode == 0 {
+        return Err(Why::not_there(
+            "the server does not say which inode it bound",
+        ));
+    }
+    let now = listener.path_inode.get()?;
+    if now == listener.bound_inode {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} no longer leads to {} (pid {}): new clients reach another server",
+            e.socket_path, e.name, e.pid
+        ),
+        format!("ss -xlp | grep {}", e.socket_path),
+    )
+    .number(
+        "inode now",
+        now as f64,
+        "",
+        format!("stat {}", e.socket_path),
+        format!("!= {}", listener.bound_inode),
+    )
+    .number(
+        "inode bound",
+        listener.bound_inode as f64,
+        "",
+        "stats page: listener_inode",
+        "",
+    )
+    .fires()
+}
+
+rule! {
+    /// Debug assertions and no inlining make the ring tens of times slower: every latency shown is of the build, not of the
+    /// design.
+    DEBUG_BUILD = "debug-build", Warn, "a debug build";
+    fires: "the build flag in the page says debug";
+    quiet: "a release build";
+    fix: "cargo build --release";
+    check: Endpoint(debug_build);
+}
+
+fn debug_build(_: &Context<'_>, e: &Endpoint) -> Answer {
+    if !e.debug_build {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} (pid {}) is a debug build: its latencies mean nothing",
+            e.name, e.pid
+        ),
+        "cargo build --release, and start that one",
+    )
+    .state("build", "debug", "stats page: build flags")
+    .fires()
+}
+
+rule! {
+    /// The viewer must not become the load it shows. It slows its refresh by itself; this says that it did.
+    VIEWER_COST = "viewer-cost", Info, "shmtop itself uses much CPU";
+    fires: "more than 2 % of a core";
+    quiet: "less";
+    fix: "shmtop -d 1s";
+    check: Host(viewer_cost);
+}
+
+fn viewer_cost(ctx: &Context<'_>) -> Answer {
+    let cpu = ctx.model.viewer_cpu.clone()?;
+    if cpu <= 0.02 {
+        return QUIET;
+    }
+    Fire::new(
+        format!("shmtop uses {} of a core", text::percent(cpu)),
+        "a slower refresh: shmtop -d 1s",
+    )
+    .number("CPU", cpu * 100.0, "%", "getrusage(RUSAGE_SELF)", "> 2")
+    .fires()
+}
+
+rule! {
+    /// The server's own count of what it consumed and the bytes a client claims to have produced must fit into the ring. Only
+    /// contradictions that no delay between two looks explains count: a later claim below an earlier fact.
+    INCONSISTENT_PEER = "inconsistent-peer", Warn, "a client's numbers contradict the server's";
+    fires: "0 ≤ produced − consumed ≤ capacity is broken, or the server counted impossible indices";
+    quiet: "a race between two looks";
+    fix: "don't believe the client's page; find out what runs there";
+    check: Client(inconsistent_peer);
+}
+
+fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let pid = client_pid(e, c);
+    let fix = format!("ls -l /proc/{pid}/exe; its numbers are not believed here");
+    if let Some(doubt) = &c.doubt {
+        return Fire::new(
+            format!(
+                "client {} (pid {pid}) contradicts the server: {doubt}",
+                c.number
+            ),
+            fix,
+        )
+        .state(
+            "claim",
+            doubt.clone(),
+            "stats pages: tx_record_bytes against rx_record_bytes",
+        )
+        .fires();
+    }
+    let (now, before) = (ctx.slot(e, c)?, ctx.old_slot(e, c)?);
+    let grown = crate::rate::delta(
+        before.house.house_inconsistent,
+        now.house.house_inconsistent,
+    )?;
+    if grown == 0 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "client {} (pid {pid}): its ring indices made no sense {grown}×",
+            c.number
+        ),
+        fix,
+    )
+    .number(
+        "impossible indices",
+        grown as f64,
+        "1/s",
+        "stats page: house_inconsistent",
+        "> 0",
+    )
+    .fires()
+}

@@ -1,0 +1,354 @@
+//! The builder's part that joins the two sides of a connection into one row.
+
+use transport::stats::{Role, Via};
+
+use super::client::{Client, ClientState, PerfView};
+use super::host::ThreadView;
+use super::join::{Pair, Side};
+use super::measure::{End, House, latency, past, ring, time, wait};
+use super::{machine, verdict};
+use crate::history::History;
+use crate::rate::delta;
+use crate::reading::{Reading, Why};
+use crate::sample::Perf;
+use crate::text;
+
+/// Without progress for longer than this a connection with work to do is stalled.
+pub(crate) const STALL_NS: u64 = 1_000_000_000;
+
+/// The row of one connection.
+pub(super) fn client(pair: &Pair<'_>, own: &Side<'_>) -> Client {
+    let now_ns = pair.now.time.monotonic_ns;
+    let info = &own.slot.info;
+    let role = own.snapshot.role;
+    let other = pair.other(own);
+    let other = other.as_ref();
+    let (server, client) = match role {
+        Role::Server => (Some(own), other),
+        Role::Client => (other, Some(own)),
+    };
+    let house = server.map(|s| &s.slot.house).filter(|h| h.house_ns != 0);
+    let requests = house.map(|h| House {
+        occupancy: h.house_rx_occupancy_bytes,
+        high_water: h.house_rx_high_water_bytes,
+        moved_ns: h.house_rx_moved_ns,
+    });
+    let replies = house.map(|h| House {
+        occupancy: h.house_tx_occupancy_bytes,
+        high_water: h.house_tx_high_water_bytes,
+        moved_ns: h.house_tx_moved_ns,
+    });
+    let (tx_house, rx_house) = match role {
+        Role::Server => (replies, requests),
+        Role::Client => (requests, replies),
+    };
+    let tx = ring(own, other, End::Producer, tx_house, now_ns);
+    let rx = ring(own, other, End::Consumer, rx_house, now_ns);
+    let invisible = |whose: &'static str| move || Why::no_permission(whose);
+    let no_client = invisible("the client's own page is not visible");
+    let no_server = invisible("the server's page is not visible");
+    let client_thread = client
+        .ok_or_else(no_client)
+        .and_then(|c| thread_of(pair, c.page.pid, c.slot.info.tid));
+    let server_thread = server
+        .ok_or_else(no_server)
+        .and_then(|s| thread_of(pair, s.page.pid, waiter_tid(s)));
+    let wait_view = client.ok_or_else(no_client).map(|c| wait(c, now_ns));
+    let blocked = match role {
+        Role::Server => &rx.blocked_ratio,
+        Role::Client => &tx.blocked_ratio,
+    };
+    let time = wait_view.clone().and_then(|w| {
+        let c = client.ok_or_else(no_client)?;
+        time(
+            c,
+            &w,
+            blocked.clone().unwrap_or(0.0),
+            client_thread.as_ref().ok(),
+        )
+    });
+    let missing = |whose: Why| super::RttView {
+        interval: Err(whose.clone()),
+        recent: Err(whose.clone()),
+        since_start: Err(whose),
+    };
+    let rtt = client.map_or_else(
+        || missing(no_client()),
+        |c| latency(c, |s| &s.rtt, "no round trip was timed in the interval"),
+    );
+    let handler = server.map_or_else(
+        || missing(no_server()),
+        |s| {
+            latency(
+                s,
+                |s| &s.handler,
+                "no handler run was timed in the interval",
+            )
+        },
+    );
+    let requests_per_s =
+        past(own).and_then(|(old, span)| span.per_second(old.req.requests, own.slot.req.requests));
+    let bytes_per_s = tx
+        .bytes_per_s
+        .clone()
+        .and_then(|t| rx.bytes_per_s.clone().map(|r| t + r));
+    let peer = pair.peer_process(own, other);
+    let req = &own.slot.req;
+    let in_flight = client.map_or(req.in_flight, |c| c.slot.req.in_flight.max(req.in_flight));
+    let oldest_age_ns = [client, server]
+        .into_iter()
+        .flatten()
+        .map(|s| s.slot.req.oldest_ns)
+        .find(|at| *at != 0)
+        .map(|at| now_ns.saturating_sub(at))
+        .ok_or_else(|| Why::not_applicable("no request waits"));
+    let handler_running_ns =
+        server
+            .ok_or_else(no_server)
+            .and_then(|s| match s.slot.req.handler_since_ns {
+                0 => Err(Why::not_applicable("the handler does not run")),
+                since => Ok(now_ns.saturating_sub(since)),
+            });
+    let perf = client
+        .ok_or_else(no_client)
+        .and_then(|c| perf(pair, c))
+        .unwrap_or_else(no_perf);
+    let mut row = Client {
+        slot: own.slot.index,
+        connection_id: info.connection_id,
+        number: if info.client_number == 0 {
+            own.slot.index + 1
+        } else {
+            info.client_number
+        },
+        role,
+        shown_at_server: role == Role::Client && other.is_some(),
+        peer_pid: other.map_or(info.peer_pid, |o| o.page.pid),
+        peer_uid: info.peer_uid,
+        peer_comm: peer
+            .map(|p| text::clean(&p.comm))
+            .filter(|c| !c.is_empty())
+            .unwrap_or_else(|| text::clean(&info.peer_name)),
+        state: ClientState::Idle,
+        state_for_ns: 0,
+        transport: info.transport,
+        wanted: info.wanted,
+        fallback: info.fallback.clone(),
+        age_ns: now_ns.saturating_sub(info.opened_ns),
+        tx,
+        rx,
+        requests_per_s,
+        bytes_per_s,
+        in_flight,
+        oldest_age_ns,
+        timeouts: client.map_or(req.timeouts, |c| c.slot.req.timeouts),
+        late_replies: client.map_or(req.late_replies, |c| c.slot.req.late_replies),
+        errors: req.errors,
+        wait: wait_view,
+        rtt,
+        handler,
+        handler_running_ns,
+        perf,
+        time,
+        thread: client_thread,
+        server_thread,
+        wait_policy: text::clean(&info.wait_policy),
+        max_message_bytes: info.max_message,
+        huge_pages: info.huge_pages,
+        verdict: verdict::none(),
+        doubt: server.zip(client).and_then(|(s, c)| doubt(s, c)),
+        history: History::default(),
+    };
+    row.state = state(&row, own, pair);
+    row.verdict = verdict::of(&row);
+    row
+}
+
+/// The thread that waits for a side: the poller's if one serves it.
+fn waiter_tid(side: &Side<'_>) -> u32 {
+    let poller = side
+        .slot
+        .info
+        .poller_slot
+        .and_then(|index| side.snapshot.slots.iter().find(|s| s.index == index));
+    poller.map_or(side.slot.info.tid, |p| p.info.tid)
+}
+
+/// A thread by process and id, with its rates.
+pub(super) fn thread_of(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadView> {
+    let (now, before) = pair
+        .process(pid)
+        .ok_or_else(|| Why::not_there("the process was not looked at"))?;
+    let thread = now.thread(tid).ok_or_else(|| {
+        Why::not_there("the thread was not looked at (another pid namespace, or it ended)")
+    })?;
+    Ok(machine::thread(
+        pair.now.host.ticks_per_second,
+        before.and_then(|b| b.thread(tid)),
+        thread,
+    ))
+}
+
+fn state(row: &Client, own: &Side<'_>, pair: &Pair<'_>) -> ClientState {
+    if let Some(peer) = pair.peer_process(own, pair.other(own).as_ref()) {
+        let reused = matches!(
+            peer.start_ticks.known(),
+            Some(start) if own.slot.info.peer_start_ticks != 0
+                && own.snapshot.pid_ns_inode == pair.now.viewer.pid_ns_inode
+                && *start != own.slot.info.peer_start_ticks
+        );
+        if peer.gone || reused || matches!(peer.state.known(), Some('Z' | 'X')) {
+            return ClientState::Dead;
+        }
+        if peer.is_stopped() {
+            return ClientState::Stopped;
+        }
+    }
+    let moved = [&row.tx.messages_per_s, &row.rx.messages_per_s]
+        .iter()
+        .any(|r| matches!(r, Ok(v) if *v > 0.0));
+    if moved {
+        return ClientState::Active;
+    }
+    let now_ns = pair.now.time.monotonic_ns;
+    let progress =
+        now_ns.saturating_sub(own.slot.req.last_progress_ns.max(own.slot.info.opened_ns));
+    let rate_known = row.tx.messages_per_s.is_ok() || row.rx.messages_per_s.is_ok();
+    if !rate_known && own.slot.req.last_progress_ns != 0 && progress < STALL_NS {
+        return ClientState::Active;
+    }
+    let frozen = |r: &super::RingView| {
+        matches!(r.occupancy_bytes, Ok(n) if n > 0)
+            && r.moved_age_ns.clone().unwrap_or(progress) > STALL_NS
+    };
+    let waits = row.oldest_age_ns.as_ref().is_ok_and(|age| *age > STALL_NS);
+    if waits || frozen(&row.tx) || frozen(&row.rx) {
+        ClientState::Stalled
+    } else {
+        ClientState::Idle
+    }
+}
+
+/// Contradictions that no race between two looks can explain: each compares a later value of one side with an earlier one
+/// of the other, in the direction that can't be.
+fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
+    if server.slot.info.transport != Via::Shm || client.slot.info.transport != Via::Shm {
+        return None;
+    }
+    let (server_before, _) = server.before?;
+    let (client_before, _) = client.before?;
+    let checks = [
+        (
+            "requests",
+            client.slot.tx.tx_record_bytes,
+            server_before.rx.rx_record_bytes,
+            client_before.tx.tx_record_bytes,
+            server.slot.rx.rx_record_bytes,
+            server.slot.info.rx_capacity,
+        ),
+        (
+            "replies",
+            server.slot.tx.tx_record_bytes,
+            client_before.rx.rx_record_bytes,
+            server_before.tx.tx_record_bytes,
+            client.slot.rx.rx_record_bytes,
+            server.slot.info.tx_capacity,
+        ),
+    ];
+    for (what, produced, consumed_before, produced_before, consumed, capacity) in checks {
+        if produced < consumed_before {
+            return Some(format!(
+                "{what}: {consumed_before} bytes consumed, but only {produced} produced"
+            ));
+        }
+        if produced_before.saturating_sub(consumed) > capacity {
+            return Some(format!(
+                "{what}: {produced_before} bytes produced and {consumed} consumed: more than the ring of {capacity} holds"
+            ));
+        }
+    }
+    None
+}
+
+/// Events of a thread per message that any slot of this thread moved.
+fn perf(pair: &Pair<'_>, side: &Side<'_>) -> Reading<PerfView> {
+    let tid = side.slot.info.tid;
+    let messages = || -> Reading<u64> {
+        let mut sum = 0u64;
+        for slot in side.snapshot.slots.iter().filter(|s| s.info.tid == tid) {
+            let s = pair.side(side.page, side.snapshot, slot);
+            let (old, _) = past(&s)?;
+            sum += delta(old.tx.tx_messages, slot.tx.tx_messages)?;
+            sum += delta(old.rx.rx_messages, slot.rx.rx_messages)?;
+        }
+        if sum == 0 {
+            return Err(Why::not_yet("no message in the interval"));
+        }
+        Ok(sum)
+    };
+    per_message(pair, tid, messages())
+}
+
+/// Events of a thread per message.
+pub(super) fn per_message(pair: &Pair<'_>, tid: u32, messages: Reading<u64>) -> Reading<PerfView> {
+    let now = pair
+        .now
+        .perf_of(tid)
+        .ok_or_else(|| Why::not_yet("its thread is not counted yet"))?;
+    let before = pair
+        .before
+        .and_then(|b| b.perf_of(tid))
+        .ok_or_else(machine::first)?;
+    fn reason<T>(p: &Perf<T>) -> Why {
+        let text = p.why().unwrap_or("no counters").to_owned();
+        match p {
+            Perf::Denied(_) => Why::no_permission(text),
+            _ => Why::not_there(text),
+        }
+    }
+    let hardware = || -> Reading<(u64, f64, f64)> {
+        let n = now
+            .hardware
+            .counting()
+            .ok_or_else(|| reason(&now.hardware))?;
+        let b = before.hardware.counting().ok_or_else(machine::first)?;
+        let enabled = delta(b.time_enabled_ns, n.time_enabled_ns)?;
+        let running = delta(b.time_running_ns, n.time_running_ns)?;
+        let share = crate::rate::ratio(running, enabled, "the thread did not run")?;
+        if share == 0.0 {
+            return Err(Why::not_yet("the counters were not on the CPU"));
+        }
+        let ipc = delta(b.instructions, n.instructions)? as f64
+            / delta(b.cycles, n.cycles)?.max(1) as f64;
+        Ok((delta(b.cache_misses, n.cache_misses)?, share, ipc))
+    };
+    let software = || -> Reading<(u64, u64)> {
+        let n = now
+            .software
+            .counting()
+            .ok_or_else(|| reason(&now.software))?;
+        let b = before.software.counting().ok_or_else(machine::first)?;
+        Ok((
+            delta(b.page_faults, n.page_faults)?,
+            delta(b.context_switches, n.context_switches)?,
+        ))
+    };
+    let per = |n: u64| Ok::<f64, Why>(n as f64 / messages.clone()? as f64);
+    Ok(PerfView {
+        cache_misses_per_message: hardware().and_then(|(m, share, _)| Ok(per(m)? / share)),
+        instructions_per_cycle: hardware().map(|(.., ipc)| ipc),
+        counted_share: hardware().map(|(_, share, _)| share),
+        faults_per_message: software().and_then(|(f, _)| per(f)),
+        context_switches_per_message: software().and_then(|(_, c)| per(c)),
+    })
+}
+
+fn no_perf(why: Why) -> PerfView {
+    PerfView {
+        cache_misses_per_message: Err(why.clone()),
+        instructions_per_cycle: Err(why.clone()),
+        counted_share: Err(why.clone()),
+        faults_per_message: Err(why.clone()),
+        context_switches_per_message: Err(why),
+    }
+}

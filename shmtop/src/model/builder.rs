@@ -1,0 +1,265 @@
+//! [`ModelBuilder`]: samples in, models out. It holds what one pair of samples can't know: histories, since when a state
+//! lasts, one-second windows for the hints, ten seconds for rare latencies.
+//!
+//! Pure: time comes from the samples, so a recording gives the same models as the live world.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use transport::stats::{Histogram, Role};
+
+use super::build::build;
+use super::join::{is_connection, key};
+use super::measure::percentiles;
+use super::{Bound, Client, ClientState, EndpointKey, Model};
+use crate::hint::Engine;
+use crate::history::{HeatColumn, History, Point};
+use crate::reading::Why;
+use crate::sample::Sample;
+
+/// Length of a window.
+pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
+/// A sample may come this much early and still close the window: refresh timers jitter.
+const EARLY_NS: u64 = 40_000_000;
+/// Windows whose samples are kept: the longest look back of a rule is ten seconds.
+const KEPT: usize = 11;
+/// After a hole of this length between two samples nothing earlier is comparable.
+const HOLE_NS: u64 = 10_000_000_000;
+
+type ClientKey = (EndpointKey, u32, u64);
+
+/// What is remembered of one connection.
+struct Remembered {
+    history: History,
+    state: ClientState,
+    state_since_ns: u64,
+    bound: Bound,
+    bound_since_ns: u64,
+    /// Round trips up to each of the last windows: (moment, histogram).
+    rtt: VecDeque<(u64, Histogram)>,
+    handler: VecDeque<(u64, Histogram)>,
+}
+
+/// Makes a [`Model`] of each [`Sample`].
+#[derive(Default)]
+pub struct ModelBuilder {
+    last: Option<Arc<Sample>>,
+    /// Samples at window borders, oldest first.
+    windows: VecDeque<Arc<Sample>>,
+    clients: HashMap<ClientKey, Remembered>,
+    totals: HashMap<EndpointKey, History>,
+    engine: Engine,
+}
+
+impl ModelBuilder {
+    /// A builder that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next sample and says what is known now. Samples that are not later than the last one give a model without
+    /// rates and leave no trace.
+    pub fn push(&mut self, sample: Sample) -> Model {
+        let sample = Arc::new(sample);
+        self.forget_if_incomparable(&sample);
+        let mut model = build(self.last.as_deref(), &sample);
+        let closed = self.close_window(&sample);
+        self.remember(&mut model, &sample, closed);
+        self.engine.show(&mut model);
+        self.last = Some(sample);
+        model
+    }
+
+    /// Another boot, time running backwards, a suspend or a long hole: windows would span it and mean nothing.
+    fn forget_if_incomparable(&mut self, sample: &Sample) {
+        let Some(last) = &self.last else {
+            return;
+        };
+        let (a, b) = (&last.time, &sample.time);
+        let asleep = |c: &crate::sample::Clocks| c.boottime_ns.saturating_sub(c.monotonic_ns);
+        let suspended = b.boottime_ns != 0 && asleep(b).saturating_sub(asleep(a)) > WINDOW_NS;
+        let backwards = b.monotonic_ns < a.monotonic_ns;
+        let rebooted = match (last.host.boot_id.known(), sample.host.boot_id.known()) {
+            (Some(x), Some(y)) => x != y,
+            _ => false,
+        };
+        let hole = b.monotonic_ns.saturating_sub(a.monotonic_ns) > HOLE_NS;
+        if suspended || backwards || rebooted || hole {
+            self.windows.clear();
+            for r in self.clients.values_mut() {
+                r.rtt.clear();
+                r.handler.clear();
+            }
+            self.engine.interrupted(suspended.then_some(sample));
+            if backwards || rebooted {
+                self.last = None;
+            }
+        }
+    }
+
+    /// Runs the rules when a second is full.
+    fn close_window(&mut self, sample: &Arc<Sample>) -> bool {
+        let at = sample.time.monotonic_ns;
+        match self.windows.back() {
+            Some(start) if at < start.time.monotonic_ns.saturating_add(WINDOW_NS - EARLY_NS) => {
+                return false;
+            }
+            Some(start) => {
+                let window = build(Some(start), sample);
+                self.engine.window(window, sample, &self.windows);
+            }
+            None => {}
+        }
+        self.windows.push_back(Arc::clone(sample));
+        if self.windows.len() > KEPT {
+            self.windows.pop_front();
+        }
+        true
+    }
+
+    /// Adds what a pair of samples can't know, and takes down what the next models will need.
+    fn remember(&mut self, model: &mut Model, sample: &Sample, closed: bool) {
+        let at_ns = model.at_ns;
+        let mut live_clients = Vec::new();
+        for endpoint in &mut model.endpoints {
+            for client in &mut endpoint.clients {
+                let id = (endpoint.key.clone(), client.slot, client.connection_id);
+                let r = self
+                    .clients
+                    .entry(id.clone())
+                    .or_insert_with(|| Remembered::new(client, at_ns));
+                r.update(client, at_ns);
+                live_clients.push(id);
+            }
+            let totals = self.totals.entry(endpoint.key.clone()).or_default();
+            totals.push(Point {
+                at_ns,
+                requests_per_s: endpoint
+                    .totals
+                    .requests_per_s
+                    .as_ref()
+                    .ok()
+                    .map(|v| *v as f32),
+                bytes_per_s: endpoint.totals.bytes_per_s.as_ref().ok().map(|v| *v as f32),
+                ..Point::default()
+            });
+        }
+        if closed {
+            self.take_histograms(sample);
+        }
+        for endpoint in &mut model.endpoints {
+            for client in &mut endpoint.clients {
+                let id = (endpoint.key.clone(), client.slot, client.connection_id);
+                if let Some(r) = self.clients.get(&id) {
+                    client.history = r.history.clone();
+                }
+            }
+            if let Some(h) = self.totals.get(&endpoint.key) {
+                endpoint.totals.history = h.clone();
+            }
+        }
+        let live: std::collections::HashSet<_> = live_clients.into_iter().collect();
+        self.clients.retain(|id, _| live.contains(id));
+        let keys: std::collections::HashSet<_> =
+            model.endpoints.iter().map(|e| e.key.clone()).collect();
+        self.totals.retain(|k, _| keys.contains(k));
+    }
+
+    /// Copies the latency histograms at a window's border: ten seconds of them carry a p99.9, and each second is a heat column.
+    fn take_histograms(&mut self, sample: &Sample) {
+        let at_ns = sample.time.monotonic_ns;
+        let mut rtt_of: HashMap<(u64, Role), &Histogram> = HashMap::new();
+        for s in sample.pages.iter().filter_map(|p| p.snapshot()) {
+            for slot in s.slots.iter().filter(|s| is_connection(s)) {
+                rtt_of.insert((slot.info.connection_id, s.role), &slot.rtt);
+            }
+        }
+        for page in &sample.pages {
+            let Some(snapshot) = page.snapshot() else {
+                continue;
+            };
+            for slot in snapshot.slots.iter().filter(|s| is_connection(s)) {
+                let id = (key(page, snapshot), slot.index, slot.info.connection_id);
+                let Some(r) = self.clients.get_mut(&id) else {
+                    continue;
+                };
+                if let Some(rtt) = rtt_of.get(&(slot.info.connection_id, Role::Client)) {
+                    if let Some((_, old)) = r.rtt.back()
+                        && let Some(grown) = rtt.since(old)
+                    {
+                        r.history.push_heat(HeatColumn {
+                            at_ns,
+                            buckets: grown.buckets,
+                        });
+                    }
+                    keep(&mut r.rtt, at_ns, rtt);
+                }
+                keep(&mut r.handler, at_ns, &slot.handler);
+            }
+        }
+    }
+}
+
+fn keep(kept: &mut VecDeque<(u64, Histogram)>, at_ns: u64, h: &Histogram) {
+    kept.push_back((at_ns, h.clone()));
+    if kept.len() > KEPT {
+        kept.pop_front();
+    }
+}
+
+impl Remembered {
+    fn new(client: &Client, at_ns: u64) -> Self {
+        Self {
+            history: History::default(),
+            state: client.state,
+            state_since_ns: at_ns,
+            bound: client.verdict.bound,
+            bound_since_ns: at_ns,
+            rtt: VecDeque::new(),
+            handler: VecDeque::new(),
+        }
+    }
+
+    fn update(&mut self, client: &mut Client, at_ns: u64) {
+        if self.state != client.state {
+            self.state = client.state;
+            self.state_since_ns = at_ns;
+        }
+        client.state_for_ns = at_ns.saturating_sub(self.state_since_ns);
+        if self.bound != client.verdict.bound {
+            self.bound = client.verdict.bound;
+            self.bound_since_ns = at_ns;
+        }
+        client.verdict.since_ns = self.bound_since_ns;
+        client.rtt.recent = recent(&self.rtt).map_or_else(|| client.rtt.interval.clone(), Ok);
+        client.handler.recent =
+            recent(&self.handler).map_or_else(|| client.handler.interval.clone(), Ok);
+        let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
+        let u = |r: &crate::reading::Reading<u64>| r.as_ref().ok().map(|v| *v as f32);
+        let rtt = client.rtt.interval.as_ref().ok();
+        self.history.push(Point {
+            at_ns,
+            requests_per_s: f(&client.requests_per_s),
+            bytes_per_s: f(&client.bytes_per_s),
+            request_ring_bytes: u(&client.request_ring().occupancy_bytes),
+            reply_ring_bytes: u(&client.reply_ring().occupancy_bytes),
+            p50_ns: rtt.map(|p| p.p50 as f32),
+            p99_ns: rtt.map(|p| p.p99 as f32),
+            hit_ratio: f(&client.tx.cached_index_hit_ratio),
+        });
+    }
+}
+
+/// Percentiles of the windows that are kept; `None` while there are fewer than two of them or nothing was timed.
+fn recent(kept: &VecDeque<(u64, Histogram)>) -> Option<super::Percentiles> {
+    let (old, new) = (kept.front()?, kept.back()?);
+    if old.0 == new.0 {
+        return None;
+    }
+    percentiles(&new.1.since(&old.1)?, true)
+}
+
+/// The reason for everything that waits for more windows.
+pub(crate) fn needs(seconds: u64) -> Why {
+    Why::not_yet(format!("needs {seconds} s more"))
+}

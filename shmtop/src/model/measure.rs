@@ -1,0 +1,333 @@
+//! The builder's part for one side of a connection: ring, waiter, latency, and where its time went.
+//!
+//! Counters of two looks become rates here. A wait that is still going on is not in its counter yet, so it is added: a
+//! client asleep for three seconds has slept in each of them.
+
+use transport::stats::Via;
+use transport::stats::histogram::{self, Histogram};
+
+use super::client::{Percentiles, RingView, RttView, TimeShares, WaitView};
+use super::host::ThreadView;
+use super::join::Side;
+use super::machine::first;
+use crate::rate::{Span, ratio};
+use crate::reading::{Reading, Why};
+use crate::text;
+
+/// The past of a side, or why there is none.
+pub(super) fn past<'a>(side: &Side<'a>) -> Reading<(&'a transport::stats::Slot, Span)> {
+    side.before.ok_or_else(|| {
+        if side.slot.info.opened_ns == 0 {
+            first()
+        } else {
+            Why::not_yet("needs a second sample of this connection")
+        }
+    })
+}
+
+/// What housekeeping of the server last saw of a ring.
+#[derive(Clone, Copy)]
+pub(super) struct House {
+    pub(super) occupancy: u64,
+    pub(super) high_water: u64,
+    pub(super) moved_ns: u64,
+}
+
+/// Which counters of a ring `own` has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Producer,
+    Consumer,
+}
+
+/// One ring from `own`'s end; `other` is the other end if its page is visible.
+pub(super) fn ring(
+    own: &Side<'_>,
+    other: Option<&Side<'_>>,
+    end: End,
+    house: Option<House>,
+    now_ns: u64,
+) -> RingView {
+    let (tx, rx) = (&own.slot.tx, &own.slot.rx);
+    let (capacity, messages, bytes, loads, hits, padding, record, largest) = match end {
+        End::Producer => (
+            own.slot.info.tx_capacity,
+            tx.tx_messages,
+            tx.tx_bytes,
+            tx.tx_index_loads,
+            tx.tx_index_hits,
+            tx.tx_padding_bytes,
+            tx.tx_record_bytes,
+            tx.tx_largest_bytes,
+        ),
+        End::Consumer => (
+            own.slot.info.rx_capacity,
+            rx.rx_messages,
+            rx.rx_bytes,
+            rx.rx_index_loads,
+            rx.rx_index_hits,
+            rx.rx_padding_bytes,
+            rx.rx_record_bytes,
+            rx.rx_largest_bytes,
+        ),
+    };
+    let old = past(own).map(|(s, span)| {
+        let (t, r) = (&s.tx, &s.rx);
+        match end {
+            End::Producer => (
+                t.tx_messages,
+                t.tx_bytes,
+                t.tx_index_loads,
+                t.tx_index_hits,
+                span,
+            ),
+            End::Consumer => (
+                r.rx_messages,
+                r.rx_bytes,
+                r.rx_index_loads,
+                r.rx_index_hits,
+                span,
+            ),
+        }
+    });
+    let on_shm = || -> Reading<()> {
+        if own.slot.info.transport == Via::Shm && capacity > 0 {
+            Ok(())
+        } else {
+            Err(Why::not_applicable(
+                "no ring: the connection is on the socket",
+            ))
+        }
+    };
+    let producer = || -> Reading<&Side<'_>> {
+        match end {
+            End::Producer => Ok(own),
+            End::Consumer => {
+                other.ok_or_else(|| Why::no_permission("the producer's page is not visible"))
+            }
+        }
+    };
+    let house = || house.ok_or_else(|| Why::no_permission("the server's page is not visible"));
+    let blocked = || {
+        on_shm()?;
+        let p = producer()?;
+        let (before, span) = past(p)?;
+        let total = |s: &transport::stats::Slot, at: u64| {
+            going_on(s.tx.tx_blocked_ns, s.tx.tx_blocked_since_ns, at)
+        };
+        span.share(
+            total(before, now_ns.saturating_sub(span.ns())),
+            total(p.slot, now_ns),
+        )
+    };
+    let grown = old.clone().and_then(|(m, b, _, _, _)| {
+        let n = crate::rate::delta(m, messages)?;
+        let sum = crate::rate::delta(b, bytes)?;
+        if n == 0 {
+            return Err(Why::not_yet("no message in the interval"));
+        }
+        Ok(sum as f64 / n as f64)
+    });
+    RingView {
+        capacity_bytes: on_shm().map(|()| capacity),
+        occupancy_bytes: on_shm().and_then(|()| match house() {
+            Ok(h) => Ok(h.occupancy),
+            Err(why) if end == End::Producer => {
+                let _ = why;
+                Ok(tx.tx_occupancy_bytes)
+            }
+            Err(why) => Err(why),
+        }),
+        high_water_bytes: on_shm().and_then(|()| {
+            let seen = match end {
+                End::Producer => tx.tx_high_water_bytes,
+                End::Consumer => rx.rx_high_water_bytes,
+            };
+            Ok(house().map_or(seen, |h| h.high_water.max(seen)))
+        }),
+        messages_per_s: old
+            .clone()
+            .and_then(|(m, .., span)| span.per_second(m, messages)),
+        bytes_per_s: old
+            .clone()
+            .and_then(|(_, b, _, _, span)| span.per_second(b, bytes)),
+        cached_index_hit_ratio: on_shm().and_then(|()| {
+            let (m, _, _, h, _) = old.clone()?;
+            ratio(
+                crate::rate::delta(h, hits)?,
+                crate::rate::delta(m, messages)?,
+                "no message in the interval",
+            )
+        }),
+        index_loads_per_s: on_shm().and_then(|()| {
+            let (_, _, l, _, span) = old?;
+            span.per_second(l, loads)
+        }),
+        blocked_ratio: blocked(),
+        blocked_for_ns: on_shm().and_then(|()| match producer()?.slot.tx.tx_blocked_since_ns {
+            0 => Err(Why::not_applicable("the producer does not wait for room")),
+            since => Ok(now_ns.saturating_sub(since)),
+        }),
+        touched_bytes: on_shm().and_then(|()| Ok(producer()?.slot.tx.tx_touched_bytes)),
+        window_bytes: on_shm().and_then(|()| Ok(producer()?.slot.tx.tx_window_bytes)),
+        moved_age_ns: on_shm().and_then(|()| match house()?.moved_ns {
+            0 => Err(Why::not_yet("nothing has moved yet")),
+            moved => Ok(now_ns.saturating_sub(moved)),
+        }),
+        padding_ratio: on_shm()
+            .and_then(|()| ratio(padding, padding.saturating_add(record), "no message yet")),
+        largest_bytes: Ok(largest),
+        mean_bytes: grown,
+        rejected: producer().map(|p| p.slot.tx.tx_rejected_size),
+    }
+}
+
+/// A time counter with the run that is not in it yet.
+fn going_on(counted_ns: u64, since_ns: u64, at_ns: u64) -> u64 {
+    if since_ns == 0 {
+        counted_ns
+    } else {
+        counted_ns.saturating_add(at_ns.saturating_sub(since_ns))
+    }
+}
+
+/// The waiter of a slot.
+pub(super) fn wait(side: &Side<'_>, now_ns: u64) -> WaitView {
+    let w = &side.slot.wait;
+    let old = past(side);
+    let rate = |f: fn(&transport::stats::WaitCounters) -> u64| {
+        let (o, span) = old.clone()?;
+        span.per_second(f(&o.wait), f(w))
+    };
+    let share = |f: fn(&transport::stats::WaitCounters) -> u64| {
+        let (o, span) = old.clone()?;
+        span.share(f(&o.wait), f(w))
+    };
+    WaitView {
+        waits_per_s: rate(|w| w.waits),
+        spins_per_s: rate(|w| w.spins),
+        yields_per_s: rate(|w| w.yields),
+        sleeps_per_s: rate(|w| w.sleeps),
+        spin_share: share(|w| w.spin_ns),
+        yield_share: share(|w| w.yield_ns),
+        sleep_share: old.clone().and_then(|(o, span)| {
+            let then = now_ns.saturating_sub(span.ns());
+            span.share(
+                going_on(o.wait.sleep_ns, o.wait.waiting_since_ns, then),
+                going_on(w.sleep_ns, w.waiting_since_ns, now_ns),
+            )
+        }),
+        ended: old.and_then(|(o, _)| {
+            let of = |f: fn(&transport::stats::WaitCounters) -> u64| {
+                crate::rate::delta(f(&o.wait), f(w))
+            };
+            let ends = [
+                of(|w| w.ended_spin)?,
+                of(|w| w.ended_yield)?,
+                of(|w| w.ended_sleep)?,
+            ];
+            let sum = ends.iter().sum();
+            let part = |n| ratio(n, sum, "no wait ended in the interval");
+            Ok([part(ends[0])?, part(ends[1])?, part(ends[2])?])
+        }),
+        park: latency(side, |s| &s.park, "nothing slept in the interval"),
+        asked_sleep_ns: match w.asked_sleep_ns {
+            0 => Err(Why::not_applicable("it parks: nobody asked for a time")),
+            ns => Ok(ns),
+        },
+        policy: text::clean(&side.slot.info.wait_policy),
+        crowded: w.crowded != 0,
+        spin_budget_ns: w.spin_budget_ns,
+    }
+}
+
+/// A histogram: the last interval beside the whole life.
+pub(super) fn latency(
+    side: &Side<'_>,
+    of: fn(&transport::stats::Slot) -> &Histogram,
+    nothing: &'static str,
+) -> RttView {
+    let now = of(side.slot);
+    let interval = past(side).and_then(|(old, _)| {
+        let grown = now
+            .since(of(old))
+            .ok_or_else(|| Why::gap("the histogram went backwards"))?;
+        percentiles(&grown, true).ok_or_else(|| Why::not_yet(nothing))
+    });
+    RttView {
+        recent: interval.clone(),
+        interval,
+        since_start: percentiles(now, false).ok_or_else(|| Why::not_yet("nothing was timed yet")),
+    }
+}
+
+/// Percentiles of a histogram; `None` when it is empty. Of a difference the largest value is known to its bucket only.
+pub(crate) fn percentiles(h: &Histogram, difference: bool) -> Option<Percentiles> {
+    let q = |q| h.quantile(q);
+    let top = h
+        .buckets
+        .last()
+        .map(|(i, _)| histogram::lower_bound(usize::from(*i) + 1));
+    let max = if difference {
+        top.unwrap_or(h.max_ns).min(h.max_ns.max(1))
+    } else {
+        h.max_ns
+    };
+    Some(Percentiles {
+        p50: q(0.5)?,
+        p90: q(0.9)?,
+        p99: q(0.99)?,
+        p999: q(0.999)?,
+        max,
+        count: h.count(),
+    })
+}
+
+/// Where a waiter's time went; see [`TimeShares`] for what `no_core` means.
+pub(super) fn time(
+    side: &Side<'_>,
+    wait: &WaitView,
+    blocked: f64,
+    thread: Option<&ThreadView>,
+) -> Reading<TimeShares> {
+    let (old, span) = past(side)?;
+    let useful = span.share(old.wait.useful_ns, side.slot.wait.useful_ns)?;
+    let mut t = TimeShares {
+        useful,
+        spin: wait.spin_share.clone()?,
+        yielding: wait.yield_share.clone()?,
+        sleep: wait.sleep_share.clone()?,
+        blocked,
+        ..TimeShares::default()
+    };
+    let sum = t.useful + t.spin + t.yielding + t.sleep + t.blocked;
+    if sum > 1.25 {
+        return Err(Why::gap("the page accounts for more time than passed"));
+    }
+    if sum > 1.0 {
+        for part in [
+            &mut t.useful,
+            &mut t.spin,
+            &mut t.yielding,
+            &mut t.sleep,
+            &mut t.blocked,
+        ] {
+            *part /= sum;
+        }
+    }
+    t.idle = (1.0 - sum).max(0.0);
+    let mut delay = thread.and_then(|t| t.run_delay.clone().ok()).unwrap_or(0.0);
+    for part in [
+        &mut t.yielding,
+        &mut t.spin,
+        &mut t.useful,
+        &mut t.sleep,
+        &mut t.idle,
+    ] {
+        let taken = delay.min(*part);
+        *part -= taken;
+        t.no_core += taken;
+        delay -= taken;
+    }
+    Ok(t)
+}

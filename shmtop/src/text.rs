@@ -1,0 +1,115 @@
+//! Text from strangers made harmless, and numbers with their units, for sentences and tables.
+//!
+//! Used by the model (names), the hints (sentences) and the reports. A number never appears without its unit.
+
+/// Longest name that is kept.
+const MAX_CHARS: usize = 80;
+
+/// `text` without control, escape, bidi and other invisible characters (each becomes `·`), cut after 80 characters.
+pub fn clean(text: &str) -> String {
+    text.chars()
+        .take(MAX_CHARS)
+        .map(|c| if is_harmless(c) { c } else { '·' })
+        .collect()
+}
+
+/// True for what may reach a terminal, a JSON value or a metric label as it stands.
+fn is_harmless(c: char) -> bool {
+    !(c.is_control()
+        || matches!(c,
+            '\u{00ad}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}'))
+}
+
+/// A duration in ns: `840 ns`, `1.2 µs`, `31 ms`, `4.2 s`, `3 m 12 s`.
+pub fn ns(value: u64) -> String {
+    let v = value as f64;
+    match value {
+        0..1_000 => format!("{value} ns"),
+        1_000..1_000_000 => format!("{} µs", short(v / 1e3)),
+        1_000_000..1_000_000_000 => format!("{} ms", short(v / 1e6)),
+        1_000_000_000..120_000_000_000 => format!("{} s", short(v / 1e9)),
+        _ => {
+            let s = value / 1_000_000_000;
+            let (h, m) = (s / 3600, s / 60 % 60);
+            if h > 0 {
+                format!("{h} h {m} m")
+            } else {
+                format!("{m} m {} s", s % 60)
+            }
+        }
+    }
+}
+
+/// Bytes: `512 B`, `34 MiB`, `1.1 GiB`.
+pub fn bytes(value: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut v = value as f64;
+    let mut unit = 0;
+    while v >= 1023.5 && unit + 1 < UNITS.len() {
+        v /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{value} B")
+    } else {
+        format!("{} {}", short(v), UNITS[unit])
+    }
+}
+
+/// A count or a rate: `40`, `412 k`, `2.1 M`.
+pub fn count(value: f64) -> String {
+    match value {
+        v if v >= 999.5e6 => format!("{} G", short(v / 1e9)),
+        v if v >= 999.5e3 => format!("{} M", short(v / 1e6)),
+        v if v >= 9_999.5 => format!("{} k", short(v / 1e3)),
+        v if v >= 99.5 || v == v.trunc() => format!("{v:.0}"),
+        v => short(v),
+    }
+}
+
+/// A share (0..=1) in per cent: `0.4 %`, `14 %`.
+pub fn percent(share: f64) -> String {
+    format!("{} %", short(share * 100.0))
+}
+
+/// Two or three significant digits.
+fn short(v: f64) -> String {
+    if v == 0.0 {
+        "0".into()
+    } else if v < 9.95 {
+        format!("{v:.1}")
+    } else {
+        format!("{v:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_stranger_wrote_can_move_the_cursor_or_turn_the_text_around() {
+        let evil = "a\u{1b}[2Jb\u{202e}c\nd\u{200d}e\u{9b}f\u{e0041}";
+        let shown = clean(evil);
+        assert_eq!(shown, "a·[2Jb·c·d·e·f·");
+        assert_eq!(clean(&"x".repeat(10_000)).chars().count(), MAX_CHARS);
+        assert_eq!(clean("Grüße 日本"), "Grüße 日本");
+    }
+
+    #[test]
+    fn numbers_carry_their_unit() {
+        assert_eq!(ns(840), "840 ns");
+        assert_eq!(ns(1_240), "1.2 µs");
+        assert_eq!(ns(31_000_000), "31 ms");
+        assert_eq!(ns(4_200_000_000), "4.2 s");
+        assert_eq!(ns(192_000_000_000), "3 m 12 s");
+        assert_eq!(bytes(67_108_864), "64 MiB");
+        assert_eq!(bytes(1_181_116_006), "1.1 GiB");
+        assert_eq!(count(412_345.0), "412 k");
+        assert_eq!(count(40.0), "40");
+        assert_eq!(percent(0.004), "0.4 %");
+        assert_eq!(percent(0.14), "14 %");
+    }
+}
