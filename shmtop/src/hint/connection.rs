@@ -91,7 +91,7 @@ rule! {
     check: Client(socket_fallback);
 }
 
-fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c) else {
         return QUIET;
     };
@@ -144,7 +144,6 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             ),
         },
     };
-    let _ = ctx;
     fire(f, says, fix).fires()
 }
 

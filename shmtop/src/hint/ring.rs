@@ -58,25 +58,18 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             continue;
         }
         let drained = ring.bytes_per_s.clone().unwrap_or(0.0);
-        let (reader_pid, fix) = if reader == "server" {
-            (
-                e.pid,
-                format!(
-                    "the handler of pid {} is the place to look: shmtop -p {}; or another worker (--workers)",
-                    server_pid(e, c),
-                    server_pid(e, c)
-                ),
+        let fix = if reader == "server" {
+            format!(
+                "the handler of pid {} is the place to look: perf top -p {}; or another worker (--workers)",
+                server_pid(e, c),
+                server_pid(e, c)
             )
         } else {
-            (
-                client_pid(e, c),
-                format!(
-                    "pid {} must read its replies before it sends more (--depth)",
-                    client_pid(e, c)
-                ),
+            format!(
+                "pid {} must read its replies before it sends more (--depth)",
+                client_pid(e, c)
             )
         };
-        let _ = reader_pid;
         let says = if blocked > BLOCKED {
             format!(
                 "client {}: {name}s blocked {} of the time; the {reader} drains {}/s, the ring is {} full",

@@ -56,7 +56,6 @@ fn no_page(page: &Page) -> Unreadable {
             Why::not_there(format!("no stats page: {}", text::clean(why))),
             None,
         ),
-        PageContent::Torn(why) => (Why::gap(text::clean(why)), None),
         PageContent::Unreadable(why) => (Why::not_there(text::clean(why)), None),
         PageContent::Read(_) => (Why::not_applicable("readable"), None),
     };

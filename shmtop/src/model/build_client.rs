@@ -194,7 +194,7 @@ fn state(row: &Client, own: &Side<'_>, pair: &Pair<'_>) -> ClientState {
         let reused = matches!(
             peer.start_ticks.known(),
             Some(start) if own.slot.info.peer_start_ticks != 0
-                && own.snapshot.pid_ns_inode == pair.now.viewer.pid_ns_inode
+                && pair.same_namespace(own.snapshot)
                 && *start != own.slot.info.peer_start_ticks
         );
         if peer.gone || reused || matches!(peer.state.known(), Some('Z' | 'X')) {
@@ -322,7 +322,7 @@ pub(super) fn per_message(pair: &Pair<'_>, tid: u32, messages: Reading<u64>) -> 
             / delta(b.cycles, n.cycles)?.max(1) as f64;
         Ok((delta(b.cache_misses, n.cache_misses)?, share, ipc))
     };
-    let software = || -> Reading<(u64, u64)> {
+    let software = || -> Reading<(u64, Reading<u64>)> {
         let n = now
             .software
             .counting()
@@ -330,7 +330,9 @@ pub(super) fn per_message(pair: &Pair<'_>, tid: u32, messages: Reading<u64>) -> 
         let b = before.software.counting().ok_or_else(machine::first)?;
         Ok((
             delta(b.page_faults, n.page_faults)?,
-            delta(b.context_switches, n.context_switches)?,
+            n.context_switches
+                .get()
+                .and_then(|now| delta(b.context_switches.get()?, now)),
         ))
     };
     let per = |n: u64| Ok::<f64, Why>(n as f64 / messages.clone()? as f64);
@@ -339,7 +341,7 @@ pub(super) fn per_message(pair: &Pair<'_>, tid: u32, messages: Reading<u64>) -> 
         instructions_per_cycle: hardware().map(|(.., ipc)| ipc),
         counted_share: hardware().map(|(_, share, _)| share),
         faults_per_message: software().and_then(|(f, _)| per(f)),
-        context_switches_per_message: software().and_then(|(_, c)| per(c)),
+        context_switches_per_message: software().and_then(|(_, c)| per(c?)),
     })
 }
 

@@ -132,13 +132,21 @@ impl<'a> Pair<'a> {
         if let Some(other) = other {
             return self.now.process(other.page.pid);
         }
-        let same_ns = side.snapshot.pid_ns_inode == 0
-            || self.now.viewer.pid_ns_inode == 0
-            || side.snapshot.pid_ns_inode == self.now.viewer.pid_ns_inode;
-        if !same_ns || side.slot.info.peer_pid == 0 {
+        if !self.same_namespace(side.snapshot) || side.slot.info.peer_pid == 0 {
             return None;
         }
         self.now.process(side.slot.info.peer_pid)
+    }
+
+    /// Whether the pids in a page mean here what they mean there. What neither says is taken as the same.
+    pub(crate) fn same_namespace(&self, snapshot: &Snapshot) -> bool {
+        snapshot.pid_ns_inode == 0
+            || self
+                .now
+                .viewer
+                .pid_ns_inode
+                .known()
+                .is_none_or(|ours| *ours == snapshot.pid_ns_inode)
     }
 
     /// A process and its past.

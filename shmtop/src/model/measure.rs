@@ -130,20 +130,18 @@ pub(super) fn ring(
     });
     RingView {
         capacity_bytes: on_shm().map(|()| capacity),
-        occupancy_bytes: on_shm().and_then(|()| match house() {
-            Ok(h) => Ok(h.occupancy),
-            Err(why) if end == End::Producer => {
-                let _ = why;
-                Ok(tx.tx_occupancy_bytes)
-            }
-            Err(why) => Err(why),
+        // Without the server's page the producer's own last look is the next best.
+        occupancy_bytes: on_shm().and_then(|()| match (house(), end) {
+            (Ok(h), _) => Ok(h.occupancy),
+            (Err(_), End::Producer) => Ok(tx.tx_occupancy_bytes),
+            (Err(why), End::Consumer) => Err(why),
         }),
-        high_water_bytes: on_shm().and_then(|()| {
+        high_water_bytes: on_shm().map(|()| {
             let seen = match end {
                 End::Producer => tx.tx_high_water_bytes,
                 End::Consumer => rx.rx_high_water_bytes,
             };
-            Ok(house().map_or(seen, |h| h.high_water.max(seen)))
+            house().map_or(seen, |h| h.high_water.max(seen))
         }),
         messages_per_s: old
             .clone()
