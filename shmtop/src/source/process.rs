@@ -11,6 +11,9 @@ use super::thread::ThreadWatch;
 use super::{limits, smaps};
 use crate::reading::{Reading, Why};
 use crate::sample::{Fact, Process, ProcessMemory};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -65,11 +68,14 @@ impl ProcessWatch {
     /// Looks at the process.
     pub(super) fn look(&mut self, mut look: Look<'_>) -> Process {
         let stat = self.stat.read(look.buffer).map(Stat::parse);
-        let stat = stat.and_then(|s| s.ok_or_else(|| nonsense(self.stat.path())));
+        let mut stat = stat.and_then(|s| s.ok_or_else(|| nonsense(self.stat.path())));
         if stat.is_err() && !self.dir.exists() {
-            self.seen.gone = true;
-            self.threads.clear();
-            return self.seen.clone();
+            if !is_hidden(&self.proc_root, self.seen.pid) {
+                self.seen.gone = true;
+                self.threads.clear();
+                return self.seen.clone();
+            }
+            stat = Err(Why::no_permission("hidden by the hidepid option of /proc"));
         }
         if let Ok(stat) = &stat {
             let other = self
@@ -208,6 +214,14 @@ impl ProcessWatch {
             self.threads.insert(at, thread);
         }
     }
+}
+
+/// Whether a process without a directory exists all the same: with hidepid=2 those of others have none. A fixture
+/// tree has only the processes in it.
+pub(super) fn is_hidden(proc_root: &Path, pid: u32) -> bool {
+    let real = proc_root == Path::new("/proc");
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0);
+    real && pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
 /// The process's threads; those that own a slot are never the ones left out.

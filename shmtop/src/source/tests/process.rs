@@ -3,9 +3,11 @@
 use super::Tree;
 use crate::reading::WhyKind;
 use crate::sample::{Fact, Process, ThreadPolicy};
-use crate::source::process::{Look, ProcessWatch};
+use crate::source::process::{Look, ProcessWatch, is_hidden};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 impl Tree {
     pub(super) fn process(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32]) -> Process {
@@ -155,4 +157,14 @@ fn a_file_that_may_not_be_read_is_unknown_with_the_reason() {
         assert!(why.text.starts_with("permission denied: /"), "{why}");
     }
     assert_eq!(process.uid.get(), Ok(1000), "the rest is known");
+}
+
+#[test]
+fn a_process_that_proc_hides_is_not_called_dead() {
+    let real = Path::new("/proc");
+    assert!(is_hidden(real, 1), "there is always one, whoever owns it");
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    assert!(!is_hidden(real, child.id()));
+    assert!(!is_hidden(&Tree::new().proc(), 1));
 }
