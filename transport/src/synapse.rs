@@ -418,7 +418,11 @@ fn map_offer(
     let mapping = Arc::new(Mapping::shared(fd.as_fd(), offer.total_bytes as usize)?);
     if offer.client_to_server_bytes != offer.server_to_client_bytes {
         // The protocol allows it; this version makes and takes rings of one size.
-        return Err(StepError::new(Step::Validate, 0));
+        return Err(StepError {
+            limit: offer.client_to_server_bytes,
+            used: offer.server_to_client_bytes,
+            ..StepError::new(Step::Validate, 0)
+        });
     }
     let inode = nix::sys::stat::fstat(&fd).map_or(0, |s| s.st_ino);
     Ok(Mapped {

@@ -418,6 +418,7 @@ impl ShmClient {
                 );
             }
             if parked {
+                self.sampler.paused();
                 set(&self.slot.req().oldest_ns, 0);
                 set(&self.slot.wait().waiting_since_ns, 0);
             }

@@ -186,6 +186,9 @@ impl Poller {
         if waited.yields + waited.sleeps > 0 {
             self.mark();
         }
+        if waited.sleeps > 0 {
+            self.connections.iter_mut().for_each(ShmServer::paused);
+        }
     }
 }
 

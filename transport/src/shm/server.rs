@@ -246,6 +246,11 @@ impl ShmServer {
         }
     }
 
+    /// The serving thread slept: what comes next is no longer the busy stream whose every n-th request is timed.
+    pub(crate) fn paused(&mut self) {
+        self.sampler.paused();
+    }
+
     /// Announces that the serving thread is about to sleep, and gives the word to sleep on.
     pub(crate) fn announce(&self) -> WaitWord {
         if self.blocked.is_some() {

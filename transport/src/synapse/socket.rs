@@ -326,6 +326,7 @@ impl SocketClient {
             bump(&wait.waits, 1);
             bump(&wait.sleeps, 1);
             bump(&wait.sleep_ns, ns);
+            self.sampler.paused();
             match got {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => {
