@@ -78,11 +78,11 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
     };
     let clients = membrane.clients();
     membrane.shutdown();
-    eprintln!(
+    crate::note(format_args!(
         "exchange: ended by {why} after {:.1} s with {clients} client(s) connected, {:.2} s of CPU",
         started.elapsed().as_secs_f64(),
         crate::cpu::seconds()?,
-    );
+    ));
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod report;
 mod signals;
 mod units;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Ends a program: its exit code, or a failure's with its sentence on stderr.
@@ -30,8 +31,13 @@ fn exit(program: &str, result: Result<u8, failure::Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("{program}: {}", failure.sentence);
+            note(format_args!("{program}: {}", failure.sentence));
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// A line on stderr. Not `eprintln!`, which panics when whoever reads it has gone; there is nobody to tell then.
+fn note(line: std::fmt::Arguments<'_>) {
+    _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -4,7 +4,7 @@
 //! off after [`GRACE`], or by a second signal.
 
 use std::io::BufRead;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
@@ -14,6 +14,9 @@ use crate::failure::{FAULT, Failure};
 
 /// How long an orderly end may take. Longer than the transport's request timeout of 5 s.
 const GRACE: Duration = Duration::from_secs(7);
+/// Signals that come sooner after the first belong to it: the kernel tells of a parent's death once for each of its
+/// threads that its children were handed to meanwhile.
+const REPEATED: Duration = Duration::from_millis(300);
 /// How long an orphan's may.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
@@ -28,8 +31,13 @@ pub(crate) fn on_signal(end: impl Fn() + Send + 'static) -> Result<(), Failure> 
         while signals.wait().is_err() {}
         end();
         cut_off_after(GRACE);
-        let second = signals.wait().unwrap_or(Signal::SIGTERM);
-        std::process::exit(128 + second as i32);
+        let first = Instant::now();
+        loop {
+            let again = signals.wait().unwrap_or(Signal::SIGTERM);
+            if first.elapsed() > REPEATED {
+                std::process::exit(128 + again as i32);
+            }
+        }
     })
 }
 

@@ -71,6 +71,7 @@ fn run(args: &[OsString]) -> Result<u8, Failure> {
         missing: 0,
         failure: None,
         losses: Losses::new(plan.reconnect),
+        started: false,
         stopped: false,
     }
     .whole(options.duration(&plan))
@@ -89,6 +90,8 @@ struct Run<'a> {
     /// The first thing that went so wrong that it decides the exit code.
     failure: Option<Failure>,
     losses: Losses,
+    /// Clients have been told to go.
+    started: bool,
     stopped: bool,
 }
 
@@ -108,6 +111,7 @@ impl Run<'_> {
         }
         let (start, cpu_before) = (Instant::now(), cpu::seconds()?);
         self.crew.go(start);
+        self.started = true;
         self.watch(start, duration)?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu_seconds = cpu::seconds()? - cpu_before;
@@ -145,7 +149,7 @@ impl Run<'_> {
                 (last, before) = (now, requests);
             }
             for line in self.losses.due(now) {
-                eprintln!("trader: {line}");
+                crate::note(format_args!("trader: {line}"));
             }
             let pending = deadline.filter(|_| !self.stopped);
             let next = [Some(last + SECOND), pending, self.losses.next_due()];
@@ -153,7 +157,7 @@ impl Run<'_> {
             self.take(Some(next.saturating_duration_since(now)))?;
         }
         for line in self.losses.rest() {
-            eprintln!("trader: {line}");
+            crate::note(format_args!("trader: {line}"));
         }
         Ok(())
     }
@@ -193,10 +197,13 @@ impl Run<'_> {
             }
             Event::Died(clients, failure) => {
                 self.missing += clients;
-                if self.plan.clients > 1 && failure.code == FAULT {
-                    eprintln!("trader: client {}: {}", client + 1, failure.sentence);
+                // The first is said at the end. While clients run nobody should have to wait for that, and what
+                // keeps them from starting keeps most of them for the same reason.
+                let known = self.failure.get_or_insert_with(|| failure.clone());
+                if self.started || known.sentence != failure.sentence {
+                    let sentence = &failure.sentence;
+                    crate::note(format_args!("trader: client {}: {sentence}", client + 1));
                 }
-                self.failure.get_or_insert(failure);
             }
             Event::Finished(account) => self.accounts.push(account),
             Event::Progress(_) => {}
