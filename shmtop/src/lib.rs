@@ -8,6 +8,7 @@ pub mod history;
 pub mod model;
 pub mod rate;
 pub mod reading;
+pub mod runtime;
 pub mod sample;
 pub mod source;
 pub mod text;

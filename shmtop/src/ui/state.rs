@@ -228,6 +228,8 @@ pub struct State {
 pub struct Status {
     /// Time between refreshes, ns.
     pub interval_ns: u64,
+    /// Share of one CPU that shmtop uses, smoothed; `None` in the first seconds.
+    pub own_cost: Option<f64>,
     /// Set while shmtop refreshes less often than asked, with the reason.
     pub slowed: Option<String>,
     /// Set while the screen is frozen: how far the shown moment lies behind the newest, ns.

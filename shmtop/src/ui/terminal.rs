@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::event::{DisableMouseCapture, EnableMouseCapture};
 use crossterm::terminal::{
-    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
-    disable_raw_mode, enable_raw_mode,
+    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+    LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute, queue};
 use ratatui::backend::CrosstermBackend;
@@ -41,9 +41,7 @@ impl Screen {
             }));
         });
         take()?;
-        // A frame is one write: a terminal never shows half of it, and a slow one costs one system call.
-        let writer = BufWriter::with_capacity(64 * 1024, io::stdout());
-        match Terminal::new(CrosstermBackend::new(writer)) {
+        match blank() {
             Ok(terminal) => Ok(Self { terminal }),
             Err(error) => {
                 restore();
@@ -72,8 +70,18 @@ impl Screen {
         // crossterm takes a second enable for a no-op, so what it remembers is undone first.
         disable_raw_mode()?;
         take()?;
-        self.terminal.clear()
+        // Not `Terminal::clear`: it asks the terminal for the cursor, and waits for the answer.
+        self.terminal = blank()?;
+        Ok(())
     }
+}
+
+/// A terminal whose first frame is written whole.
+fn blank() -> io::Result<Terminal<CrosstermBackend<BufWriter<Stdout>>>> {
+    execute!(io::stdout(), Clear(ClearType::All))?;
+    // A frame is one write: a terminal never shows half of it, and a slow one costs one system call.
+    let writer = BufWriter::with_capacity(64 * 1024, io::stdout());
+    Terminal::new(CrosstermBackend::new(writer))
 }
 
 impl Drop for Screen {

@@ -90,6 +90,16 @@ impl Timeline {
         Some(newest - self.current()?.at_ns)
     }
 
+    /// Moment of the newest model.
+    pub fn newest_ns(&self) -> Option<u64> {
+        self.models.back().map(|m| m.at_ns)
+    }
+
+    /// Freezes at this moment.
+    pub fn look_at(&mut self, at_ns: u64) {
+        self.at_ns = Some(at_ns);
+    }
+
     /// Whether the screen stands still.
     pub fn is_frozen(&self) -> bool {
         self.at_ns.is_some()

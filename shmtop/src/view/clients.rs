@@ -1,22 +1,22 @@
 //! The table of clients: the heart of the overview.
 
 use ratatui::layout::Rect;
-use ratatui::style::Style;
-use transport::stats::{Role, Via};
+use transport::stats::Role;
 
-use super::bars::{TRACK, filled, level, mark, split};
+use super::cells::{draw_cell, spark_max};
 use super::columns::{Align, Column, Placed, place};
-use super::format::{bytes, count, duration, mib, missing, plural, whole_percent};
-use super::pen::{Pen, Piece, fit};
-use super::{Hits, Scene, bound_style, client_mark};
-use crate::model::{Client, ClientState, Percentiles, RingView, WaitView};
+use super::format::{bytes, count, plural};
+use super::panels::{latency, throughput, time};
+use super::pen::{Pen, fit};
+use super::{Hits, Scene};
+use crate::model::{Client, Endpoint};
 use crate::reading::Reading;
-use crate::ui::rows::{self, Group, via_name};
-use crate::ui::{Action, SortKey, Theme};
+use crate::ui::rows::{self, Group};
+use crate::ui::{Action, SortKey};
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
+pub(super) enum Key {
     /// One that can be sorted by.
     Sorted(SortKey),
     /// Requests in flight.
@@ -126,6 +126,18 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         height: area.height - 1,
         ..area
     };
+    let free = body.height.saturating_sub(lines.len() as u16);
+    if let Some(&(endpoint, client)) = selected.and_then(|i| flat.get(i))
+        && free > PICTURE_ROWS
+    {
+        let height = (free - 1).min(PICTURE_ROWS_MOST);
+        let place = Rect {
+            y: body.bottom() - height,
+            height,
+            ..body
+        };
+        pictures(&mut pen.part(place), scene, endpoint, client);
+    }
     let height = usize::from(body.height);
     hits.page = height.saturating_sub(1).max(1);
     let at = lines
@@ -179,6 +191,35 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
             &format!(" ↓ {left} more "),
             theme.dim,
         );
+    }
+}
+
+/// Rows that the pictures below the table need, and that they can use.
+const PICTURE_ROWS: u16 = 8;
+const PICTURE_ROWS_MOST: u16 = 16;
+
+/// What there is room for below the table: the whole endpoint, and the selected client.
+fn pictures(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) {
+    let area = pen.area();
+    let n = match area.width {
+        0..72 => 1,
+        72..150 => 2,
+        _ => 3,
+    };
+    for i in 0..n {
+        let x = area.x + area.width * i / n;
+        let right = area.x + area.width * (i + 1) / n;
+        let place = Rect {
+            x,
+            width: right - x,
+            ..area
+        };
+        let mut part = pen.part(place);
+        match i {
+            0 => throughput(&mut part, scene, endpoint),
+            1 => latency(&mut part, scene, client),
+            _ => time(&mut part, scene, client),
+        }
     }
 }
 
@@ -328,227 +369,6 @@ fn more(client: &Client) -> String {
     out
 }
 
-fn draw_cell(pen: &mut Pen<'_>, theme: &Theme, key: Key, client: &Client, spark_max: f32) {
-    let area = pen.area();
-    let (x, y, right, wide) = (area.x, area.y, area.right(), usize::from(area.width));
-    let mut number = |value: Result<String, &crate::reading::Why>, style: Style| match value {
-        Ok(text) => pen.put_right(right, y, &text, style),
-        Err(why) => pen.put_right(right, y, missing(why, wide), theme.faint),
-    };
-    let rtt = |pick: fn(&Percentiles) -> u64| {
-        client
-            .rtt
-            .interval
-            .as_ref()
-            .map(|p| duration(pick(p) as f64))
-    };
-    match key {
-        Key::Sorted(SortKey::Client) => {
-            let (mark, style) = client_mark(theme, client);
-            pen.put(x, y, mark, style);
-            pen.put(x + 2, y, &client.number.to_string(), theme.accent);
-        }
-        Key::Sorted(SortKey::Peer) => number(Ok(client.peer_pid.to_string()), theme.dim),
-        Key::Sorted(SortKey::Via) => {
-            let style = match (client.transport, client.wanted) {
-                (Via::Socket, Via::Shm) => theme.warn,
-                (Via::Socket, Via::Socket) => theme.dim,
-                (Via::Shm, _) => theme.text,
-            };
-            pen.put(x, y, via_name(client.transport), style);
-        }
-        Key::Sorted(SortKey::Requests) => {
-            number(
-                client.requests_per_s.as_ref().map(|v| count(*v)),
-                theme.text,
-            );
-        }
-        Key::Sorted(SortKey::Bytes) => {
-            number(client.bytes_per_s.as_ref().map(|v| mib(*v)), theme.text);
-        }
-        Key::InFlight => number(Ok(count(client.in_flight as f64)), theme.text),
-        Key::Sorted(SortKey::RequestRing) => ring(pen, theme, client.request_ring(), theme.request),
-        Key::Sorted(SortKey::ReplyRing) => ring(pen, theme, client.reply_ring(), theme.reply),
-        Key::Sorted(SortKey::Hits) => {
-            let hits = &client.request_ring().cached_index_hit_ratio;
-            number(
-                hits.as_ref().map(|h| format!("{:.0}", h * 100.0)),
-                theme.text,
-            );
-        }
-        Key::Sorted(SortKey::Wait) => wait(pen, theme, client),
-        Key::Handler => {
-            let handler = client.handler.interval.as_ref();
-            number(handler.map(|p| duration(p.p50 as f64)), theme.dim);
-        }
-        Key::Sorted(SortKey::P50) => number(rtt(|p| p.p50), theme.text),
-        Key::Sorted(SortKey::P99) => number(rtt(|p| p.p99), theme.text),
-        Key::Sorted(SortKey::P999) => number(rtt(|p| p.p999), theme.text),
-        Key::Sorted(SortKey::Bound) => {
-            let bound = client.verdict.bound;
-            pen.put(x, y, bound.name(), bound_style(theme, bound));
-        }
-        Key::Rate => spark(pen, theme, client, spark_max),
-    }
-}
-
-/// Fill of a ring with the mark of its peak, and percent.
-fn ring(pen: &mut Pen<'_>, theme: &Theme, ring: &RingView, colour: Style) {
-    let area = pen.area();
-    let fill = match (&ring.occupancy_bytes, ring.fill()) {
-        (_, Some(fill)) => fill,
-        (Err(why), None) => {
-            pen.put(
-                area.x,
-                area.y,
-                missing(why, usize::from(area.width)),
-                theme.faint,
-            );
-            return;
-        }
-        (Ok(_), None) => {
-            pen.put(area.x, area.y, "–", theme.faint);
-            return;
-        }
-    };
-    let wide = usize::from(area.width.saturating_sub(5)).max(1);
-    let track: String = std::iter::repeat_n(TRACK, wide).collect();
-    pen.put(area.x, area.y, &track, theme.faint);
-    if let Some(peak) = ring.peak().filter(|p| *p > 0.0) {
-        pen.put(area.x + mark(wide, peak) as u16, area.y, "╎", theme.dim);
-    }
-    let style = if fill > 0.8 { theme.crit } else { colour };
-    pen.put(area.x, area.y, &filled(wide, fill), style);
-    let text = whole_percent(fill);
-    let style = if fill > 0.8 { theme.crit } else { theme.text };
-    pen.put_right(area.right(), area.y, &text, style);
-}
-
-/// Where waiting time goes, or what state keeps the client from waiting.
-fn wait(pen: &mut Pen<'_>, theme: &Theme, client: &Client) {
-    let area = pen.area();
-    let wide = usize::from(area.width);
-    if !matches!(client.state, ClientState::Active | ClientState::Idle) {
-        let age = duration(client.state_for_ns as f64);
-        let mut text = format!("{} {age}", client.state.name());
-        if text.chars().count() > wide {
-            text = client.state.name().to_owned();
-        }
-        let (_, style) = client_mark(theme, client);
-        pen.put(area.x, area.y, &text, style);
-        return;
-    }
-    match &client.wait {
-        Err(why) => {
-            pen.put(area.x, area.y, missing(why, wide), theme.faint);
-        }
-        Ok(view) => mix(pen, theme, view),
-    }
-}
-
-/// The stacked bar spin | yield | park over wall time; what is left of it was useful or blocked.
-fn mix(pen: &mut Pen<'_>, theme: &Theme, wait: &WaitView) {
-    let area = pen.area();
-    let share = |r: &Reading<f64>| r.as_ref().ok().copied().unwrap_or(0.0);
-    if let Err(why) = &wait.spin_share {
-        pen.put(
-            area.x,
-            area.y,
-            missing(why, usize::from(area.width)),
-            theme.faint,
-        );
-        return;
-    }
-    let shares = [
-        share(&wait.spin_share),
-        share(&wait.yield_share),
-        share(&wait.sleep_share),
-    ];
-    let cells = split(usize::from(area.width), shares);
-    let mut x = area.x;
-    for (n, (symbol, style)) in
-        cells
-            .into_iter()
-            .zip([('█', theme.spin), ('▒', theme.yielding), ('░', theme.park)])
-    {
-        let text: String = std::iter::repeat_n(symbol, n).collect();
-        x = pen.put(x, area.y, &text, style);
-    }
-    let rest: String = std::iter::repeat_n(TRACK, usize::from(area.right() - x)).collect();
-    pen.put(x, area.y, &rest, theme.faint);
-}
-
-/// Span of the sparkline.
-const SPARK_S: u64 = 60;
-
-/// The largest rate among the clients in the last minute, rounded up so that the scale keeps still.
-fn spark_max(clients: &[&Client]) -> f32 {
-    let max = clients
-        .iter()
-        .flat_map(|c| {
-            let now = c.history.latest().map_or(0, |p| p.at_ns);
-            c.history
-                .coarse()
-                .rev()
-                .take_while(move |p| now - p.at_ns < SPARK_S * 1_000_000_000)
-                .filter_map(|p| p.requests_per_s)
-        })
-        .fold(0f32, f32::max);
-    round_up(max)
-}
-
-/// 1, 2 or 5 times a power of ten, not below `v`.
-pub(super) fn round_up(v: f32) -> f32 {
-    if v <= 0.0 || !v.is_finite() {
-        return 1.0;
-    }
-    let power = 10f32.powf(v.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|m| m * power)
-        .find(|m| *m >= v)
-        .unwrap_or(10.0 * power)
-}
-
-/// Requests per second of the last minute; newest at the right.
-fn spark(pen: &mut Pen<'_>, theme: &Theme, client: &Client, max: f32) {
-    let area = pen.area();
-    let wide = u64::from(area.width.max(1));
-    let now = client.history.latest().map_or(0, |p| p.at_ns);
-    let mut cells: Vec<(u32, f32)> = vec![(0, 0.0); wide as usize];
-    for point in client.history.coarse().rev() {
-        let age = now.saturating_sub(point.at_ns);
-        if age >= SPARK_S * 1_000_000_000 {
-            break;
-        }
-        let back = age * wide / (SPARK_S * 1_000_000_000);
-        let (n, sum) = &mut cells[(wide - 1 - back.min(wide - 1)) as usize];
-        if let Some(v) = point.requests_per_s {
-            *n += 1;
-            *sum += v;
-        }
-    }
-    let text: String = cells
-        .into_iter()
-        .map(|(n, sum)| level((n > 0).then(|| sum / n as f32), max))
-        .collect();
-    pen.put(area.x, area.y, &text, theme.request);
-}
-
-/// The pieces that explain the wait mix, for a legend.
-pub(super) fn legend(theme: &Theme) -> Vec<Piece> {
-    vec![
-        ("█".to_owned(), theme.spin),
-        (" spin ".to_owned(), theme.dim),
-        ("▒".to_owned(), theme.yielding),
-        (" yield ".to_owned(), theme.dim),
-        ("░".to_owned(), theme.park),
-        (" park ".to_owned(), theme.dim),
-        ("·".to_owned(), theme.faint),
-        (" working".to_owned(), theme.dim),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -575,12 +395,5 @@ mod tests {
             assert!(at_120.contains(&title), "{title}");
         }
         assert_eq!(titles_at(200).len(), COLUMNS.len());
-    }
-
-    #[test]
-    fn the_scale_of_the_sparklines_is_a_round_number() {
-        assert_eq!(round_up(26_400.0), 50_000.0);
-        assert_eq!(round_up(1_000.0), 1_000.0);
-        assert_eq!(round_up(0.0), 1.0);
     }
 }

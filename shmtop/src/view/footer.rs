@@ -144,6 +144,11 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
         );
         return;
     }
+    if let Some(trouble) = &scene.status.trouble {
+        let x = pen.put(area.x + 1, y, "▲ ", theme.warn);
+        pen.put(x, y, trouble, theme.text);
+        return;
+    }
     let mut x = area.x + 1;
     if !state.filter.is_empty() && state.view == View::Overview {
         x = pen.put(x, y, "/", theme.accent);

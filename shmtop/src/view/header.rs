@@ -3,9 +3,12 @@
 use transport::stats::Role;
 
 use super::Scene;
+use super::cells::steady;
 use super::format::{bytes, count, duration, percent, plural};
 use super::pen::{Pen, Piece, fit, width};
-use crate::model::{Model, Totals};
+use crate::history::Point;
+use crate::model::Totals;
+use crate::reading::Reading;
 use crate::ui::local_time::clock;
 
 /// Draws the line at `y`.
@@ -68,12 +71,15 @@ fn left(scene: &Scene<'_>) -> Vec<(u8, Vec<Piece>)> {
         }
     }
     out.push((2, who));
-    let rate = |f: fn(&Totals) -> Option<f64>| -> Option<f64> {
-        let known: Vec<f64> = shown.iter().filter_map(|e| f(&e.totals)).collect();
-        (!known.is_empty()).then(|| known.iter().sum())
+    let rate = |now: fn(&Totals) -> &Reading<f64>, past: fn(&Point) -> Option<f32>| {
+        let known: Vec<f64> = shown
+            .iter()
+            .filter_map(|e| steady(now(&e.totals), &e.totals.history, past).ok())
+            .collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>())
     };
-    let requests = rate(|t| t.requests_per_s.as_ref().ok().copied());
-    let payload = rate(|t| t.bytes_per_s.as_ref().ok().copied());
+    let requests = rate(|t| &t.requests_per_s, |p| p.requests_per_s);
+    let payload = rate(|t| &t.bytes_per_s, |p| p.bytes_per_s);
     let cell = |value: Option<String>, wide: usize| match value {
         Some(v) => format!("{v:>wide$}"),
         None => format!("{:>wide$}", "–"),
@@ -142,7 +148,7 @@ fn right(scene: &Scene<'_>, narrow: bool) -> Vec<(u8, Vec<Piece>)> {
     if let Some(why) = &status.slowed {
         out.push((1, vec![(format!("▲ {why}"), theme.warn)]));
     }
-    out.push((2, own_cost(scene.model, scene)));
+    out.push((2, own_cost(scene)));
     let when = clock(scene.model.at_realtime_ns, status.utc_offset_s);
     if scene.model.at_realtime_ns > 0 {
         out.push((3, vec![(when, theme.dim)]));
@@ -150,16 +156,19 @@ fn right(scene: &Scene<'_>, narrow: bool) -> Vec<(u8, Vec<Piece>)> {
     out
 }
 
-fn own_cost(model: &Model, scene: &Scene<'_>) -> Vec<Piece> {
+fn own_cost(scene: &Scene<'_>) -> Vec<Piece> {
     let theme = scene.theme();
-    match &model.viewer_cpu {
-        Ok(share) => {
-            let style = if *share > 0.02 { theme.warn } else { theme.dim };
-            vec![
-                ("self ".to_owned(), theme.dim),
-                (format!("{:>5}", percent(*share)), style),
-            ]
-        }
-        Err(_) => vec![("self     –".to_owned(), theme.dim)],
-    }
+    let known = scene
+        .status
+        .own_cost
+        .or(scene.model.viewer_cpu.as_ref().ok().copied());
+    let (text, style) = match known {
+        Some(share) if share > 0.02 => (percent(share), theme.warn),
+        Some(share) => (percent(share), theme.dim),
+        None => ("–".to_owned(), theme.dim),
+    };
+    vec![
+        ("self ".to_owned(), theme.dim),
+        (format!("{text:>5}"), style),
+    ]
 }

@@ -1,7 +1,7 @@
 //! The help: printed from the key table, with the shapes and their meaning.
 
 use super::Scene;
-use super::clients::legend;
+use super::cells::legend;
 use super::pen::{Pen, Piece, width};
 use super::sheet::Sheet;
 use crate::ui::keymap::{BINDINGS, Group};

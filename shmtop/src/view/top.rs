@@ -95,9 +95,7 @@ fn quiet(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
     let theme = scene.theme();
     let model = scene.model;
     let x = pen.area().x + 1;
-    let pieces: Vec<Piece> = if let Some(trouble) = &scene.status.trouble {
-        vec![("▲ ".to_owned(), theme.warn), (trouble.clone(), theme.text)]
-    } else if !scene.status.ready {
+    let pieces: Vec<Piece> = if !scene.status.ready {
         vec![("looking for stats pages …".to_owned(), theme.dim)]
     } else if model.endpoints.is_empty() {
         vec![

@@ -1,0 +1,252 @@
+//! The panels with facts about one client: pointer cache, waits, ring memory, counters per message, requests.
+//!
+//! Each fills the pen's area. Used by the client's own screen.
+
+use ratatui::style::Style;
+
+use super::format::{bytes, count, duration, or_why, percent};
+use super::panels::reason;
+use super::pen::Pen;
+use super::{Scene, chart};
+use crate::model::{Client, RingView, RttView};
+use crate::reading::Reading;
+use crate::ui::Theme;
+
+/// A label and its value at the row.
+fn fact(pen: &mut Pen<'_>, theme: &Theme, row: u16, label: &str, value: &str, style: Style) {
+    let area = pen.area();
+    let y = area.y + row;
+    let x = pen.put(area.x, y, label, theme.dim);
+    pen.put(x.max(area.x + 12) + 1, y, value, style);
+}
+
+pub(super) fn pointer(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let inner = chart::frame(
+        pen,
+        theme,
+        "pointer cache",
+        "hits | looks at the other index",
+    );
+    let mut part = pen.part(inner);
+    let line = |ring: &RingView| {
+        format!(
+            "{:>6} | {}",
+            or_why(&ring.cached_index_hit_ratio, |h| percent(*h)),
+            or_why(&ring.index_loads_per_s, |l| format!("{}/s", count(*l))),
+        )
+    };
+    fact(
+        &mut part,
+        theme,
+        0,
+        "▶ requests",
+        &line(client.request_ring()),
+        theme.text,
+    );
+    fact(
+        &mut part,
+        theme,
+        1,
+        "◀ replies",
+        &line(client.reply_ring()),
+        theme.text,
+    );
+    let hits = client.history.columns(
+        usize::from(inner.width.saturating_sub(12)),
+        scene.model.at_ns,
+        60_000_000_000,
+        |p| p.hit_ratio,
+    );
+    let text: String = hits
+        .into_iter()
+        .map(|h| super::bars::level(h, 1.0))
+        .collect();
+    fact(&mut part, theme, 2, "60 s", &text, theme.request);
+}
+
+pub(super) fn waits(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let inner = chart::frame(pen, theme, "waits of the client", "per second");
+    let mut part = pen.part(inner);
+    let wait = match &client.wait {
+        Ok(wait) => wait,
+        Err(why) => {
+            reason(&mut part, theme, why);
+            return;
+        }
+    };
+    let rate = |r: &Reading<f64>| or_why(r, |v| count(*v));
+    let share = |r: &Reading<f64>| or_why(r, |v| percent(*v));
+    let ended = |i: usize| or_why(&wait.ended, |e| percent(e[i]));
+    let line = |n: &Reading<f64>, s: &Reading<f64>, i: usize| {
+        format!(
+            "{:>6}  {:>6} of time  ended {:>6} of waits",
+            rate(n),
+            share(s),
+            ended(i)
+        )
+    };
+    let spin = line(&wait.spins_per_s, &wait.spin_share, 0);
+    let yields = line(&wait.yields_per_s, &wait.yield_share, 1);
+    let parks = line(&wait.sleeps_per_s, &wait.sleep_share, 2);
+    fact(&mut part, theme, 0, "spin", &spin, theme.text);
+    fact(&mut part, theme, 1, "yield", &yields, theme.text);
+    fact(&mut part, theme, 2, "park", &parks, theme.text);
+    let woke = match &wait.park.interval {
+        Ok(p) => format!(
+            "p50 {}, p99 {}",
+            duration(p.p50 as f64),
+            duration(p.p99 as f64)
+        ),
+        Err(_) => or_why(&wait.park.since_start, |p| {
+            format!("p50 {} since start", duration(p.p50 as f64))
+        }),
+    };
+    let crowd = if wait.crowded { "; CPUs crowded" } else { "" };
+    fact(
+        &mut part,
+        theme,
+        3,
+        "slept",
+        &format!("{woke}{crowd}"),
+        theme.text,
+    );
+}
+
+pub(super) fn memory(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let inner = chart::frame(pen, theme, "ring memory", "touched | most | window");
+    let mut part = pen.part(inner);
+    let size = |r: &Reading<u64>| {
+        r.as_ref()
+            .map_or_else(|_| "–".to_owned(), |b| bytes(*b as f64))
+    };
+    let line = |ring: &RingView| match &ring.capacity_bytes {
+        Err(why) => format!("– {why}"),
+        Ok(capacity) => format!(
+            "{:>8} | {:>8} | {:>8} of {}",
+            size(&ring.touched_bytes),
+            size(&ring.high_water_bytes),
+            size(&ring.window_bytes),
+            bytes(*capacity as f64)
+        ),
+    };
+    fact(
+        &mut part,
+        theme,
+        0,
+        "▶ requests",
+        &line(client.request_ring()),
+        theme.text,
+    );
+    fact(
+        &mut part,
+        theme,
+        1,
+        "◀ replies",
+        &line(client.reply_ring()),
+        theme.text,
+    );
+    let largest = or_why(&client.request_ring().largest_bytes, |b| {
+        format!(
+            "{} of {} allowed",
+            bytes(*b as f64),
+            bytes(client.max_message_bytes as f64)
+        )
+    });
+    fact(&mut part, theme, 2, "largest", &largest, theme.text);
+    let pages = match client.huge_pages {
+        0 => "4 KiB",
+        1 => "huge",
+        _ => "4 KiB (huge ones asked for, none free)",
+    };
+    fact(&mut part, theme, 3, "pages", pages, theme.text);
+}
+
+pub(super) fn counters(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let inner = chart::frame(pen, theme, "per message", "");
+    let mut part = pen.part(inner);
+    let perf = &client.perf;
+    let number = |r: &Reading<f64>| {
+        or_why(r, |v| {
+            if *v > 0.0 && *v < 0.05 {
+                format!("{v:.4}")
+            } else {
+                count(*v)
+            }
+        })
+    };
+    fact(
+        &mut part,
+        theme,
+        0,
+        "cache misses",
+        &number(&perf.cache_misses_per_message),
+        theme.text,
+    );
+    let ipc = or_why(&perf.instructions_per_cycle, |v| format!("{v:.2}"));
+    fact(&mut part, theme, 1, "instr/cycle", &ipc, theme.text);
+    fact(
+        &mut part,
+        theme,
+        2,
+        "page faults",
+        &number(&perf.faults_per_message),
+        theme.text,
+    );
+    let switches = number(&perf.context_switches_per_message);
+    fact(&mut part, theme, 3, "ctx switches", &switches, theme.text);
+    let mean = or_why(&client.request_ring().mean_bytes, |b| bytes(*b));
+    fact(&mut part, theme, 4, "size, mean", &mean, theme.text);
+}
+
+pub(super) fn requests(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let inner = chart::frame(pen, theme, "requests", "");
+    let mut part = pen.part(inner);
+    let rate = format!(
+        "{}/s, {}/s both ways",
+        or_why(&client.requests_per_s, |v| count(*v)),
+        or_why(&client.bytes_per_s, |v| bytes(*v)),
+    );
+    fact(&mut part, theme, 0, "rate", &rate, theme.text);
+    let oldest = client.oldest_age_ns.as_ref().map_or_else(
+        |_| String::new(),
+        |ns| format!(", oldest for {}", duration(*ns as f64)),
+    );
+    fact(
+        &mut part,
+        theme,
+        1,
+        "in flight",
+        &format!("{}{oldest}", client.in_flight),
+        theme.text,
+    );
+    fact(
+        &mut part,
+        theme,
+        2,
+        "handler",
+        &handler(&client.handler),
+        theme.text,
+    );
+    let bad = client.timeouts + client.late_replies + client.errors;
+    let style = if bad > 0 { theme.warn } else { theme.text };
+    let text = format!(
+        "{} timeouts, {} late replies, {} errors",
+        client.timeouts, client.late_replies, client.errors
+    );
+    fact(&mut part, theme, 3, "since start", &text, style);
+}
+
+fn handler(view: &RttView) -> String {
+    or_why(&view.interval, |p| {
+        format!(
+            "p50 {}, p99 {}",
+            duration(p.p50 as f64),
+            duration(p.p99 as f64)
+        )
+    })
+}

@@ -1,0 +1,208 @@
+//! The panels with pictures: fill of a ring over time, round trips, where the time goes, requests of an endpoint.
+//!
+//! Each fills the pen's area. Used by the client's own screen and, below the table, by the overview.
+
+use ratatui::layout::Rect;
+
+use super::bars::{TRACK, filled};
+use super::cells::round_up;
+use super::format::{bytes, count, duration, or_why, percent};
+use super::pen::{Pen, wrap};
+use super::{Scene, chart};
+use crate::model::{Client, Endpoint, Percentiles};
+use crate::reading::{Reading, Why};
+use crate::ui::Theme;
+
+/// Fill of the request ring over the last minute.
+pub(super) fn occupancy(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let ring = client.request_ring();
+    let remark = match (&ring.high_water_bytes, &ring.capacity_bytes) {
+        (Ok(high), Ok(capacity)) => {
+            format!(
+                "most {} of {}",
+                bytes(*high as f64),
+                bytes(*capacity as f64)
+            )
+        }
+        _ => String::new(),
+    };
+    let inner = chart::frame(pen, theme, "▶ ring, 60 s", &remark);
+    if let Err(why) = &ring.occupancy_bytes {
+        pen.part(inner)
+            .put(inner.x, inner.y, &format!("– {why}"), theme.dim);
+        return;
+    }
+    let values = client.history.columns(
+        usize::from(inner.width),
+        scene.model.at_ns,
+        60_000_000_000,
+        |p| p.request_ring_bytes,
+    );
+    let seen = values.iter().flatten().fold(0f32, |a, b| a.max(*b));
+    // The chart's own scale, or the ring's once a tenth of it is in use: a nearly empty ring has a shape too.
+    let capacity = ring.capacity_bytes.as_ref().map_or(0.0, |c| *c as f32);
+    let max = if seen > capacity / 10.0 {
+        capacity
+    } else {
+        round_up(seen)
+    };
+    let chart_area = Rect {
+        height: inner.height.saturating_sub(1),
+        ..inner
+    };
+    chart::area(
+        &mut pen.part(chart_area),
+        &values,
+        max,
+        theme.request,
+        theme.faint,
+    );
+    let y = inner.bottom().saturating_sub(1);
+    pen.part(inner).put(inner.x, y, "−60 s", theme.dim);
+    let now = format!(
+        "now {}",
+        or_why(&ring.occupancy_bytes, |b| bytes(*b as f64))
+    );
+    let mut part = pen.part(inner);
+    part.put_right(inner.right(), y, &now, theme.text);
+    let scale = format!("↑ {}", bytes(f64::from(max)));
+    part.put(inner.x + 8, y, &scale, theme.dim);
+}
+
+/// Percentiles of the last interval beside those since start, and the heat map.
+pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let title = if scene.state.client.is_some() {
+        "round trip".to_owned()
+    } else {
+        format!("round trip of client {}", client.number)
+    };
+    let inner = chart::frame(pen, theme, &title, "now | since start");
+    let mut part = pen.part(inner);
+    let rtt = &client.rtt;
+    let ((Ok(_), _) | (_, Ok(_))) = (&rtt.interval, &rtt.since_start) else {
+        if let Err(why) = &rtt.since_start {
+            reason(&mut part, theme, why);
+        }
+        return;
+    };
+    type Pick = fn(&Percentiles) -> u64;
+    let rows: [(&str, Pick); 4] = [
+        ("p50", |p| p.p50),
+        ("p99", |p| p.p99),
+        ("p99.9", |p| p.p999),
+        ("max", |p| p.max),
+    ];
+    let cell = |r: &Reading<Percentiles>, pick: fn(&Percentiles) -> u64| {
+        r.as_ref()
+            .map_or_else(|_| "–".to_owned(), |p| duration(pick(p) as f64))
+    };
+    for (i, (name, pick)) in rows.into_iter().enumerate() {
+        let y = inner.y + i as u16;
+        part.put(inner.x, y, name, theme.dim);
+        part.put_right(inner.x + 13, y, &cell(&rtt.interval, pick), theme.text);
+        part.put(inner.x + 14, y, "|", theme.faint);
+        part.put_right(inner.x + 22, y, &cell(&rtt.since_start, pick), theme.dim);
+    }
+    let n = rtt.interval.as_ref().map_or(0, |p| p.count);
+    part.put(
+        inner.x,
+        inner.y + 4,
+        &format!("of {}", count(n as f64)),
+        theme.dim,
+    );
+    if inner.width >= 40 {
+        let x = inner.x + 25;
+        let map = Rect {
+            x,
+            width: inner.right() - x,
+            height: inner.height.saturating_sub(1),
+            ..inner
+        };
+        let range = chart::heat(&mut pen.part(map), client.history.heat(), theme);
+        let mut part = pen.part(inner);
+        let y = inner.bottom().saturating_sub(1);
+        let text = match range {
+            Some((low, high)) => format!(
+                "↑ {} – {}, 1 s a column",
+                duration(low as f64),
+                duration(high as f64)
+            ),
+            None => "no round trip in sight".to_owned(),
+        };
+        part.put(x, y, &text, theme.dim);
+    }
+}
+
+/// Where the client's thread spends its time.
+pub(super) fn time(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let title = if scene.state.client.is_some() {
+        "where the client's time goes".to_owned()
+    } else {
+        format!("where client {}'s time goes", client.number)
+    };
+    let inner = chart::frame(pen, theme, &title, "of wall time");
+    let mut part = pen.part(inner);
+    let shares = match &client.time {
+        Ok(shares) => shares,
+        Err(why) => {
+            reason(&mut part, theme, why);
+            return;
+        }
+    };
+    let wide = usize::from(inner.width.saturating_sub(16)).min(40);
+    for (i, (name, share)) in shares.parts().into_iter().enumerate() {
+        let y = inner.y + i as u16;
+        let style = match name {
+            "useful" => theme.useful,
+            "spin" => theme.spin,
+            "yield" => theme.yielding,
+            "blocked" | "no core" => theme.blocked,
+            _ => theme.park,
+        };
+        part.put(inner.x, y, name, theme.dim);
+        let track: String = std::iter::repeat_n(TRACK, wide).collect();
+        part.put(inner.x + 8, y, &track, theme.faint);
+        part.put(inner.x + 8, y, &filled(wide, share), style);
+        part.put_right(
+            inner.x + 8 + wide as u16 + 7,
+            y,
+            &percent(share),
+            theme.text,
+        );
+    }
+}
+
+/// Why there is nothing to see, in as many lines as it takes.
+pub(super) fn reason(pen: &mut Pen<'_>, theme: &Theme, why: &Why) {
+    let area = pen.area();
+    let lines = wrap(&format!("– {why}"), usize::from(area.width));
+    for (i, line) in lines.iter().enumerate() {
+        pen.put(area.x, area.y + i as u16, line, theme.dim);
+    }
+}
+
+/// Requests per second of all clients of an endpoint over the last minute.
+pub(super) fn throughput(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint) {
+    let theme = scene.theme();
+    let title = format!("{}: requests, 60 s", endpoint.name);
+    let values = endpoint.totals.history.columns(
+        usize::from(pen.area().width.saturating_sub(4)),
+        scene.model.at_ns,
+        60_000_000_000,
+        |p| p.requests_per_s,
+    );
+    let most = values.iter().flatten().fold(0f32, |a, b| a.max(*b));
+    let max = round_up(most);
+    let remark = format!("↑ {}/s", count(f64::from(max)));
+    let inner = chart::frame(pen, theme, &title, &remark);
+    chart::area(
+        &mut pen.part(inner),
+        &values,
+        max,
+        theme.request,
+        theme.faint,
+    );
+}
