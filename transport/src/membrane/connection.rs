@@ -46,20 +46,6 @@ enum Next {
     HandedOver,
 }
 
-/// Says no to a connection that gets no thread, at once and without waiting for it to speak.
-pub(super) fn refuse(shared: &Shared, socket: UnixStream, admission: Admission) {
-    let terms = terms(shared, 0);
-    // The client has not been heard: zero time for its HELLO, which is read if it is there.
-    if let Err(ending) = drive::admit(&socket, terms, admission, Duration::ZERO) {
-        let reject = match admission {
-            Admission::Full { .. } => Some(Reject::Full),
-            Admission::NotAllowed { .. } => Some(Reject::Uid),
-            Admission::Admitted => ending.reject(),
-        };
-        count_reject(shared, reject);
-    }
-}
-
 /// Runs on a thread of its own, from accept until the connection ends or is handed to a poller.
 pub(super) fn handle_connection(
     shared: &Arc<Shared>,
@@ -131,6 +117,7 @@ fn count_reject(shared: &Shared, reject: Option<Reject>) {
         Some(Reject::Uid) => &p.rejected_uid,
         Some(Reject::Timeout) => &p.rejected_timeout,
         Some(Reject::Full) => &p.rejected_full,
+        Some(Reject::Descriptors) => &p.accept_errors,
         None => return,
     };
     // Several threads count here; it is far from any hot path.

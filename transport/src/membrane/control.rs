@@ -21,6 +21,7 @@ use crate::stats::recorder::{raise, set};
 use crate::wire::drive;
 use crate::wire::fdpass::peer_credentials;
 use crate::wire::handshake::Admission;
+use crate::wire::messages::Reject;
 
 /// epoll data of the listener and of the wake-up; clients' keys count from 1.
 const LISTENER: u64 = u64::MAX;
@@ -174,7 +175,7 @@ impl Control {
                 // SAFETY: as in `accept`.
                 let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
                 let (limit, used) = crate::mem::headroom::descriptors();
-                connection::refuse(&self.shared, socket, Admission::Full { limit, used });
+                drive::turn_away(socket, Reject::Descriptors, limit, used);
             }
             self.reserve = reserve();
             if accepted.is_ok() {
@@ -222,9 +223,13 @@ impl Control {
         if pending >= config.max_pending_per_uid || clients >= 2 * config.max_clients {
             // Not even a thread to say no on.
             drop(table);
-            if let Some(socket) = Arc::into_inner(socket) {
-                connection::refuse(shared, socket, admission);
-            }
+            process.rejected_full.fetch_add(1, Ordering::Relaxed);
+            drive::turn_away(
+                &*socket,
+                Reject::Full,
+                config.max_clients as u64,
+                clients as u64,
+            );
             return;
         }
         let (key, number) = table.insert(peer.uid, Arc::clone(&socket), monotonic_ns());

@@ -14,7 +14,7 @@ use super::handshake::{
     Admission, ClientAction, ClientHandshake, Ending, Layout, Outgoing, ServerAction,
     ServerHandshake, ServerTerms,
 };
-use super::messages::{Hello, Message, Offer, Welcome};
+use super::messages::{Hello, Message, Offer, Refused, Reject, Version, Welcome};
 use crate::error::{Fallback, Step};
 use crate::mem::{StepError, errno_of, headroom};
 
@@ -244,6 +244,23 @@ fn server_ending(machine: &mut ServerHandshake, action: ServerAction) -> Ending 
 fn server_lost(machine: &mut ServerHandshake, ending: Ending) -> Ending {
     machine.close(ending);
     ending
+}
+
+/// Server: says no to a connection at once, without hearing it: nobody has time or descriptors for it.
+pub(crate) fn turn_away(socket: impl AsFd, reason: Reject, limit: u64, used: u64) {
+    let refused = Refused {
+        reason: reason as u32,
+        server: Version::OURS,
+        client: Version { major: 0, minor: 0 },
+        limit,
+        used,
+    };
+    let no = Outgoing {
+        message: Message::Refused(refused),
+        attempt: 0,
+    };
+    // Only if it fits at once; the close that follows says no as well, only without the reason.
+    let _ = send(socket.as_fd(), no, None, Duration::ZERO);
 }
 
 /// Says goodbye, if that can be said at once, before the socket is closed on purpose.

@@ -98,6 +98,8 @@ pub(crate) enum Reject {
     Timeout = 5,
     /// Max clients, or handshakes pending for this user, reached.
     Full = 6,
+    /// The server has no descriptor left for one more connection.
+    Descriptors = 7,
 }
 
 impl Reject {
@@ -109,6 +111,7 @@ impl Reject {
             4 => Self::Uid,
             5 => Self::Timeout,
             6 => Self::Full,
+            7 => Self::Descriptors,
             _ => return None,
         })
     }
@@ -155,9 +158,9 @@ pub(crate) struct Refused {
     pub(crate) server: Version,
     /// The client's version as the server read it; 0.0 if it read none.
     pub(crate) client: Version,
-    /// For [`Reject::Full`]: how many there may be; else 0.
+    /// For [`Reject::Full`] and [`Reject::Descriptors`]: how many there may be; else 0.
     pub(crate) limit: u64,
-    /// For [`Reject::Full`]: how many there are. For [`Reject::Uid`]: the user. Else 0.
+    /// For [`Reject::Full`] and [`Reject::Descriptors`]: how many there are. For [`Reject::Uid`]: the user. Else 0.
     pub(crate) used: u64,
 }
 
@@ -171,7 +174,14 @@ impl std::fmt::Display for Refused {
             Some(Reject::Layout) => write!(f, "it takes our sizes or messages for impossible"),
             Some(Reject::Uid) => write!(f, "user {} is not allowed", self.used),
             Some(Reject::Timeout) => write!(f, "our handshake was too slow"),
-            Some(Reject::Full) => write!(f, "it is full ({} of {})", self.used, self.limit),
+            Some(Reject::Full) => write!(f, "it is full ({} of {} clients)", self.used, self.limit),
+            Some(Reject::Descriptors) => {
+                write!(
+                    f,
+                    "it has no file descriptor left ({} of {} used)",
+                    self.used, self.limit
+                )
+            }
             None => write!(f, "reason {} (unknown to this version)", self.reason),
         }
     }
