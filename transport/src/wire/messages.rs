@@ -174,7 +174,7 @@ impl std::fmt::Display for Refused {
             Some(Reject::Layout) => write!(f, "it takes our sizes or messages for impossible"),
             Some(Reject::Uid) => write!(f, "user {} is not allowed", self.used),
             Some(Reject::Timeout) => write!(f, "our handshake was too slow"),
-            Some(Reject::Full) => write!(f, "it is full ({} of {} clients)", self.used, self.limit),
+            Some(Reject::Full) => write!(f, "it is full ({} of {})", self.used, self.limit),
             Some(Reject::Descriptors) => {
                 write!(
                     f,
