@@ -53,11 +53,13 @@ fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usi
     let mut x = pen.put(area.x + 1, y, mark, style);
     x += 1;
     let subject = subject(finding);
+    let mut says = finding.says.as_str();
     if !subject.is_empty() && area.width >= 60 {
         x = pen.put(x, y, &subject, theme.accent) + 2;
+        says = sentence(finding);
     }
     let right = area.right().saturating_sub(1);
-    let says_end = x + width(&finding.says) as u16;
+    let says_end = x + width(says) as u16;
     // The command is worth more than the end of a long sentence only if the sentence keeps most of its room.
     let fix_width = width(&finding.fix) as u16;
     let fix_start = right
@@ -69,7 +71,7 @@ fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usi
     } else {
         right.saturating_sub(x + counter_width + 1)
     };
-    pen.put_max(x, y, &finding.says, usize::from(room), theme.text);
+    pen.put_max(x, y, says, usize::from(room), theme.text);
     if counter_width > 0 {
         pen.put_right(right, y, &counter, theme.dim);
     }
@@ -87,6 +89,19 @@ pub(super) fn subject(finding: &Finding) -> String {
         (None, Some(name), None) => name.clone(),
         (None, None, Some(pid)) => format!("pid {pid}"),
         (None, None, None) => String::new(),
+    }
+}
+
+/// The sentence, without the name that stands before it already.
+pub(super) fn sentence(finding: &Finding) -> &str {
+    let says = finding.says.as_str();
+    let who = match (&finding.subject.endpoint, finding.subject.pid) {
+        (Some(name), Some(pid)) => format!("{name} (pid {pid})"),
+        _ => return says,
+    };
+    match says.strip_prefix(&who) {
+        Some(rest) => rest.trim_start_matches([' ', ':', ',']),
+        None => says,
     }
 }
 
