@@ -110,8 +110,19 @@ impl ShmClient {
                 in_flight: self.calls.live(),
             });
         }
-        let id = self.send(request)?;
-        let Arrived { length, failed, .. } = match self.await_reply(true) {
+        let (id, sent) = self.publish(request)?;
+        let early = self.look_briefly();
+        // Booked while the request travels, not before: its publication does not wait for the books.
+        self.book(sent, request.len());
+        let reply = match early {
+            Ok(Some(arrived)) => Ok(arrived),
+            Ok(None) => {
+                self.ring_bell();
+                self.await_long()
+            }
+            Err(error) => Err(error),
+        };
+        let Arrived { length, failed, .. } = match reply {
             Ok(arrived) => arrived,
             Err(error) => {
                 self.calls.abandon(id);
@@ -128,7 +139,8 @@ impl ShmClient {
     /// [`RequestError::Full`]: receive replies, then try again; nothing was sent.
     #[inline]
     pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        let id = self.send(request)?;
+        let (id, sent) = self.publish(request)?;
+        self.book(sent, request.len());
         self.ring_bell();
         Ok(RequestId(id))
     }
@@ -143,7 +155,7 @@ impl ShmClient {
         if self.calls.live() == 0 {
             return Err(RequestError::NothingInFlight);
         }
-        let Arrived { id, length, failed } = self.await_reply(false)?;
+        let Arrived { id, length, failed } = self.await_reply()?;
         self.deliver(length, failed)
             .map(|bytes| (RequestId(id), bytes))
     }
@@ -205,9 +217,9 @@ impl ShmClient {
         Ok(bytes)
     }
 
-    /// Publishes a request; does not ring the bell.
+    /// Publishes a request; neither books it nor rings the bell.
     #[inline]
-    fn send(&mut self, request: &[u8]) -> Result<u64, RequestError> {
+    fn publish(&mut self, request: &[u8]) -> Result<(u64, Sent), RequestError> {
         self.usable()?;
         if request.len() > self.buffer.len() {
             let tx = self.slot.tx();
@@ -233,11 +245,16 @@ impl ShmClient {
             Err(NoSlot::Full { occupancy }) => self.send_blocked(id, request, occupancy)?,
         };
         self.calls.open(id, timed);
-        record::sent(self.slot.tx(), &self.tx, sent, request.len());
+        Ok((id, sent))
+    }
+
+    /// Books a request that was published.
+    #[inline(always)]
+    fn book(&self, sent: Sent, length: usize) {
+        record::sent(self.slot.tx(), &self.tx, sent, length);
         let req = self.slot.req();
         bump(&req.requests, 1);
         set(&req.in_flight, self.calls.live() as u64);
-        Ok(id)
     }
 
     /// Waits for room in the ring.
@@ -373,17 +390,26 @@ impl ShmClient {
         set(&req.sample_period, self.sampler.period());
     }
 
-    /// Waits for the next reply. `bell`: the server has not been told of the last request yet.
-    #[inline]
-    fn await_reply(&mut self, bell: bool) -> Result<Arrived, RequestError> {
+    /// Looks a few times: a server that is awake answers within them (see [`LOOKS_BEFORE_BELL`]).
+    #[inline(always)]
+    fn look_briefly(&mut self) -> Result<Option<Arrived>, RequestError> {
         for _ in 0..LOOKS_BEFORE_BELL {
             match self.arrived() {
-                Ok(Some(arrived)) => return Ok(arrived),
                 Ok(None) => std::hint::spin_loop(),
+                Ok(arrived) => return Ok(arrived),
                 Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
             }
         }
-        if bell || self.released > 0 {
+        Ok(None)
+    }
+
+    /// Waits for the next reply to requests whose bell was rung.
+    #[inline]
+    fn await_reply(&mut self) -> Result<Arrived, RequestError> {
+        if let Some(arrived) = self.look_briefly()? {
+            return Ok(arrived);
+        }
+        if self.released > 0 {
             self.ring_bell();
         }
         self.await_long()

@@ -190,8 +190,7 @@ impl ShmServer {
             bump(&self.slot.tx().tx_blocked_ns, Ticks::now().ns_since(since));
             set(&self.slot.tx().tx_blocked_since_ns, 0);
         }
-        record::received(self.slot.rx(), &self.rx, released, record.length);
-
+        // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         let req = self.slot.req();
         bump(&req.requests, 1);
         let timed = self.sampler.due();
@@ -228,6 +227,7 @@ impl ShmServer {
         if let Some(sent) = reply.commit(record.id) {
             record::sent(self.slot.tx(), &self.tx, sent, length);
         }
+        record::received(self.slot.rx(), &self.rx, released, record.length);
         self.expected_reply = length;
         bump(&req.replies, 1);
         Ok(Some(record.length))
