@@ -201,8 +201,7 @@ fn svg(screen: &str) -> String {
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         font-family=\"'DejaVu Sans Mono','JetBrains Mono',Menlo,Consolas,monospace\" font-size=\"14\" \
-         xml:space=\"preserve\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{BACKGROUND}\"/>\n\
+         font-family=\"'DejaVu Sans Mono','JetBrains Mono',Menlo,Consolas,monospace\" font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{BACKGROUND}\"/>\n\
          {boxes}{texts}</svg>\n"
     )
 }
@@ -220,29 +219,31 @@ fn rectangle(out: &mut String, (x, y, w, h): (f64, f64, f64, f64), fill: &str, o
     );
 }
 
+/// Words stand one by one, each where its first cell is, so that columns hold whatever font the reader has.
 fn text(out: &mut String, (x, y): (f64, f64), run: &[(char, Look)], look: &Look) {
-    let all: String = run.iter().map(|(c, _)| *c).collect();
-    if all.trim().is_empty() {
-        return;
-    }
-    let lead = all.chars().take_while(|c| *c == ' ').count();
-    let shown = all.trim();
     let bold = if look.bold {
         " font-weight=\"bold\""
     } else {
         ""
     };
     let dim = if look.dim { " opacity=\"0.6\"" } else { "" };
-    // textLength holds the columns together whatever font the reader has.
-    let _ = writeln!(
-        out,
-        "<text x=\"{:.1}\" y=\"{:.1}\" textLength=\"{:.1}\" fill=\"{}\"{bold}{dim}>{}</text>",
-        x + lead as f64 * CELL_X,
-        y + CELL_Y * 0.76,
-        shown.chars().count() as f64 * CELL_X,
-        look.foreground(),
-        escape(shown)
-    );
+    let mut column = 0;
+    for word in run.split(|(c, _)| *c == ' ') {
+        if !word.is_empty() {
+            let shown: String = word.iter().map(|(c, _)| *c).collect();
+            // Writing to a String can't fail.
+            let _ = writeln!(
+                out,
+                "<text x=\"{:.1}\" y=\"{:.1}\" textLength=\"{:.1}\" fill=\"{}\"{bold}{dim}>{}</text>",
+                x + column as f64 * CELL_X,
+                y + CELL_Y * 0.76,
+                word.len() as f64 * CELL_X,
+                look.foreground(),
+                escape(&shown)
+            );
+        }
+        column += word.len() + 1;
+    }
 }
 
 fn main() -> io::Result<()> {
