@@ -391,6 +391,7 @@ impl Connection<'_> {
             max_message,
             Arc::clone(&self.slot),
             Arc::clone(&ends),
+            Arc::clone(self.socket),
         );
         let part = ShmPart {
             slot: Arc::clone(&self.slot),

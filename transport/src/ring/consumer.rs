@@ -4,7 +4,7 @@
 //! [`Poison`]; they never read outside the ring, never loop without bound and never panic.
 
 use super::plan::{Commit, HEADER_BYTES, Kind, Plan, record_bytes};
-use super::storage::{Flag, Storage, Word};
+use super::storage::{Bell, Flag, Storage, Word};
 use crate::error::Poison;
 
 /// Looks at `tail` that a streamed record may stand still before the reader turns to other work; some 10 µs.
@@ -241,9 +241,9 @@ impl<S: Storage> Consumer<S> {
         }
     }
 
-    /// Announces that the consumer is about to sleep; look again, then sleep on [`Flag::Empty`].
-    pub(crate) fn announce(&self) {
-        self.storage.set_flag(Flag::Empty, 1);
+    /// Announces that the consumer is about to sleep; look again, then sleep until `bell` rings.
+    pub(crate) fn announce(&self, bell: Bell) {
+        self.storage.set_flag(Flag::Empty, bell as u32);
         // SeqCst fence, partner: the one in `Producer::must_wake`.
         self.storage.fence();
     }
@@ -254,16 +254,11 @@ impl<S: Storage> Consumer<S> {
     }
 
     /// After releasing: whether the producer sleeps for room and the caller must wake it (futex on [`Flag::Full`]).
-    #[inline(always)]
-    pub(crate) fn must_wake(&self) -> bool {
-        // SeqCst fence, partner: the one in `Producer::announce`.
-        self.storage.fence();
-        self.must_wake_fenced()
-    }
-
-    /// As [`Self::must_wake`], for a caller that has just fenced (by [`super::producer::Producer::must_wake`]) after releasing.
+    ///
+    /// The caller has fenced in between: every end of a connection has a producer too, whose
+    /// [`super::producer::Producer::must_wake`] does it for both. Partner: the fence in `Producer::announce`.
     #[inline(always)]
     pub(crate) fn must_wake_fenced(&self) -> bool {
-        self.storage.flag(Flag::Full) != 0 && self.storage.swap_flag(Flag::Full, 0) != 0
+        self.storage.take_bell(Flag::Full).is_some()
     }
 }

@@ -9,7 +9,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use super::consumer::Consumer;
 use super::plan::{Kind, Plan};
 use super::producer::{NoSlot, Producer};
-use super::storage::{Flag, Storage, Word};
+use super::storage::{Bell, Flag, Storage, Word};
 
 const CAPACITY: usize = 256;
 
@@ -20,8 +20,8 @@ struct Inner {
     words: Vec<AtomicU64>,
     flags: Vec<AtomicU32>,
     data: Vec<AtomicU64>,
-    /// The kernel's side of a futex: value check and enqueueing are one step.
-    kernel: Mutex<()>,
+    /// The kernel's side of a futex (value check and enqueueing are one step), and the bytes that wait unread in the socket.
+    kernel: Mutex<u32>,
     queue: Condvar,
 }
 
@@ -31,7 +31,7 @@ impl Loom {
             words: (0..5).map(|_| AtomicU64::new(0)).collect(),
             flags: (0..2).map(|_| AtomicU32::new(0)).collect(),
             data: (0..CAPACITY / 8).map(|_| AtomicU64::new(0)).collect(),
-            kernel: Mutex::new(()),
+            kernel: Mutex::new(0),
             queue: Condvar::new(),
         }))
     }
@@ -48,6 +48,22 @@ impl Loom {
     fn wake(&self) {
         let _guard = self.0.kernel.lock().expect("no panics");
         self.0.queue.notify_all();
+    }
+
+    /// Sends a byte into a socket that takes only one: a second before the first was read is EAGAIN.
+    fn ring_socket(&self) {
+        let mut unread = self.0.kernel.lock().expect("no panics");
+        *unread = 1;
+        self.0.queue.notify_all();
+    }
+
+    /// Waits until the socket is readable, and reads all there is.
+    fn sleep_on_socket(&self) {
+        let mut unread = self.0.kernel.lock().expect("no panics");
+        while *unread == 0 {
+            unread = self.0.queue.wait(unread).expect("no panics");
+        }
+        *unread = 0;
     }
 }
 
@@ -242,7 +258,7 @@ fn no_wake_up_of_a_sleeping_consumer_is_lost() {
         let thread = loom::thread::spawn(move || {
             for id in 0..2 {
                 push(&mut producer, id, &message(id, 1));
-                if producer.must_wake() {
+                if producer.must_wake().is_some() {
                     bell.wake();
                 }
             }
@@ -255,7 +271,7 @@ fn no_wake_up_of_a_sleeping_consumer_is_lost() {
                 continue;
             }
             // Announce, fence, look again, sleep. A lost wake-up is a deadlock here, which loom reports.
-            consumer.announce();
+            consumer.announce(Bell::Futex);
             if !consumer.is_ready() {
                 ring.sleep(Flag::Empty);
             }
@@ -279,7 +295,8 @@ fn no_wake_up_of_a_producer_waiting_for_room_is_lost() {
         let thread = loom::thread::spawn(move || {
             for id in 0..2 {
                 assert_eq!(take(&mut consumer), Some((id, message(id, 8))));
-                if consumer.must_wake() {
+                bell.fence();
+                if consumer.must_wake_fenced() {
                     bell.wake();
                 }
             }
@@ -296,5 +313,81 @@ fn no_wake_up_of_a_producer_waiting_for_room_is_lost() {
             }
         }
         thread.join().expect("consumer");
+    });
+}
+
+#[test]
+fn no_wake_up_of_a_consumer_asleep_on_its_socket_is_lost() {
+    model(3, || {
+        let ring = Loom::new();
+        let plan = Plan::new(CAPACITY, 64);
+        let mut producer = Producer::new(ring.clone(), plan);
+        let mut consumer = Consumer::new(ring.clone(), plan);
+        let bell = ring.clone();
+        let thread = loom::thread::spawn(move || {
+            for id in 0..2 {
+                push(&mut producer, id, &message(id, 1));
+                match producer.must_wake() {
+                    None => {}
+                    Some(Bell::Socket) => bell.ring_socket(),
+                    Some(Bell::Futex) => panic!("nobody sleeps on a futex"),
+                }
+            }
+        });
+        let mut id = 0;
+        while id < 2 {
+            if let Some(got) = take(&mut consumer) {
+                assert_eq!(got, (id, message(id, 1)));
+                id += 1;
+                continue;
+            }
+            consumer.announce(Bell::Socket);
+            if !consumer.is_ready() {
+                ring.sleep_on_socket();
+            }
+            consumer.retract();
+        }
+        thread.join().expect("producer");
+    });
+}
+
+/// An asynchronous client that waits for room announces for replies only: the turn that makes room answers, and rings for that.
+#[test]
+fn a_reply_wakes_a_client_that_waits_for_room() {
+    model(2, || {
+        let (requests, replies) = (Loom::new(), Loom::new());
+        let plan = Plan::new(CAPACITY, 64);
+        let mut to_server = Producer::new(requests.clone(), plan);
+        let mut at_server = Consumer::new(requests, plan);
+        let mut to_client = Producer::new(replies.clone(), plan);
+        let mut at_client = Consumer::new(replies.clone(), plan);
+        // The request ring is full: 3 × 64 bytes and a terminator; the fourth goes behind them once the first is released.
+        for id in 0..3 {
+            push(&mut to_server, id, &message(id, 6));
+        }
+        let bell = replies.clone();
+        let thread = loom::thread::spawn(move || {
+            assert_eq!(take(&mut at_server), Some((0, message(0, 6))));
+            push(&mut to_client, 0, &message(0, 1));
+            if to_client.must_wake() == Some(Bell::Socket) {
+                bell.ring_socket();
+            }
+            (at_server, to_client)
+        });
+        let (mut sent, mut answered) = (false, false);
+        while !(sent && answered) {
+            sent = sent || to_server.push(Kind::Request, 3, &message(3, 6)).is_ok();
+            answered = answered || take(&mut at_client).is_some();
+            if sent && answered {
+                break;
+            }
+            at_client.announce(Bell::Socket);
+            let room = !sent && to_server.reserve(48).is_ok();
+            if !room && !at_client.is_ready() {
+                replies.sleep_on_socket();
+            }
+            at_client.retract();
+        }
+        thread.join().expect("server");
     });
 }

@@ -12,7 +12,7 @@
 //!           +0x080  full flag  u32   futex: 1 = the producer sleeps until there is room
 //!           +0x100  head       u64   consumer → producer   end of the last released record, free-running
 //!           +0x108  consumed   u64   consumer → viewers    record bytes ever released, padding not counted
-//!           +0x180  empty flag u32   futex: 1 = the consumer sleeps until there is a record
+//!           +0x180  empty flag u32   0 = awake, 1 = the consumer sleeps on this futex for a record, 2 = … for a byte from the socket
 //!           +0x200  window     u64   server → producer     advice: wrap after so many bytes while the ring is nearly empty
 //! 0x0400  reply ring control (server produces, client consumes), the same
 //! 0x1000  request ring data, capacity bytes

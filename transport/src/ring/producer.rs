@@ -4,7 +4,7 @@ use super::plan::{
     Commit, HEADER_BYTES, Kind, PIECE_BYTES, Plan, STREAM_FROM_BYTES, TERMINATOR_BYTES,
     record_bytes,
 };
-use super::storage::{Flag, Storage, Word};
+use super::storage::{Bell, Flag, Storage, Word};
 use crate::error::Poison;
 
 /// Default offset from which a nearly empty ring starts over: 2 MiB stays in the second-level caches of both sides.
@@ -269,20 +269,20 @@ impl<S: Storage> Producer<S> {
         Ok(slot.stream(kind, id, payload))
     }
 
-    /// After publishing: whether the consumer sleeps and the caller must wake it (futex on [`Flag::Empty`]).
-    /// True at most once per sleep.
+    /// After publishing: whether the consumer sleeps, and how the caller must wake it (on [`Flag::Empty`]).
+    /// Once per sleep at most.
     #[inline(always)]
-    pub(crate) fn must_wake(&self) -> bool {
+    pub(crate) fn must_wake(&self) -> Option<Bell> {
         // SeqCst fence, partner: the one in `Consumer::announce`. Either our commit precedes its second look, or its
         // announcement precedes our load; both missing each other is what the two fences exclude.
         self.storage.fence();
-        self.storage.flag(Flag::Empty) != 0 && self.storage.swap_flag(Flag::Empty, 0) != 0
+        self.storage.take_bell(Flag::Empty)
     }
 
     /// Announces that the producer is about to sleep until there is room; look again, then sleep on [`Flag::Full`].
     pub(crate) fn announce(&self) {
         self.storage.set_flag(Flag::Full, 1);
-        // SeqCst fence, partner: the one in `Consumer::must_wake`.
+        // SeqCst fence, partner: the one before `Consumer::must_wake_fenced`.
         self.storage.fence();
     }
 

@@ -32,6 +32,28 @@ pub(crate) enum Flag {
     Empty,
 }
 
+/// How a sleeper wants to be woken: what it stores in its futex word. 0 = it is awake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Bell {
+    /// Wake the futex word itself.
+    Futex = 1,
+    /// Send a byte over the connection's socket: the sleeper waits for descriptors. Clients only; a server sleeps on futex words.
+    Socket = 2,
+}
+
+impl Bell {
+    /// What a word taken from the peer asks for. Numbers of nobody's making wake a futex that nobody sleeps on.
+    #[inline(always)]
+    const fn of(word: u32) -> Option<Self> {
+        match word {
+            0 => None,
+            2 => Some(Self::Socket),
+            _ => Some(Self::Futex),
+        }
+    }
+}
+
 /// Access to one ring. All offsets are into the data area; an offset and length beyond it panics.
 ///
 /// Everything is `&self`: the two roles own disjoint words, and what the peer process does to the memory is
@@ -65,6 +87,15 @@ pub(crate) trait Storage {
     fn swap_flag(&self, flag: Flag, value: u32) -> u32;
     /// Sequentially consistent fence.
     fn fence(&self);
+
+    /// Whether somebody sleeps on this word, and how to wake them; at most once per announcement.
+    #[inline(always)]
+    fn take_bell(&self, flag: Flag) -> Option<Bell> {
+        if self.flag(flag) == 0 {
+            return None;
+        }
+        Bell::of(self.swap_flag(flag, 0))
+    }
 }
 
 /// Bytes of the control area in front of the data of both rings.

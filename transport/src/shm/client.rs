@@ -13,7 +13,7 @@ use crate::record;
 use crate::ring::consumer::{Consumer, Record};
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer, Sent};
-use crate::ring::storage::{Flag, Mapped};
+use crate::ring::storage::{Bell, Flag, Mapped};
 use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
 use crate::stats::slot::SlotWriter;
@@ -309,15 +309,15 @@ impl ShmClient {
         }
     }
 
-    /// Wakes the server if it sleeps, for either ring.
+    /// Wakes the server if it sleeps, for either ring: always on a futex, whatever its words say. One fence for both.
     #[inline]
     fn ring_bell(&mut self) {
-        if self.tx.must_wake() {
+        if self.tx.must_wake().is_some() {
             futex::wake(self.tx.storage().futex(Flag::Empty));
             bump(&self.slot.tx().tx_wakes, 1);
         }
         self.released = 0;
-        if self.rx.must_wake() {
+        if self.rx.must_wake_fenced() {
             futex::wake(self.rx.storage().futex(Flag::Full));
             bump(&self.slot.rx().rx_wakes, 1);
         }
@@ -514,7 +514,7 @@ impl Look for Incoming<'_> {
             set(&self.slot.req().oldest_ns, now);
             set(&self.slot.wait().waiting_since_ns, now);
         }
-        self.rx.announce();
+        self.rx.announce(Bell::Futex);
         if !self.rx.is_ready() {
             futex::wait(self.rx.storage().futex(Flag::Empty), 1, limit);
         }

@@ -4,15 +4,17 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::error::Lost;
 use crate::mem::mapping::Mapping;
 use crate::ring::consumer::Consumer;
 use crate::ring::plan::Plan;
 use crate::ring::producer::Producer;
-use crate::ring::storage::{Direction, Flag, Mapped, Storage, Word};
+use crate::ring::storage::{Bell, Direction, Flag, Mapped, Storage, Word};
+use crate::wait::futex;
 
 /// One end of a connection.
 pub(crate) struct Rings {
@@ -128,7 +130,8 @@ impl HouseView {
 
 /// Whether the peer still holds its end of the socket. Costs a system call; called some ten times a second while waiting.
 ///
-/// In shared-memory mode nothing but the end (or a farewell, which comes right before it) travels over the socket.
+/// To a client that sleeps on futexes, nothing but the end (or a farewell, which comes right before it) travels over the socket in
+/// shared-memory mode. One that asked to be woken over the socket must not ask here.
 pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
     let mut byte = [0u8; 1];
     match recv(
@@ -139,6 +142,20 @@ pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(()),
         Ok(_) | Err(nix::errno::Errno::ECONNRESET) => Err(Lost::PeerGone),
         Err(errno) => Err(Lost::Io(io::Error::from(errno))),
+    }
+}
+
+/// Wakes a sleeping peer, the way it asked for.
+#[inline]
+pub(crate) fn ring(bell: Bell, word: &AtomicU32, socket: &UnixStream) {
+    match bell {
+        Bell::Futex => futex::wake(word),
+        Bell::Socket => {
+            // EAGAIN: so many bytes wait unread that it is readable already. Anything else: it is gone, which the socket's
+            // owner notices. Never blocks, whatever the peer does with its end.
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = send(socket.as_raw_fd(), &[0], flags);
+        }
     }
 }
 

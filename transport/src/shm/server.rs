@@ -1,10 +1,11 @@
 //! The server's half of one shared-memory connection: take requests, run the handler, answer in place.
 
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::link::Rings;
+use super::link::{Rings, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
 use crate::record;
@@ -12,7 +13,7 @@ use crate::reply::{Reply, Sink};
 use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
-use crate::ring::storage::{Flag, Mapped};
+use crate::ring::storage::{Bell, Flag, Mapped};
 use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
 use crate::stats::slot::SlotWriter;
@@ -59,6 +60,8 @@ pub(crate) struct ShmServer {
     sampler: Sampler,
     last_sample: Ticks,
     ends: Arc<Ends>,
+    /// The doorbell of a client that waits for descriptors; nothing else travels over it from here.
+    socket: Arc<UnixStream>,
     max_message: usize,
     expected_reply: usize,
     /// A request is there but the reply ring has no room for its answer.
@@ -84,6 +87,7 @@ impl ShmServer {
         max_message: usize,
         slot: Arc<SlotWriter>,
         ends: Arc<Ends>,
+        socket: Arc<UnixStream>,
     ) -> Self {
         Self {
             tx: rings.tx,
@@ -92,6 +96,7 @@ impl ShmServer {
             slot,
             last_sample: Ticks::now(),
             ends,
+            socket,
             max_message,
             expected_reply: FIRST_EXPECTED_BYTES.min(max_message),
             blocked: None,
@@ -236,8 +241,8 @@ impl ShmServer {
     /// Wakes the client if it sleeps, for either ring. One fence for both.
     #[inline]
     fn ring_bell(&mut self) {
-        if self.tx.must_wake() {
-            futex::wake(self.tx.storage().futex(Flag::Empty));
+        if let Some(bell) = self.tx.must_wake() {
+            ring(bell, self.tx.storage().futex(Flag::Empty), &self.socket);
             bump(&self.slot.tx().tx_wakes, 1);
         }
         if self.rx.must_wake_fenced() {
@@ -257,7 +262,7 @@ impl ShmServer {
             self.tx.announce();
             WaitWord::new(self.tx.storage().futex(Flag::Full), 1)
         } else {
-            self.rx.announce();
+            self.rx.announce(Bell::Futex);
             WaitWord::new(self.rx.storage().futex(Flag::Empty), 1)
         }
     }
