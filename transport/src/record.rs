@@ -1,5 +1,6 @@
 //! Books what rings and waits report into a slot of the stats page. The only place where the two meet.
 
+use crate::ring::plan::STREAM_FROM_BYTES;
 use crate::ring::producer::{Producer, Sent};
 use crate::ring::storage::Mapped;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,6 +64,9 @@ pub(crate) fn received(
     raise(&rx.rx_largest_bytes, payload as u64);
     if released.padding > 0 {
         bump(&rx.rx_padding_bytes, released.padding);
+    }
+    if payload >= STREAM_FROM_BYTES {
+        set(&rx.rx_follow_loads, consumer.follow_loads());
     }
     let loads = consumer.index_loads();
     if rx.rx_index_loads.load(Relaxed) == loads {

@@ -22,8 +22,10 @@ pub(crate) struct Consumer<S> {
     skipped: u64,
     /// Ring bytes of the last record released, its padding included.
     last_span: u64,
-    /// Loads of the producer's index so far: a pointer cache miss each.
+    /// Loads of the producer's index so far to learn whether something is there: a pointer-cache miss each.
     index_loads: u64,
+    /// Loads of the producer's index while following large records piece by piece (I5): how they work, not misses.
+    follow_loads: u64,
     /// The record at `head` was found half published: not ready until `tail` has reached this index.
     half: Option<u64>,
 }
@@ -65,6 +67,7 @@ impl<S: Storage> Consumer<S> {
             skipped: 0,
             last_span: 0,
             index_loads: 0,
+            follow_loads: 0,
             half: None,
         }
     }
@@ -82,6 +85,11 @@ impl<S: Storage> Consumer<S> {
     /// Loads of the producer's index since the start.
     pub(crate) fn index_loads(&self) -> u64 {
         self.index_loads
+    }
+
+    /// Loads of the producer's index while following large records, since the start.
+    pub(crate) fn follow_loads(&self) -> u64 {
+        self.follow_loads
     }
 
     /// Whether something is there to be read, without taking it apart. The cheapest look: one load of a line the producer writes once.
@@ -164,7 +172,7 @@ impl<S: Storage> Consumer<S> {
         }
         let (mut done, mut idle) = (0usize, 0u32);
         while done < into.len() {
-            self.index_loads += 1;
+            self.follow_loads += 1;
             // Acquire, partner: the Release stores of `tail` in `Slot::stream` and `Slot::finish` (I5).
             let tail = self.storage.load_acquire(Word::Tail);
             let mut valid = tail.wrapping_sub(base);

@@ -300,6 +300,7 @@ groups! {
         rx_largest_bytes: Gauge, Bytes, "largest payload received";
         rx_wakes: Counter, Count, "wake-up calls made to a producer waiting for room";
         rx_high_water_bytes: Gauge, Bytes, "largest occupancy seen, padding not counted";
+        rx_follow_loads: Counter, Count, "index loads while following large messages piece by piece";
     }
 
     /// The waiter: the code that spins, yields and sleeps for this side. In poller mode the poller's own slot has it.
