@@ -4,6 +4,7 @@
 //! [`super::signals`]) ends in [`restore`], which may be called any number of times from any thread.
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::mem::ManuallyDrop;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,7 +24,9 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// The terminal in our hands. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    /// Not dropped: its own way of showing the cursor again prints to stderr when it fails, and that panics when the
+    /// terminal is gone. [`restore`] shows the cursor.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>,
 }
 
 impl Screen {
@@ -42,7 +45,9 @@ impl Screen {
         });
         take()?;
         match blank() {
-            Ok(terminal) => Ok(Self { terminal }),
+            Ok(terminal) => Ok(Self {
+                terminal: ManuallyDrop::new(terminal),
+            }),
             Err(error) => {
                 restore();
                 Err(error)
@@ -71,7 +76,8 @@ impl Screen {
         disable_raw_mode()?;
         take()?;
         // Not `Terminal::clear`: it asks the terminal for the cursor, and waits for the answer.
-        self.terminal = blank()?;
+        let before = std::mem::replace(&mut self.terminal, ManuallyDrop::new(blank()?));
+        drop(ManuallyDrop::into_inner(before));
         Ok(())
     }
 }

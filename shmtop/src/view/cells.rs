@@ -4,9 +4,9 @@ use ratatui::style::Style;
 use transport::stats::Via;
 
 use super::bars::{TRACK, filled, level, mark, split};
-use super::clients::Key;
 use super::format::{count, duration, mib, missing, whole_percent};
 use super::pen::{Pen, Piece};
+use super::titles::Key;
 use super::{bound_style, client_mark};
 use crate::history::{History, Point};
 use crate::model::{Client, ClientState, Percentiles, RingView, RttView, WaitView};

@@ -4,95 +4,16 @@ use ratatui::layout::Rect;
 use transport::stats::Role;
 
 use super::cells::{draw_cell, spark_max};
-use super::columns::{Align, Column, Placed, place};
+use super::columns::place;
 use super::format::{bytes, count, plural};
 use super::panels::{latency, throughput, time};
 use super::pen::{Pen, fit};
+use super::titles::{COLUMNS, titles};
 use super::{Hits, Scene};
 use crate::model::{Client, Endpoint};
 use crate::reading::Reading;
+use crate::ui::Action;
 use crate::ui::rows::{self, Group};
-use crate::ui::{Action, SortKey};
-
-/// A column of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    /// One that can be sorted by.
-    Sorted(SortKey),
-    /// Requests in flight.
-    InFlight,
-    /// Median handler time.
-    Handler,
-    /// Requests per second over the last minute.
-    Rate,
-}
-
-const fn column(
-    key: Key,
-    title: &'static str,
-    width: u16,
-    most: u16,
-    align: Align,
-    rank: u8,
-) -> Column<Key> {
-    Column {
-        key,
-        title,
-        width,
-        most,
-        align,
-        rank,
-    }
-}
-
-/// The columns and the order in which they go when there is less room: at 80 cells the rate, p99.9 and the wait mix
-/// are gone, then the reply ring; at 40 client, via, requests, p99 and the verdict are left.
-const COLUMNS: [Column<Key>; 16] = [
-    column(Key::Sorted(SortKey::Client), "CLIENT", 6, 6, Align::Left, 0),
-    column(Key::Sorted(SortKey::Peer), "PEER", 7, 7, Align::Right, 5),
-    column(Key::Sorted(SortKey::Via), "VIA", 6, 6, Align::Left, 0),
-    column(
-        Key::Sorted(SortKey::Requests),
-        "REQ/s",
-        6,
-        6,
-        Align::Right,
-        0,
-    ),
-    column(Key::Sorted(SortKey::Bytes), "MiB/s", 6, 6, Align::Right, 6),
-    column(Key::InFlight, "FLIGHT", 6, 6, Align::Right, 13),
-    column(
-        Key::Sorted(SortKey::RequestRing),
-        "▶ RING",
-        13,
-        26,
-        Align::Left,
-        7,
-    ),
-    column(
-        Key::Sorted(SortKey::ReplyRing),
-        "◀ RING",
-        11,
-        24,
-        Align::Left,
-        9,
-    ),
-    column(Key::Sorted(SortKey::Hits), "HIT%", 4, 4, Align::Right, 8),
-    column(Key::Sorted(SortKey::Wait), "WAIT", 10, 22, Align::Left, 10),
-    column(Key::Handler, "HANDLER", 7, 7, Align::Right, 14),
-    column(Key::Sorted(SortKey::P50), "p50", 6, 6, Align::Right, 4),
-    column(Key::Sorted(SortKey::P99), "p99", 6, 6, Align::Right, 0),
-    column(Key::Sorted(SortKey::P999), "p99.9", 6, 6, Align::Right, 11),
-    column(
-        Key::Sorted(SortKey::Bound),
-        "BOUND BY",
-        9,
-        9,
-        Align::Left,
-        0,
-    ),
-    column(Key::Rate, "RATE", 8, 60, Align::Left, 12),
-];
 
 /// One line of the table's body.
 enum Line<'a> {
@@ -262,43 +183,6 @@ fn lines<'a>(scene: &Scene<'_>, groups: &'a [Group<'a>]) -> Vec<Line<'a>> {
     lines
 }
 
-fn titles(pen: &mut Pen<'_>, scene: &Scene<'_>, placed: &[Placed<Key>], max: f32, hits: &mut Hits) {
-    let theme = scene.theme();
-    let area = pen.area();
-    for column in placed {
-        let cell = Rect::new(area.x + 1 + column.x, area.y, column.width, 1);
-        let sorted = column.column.key == Key::Sorted(scene.state.sort);
-        let style = if sorted { theme.accent } else { theme.title };
-        let mut title = match column.column.key {
-            Key::Sorted(SortKey::Wait) if column.width >= 20 => "WAIT spin|yield|park".to_owned(),
-            Key::Sorted(SortKey::Wait) => "WAIT s|y|p".to_owned(),
-            Key::Sorted(SortKey::RequestRing) if column.width >= 18 => {
-                "▶ REQUESTS (peak ╎)".to_owned()
-            }
-            Key::Sorted(SortKey::ReplyRing) if column.width >= 18 => {
-                "◀ REPLIES (peak ╎)".to_owned()
-            }
-            Key::Rate if column.width >= 20 => format!("REQ/s 60 s, max {}", count(f64::from(max))),
-            Key::Rate if column.width >= 14 => format!("60 s ≤ {}", count(f64::from(max))),
-            Key::Rate => format!("≤ {}", count(f64::from(max))),
-            _ => column.column.title.to_owned(),
-        };
-        if sorted && super::pen::width(&title) < usize::from(column.width) {
-            title.push(if scene.state.inverted { '▴' } else { '▾' });
-        }
-        let mut part = pen.part(cell);
-        match column.column.align {
-            Align::Left => {
-                part.put(cell.x, cell.y, &title, style);
-            }
-            Align::Right => part.put_right(cell.right(), cell.y, &title, style),
-        }
-        if let Key::Sorted(key) = column.column.key {
-            hits.add(cell, Action::SortBy(key));
-        }
-    }
-}
-
 /// Caption of an endpoint, when there are several.
 fn caption(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, group: &Group<'_>) {
     let theme = scene.theme();
@@ -367,33 +251,4 @@ fn more(client: &Client) -> String {
         add("round trips", why);
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn titles_at(width: u16) -> Vec<&'static str> {
-        place(&COLUMNS, width - 2)
-            .iter()
-            .map(|p| p.column.title)
-            .collect()
-    }
-
-    #[test]
-    fn columns_leave_in_the_order_of_their_worth() {
-        assert_eq!(titles_at(40), ["CLIENT", "VIA", "REQ/s", "p99", "BOUND BY"]);
-        assert_eq!(
-            titles_at(80),
-            [
-                "CLIENT", "PEER", "VIA", "REQ/s", "MiB/s", "▶ RING", "HIT%", "p50", "p99",
-                "BOUND BY"
-            ]
-        );
-        let at_120 = titles_at(120);
-        for title in ["◀ RING", "WAIT", "p99.9", "RATE"] {
-            assert!(at_120.contains(&title), "{title}");
-        }
-        assert_eq!(titles_at(200).len(), COLUMNS.len());
-    }
 }

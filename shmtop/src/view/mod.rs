@@ -31,6 +31,7 @@ mod panels;
 mod pen;
 mod perf;
 mod sheet;
+mod titles;
 mod top;
 
 use pen::Pen;

@@ -1,0 +1,373 @@
+//! One turn after the other: wait, take signals, keys and models, draw.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossterm::event::{self, Event, KeyEventKind, MouseButton, MouseEventKind};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{getppid, getsid};
+use signal_hook::consts::SIGTSTP;
+use signal_hook::low_level::emulate_default_handler;
+
+use super::feed::{Fed, Feed, SampleSource};
+use super::pace::Pace;
+use super::tty::Tty;
+use super::{Ending, Settings};
+use crate::model::Model;
+use crate::ui::signals::{Signal, Signals};
+use crate::ui::state::Replay;
+use crate::ui::terminal::{Screen, restore};
+use crate::ui::update::WHEEL_ROWS;
+use crate::ui::{Action, Effect, State, Status, TimeMove, Timeline, keymap, local_time, update};
+use crate::view::{Hits, Scene, draw};
+
+/// Speeds of a replay to choose from.
+const SPEEDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 200.0];
+/// Longest wait between two frames of a recording: a hole in it is not sat out.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Everything the loop owns.
+pub(super) struct Runtime {
+    screen: Screen,
+    signals: Signals,
+    feed: Feed,
+    pace: Pace,
+    state: State,
+    status: Status,
+    timeline: Timeline,
+    hits: Hits,
+    /// When to refresh next.
+    due: Instant,
+    /// Replay: the model that is read and not yet due.
+    held: Option<Arc<Model>>,
+    /// Replay while frozen: read on up to this moment.
+    goal_ns: Option<u64>,
+    /// Moment of the first model.
+    began_ns: Option<u64>,
+    dirty: bool,
+}
+
+/// What ended the loop, if anything did.
+type Turn = io::Result<Option<Ending>>;
+
+impl Runtime {
+    /// Takes the terminal and the signals, and starts to look at the world.
+    pub(super) fn start(source: Box<dyn SampleSource>, settings: Settings) -> io::Result<Self> {
+        let signals = Signals::listen()?;
+        let recording = source.recording();
+        let feed = Feed::start(source)?;
+        let screen = Screen::enter()?;
+        let now = Instant::now();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix_s = unix.map_or(0, |d| d.as_secs());
+        Ok(Self {
+            screen,
+            signals,
+            feed,
+            pace: Pace::new(settings.interval, now.elapsed().as_nanos() as u64 ^ unix_s),
+            state: settings.state,
+            status: Status {
+                utc_offset_s: local_time::utc_offset_s(unix_s as i64),
+                replay: recording.map(|name| Replay {
+                    name,
+                    speed: 1.0,
+                    ..Replay::default()
+                }),
+                ..Status::default()
+            },
+            timeline: Timeline::default(),
+            hits: Hits::default(),
+            due: now,
+            held: None,
+            goal_ns: None,
+            began_ns: None,
+            dirty: true,
+        })
+    }
+
+    /// Runs until something ends it.
+    pub(super) fn turn(&mut self, tty: &Tty, until: Option<Instant>) -> io::Result<Ending> {
+        self.refresh();
+        loop {
+            if self.dirty {
+                self.draw()?;
+            }
+            let now = Instant::now();
+            if until.is_some_and(|end| now >= end) {
+                return Ok(Ending::Elapsed);
+            }
+            let wake = until.map_or(self.due, |end| end.min(self.due));
+            let ready = self.wait(tty, wake.saturating_duration_since(now))?;
+            if ready.tty_gone {
+                return Ok(Ending::TerminalLost);
+            }
+            if let Some(ending) = self.take_signals()? {
+                return Ok(ending);
+            }
+            if ready.tty
+                && let Some(ending) = self.take_keys()?
+            {
+                return Ok(ending);
+            }
+            self.take_models()?;
+            if Instant::now() >= self.due {
+                self.refresh();
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&self, tty: &Tty, longest: Duration) -> io::Result<Ready> {
+        // Rounded up: waking a moment early would only mean another round of waiting.
+        let ms = (longest.as_nanos().div_ceil(1_000_000)).min(1_000) as u16;
+        let mut fds = [
+            PollFd::new(tty.fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.fd(), PollFlags::POLLIN),
+            PollFd::new(self.feed.fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::from(ms)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let tty = fds[0].revents().unwrap_or(PollFlags::empty());
+        Ok(Ready {
+            tty: tty.contains(PollFlags::POLLIN),
+            tty_gone: tty.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL),
+        })
+    }
+
+    /// Time for the next picture: asks for a model, or in a replay shows the one that is due.
+    fn refresh(&mut self) {
+        let next = self.pace.next();
+        self.due = Instant::now() + next;
+        self.status.interval_ns = self.pace.interval().as_nanos() as u64;
+        if self.status.replay.is_some() {
+            if !self.timeline.is_frozen() || self.goal_ns.is_some() {
+                if let Some(model) = self.held.take() {
+                    self.show(model);
+                }
+                self.feed.ask(BTreeSet::new());
+            }
+        } else {
+            let closely = self.looked_at();
+            self.feed.ask(closely);
+        }
+    }
+
+    /// Pids of the client that is open: its memory is worth a closer look.
+    fn looked_at(&self) -> BTreeSet<u32> {
+        let Some(open) = &self.state.client else {
+            return BTreeSet::new();
+        };
+        let model = self.timeline.current();
+        let peer = model.and_then(|m| {
+            m.rows()
+                .find(|(e, c)| open.is(e, c))
+                .map(|(_, c)| c.peer_pid)
+        });
+        peer.into_iter().chain([open.endpoint.pid]).collect()
+    }
+
+    fn take_models(&mut self) -> io::Result<()> {
+        while let Some(fed) = self.feed.take() {
+            match fed {
+                Fed::Model(model) if self.status.replay.is_some() => self.hold(model),
+                Fed::Model(model) => self.show(model),
+                Fed::Ended => {
+                    self.goal_ns = None;
+                    self.dirty = true;
+                    if let Some(replay) = &mut self.status.replay {
+                        replay.ended = true;
+                    }
+                }
+                Fed::Failed(why) => {
+                    self.status.trouble = Some(why);
+                    self.dirty = true;
+                }
+                Fed::Lost => return Err(io::Error::other("the sampler ended unexpectedly")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Replay: keeps a model until it is due by the recording's own clock and the speed.
+    fn hold(&mut self, model: Arc<Model>) {
+        let speed = self.status.replay.as_ref().map_or(1.0, |r| r.speed);
+        let gap = self
+            .timeline
+            .newest_ns()
+            .map_or(0, |last| model.at_ns.saturating_sub(last));
+        let hurry = self.goal_ns.is_some() || self.began_ns.is_none();
+        let wait = if hurry {
+            Duration::ZERO
+        } else {
+            Duration::from_nanos((gap as f64 / speed) as u64).min(LONGEST_WAIT)
+        };
+        self.due = Instant::now() + wait;
+        self.held = Some(model);
+        if hurry {
+            self.refresh();
+        }
+    }
+
+    fn show(&mut self, model: Arc<Model>) {
+        let at_ns = model.at_ns;
+        let began = *self.began_ns.get_or_insert(at_ns);
+        if let Some(replay) = &mut self.status.replay {
+            replay.position_ns = at_ns.saturating_sub(began);
+        } else if let (Ok(share), Ok(interval)) = (&model.viewer_cpu, &model.interval_ns) {
+            self.pace.observe(*share, *interval);
+        }
+        let first = !self.status.ready;
+        self.status.ready = true;
+        self.timeline.push(model);
+        if self.goal_ns.is_some_and(|goal| at_ns >= goal) {
+            self.goal_ns = None;
+            self.timeline.look_at(at_ns);
+        }
+        if first {
+            // The second sample makes the first rates: worth hurrying for.
+            self.due = Instant::now() + Duration::from_millis(50);
+        }
+        self.dirty = true;
+    }
+
+    fn take_signals(&mut self) -> Turn {
+        while let Some(signal) = self.signals.take() {
+            match signal {
+                Signal::End(signal) => return Ok(Some(Ending::Signal(signal))),
+                Signal::Stop => self.suspend()?,
+                Signal::Continued => self.screen.retake()?,
+                Signal::Resize => {}
+            }
+            self.dirty = true;
+        }
+        Ok(None)
+    }
+
+    /// Gives the terminal back, stops, and takes it again when continued.
+    fn suspend(&mut self) -> io::Result<()> {
+        // With no parent in our session (started by a multiplexer or a service) nobody would ever continue us.
+        if getsid(Some(getppid())) != getsid(None) {
+            self.status.trouble = Some("can't suspend: there is no shell to return to".to_owned());
+            return Ok(());
+        }
+        restore();
+        emulate_default_handler(SIGTSTP)?;
+        self.screen.retake()
+    }
+
+    fn take_keys(&mut self) -> Turn {
+        // Bounded: a flood of input must not starve signals and refreshes.
+        for _ in 0..64 {
+            if !event::poll(Duration::ZERO)? {
+                break;
+            }
+            let action = match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => {
+                    keymap::action(&key, self.state.typing)
+                }
+                Event::Mouse(mouse) => match mouse.kind {
+                    MouseEventKind::Down(MouseButton::Left) => {
+                        self.hits.at(mouse.column, mouse.row)
+                    }
+                    MouseEventKind::ScrollUp => Some(Action::Up),
+                    MouseEventKind::ScrollDown => Some(Action::Down),
+                    _ => None,
+                }
+                .inspect(|action| {
+                    if matches!(action, Action::Up | Action::Down) {
+                        for _ in 1..WHEEL_ROWS {
+                            apply(&mut self.state, *action, &self.timeline);
+                        }
+                    }
+                }),
+                Event::Resize(..) => {
+                    self.dirty = true;
+                    None
+                }
+                _ => None,
+            };
+            let Some(action) = action else {
+                continue;
+            };
+            self.dirty = true;
+            self.status.trouble = None;
+            match apply(&mut self.state, action, &self.timeline) {
+                Effect::Redraw => {}
+                Effect::Quit => return Ok(Some(Ending::Quit)),
+                Effect::Suspend => self.suspend()?,
+                Effect::Time(to) => self.go(to),
+                Effect::Rate(by) => self.change_rate(by),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves in time; a replay reads on where the move leads beyond what was read.
+    fn go(&mut self, to: TimeMove) {
+        let here = self.timeline.current().map_or(0, |m| m.at_ns);
+        let there = self.timeline.go(to);
+        if !there && self.status.replay.is_some() {
+            self.goal_ns = Some(match to {
+                TimeMove::Seconds(s) => here.saturating_add_signed(i64::from(s) * 1_000_000_000),
+                TimeMove::Step(_) | TimeMove::Toggle => here + 1,
+            });
+        }
+        if self.status.replay.is_some() {
+            self.refresh();
+        }
+    }
+
+    fn change_rate(&mut self, by: i8) {
+        if let Some(replay) = &mut self.status.replay {
+            let at = SPEEDS.iter().position(|s| *s >= replay.speed).unwrap_or(3);
+            let at = at
+                .saturating_add_signed(isize::from(by))
+                .min(SPEEDS.len() - 1);
+            replay.speed = SPEEDS[at];
+        } else {
+            self.pace.change(by);
+            self.refresh();
+        }
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        self.dirty = false;
+        self.status.frozen_ns = self.timeline.behind_ns();
+        self.status.own_cost = self.pace.cost();
+        self.status.slowed = self.pace.is_slowed().then(|| "slowed".to_owned());
+        let nothing;
+        let model: &Model = match self.timeline.current() {
+            Some(model) => model,
+            None => {
+                nothing = Model::empty();
+                &nothing
+            }
+        };
+        let scene = Scene {
+            model,
+            state: &self.state,
+            status: &self.status,
+        };
+        let hits = &mut self.hits;
+        self.screen.draw(|frame| *hits = draw(frame, &scene))?;
+        self.state.page = self.hits.page;
+        Ok(())
+    }
+}
+
+/// What the wait found.
+struct Ready {
+    tty: bool,
+    tty_gone: bool,
+}
+
+fn apply(state: &mut State, action: Action, timeline: &Timeline) -> Effect {
+    match timeline.current() {
+        Some(model) => update(state, action, model),
+        None => update(state, action, &Model::empty()),
+    }
+}
