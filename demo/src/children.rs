@@ -6,15 +6,16 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::failure::Failure;
-use crate::signals;
 
 /// Lines of a child's stderr that are kept.
 const KEPT_LINES: usize = 20;
@@ -26,6 +27,7 @@ pub(crate) struct Child {
     process: std::process::Child,
     stdin: Option<ChildStdin>,
     said: Arc<Mutex<VecDeque<String>>>,
+    listener: Option<JoinHandle<()>>,
     status: Option<ExitStatus>,
 }
 
@@ -41,19 +43,26 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(Stdio::piped())
+            // Ctrl-C is for us: what follows from it for a child comes in good order.
+            .process_group(0)
             .spawn()
             .map_err(|e| Failure::io("starting a process", &e))?;
         let stdin = process.stdin.take();
         let stderr = process.stderr.take();
-        let child = Self {
+        let mut child = Self {
             process,
             stdin,
             said: Arc::default(),
+            listener: None,
             status: None,
         };
         if let Some(stderr) = stderr {
             let said = Arc::clone(&child.said);
-            signals::start("stderr", move || keep_tail(stderr, &said))?;
+            let listener = std::thread::Builder::new()
+                .name("stderr".to_owned())
+                .spawn(move || keep_tail(stderr, &said))
+                .map_err(|e| Failure::io("starting a thread", &e))?;
+            child.listener = Some(listener);
         }
         Ok(child)
     }
@@ -95,6 +104,18 @@ impl Child {
             self.status = self.process.try_wait().ok().flatten();
         }
         self.status
+    }
+
+    /// The last lines it wrote to stderr; all of them, if it has ended.
+    pub(crate) fn said(&mut self) -> String {
+        if self.ended().is_some()
+            && let Some(listener) = self.listener.take()
+        {
+            // Its pipe has ended with it: no child of its own has it. A panic there has lost lines, no more.
+            _ = listener.join();
+        }
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 
     /// Waits for it to end after [`Self::end`], and kills it if it does not within the grace.

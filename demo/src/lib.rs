@@ -1,12 +1,14 @@
-//! The demo workload: an exchange and its traders.
+//! The demo workload: an exchange, its traders, and both together under the dashboard.
 //!
-//! The programs in `src/bin` are these functions with the command line as their argument, so that each can
+//! The programs in `src/bin` are these three functions with the command line as their argument, so that each can
 //! also be run as a child of another: a directory with one executable is enough.
 //!
 //! ```text
+//!  demo ──▶ exchange, trader (child processes), shmtop (the library)
 //!  trader ──▶ load ──▶ protocol        exchange ──▶ protocol
 //! ```
 
+pub mod demo;
 pub mod exchange;
 pub mod trader;
 

@@ -1,2 +1,5 @@
-//! demo
-fn main() {}
+//! The demo; see [`demo::demo`].
+
+fn main() -> std::process::ExitCode {
+    demo::demo::main(std::env::args_os())
+}

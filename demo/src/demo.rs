@@ -1,0 +1,171 @@
+//! The demo: exchange, traders and dashboard with one command, nothing to prepare and nothing left behind.
+//!
+//! Exchange and traders are this executable again (`cargo run --bin demo` builds no other), told apart by the first
+//! argument. However this process ends, they end with it: see [`crate::children`].
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use shmtop::model::ModelBuilder;
+use shmtop::runtime::{self, Settings};
+use shmtop::source::{self, World};
+
+use crate::failure::Failure;
+use crate::options::{WaitName, parse};
+use crate::protocol::Mode;
+use crate::signals;
+use crate::units::{parse_bytes, parse_duration};
+
+mod cast;
+mod stage;
+mod table;
+
+use stage::Stage;
+
+/// First argument of a child that is the exchange.
+const EXCHANGE: &str = "__exchange";
+/// First argument of a child that is a trader.
+const TRADER: &str = "__trader";
+/// How long it runs where there is no terminal to show it on.
+const DEFAULT_DURATION: Duration = Duration::from_secs(5);
+
+/// An exchange, its traders and the dashboard.
+///
+/// In a terminal the dashboard is live until q; elsewhere it runs for --duration and prints one table.
+#[derive(Parser)]
+#[command(name = "demo", version)]
+struct Options {
+    /// Traders, each a process of its own
+    #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=512))]
+    clients: u32,
+    /// What the traders do: a mixture that leaves CPU to spare, or all the same
+    #[arg(long, value_enum, default_value = "mixed")]
+    mode: Act,
+    /// Bytes per message [default: as the trader's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    size: Option<usize>,
+    /// Requests per second of all traders together [default: each pauses 1 ms after a reply]
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// As fast as it goes, without pauses: `bytes 20000` unless --mode says otherwise
+    #[arg(long, conflicts_with = "rate")]
+    full: bool,
+    /// How long to run [default: in a terminal until q, else 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// How all of them wait
+    #[arg(long, value_enum, default_value = "adaptive")]
+    wait: WaitName,
+}
+
+/// What the traders do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Act {
+    Mixed,
+    Ping,
+    Bytes,
+    Batch,
+}
+
+impl Act {
+    fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Mixed => None,
+            Self::Ping => Some(Mode::Ping),
+            Self::Bytes => Some(Mode::Bytes),
+            Self::Batch => Some(Mode::Batch),
+        }
+    }
+}
+
+/// Runs the demo, or the role of a child, with a command line (its first word is the program's name).
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args: Vec<_> = args.into_iter().collect();
+    match args.get(1).and_then(|a| a.to_str()) {
+        Some(EXCHANGE) => {
+            args.remove(1);
+            crate::exchange::main(args)
+        }
+        Some(TRADER) => {
+            args.remove(1);
+            crate::trader::main(args)
+        }
+        _ => crate::exit("demo", run(&args)),
+    }
+}
+
+fn run(args: &[OsString]) -> Result<u8, Failure> {
+    let Some(options) = parse::<Options>(args)? else {
+        return Ok(0);
+    };
+    if std::io::stdout().is_terminal() {
+        live(&options)
+    } else {
+        once(&options)
+    }
+}
+
+/// The dashboard until the user leaves. Signals and the terminal are its business.
+fn live(options: &Options) -> Result<u8, Failure> {
+    let mut stage = Stage::set(options)?;
+    let settings = Settings {
+        duration: options.duration,
+        ..Settings::default()
+    };
+    let ending = runtime::run(Box::new(world()), settings);
+    // Whatever the dashboard showed of a child that failed, the reason is in what it wrote.
+    let alive = stage.check();
+    stage.clear();
+    let ending = ending.map_err(|e| Failure::io("the dashboard", &e))?;
+    alive.map(|()| ending.exit_code())
+}
+
+/// One table at the end, of the last half second; the hints in it have seen all of them.
+fn once(options: &Options) -> Result<u8, Failure> {
+    const STEP: Duration = Duration::from_millis(500);
+    let (end, ended) = channel();
+    signals::on_signal(move || _ = end.send(()))?;
+    let mut stage = Stage::set(options)?;
+    let (mut world, mut models) = (world(), ModelBuilder::new());
+    let deadline = Instant::now() + options.duration.unwrap_or(DEFAULT_DURATION);
+    loop {
+        let model = models.push(world.sample());
+        stage.check()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            stage.clear();
+            return print(&table::table(&model));
+        }
+        // Whole steps, and what remains of the first.
+        let next = Duration::from_nanos((left.as_nanos() - 1) as u64 % STEP.as_nanos() as u64 + 1);
+        if ended.recv_timeout(next) != Err(RecvTimeoutError::Timeout) {
+            let model = models.push(world.sample());
+            stage.clear();
+            return print(&table::table(&model));
+        }
+    }
+}
+
+/// What is announced in this user's runtime directory: the demo, and what else the user runs there.
+fn world() -> World {
+    World::new(source::Options {
+        scan: false,
+        ..source::Options::default()
+    })
+}
+
+fn print(text: &str) -> Result<u8, Failure> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|e| Failure::io("printing", &e))?;
+    crate::note(format_args!(
+        "demo: stdout is no terminal, so this is one table; in a terminal the dashboard is live"
+    ));
+    Ok(0)
+}

@@ -1,0 +1,121 @@
+//! The demo in one command: everything starts, is shown, and is gone afterwards, however it ended.
+
+mod common;
+
+use common::{Place, wait_until};
+use nix::sys::signal::Signal;
+
+#[test]
+fn without_a_terminal_it_prints_one_table_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let demo = place.run("demo", "--clients 4 --duration 2500ms");
+    assert_eq!(demo.code(), 0, "{demo:?}");
+    assert!(
+        demo.stdout.contains("4 clients: 4 shm, 0 socket"),
+        "{demo:?}"
+    );
+    assert!(demo.stderr.contains("no terminal"), "{demo:?}");
+    assert_eq!(place.processes(), [0; 0]);
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
+fn sixteen_traders_come_up_on_shared_memory() {
+    use transport::stats::{PageReader, Role, SlotKind, SlotState, Via, registry};
+    let place = Place::new();
+    let _demo = place.start("demo", "--duration 60s");
+    let on_shm = || {
+        let pages = registry::discover(place.dir()).unwrap_or_default();
+        pages
+            .iter()
+            .filter_map(|found| PageReader::open(&found.link).ok()?.snapshot().ok())
+            .filter(|page| page.role == Role::Server)
+            .flat_map(|page| page.slots)
+            .map(|slot| slot.info)
+            .filter(|info| info.kind == SlotKind::Connection && info.state == SlotState::Open)
+            .filter(|info| info.transport == Via::Shm)
+            .count()
+    };
+    wait_until("16 clients on shared memory", || on_shm() == 16);
+}
+
+#[test]
+fn every_way_to_end_it_ends_its_children() {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGKILL,
+    ] {
+        let place = Place::new();
+        let demo = place.start("demo", "--clients 3 --duration 60s");
+        place.wait_for_processes(5);
+        demo.signal(signal);
+        let demo = demo.finish();
+        let expected = if signal == Signal::SIGKILL { -1 } else { 0 };
+        assert_eq!(demo.code(), expected, "{signal}: {demo:?}");
+        place.wait_for_processes(0);
+        assert_eq!(place.files(), [""; 0], "{signal}");
+    }
+}
+
+#[test]
+fn a_child_that_fails_is_named_with_its_own_words() {
+    let place = Place::new();
+    let demo = place.run("demo", "--clients 2 --size 3MiB --duration 60s");
+    assert_eq!(demo.code(), 1, "{demo:?}");
+    assert!(demo.stderr.starts_with("demo: trader "), "{demo:?}");
+    assert!(demo.stderr.contains("--max-message"), "{demo:?}");
+    assert_eq!(place.processes(), [0; 0]);
+}
+
+#[test]
+fn a_killed_exchange_ends_it_with_the_reason() {
+    let place = Place::new();
+    let demo = place.start("demo", "--clients 2 --duration 60s");
+    place.wait_for_processes(4);
+    let exchange = place
+        .processes()
+        .into_iter()
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("__exchange"))
+        })
+        .expect("the exchange");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(exchange), Signal::SIGKILL).expect("killed");
+    let demo = demo.finish();
+    assert_eq!(demo.code(), 1, "{demo:?}");
+    assert!(demo.stderr.contains("the exchange (pid "), "{demo:?}");
+    assert!(demo.stderr.contains("signal: 9"), "{demo:?}");
+    assert_eq!(place.processes(), [0; 0]);
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
+fn all_workloads_start() {
+    for args in [
+        "--mode batch --rate 500",
+        "--full",
+        "--mode ping",
+        "--wait park",
+    ] {
+        let place = Place::new();
+        let demo = place.run("demo", &format!("--clients 2 --duration 500ms {args}"));
+        assert_eq!(demo.code(), 0, "{args}: {demo:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_starts_nothing() {
+    let place = Place::new();
+    for args in [
+        "--clients 0",
+        "--wait forever",
+        "--full --rate 5",
+        "--mode pong",
+    ] {
+        let demo = place.run("demo", args);
+        assert_eq!(demo.code(), 2, "{args}: {demo:?}");
+        assert_eq!(demo.stderr.lines().count(), 1, "{args}: {demo:?}");
+    }
+}

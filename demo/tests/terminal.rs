@@ -1,0 +1,124 @@
+//! The demo in a terminal: live until somebody leaves, and then as if it had never been there.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+
+use common::{Place, wait_until};
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::Pid;
+
+/// A demo in a terminal of its own.
+struct Shown {
+    keyboard: File,
+    terminal: OwnedFd,
+    before: Termios,
+    screen: Arc<Mutex<Vec<u8>>>,
+    child: Child,
+}
+
+impl Shown {
+    fn start(place: &Place, args: &str) -> Self {
+        let size = Winsize {
+            ws_row: 40,
+            ws_col: 120,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None).expect("a terminal");
+        let before = tcgetattr(&pty.slave).expect("its state");
+        let end = || pty.slave.try_clone().expect("a descriptor");
+        let mut command = place.command("demo", args);
+        command.env("TERM", "xterm-256color");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn();
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&screen);
+        let keyboard = File::from(pty.master);
+        let mut output = keyboard.try_clone().expect("a descriptor");
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // The end of a terminal is an error.
+            while let Ok(n) = output.read(&mut bytes) {
+                seen.lock().expect("no panic").extend(&bytes[..n]);
+            }
+        });
+        Self {
+            keyboard,
+            terminal: pty.slave,
+            before,
+            screen,
+            child: child.expect("it starts"),
+        }
+    }
+
+    fn wait_for(&self, text: &str) {
+        wait_until(text, || {
+            let screen = self.screen.lock().expect("no panic");
+            screen.windows(text.len()).any(|w| w == text.as_bytes())
+        });
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("a keyboard");
+    }
+
+    /// Waits for its end; checks that the terminal is as before. Returns the exit code.
+    fn ended(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("its end", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        let after = tcgetattr(&self.terminal).expect("its state");
+        assert_eq!(after, self.before, "the terminal is as before");
+        status.and_then(|s| s.code())
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_is_live_until_q_and_nothing_is_left_behind() {
+    for key in [&b"q"[..], b"\x03"] {
+        let place = Place::new();
+        let mut demo = Shown::start(&place, "--clients 3");
+        place.wait_for_processes(5);
+        demo.wait_for("exchange");
+        demo.press(key);
+        assert_eq!(demo.ended(), Some(0), "{key:?}");
+        place.wait_for_processes(0);
+        assert_eq!(place.files(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_with_the_terminal_as_before() {
+    let place = Place::new();
+    let demo = Shown::start(&place, "--clients 3");
+    place.wait_for_processes(5);
+    demo.wait_for("exchange");
+    kill(Pid::from_raw(demo.child.id() as i32), Signal::SIGTERM).expect("a child");
+    assert_eq!(demo.ended(), Some(128 + Signal::SIGTERM as i32));
+    place.wait_for_processes(0);
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
+fn a_duration_ends_it_in_a_terminal_too() {
+    let place = Place::new();
+    let demo = Shown::start(&place, "--clients 2 --duration 1s");
+    demo.wait_for("exchange");
+    assert_eq!(demo.ended(), Some(0));
+    place.wait_for_processes(0);
+}
