@@ -44,11 +44,13 @@ pub(super) fn table(model: &Model) -> String {
 }
 
 fn cells(client: &Client) -> [String; 7] {
-    let rtt = client
-        .rtt
+    let rtt = &client.rtt;
+    // A short run has nothing but what it began with.
+    let rtt = rtt
         .interval
         .as_ref()
-        .or(client.rtt.recent.as_ref())
+        .or(rtt.recent.as_ref())
+        .or(rtt.since_start.as_ref())
         .ok();
     let none = || NONE.to_owned();
     [
