@@ -1,6 +1,9 @@
 //! Request/response over shared memory between processes of one host.
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+#[doc(hidden)]
+pub mod fault;
 mod calls;
 mod clock;
 pub mod config;

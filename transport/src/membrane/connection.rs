@@ -405,6 +405,7 @@ impl Connection<'_> {
             client.shm = Some(part);
         }
         inbox.hand_over(server);
+        fault_point!(HandedOver);
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, self.key);
         // ENOMEM, ENOSPC (the user's epoll watches): without this the client's death would go unnoticed, so rather end it now.
         if self.shared.epoll.add(self.socket.as_fd(), event).is_err() {

@@ -128,6 +128,7 @@ impl<S: Storage> Consumer<S> {
                     });
                 }
                 let id = self.storage.word(offset + 8);
+                fault_point!(Peeked);
                 return Ok(Some(Record {
                     kind: commit.kind,
                     id,
@@ -160,8 +161,20 @@ impl<S: Storage> Consumer<S> {
         if record.streamed {
             return self.read_streamed(offset, into);
         }
-        self.storage.read(offset, into);
+        self.copy_out(offset, into);
         Ok(true)
+    }
+
+    #[inline(always)]
+    fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        #[cfg(feature = "fault-points")]
+        let (offset, into) = {
+            let half = into.len() / 2;
+            self.storage.read(offset, &mut into[..half]);
+            fault_point!(MidRead);
+            (offset + half, &mut into[half..])
+        };
+        self.storage.read(offset, into);
     }
 
     /// Follows `tail` through the record.
@@ -194,7 +207,7 @@ impl<S: Storage> Consumer<S> {
                 continue;
             }
             idle = 0;
-            self.storage.read(offset + done, &mut into[done..valid]);
+            self.copy_out(offset + done, &mut into[done..valid]);
             done = valid;
         }
         self.half = None;
@@ -208,8 +221,10 @@ impl<S: Storage> Consumer<S> {
         self.head = self.head.wrapping_add(bytes);
         self.consumed = self.consumed.wrapping_add(bytes);
         self.storage.store(Word::Consumed, self.consumed);
+        fault_point!(BeforeRelease);
         // Release, partner: the Acquire in `Producer::refresh` (I3): our reads of these bytes are done.
         self.storage.store_release(Word::Head, self.head);
+        fault_point!(AfterRelease);
         let padding = std::mem::take(&mut self.skipped);
         self.last_span = bytes.wrapping_add(padding);
         Released {

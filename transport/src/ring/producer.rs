@@ -262,6 +262,7 @@ impl<S: Storage> Producer<S> {
     #[inline]
     pub(crate) fn push(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<Sent, NoSlot> {
         let mut slot = self.reserve(payload.len())?;
+        fault_point!(Reserved);
         if payload.len() < STREAM_FROM_BYTES {
             slot.write(payload);
             return Ok(slot.commit(kind, id));
@@ -319,8 +320,15 @@ impl<S: Storage> Slot<'_, S> {
             self.grow(self.written + bytes.len());
         }
         let offset = self.producer.plan.offset(self.at) + HEADER_BYTES as usize + self.written;
-        self.producer.storage.write(offset, bytes);
         self.written += bytes.len();
+        #[cfg(feature = "fault-points")]
+        let (offset, bytes) = {
+            let half = bytes.len() / 2;
+            self.producer.storage.write(offset, &bytes[..half]);
+            fault_point!(MidWrite);
+            (offset + half, &bytes[half..])
+        };
+        self.producer.storage.write(offset, bytes);
     }
 
     /// Makes room for a payload of `payload` bytes (at most `most`): in place if the bytes behind are free, else at the place
@@ -366,10 +374,12 @@ impl<S: Storage> Slot<'_, S> {
     /// Makes the commit word visible, and the padding in front of it after it, so that both appear at once.
     #[inline(always)]
     fn publish(&mut self, commit: Commit) {
+        fault_point!(Prepared);
         let p = &mut *self.producer;
         // Release, partner: the Acquire in `Consumer::peek` (I2).
         p.storage
             .commit_release(p.plan.offset(self.at), commit.encode());
+        fault_point!(Committed);
         if self.padding > 0 {
             let skip = Commit {
                 length: 0,
@@ -394,8 +404,10 @@ impl<S: Storage> Slot<'_, S> {
             .touched
             .max((end + TERMINATOR_BYTES).min(p.plan.capacity()));
         p.storage.store(Word::Produced, p.produced);
+        fault_point!(BeforeTail);
         // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::read_streamed` (I5).
         p.storage.store_release(Word::Tail, p.tail);
+        fault_point!(AfterTail);
         Sent {
             record,
             padding: self.padding,
@@ -441,6 +453,7 @@ impl<S: Storage> Slot<'_, S> {
             .storage
             .store_release(Word::Tail, valid(&self));
         for piece in pieces {
+            fault_point!(Piece);
             self.write(piece);
             self.producer
                 .storage

@@ -515,9 +515,11 @@ impl Look for Incoming<'_> {
             set(&self.slot.wait().waiting_since_ns, now);
         }
         self.rx.announce(Bell::Futex);
+        fault_point!(Announced);
         if !self.rx.is_ready() {
             futex::wait(self.rx.storage().futex(Flag::Empty), 1, limit);
         }
+        fault_point!(Woken);
         self.rx.retract();
     }
 

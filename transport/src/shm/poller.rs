@@ -249,6 +249,7 @@ impl Look for Anything<'_> {
                 limit = limit.min(BLOCKED_SLICE);
             }
         }
+        fault_point!(Announced);
         if self.look().is_none() {
             set(&self.slot.wait().waiting_since_ns, monotonic_ns());
             if futex::wait_any(&words[..=n], limit).is_err() {
@@ -257,6 +258,7 @@ impl Look for Anything<'_> {
             }
             set(&self.slot.wait().waiting_since_ns, 0);
         }
+        fault_point!(Woken);
         self.connections.iter().for_each(ShmServer::retract);
     }
 

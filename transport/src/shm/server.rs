@@ -205,6 +205,7 @@ impl ShmServer {
             (now, weight)
         });
         let mut reply = Reply::new(Sink::Ring(room));
+        fault_point!(InHandler);
         // AssertUnwindSafe: of what the handler could leave half done, only `reply` is ours, and `fail` starts it over.
         if catch_unwind(AssertUnwindSafe(|| {
             handler(&buffer[..record.length], &mut reply)
@@ -228,6 +229,7 @@ impl ShmServer {
         if reply.failed() {
             bump(&req.errors, 1);
         }
+        fault_point!(Handled);
         let length = reply.len();
         if let Some(sent) = reply.commit(record.id) {
             record::sent(self.slot.tx(), &self.tx, sent, length);

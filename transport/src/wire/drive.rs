@@ -36,12 +36,15 @@ pub(crate) fn connect(
 ) -> Result<(ClientHandshake, Welcome), Ending> {
     let socket = socket.as_fd();
     let (mut machine, message) = ClientHandshake::start(hello, layout);
+    fault_point!(Connected);
     // A server that refuses may close before it has read us; its REFUSED can be read nevertheless.
     let sent = send(socket, message, None, timeout);
+    fault_point!(HelloSent);
     let (bytes, passed) = match receive(socket, timeout) {
         Ok(received) => received,
         Err(ending) => return Err(sent.err().unwrap_or(ending)),
     };
+    fault_point!(Welcomed);
     match machine.on_message(&bytes, passed.count) {
         ClientAction::UseSocket(welcome) => Ok((machine, welcome)),
         other => Err(client_ending(&mut machine, other)),
@@ -64,11 +67,14 @@ pub(crate) fn upgrade<T>(
         ));
     };
     send(socket, message, None, timeout).map_err(|e| client_lost(machine, e))?;
+    fault_point!(UpgradeSent);
     let (bytes, passed) = receive(socket, timeout).map_err(|e| client_lost(machine, e))?;
+    fault_point!(OfferReceived);
     let (mut action, mut mapping) = (machine.on_message(&bytes, passed.count), None);
     if let ClientAction::Map(offer) = action {
         let mapped = exactly_one(passed).and_then(|fd| map(fd, &offer));
         action = machine.mapped(mapped.map(|it| mapping = Some(it)));
+        fault_point!(OfferMapped);
     }
     match action {
         ClientAction::StayOnSocket(why) => return Ok(Upgraded::Socket(why)),
@@ -80,10 +86,12 @@ pub(crate) fn upgrade<T>(
         }
         ClientAction::Send(message) => {
             send(socket, message, None, timeout).map_err(|e| client_lost(machine, e))?;
+            fault_point!(CommitSent);
         }
         other => return Err(client_ending(machine, other)),
     }
     let (bytes, passed) = receive(socket, timeout).map_err(|e| client_lost(machine, e))?;
+    fault_point!(ReadyReceived);
     match (machine.on_message(&bytes, passed.count), mapping) {
         (ClientAction::SwitchToShm(offer), Some(mapping)) => Ok(Upgraded::Shm(mapping, offer)),
         (other, _) => Err(client_ending(machine, other)),
@@ -138,7 +146,10 @@ pub(crate) fn admit(
 ) -> Result<Admitted, Ending> {
     let socket = socket.as_fd();
     let mut machine = ServerHandshake::new(terms, admission);
-    let action = match receive(socket, timeout) {
+    fault_point!(Accepted);
+    let received = receive(socket, timeout);
+    fault_point!(HelloReceived);
+    let action = match received {
         Ok((bytes, passed)) => machine.on_message(&bytes, passed.count),
         Err(Ending::Timeout) => machine.timed_out(),
         Err(ending) => machine.close(ending),
@@ -146,6 +157,7 @@ pub(crate) fn admit(
     match action {
         ServerAction::Admit(message, hello, max_message) => {
             send(socket, message, None, timeout)?;
+            fault_point!(WelcomeSent);
             Ok(Admitted {
                 machine,
                 hello,
@@ -174,6 +186,7 @@ pub(crate) fn answer_upgrade<T>(
 ) -> Result<Upgraded<T>, Ending> {
     let socket = socket.as_fd();
     let (mut action, mut rings) = (machine.on_message(message.0, message.1), None);
+    fault_point!(UpgradeReceived);
     if let ServerAction::MakeOffer {
         ring_bytes,
         max_message,
@@ -184,6 +197,7 @@ pub(crate) fn answer_upgrade<T>(
             offer
         });
         action = machine.made(made);
+        fault_point!(RingsMade);
     }
     if let (ServerAction::SendOffer(message), Some((_, fd))) = (action, &rings) {
         action = match send_offer(socket, message, fd.as_fd(), timeout) {
@@ -191,6 +205,7 @@ pub(crate) fn answer_upgrade<T>(
             Err(ending) => machine.close(ending),
         };
     }
+    fault_point!(OfferSent);
     match action {
         ServerAction::AwaitAnswer => {}
         ServerAction::NoOffer(message, why) => {
@@ -204,9 +219,12 @@ pub(crate) fn answer_upgrade<T>(
     // Ours is mapped, the client has its own: from here on a connection costs one descriptor, the socket.
     let mapping = rings.map(|(it, _fd_closed_here)| it);
     let (bytes, passed) = receive(socket, timeout).map_err(|e| server_lost(machine, e))?;
+    fault_point!(CommitReceived);
     match (machine.on_message(&bytes, passed.count), mapping) {
         (ServerAction::SwitchToShm(message, offer), Some(mapping)) => {
-            match send(socket, message, None, timeout) {
+            let sent = send(socket, message, None, timeout);
+            fault_point!(ReadySent);
+            match sent {
                 Ok(()) => Ok(Upgraded::Shm(mapping, offer)),
                 Err(e) => Err(server_lost(machine, e)),
             }

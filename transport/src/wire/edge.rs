@@ -56,6 +56,14 @@ pub(crate) fn send_until(
     let socket = socket.as_fd();
     let (mut head, mut body) = (head, body);
     let mut sent = 0;
+    #[cfg(feature = "fault-points")]
+    if fd.is_none() && body.len() > 1 {
+        // Errors are met again below.
+        sent = try_send(socket, head, &body[..body.len() / 2], None).unwrap_or(0);
+        let of_head = sent.min(head.len());
+        (head, body) = (&head[of_head..], &body[sent - of_head..]);
+        fault_point!(HalfFrame);
+    }
     while !head.is_empty() || !body.is_empty() {
         let first = if sent == 0 { fd } else { None };
         match try_send(socket, head, body, first) {

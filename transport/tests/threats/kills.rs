@@ -1,0 +1,169 @@
+//! Rows 8 and 9: a peer killed at every labelled place. The survivor says so, gives everything back, and serves or calls the next one.
+
+use std::time::Duration;
+
+use transport::fault::Point;
+use transport::stats::SlotState;
+
+use crate::role::Process;
+use crate::watch::{Held, held, slot_of, within};
+use crate::world::{World, fault, mix, ready};
+
+/// The promise: what a dead peer held is back within a second.
+const RECLAIMED: Duration = Duration::from_secs(1);
+
+/// Places where a client, or a server, is to be killed, and how often it passes them before: the quick version is each place, early
+/// and (where one connection comes by more than once) later. `THREATS_ROUNDS` adds so many drawn at random.
+fn plan(passes: fn(Point) -> bool) -> Vec<(Point, u64)> {
+    let points: Vec<Point> = Point::ALL.iter().copied().filter(|p| passes(*p)).collect();
+    let mut plan: Vec<(Point, u64)> = points.iter().map(|p| (*p, 1)).collect();
+    plan.extend(points.iter().filter(|p| is_repeated(**p)).map(|p| (*p, 9)));
+    let rounds = std::env::var("THREATS_ROUNDS").ok();
+    let rounds: usize = rounds.map_or(0, |n| n.parse().expect("a number"));
+    let mut dice = 0x2545_f491_4f6c_dd1du64;
+    for _ in 0..rounds {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        let point = points[(dice >> 8) as usize % points.len()];
+        let nth = if is_repeated(point) { 1 + dice % 97 } else { 1 };
+        plan.push((point, nth));
+    }
+    plan
+}
+
+/// Whether one connection comes by more than once.
+fn is_repeated(point: Point) -> bool {
+    point as u32 >= Point::HalfFrame as u32
+}
+
+fn transport(point: Point) -> &'static str {
+    if point == Point::HalfFrame {
+        "socket"
+    } else {
+        "auto"
+    }
+}
+
+/// Waits until `pid` holds what it held before.
+fn gives_back(pid: u32, before: Held, what: &str) -> Duration {
+    within(RECLAIMED, what, || {
+        let now = held(pid);
+        if now.fds == before.fds && now.rings == before.rings {
+            Ok(())
+        } else {
+            Err((before, now))
+        }
+    })
+}
+
+#[test]
+fn a_client_killed_anywhere_costs_its_server_nothing() {
+    let world = World::new();
+    let mut server = ready(world.server());
+    // Another client, there all the time: it must not notice anything.
+    let mut bystander = world.connect();
+    let mut killed = 0;
+    assert!(matches!(
+        mix(&mut bystander, 1, 0),
+        crate::world::Ended::Done
+    ));
+    let before = held(server.pid());
+    let mut slowest = Duration::ZERO;
+    let plan = plan(Point::in_client);
+    for &(point, nth) in &plan {
+        let what = format!("client killed at {point:?} ({}), pass {nth}", point.text());
+        let mut client = world
+            .client()
+            .with("FAULT", fault(point, nth, "kill"))
+            .with("TRANSPORT", transport(point))
+            .go();
+        client.tell("go");
+        client.is_killed();
+        let took = gives_back(server.pid(), before, &what);
+        slowest = slowest.max(took);
+        let pid = client.pid();
+        within(RECLAIMED, &what, || {
+            let page = world.page(&server);
+            let open = |s: &transport::stats::Slot| s.info.state != SlotState::Closed;
+            match slot_of(&page, pid) {
+                Some(slot) if open(slot) => Err(format!("{:?}", slot.info)),
+                // Killed before it was welcomed, it never had one.
+                _ if page.process.open_clients == 1 => Ok(()),
+                _ => Err(format!("{} clients", page.process.open_clients)),
+            }
+        });
+        assert!(
+            matches!(mix(&mut bystander, 1, 0), crate::world::Ended::Done),
+            "{what}"
+        );
+        assert!(
+            matches!(mix(&mut world.connect(), 1, 0), crate::world::Ended::Done),
+            "{what}"
+        );
+        gives_back(server.pid(), before, "a client that left in good order");
+        killed += 1;
+    }
+    let counts = server.ask("counts", "counts");
+    assert!(counts.ends_with(" corrupt=0"), "{counts}");
+    println!(
+        "{handled} clients killed, all of {} places; slowest to be given back: {slowest:?}",
+        Point::ALL.iter().filter(|p| p.in_client()).count()
+    );
+}
+
+#[test]
+fn a_server_killed_anywhere_is_noticed_by_its_client_and_replaced() {
+    let world = World::new();
+    let mut client = world.client().go();
+    let mut socket_client = world.client().with("TRANSPORT", "socket").go();
+    for it in [&mut client, &mut socket_client] {
+        // Its own page is made with the first connection and stays.
+        let _server = ready(world.server());
+        it.tell("go 1");
+        it.hear("connected");
+        it.hear("ended Done");
+    }
+    let before = [held(client.pid()), held(socket_client.pid())];
+    let (mut killed, mut slowest) = (0, Duration::ZERO);
+    for (point, nth) in plan(Point::in_server) {
+        let what = format!("server killed at {point:?} ({}), pass {nth}", point.text());
+        let mut server = ready(world.server().with("FAULT", fault(point, nth, "kill")));
+        let (survivor, before): (&mut Process, _) = if transport(point) == "socket" {
+            (&mut socket_client, before[1])
+        } else {
+            (&mut client, before[0])
+        };
+        survivor.tell("go");
+        server.is_killed();
+        let dead = std::time::Instant::now();
+        loop {
+            let line = survivor.line();
+            match line.split_once(' ') {
+                Some(("connected", _)) => {}
+                Some(("ended", how)) => {
+                    assert!(
+                        !how.starts_with("Done") && !how.starts_with("Timeout"),
+                        "{what}: {how}"
+                    );
+                    break;
+                }
+                _ => panic!("{what}: {line}"),
+            }
+        }
+        let took = dead.elapsed();
+        assert!(took < RECLAIMED, "{what}: noticed after {took:?}");
+        slowest = slowest.max(took);
+        gives_back(survivor.pid(), before, &what);
+        // The path that the dead one left is taken over, and the same process connects again.
+        let _next = ready(world.server());
+        survivor.tell("go 1");
+        survivor.hear("connected");
+        survivor.hear("ended Done");
+        killed += 1;
+    }
+    println!(
+        "{killed} servers killed, all of {} places; slowest to be noticed: {slowest:?}",
+        Point::ALL.iter().filter(|p| p.in_server()).count()
+    );
+}

@@ -1,0 +1,10 @@
+//! The threats that the transport survives, one by one: kills, stops, limits.
+//!
+//! Processes are this very test binary, started again with a role (see [`role`]): they are killed, stopped and starved for real.
+//! What is quick runs by default. `THREATS_ROUNDS=N` repeats the kills N times at places drawn at random, and prints what was done.
+
+mod kills;
+mod payload;
+mod role;
+mod watch;
+mod world;

@@ -1,0 +1,79 @@
+//! What can be seen of a process from outside: its descriptors, its ring mappings, its state, its stats page.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use transport::stats::{PageReader, Role, Slot, Snapshot, registry};
+
+/// What a process holds that a connection could leak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Open descriptors.
+    pub(crate) fds: usize,
+    /// Mappings of rings.
+    pub(crate) rings: usize,
+    /// Threads.
+    pub(crate) threads: usize,
+}
+
+/// What process `pid` holds now.
+pub(crate) fn held(pid: u32) -> Held {
+    let count =
+        |dir: &str| std::fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    Held {
+        fds: count("fd"),
+        rings: maps
+            .lines()
+            .filter(|l| l.contains("/memfd:shm-ring"))
+            .count(),
+        threads: count("task"),
+    }
+}
+
+/// Waits until `done`; panics with what is the matter after `limit`.
+pub(crate) fn within<W: std::fmt::Debug>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<(), W>,
+) -> Duration {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(()) => return begun.elapsed(),
+            Err(why) => assert!(
+                begun.elapsed() < limit,
+                "{what}: not within {limit:?}: {why:?}"
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a process is stopped by a signal.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| {
+            stat.rsplit_once(") ")
+                .map(|(_, rest)| rest.starts_with('T'))
+        })
+        .unwrap_or(false)
+}
+
+/// The page of a server announced in `dir`, by its pid.
+pub(crate) fn page(dir: &Path, pid: u32) -> Option<Snapshot> {
+    let pages = registry::discover(dir).ok()?;
+    pages
+        .iter()
+        .filter_map(|found| PageReader::open(&found.link).ok()?.snapshot().ok())
+        .find(|page| page.pid == pid && page.role == Role::Server)
+}
+
+/// The newest slot of a connection with this peer.
+pub(crate) fn slot_of(page: &Snapshot, peer: u32) -> Option<&Slot> {
+    page.slots
+        .iter()
+        .filter(|s| s.info.peer_pid == peer)
+        .max_by_key(|s| s.info.opened_ns)
+}
