@@ -107,7 +107,7 @@ fn a_client_killed_anywhere_costs_its_server_nothing() {
     let counts = server.ask("counts", "counts");
     assert!(counts.ends_with(" corrupt=0"), "{counts}");
     println!(
-        "{handled} clients killed, all of {} places; slowest to be given back: {slowest:?}",
+        "{killed} clients killed, all of {} places; slowest to be given back: {slowest:?}",
         Point::ALL.iter().filter(|p| p.in_client()).count()
     );
 }

@@ -6,5 +6,6 @@
 mod kills;
 mod payload;
 mod role;
+mod stops;
 mod watch;
 mod world;

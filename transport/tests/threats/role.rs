@@ -31,26 +31,11 @@ pub(crate) fn start(role: &str) -> Start {
     Start(command, role.to_owned()).with(ROLE, role)
 }
 
-/// A process with this role, started by another program, such as `unshare`.
-pub(crate) fn start_by(program: &[&str], role: &str) -> Start {
-    let mut command = Command::new(program[0]);
-    command
-        .args(&program[1..])
-        .arg(std::env::current_exe().unwrap());
-    command.args([TEST, "--exact", "--nocapture", "--test-threads=1"]);
-    Start(command, role.to_owned()).with(ROLE, role)
-}
-
 impl Start {
     /// Sets a parameter of the role: [`parameter`] in the child.
     pub(crate) fn with(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.0.env(name, value);
         self
-    }
-
-    /// The command itself.
-    pub(crate) fn command(&mut self) -> &mut Command {
-        &mut self.0
     }
 
     /// Starts it.

@@ -63,11 +63,20 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
 
 /// The page of a server announced in `dir`, by its pid.
 pub(crate) fn page(dir: &Path, pid: u32) -> Option<Snapshot> {
+    announced(dir, pid, Role::Server)
+}
+
+/// The page of a client process announced in `dir`.
+pub(crate) fn client_page(dir: &Path, pid: u32) -> Option<Snapshot> {
+    announced(dir, pid, Role::Client)
+}
+
+fn announced(dir: &Path, pid: u32, role: Role) -> Option<Snapshot> {
     let pages = registry::discover(dir).ok()?;
     pages
         .iter()
         .filter_map(|found| PageReader::open(&found.link).ok()?.snapshot().ok())
-        .find(|page| page.pid == pid && page.role == Role::Server)
+        .find(|page| page.pid == pid && page.role == role)
 }
 
 /// The newest slot of a connection with this peer.
@@ -76,4 +85,16 @@ pub(crate) fn slot_of(page: &Snapshot, peer: u32) -> Option<&Slot> {
         .iter()
         .filter(|s| s.info.peer_pid == peer)
         .max_by_key(|s| s.info.opened_ns)
+}
+
+/// The page of this process's own client connections; its first connection made it, in the directory of whichever test that was.
+pub(crate) fn own_page() -> Option<Snapshot> {
+    let fds = std::fs::read_dir("/proc/self/fd").ok()?;
+    fds.flatten()
+        .map(|fd| fd.path())
+        .filter(|path| {
+            std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("shmtop-stats"))
+        })
+        .filter_map(|path| PageReader::open(path).ok()?.snapshot().ok())
+        .find(|page| page.role == Role::Client)
 }
