@@ -28,9 +28,58 @@ pub struct Reply<'a> {
 }
 
 pub(crate) enum Sink<'a> {
-    Ring(Slot<'a, Mapped>),
+    Ring(RingSink<'a>),
     /// A buffer whose capacity is the largest message; it never grows.
     Buffer(&'a mut Vec<u8>, usize),
+}
+
+/// A record being written in the ring, until it outgrows its place; then a private buffer, sent when there is room.
+pub(crate) struct RingSink<'a> {
+    slot: Option<Slot<'a, Mapped>>,
+    /// Used only then: allocated the first time, and kept.
+    spill: &'a mut Vec<u8>,
+    limit: usize,
+}
+
+impl<'a> RingSink<'a> {
+    pub(crate) fn new(slot: Slot<'a, Mapped>, spill: &'a mut Vec<u8>, limit: usize) -> Self {
+        Self {
+            slot: Some(slot),
+            spill,
+            limit,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.slot.as_ref().map_or(self.spill.len(), Slot::written)
+    }
+
+    fn clear(&mut self) {
+        match &mut self.slot {
+            Some(slot) => slot.clear(),
+            None => self.spill.clear(),
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(slot) = &mut self.slot {
+            if slot.try_write(bytes) {
+                return;
+            }
+            slot.read_back(self.spill);
+            self.slot = None;
+        }
+        self.spill.extend_from_slice(bytes);
+    }
+}
+
+/// What became of a finished reply.
+pub(crate) enum Finished {
+    /// It is in the ring.
+    Sent(Sent),
+    /// It stands in the buffer, to be sent by its owner.
+    Buffered(Kind),
 }
 
 impl std::fmt::Debug for Reply<'_> {
@@ -53,7 +102,7 @@ impl<'a> Reply<'a> {
     /// Bytes appended so far.
     pub fn len(&self) -> usize {
         match &self.sink {
-            Sink::Ring(slot) => slot.written(),
+            Sink::Ring(ring) => ring.len(),
             Sink::Buffer(buffer, _) => buffer.len(),
         }
     }
@@ -66,7 +115,7 @@ impl<'a> Reply<'a> {
     /// Bytes that may still be appended.
     pub fn remaining(&self) -> usize {
         match &self.sink {
-            Sink::Ring(slot) => slot.remaining(),
+            Sink::Ring(ring) => ring.limit - ring.len(),
             Sink::Buffer(buffer, limit) => limit - buffer.len(),
         }
     }
@@ -84,7 +133,7 @@ impl<'a> Reply<'a> {
             });
         }
         match &mut self.sink {
-            Sink::Ring(slot) => slot.write(bytes),
+            Sink::Ring(ring) => ring.write(bytes),
             Sink::Buffer(buffer, _) => buffer.extend_from_slice(bytes),
         }
         Ok(())
@@ -102,9 +151,9 @@ impl<'a> Reply<'a> {
             end -= 1;
         }
         match &mut self.sink {
-            Sink::Ring(slot) => {
-                slot.clear();
-                slot.write(&text.as_bytes()[..end]);
+            Sink::Ring(ring) => {
+                ring.clear();
+                ring.write(&text.as_bytes()[..end]);
             }
             Sink::Buffer(buffer, _) => {
                 buffer.clear();
@@ -119,16 +168,18 @@ impl<'a> Reply<'a> {
         self.failed
     }
 
-    /// Sends a ring reply; `None` for a buffer, which its owner sends.
-    pub(crate) fn commit(self, id: u64) -> Option<Sent> {
+    /// Sends a reply that stands in the ring.
+    pub(crate) fn finish(self, id: u64) -> Finished {
         let kind = if self.failed {
             Kind::Error
         } else {
             Kind::Reply
         };
         match self.sink {
-            Sink::Ring(slot) => Some(slot.commit(kind, id)),
-            Sink::Buffer(..) => None,
+            Sink::Ring(RingSink {
+                slot: Some(slot), ..
+            }) => Finished::Sent(slot.commit(kind, id)),
+            Sink::Ring(_) | Sink::Buffer(..) => Finished::Buffered(kind),
         }
     }
 }

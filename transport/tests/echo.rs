@@ -304,3 +304,39 @@ fn a_second_server_is_refused_and_a_dead_ones_path_taken_over() {
         b"precious"
     );
 }
+
+#[test]
+fn replies_that_outgrow_what_was_expected_arrive_whole_and_in_order() {
+    everywhere(|world| {
+        // The reply's size is the request's number; written in pieces, so that it grows while it is written.
+        let _server = world.serve(|request, reply| {
+            let size = u32::from_le_bytes(request[..4].try_into().expect("4 bytes")) as usize;
+            for (i, piece) in pattern(size, size).chunks(999).enumerate() {
+                assert_eq!(reply.len(), i * 999);
+                reply.extend_from_slice(piece).expect("within the limit");
+            }
+        });
+        let mut client = world.client();
+        let sizes = [
+            0, 100_000, 1, 99_999, 8, 50_000, 0, 0, 70_000, 12, 100_000, 100_000, 100_000,
+        ];
+        let mut expected = std::collections::VecDeque::new();
+        for size in sizes.into_iter().cycle().take(400) {
+            while let Err(e) = client.submit(&(size as u32).to_le_bytes()) {
+                assert!(matches!(e, RequestError::Full { .. }), "{e}");
+                let want: usize = expected.pop_front().expect("submitted");
+                assert_eq!(
+                    client.receive().expect("a reply").1,
+                    &pattern(want, want)[..]
+                );
+            }
+            expected.push_back(size);
+        }
+        while let Some(want) = expected.pop_front() {
+            assert_eq!(
+                client.receive().expect("a reply").1,
+                &pattern(want, want)[..]
+            );
+        }
+    });
+}

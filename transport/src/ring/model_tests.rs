@@ -168,16 +168,24 @@ proptest! {
                     }
                 }
                 Call::Grow(expected, writes) => {
-                    let mut bytes = Vec::new();
-                    match producer.reserve_growing(expected % (most + 1), most) {
+                    let (mut bytes, mut spilled) = (Vec::new(), false);
+                    match producer.reserve(expected % (most + 1)) {
                         Ok(mut slot) => {
                             for n in writes {
-                                let piece = payload(id + n as u64, n % (slot.remaining() + 1));
-                                slot.write(&piece);
+                                let piece = payload(id + n as u64, n % (most - bytes.len() + 1));
+                                spilled = spilled || !slot.try_write(&piece);
+                                if spilled {
+                                    break;
+                                }
                                 bytes.extend_from_slice(&piece);
                             }
-                            slot.commit(Kind::Request, id);
-                            model.push_back((id, bytes));
+                            let mut back = Vec::new();
+                            slot.read_back(&mut back);
+                            prop_assert_eq!(&back, &bytes);
+                            if !spilled {
+                                slot.commit(Kind::Request, id);
+                                model.push_back((id, bytes));
+                            }
                         }
                         Err(NoSlot::Full { .. }) => prop_assert!(!model.is_empty()),
                         Err(other) => prop_assert!(false, "{other:?}"),
@@ -185,8 +193,7 @@ proptest! {
                 }
                 Call::Abandon(n) => {
                     if let Ok(mut slot) = producer.reserve(n % (most + 1)) {
-                        let room = slot.remaining();
-                        slot.write(&vec![0xff; room]);
+                        prop_assert!(slot.try_write(&vec![0xff; n % (most + 1)]));
                     }
                 }
                 Call::Take => prop_assert_eq!(take(&mut consumer), model.pop_front()),

@@ -59,8 +59,6 @@ pub(crate) struct Slot<'a, S: Storage> {
     padding: u64,
     /// Payload bytes that fit at this place for sure.
     room: usize,
-    /// Payload bytes it may grow to.
-    most: usize,
     looked: bool,
     written: usize,
 }
@@ -170,39 +168,12 @@ impl<S: Storage> Producer<S> {
                 at,
                 padding: 0,
                 room,
-                most: room,
                 looked: false,
                 written: 0,
                 producer: self,
             });
         }
-        self.reserve_looking(room, room)
-    }
-
-    /// Room for a payload that will probably be `expected` bytes long and may grow to `most`: the place is chosen (and the ring kept
-    /// small) for the expected size, and moves if it is outgrown. Once this succeeds, growing up to `most` can't fail.
-    ///
-    /// # Panics
-    /// If `most` is above the largest payload, or `expected` above `most`.
-    #[inline]
-    pub(crate) fn reserve_growing(
-        &mut self,
-        expected: usize,
-        most: usize,
-    ) -> Result<Slot<'_, S>, NoSlot> {
-        assert!(expected <= most && most <= self.plan.max_payload());
-        if let Some(at) = self.straight_on(record_bytes(most)) {
-            return Ok(Slot {
-                at,
-                padding: 0,
-                room: expected,
-                most,
-                looked: false,
-                written: 0,
-                producer: self,
-            });
-        }
-        self.reserve_looking(expected, most)
+        self.reserve_looking(room)
     }
 
     /// The common case: the record fits at `tail`, before the point of starting over, on the cached index.
@@ -218,19 +189,20 @@ impl<S: Storage> Producer<S> {
     /// The slow half of the reservations: with a fresh look at the consumer's index.
     #[cold]
     #[inline(never)]
-    fn reserve_looking(&mut self, room: usize, most: usize) -> Result<Slot<'_, S>, NoSlot> {
+    fn reserve_looking(&mut self, room: usize) -> Result<Slot<'_, S>, NoSlot> {
         self.refresh().map_err(NoSlot::Poisoned)?;
-        // The promise to grow rests on the place that needs no early wrap.
-        let promise = self
+        // Until the consumer has passed a padding record, only what lies in front of it is free. So start over early only
+        // while the consumer keeps up: three quarters of a window are free then, however the next messages come.
+        let behind = self.tail.wrapping_sub(self.cached_head);
+        let wrap_from = if behind <= self.window / 4 {
+            self.wrap_from
+        } else {
+            u64::MAX
+        };
+        match self
             .plan
-            .place(self.tail, self.cached_head, record_bytes(most), u64::MAX);
-        let place = self.plan.place(
-            self.tail,
-            self.cached_head,
-            record_bytes(room),
-            self.wrap_from,
-        );
-        match promise.and(place) {
+            .place(self.tail, self.cached_head, record_bytes(room), wrap_from)
+        {
             Some(place) => {
                 let offset = self.plan.offset(self.tail) as u64;
                 if place.padding > 0 {
@@ -243,7 +215,6 @@ impl<S: Storage> Producer<S> {
                     at: place.at,
                     padding: place.padding,
                     room,
-                    most,
                     looked: true,
                     written: 0,
                     producer: self,
@@ -264,7 +235,7 @@ impl<S: Storage> Producer<S> {
         let mut slot = self.reserve(payload.len())?;
         fault_point!(Reserved);
         if payload.len() < STREAM_FROM_BYTES {
-            slot.write(payload);
+            slot.fill(payload);
             return Ok(slot.commit(kind, id));
         }
         Ok(slot.stream(kind, id, payload))
@@ -294,11 +265,6 @@ impl<S: Storage> Producer<S> {
 }
 
 impl<S: Storage> Slot<'_, S> {
-    /// Room left, in bytes.
-    pub(crate) fn remaining(&self) -> usize {
-        self.most - self.written
-    }
-
     /// Bytes written so far.
     pub(crate) fn written(&self) -> usize {
         self.written
@@ -309,15 +275,12 @@ impl<S: Storage> Slot<'_, S> {
         self.written = 0;
     }
 
-    /// Appends bytes.
-    ///
-    /// # Panics
-    /// Beyond the room reserved.
+    /// Appends bytes; false, and nothing is written, if there is no room for them even by extending the record where it is.
     #[inline]
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.remaining());
-        if bytes.len() > self.room - self.written {
-            self.grow(self.written + bytes.len());
+    #[must_use]
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.room - self.written && !self.extend(bytes.len()) {
+            return false;
         }
         let offset = self.producer.plan.offset(self.at) + HEADER_BYTES as usize + self.written;
         self.written += bytes.len();
@@ -329,36 +292,42 @@ impl<S: Storage> Slot<'_, S> {
             (offset + half, &bytes[half..])
         };
         self.producer.storage.write(offset, bytes);
+        true
     }
 
-    /// Makes room for a payload of `payload` bytes (at most `most`): in place if the bytes behind are free, else at the place
-    /// promised by the reservation.
+    /// Appends bytes that were reserved for.
+    #[inline]
+    fn fill(&mut self, bytes: &[u8]) {
+        let wrote = self.try_write(bytes);
+        debug_assert!(wrote, "reserved");
+    }
+
+    /// Makes room for `more` bytes where the record is, on the cached index.
     #[cold]
-    fn grow(&mut self, payload: usize) {
+    fn extend(&mut self, more: usize) -> bool {
         let p = &*self.producer;
+        let Some(payload) = self
+            .written
+            .checked_add(more)
+            .filter(|n| *n <= p.plan.max_payload())
+        else {
+            return false;
+        };
         let record = record_bytes(payload);
-        if record > p.plan.left_from(self.at) || !p.plan.has_room(self.at, record, p.cached_head) {
-            let place = p
-                .plan
-                .place(p.tail, p.cached_head, record_bytes(self.most), u64::MAX);
-            let Some(place) = place else {
-                unreachable!("reserve_growing checked this place, and the head only advances")
-            };
-            let header = HEADER_BYTES as usize;
-            let (from, to) = (
-                p.plan.offset(self.at) + header,
-                p.plan.offset(place.at) + header,
-            );
-            // Through a private buffer, because the places may overlap. This allocates, but only when a reply outgrows its
-            // expectation at the very moment of an early wrap; the next expectation is larger.
-            let mut moved = vec![0u8; self.written];
-            p.storage.read(from, &mut moved);
-            p.storage.write(to, &moved);
-            (self.at, self.padding) = (place.at, place.padding);
-            self.room = self.most;
-        } else {
+        let fits =
+            record <= p.plan.left_from(self.at) && p.plan.has_room(self.at, record, p.cached_head);
+        if fits {
             self.room = payload;
         }
+        fits
+    }
+
+    /// Copies what was written so far into `into`. The consumer may have scribbled on it; it is only fit to be sent to the
+    /// same consumer.
+    pub(crate) fn read_back(&self, into: &mut Vec<u8>) {
+        into.resize(self.written, 0);
+        let offset = self.producer.plan.offset(self.at) + HEADER_BYTES as usize;
+        self.producer.storage.read(offset, into);
     }
 
     /// Writes id and terminator: all of the record but its commit word.
@@ -436,7 +405,7 @@ impl<S: Storage> Slot<'_, S> {
         self.prepare(id, record);
         let mut pieces = payload.chunks(PIECE_BYTES);
         if let Some(first) = pieces.next() {
-            self.write(first);
+            self.fill(first);
         }
         let valid = |slot: &Self| {
             slot.at
@@ -454,7 +423,7 @@ impl<S: Storage> Slot<'_, S> {
             .store_release(Word::Tail, valid(&self));
         for piece in pieces {
             fault_point!(Piece);
-            self.write(piece);
+            self.fill(piece);
             self.producer
                 .storage
                 .store_release(Word::Tail, valid(&self));

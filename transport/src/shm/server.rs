@@ -9,7 +9,7 @@ use super::link::{Rings, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
 use crate::record;
-use crate::reply::{Reply, Sink};
+use crate::reply::{Finished, Reply, RingSink, Sink};
 use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
@@ -64,8 +64,12 @@ pub(crate) struct ShmServer {
     socket: Arc<UnixStream>,
     max_message: usize,
     expected_reply: usize,
-    /// A request is there but the reply ring has no room for its answer.
+    /// Since when a request is there but the reply ring has no room for an answer of the expected size.
     blocked: Option<Ticks>,
+    /// An answer that outgrew its place in the ring. Empty, and never allocated, for as long as that does not happen.
+    spill: Vec<u8>,
+    /// Kind and id of an answer that stands in `spill` and waits for room.
+    pending: Option<(Kind, u64)>,
     /// The client's memory made no sense; the next turn ends the connection.
     poisoned: bool,
 }
@@ -100,6 +104,8 @@ impl ShmServer {
             max_message,
             expected_reply: FIRST_EXPECTED_BYTES.min(max_message),
             blocked: None,
+            spill: Vec::new(),
+            pending: None,
             poisoned: false,
         }
     }
@@ -111,11 +117,12 @@ impl ShmServer {
             return true;
         }
         if self.blocked.is_some() {
-            return !matches!(
-                self.tx
-                    .reserve_growing(self.expected_reply, self.max_message),
-                Err(NoSlot::Full { .. })
-            );
+            let need = if self.pending.is_some() {
+                self.spill.len()
+            } else {
+                self.expected_reply
+            };
+            return !matches!(self.tx.reserve(need), Err(NoSlot::Full { .. }));
         }
         self.rx.is_ready()
     }
@@ -138,7 +145,12 @@ impl ShmServer {
             return Turn::Over(CloseReason::Poisoned);
         }
         while served < TURN_MESSAGES && bytes < TURN_BYTES {
-            match self.serve_one(handler, buffer) {
+            let turn = match self.flush() {
+                Ok(false) => Ok(None),
+                Ok(true) => self.serve_one(handler, buffer),
+                Err(poison) => Err(poison),
+            };
+            match turn {
                 Ok(Some(length)) => {
                     served += 1;
                     bytes += length;
@@ -170,19 +182,11 @@ impl ShmServer {
                 index: self.rx.index(),
             });
         }
-        // Room for the largest answer first: a request is taken only when its answer is sure to fit.
-        let room = match self
-            .tx
-            .reserve_growing(self.expected_reply, self.max_message)
-        {
+        // Room for an answer of the expected size first; one that outgrows it waits in `spill`.
+        let room = match self.tx.reserve(self.expected_reply) {
             Ok(slot) => slot,
             Err(NoSlot::Full { occupancy }) => {
-                if self.blocked.is_none() {
-                    record::full(self.slot.tx(), occupancy);
-                    let now = Ticks::now();
-                    set(&self.slot.tx().tx_blocked_since_ns, now.monotonic_ns());
-                    self.blocked = Some(now);
-                }
+                self.block(occupancy);
                 return Ok(None);
             }
             Err(NoSlot::Poisoned(poison)) => return Err(poison),
@@ -192,8 +196,7 @@ impl ShmServer {
         }
         let released = self.rx.release(&record);
         if let Some(since) = self.blocked.take() {
-            bump(&self.slot.tx().tx_blocked_ns, Ticks::now().ns_since(since));
-            set(&self.slot.tx().tx_blocked_since_ns, 0);
+            unblocked(&self.slot, since);
         }
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         let req = self.slot.req();
@@ -204,7 +207,11 @@ impl ShmServer {
             set(&req.handler_since_ns, now.monotonic_ns());
             (now, weight)
         });
-        let mut reply = Reply::new(Sink::Ring(room));
+        let mut reply = Reply::new(Sink::Ring(RingSink::new(
+            room,
+            &mut self.spill,
+            self.max_message,
+        )));
         fault_point!(InHandler);
         // AssertUnwindSafe: of what the handler could leave half done, only `reply` is ours, and `fail` starts it over.
         if catch_unwind(AssertUnwindSafe(|| {
@@ -231,13 +238,61 @@ impl ShmServer {
         }
         fault_point!(Handled);
         let length = reply.len();
-        if let Some(sent) = reply.commit(record.id) {
-            record::sent(self.slot.tx(), &self.tx, sent, length);
+        match reply.finish(record.id) {
+            Finished::Sent(sent) => {
+                record::sent(self.slot.tx(), &self.tx, sent, length);
+                bump(&self.slot.req().replies, 1);
+            }
+            Finished::Buffered(kind) => {
+                self.pending = Some((kind, record.id));
+                self.flush()?;
+            }
         }
         record::received(self.slot.rx(), &self.rx, released, record.length);
         self.expected_reply = length;
-        bump(&req.replies, 1);
         Ok(Some(record.length))
+    }
+
+    /// Sends the answer that waits for room, if there is one; false if it has to wait on.
+    #[inline]
+    fn flush(&mut self) -> Result<bool, Poison> {
+        match self.pending {
+            None => Ok(true),
+            Some((kind, id)) => self.flush_pending(kind, id),
+        }
+    }
+
+    #[cold]
+    fn flush_pending(&mut self, kind: Kind, id: u64) -> Result<bool, Poison> {
+        match self.tx.push(kind, id, &self.spill) {
+            Ok(sent) => {
+                record::sent(self.slot.tx(), &self.tx, sent, self.spill.len());
+                bump(&self.slot.req().replies, 1);
+                self.spill.clear();
+                self.pending = None;
+                if let Some(since) = self.blocked.take() {
+                    unblocked(&self.slot, since);
+                }
+                self.ring_bell();
+                Ok(true)
+            }
+            Err(NoSlot::Full { occupancy }) => {
+                self.block(occupancy);
+                Ok(false)
+            }
+            Err(NoSlot::Poisoned(poison)) => Err(poison),
+        }
+    }
+
+    /// Notes that the reply ring has no room.
+    #[cold]
+    fn block(&mut self, occupancy: u64) {
+        if self.blocked.is_none() {
+            record::full(self.slot.tx(), occupancy);
+            let now = Ticks::now();
+            set(&self.slot.tx().tx_blocked_since_ns, now.monotonic_ns());
+            self.blocked = Some(now);
+        }
     }
 
     /// Wakes the client if it sleeps, for either ring. One fence for both.
@@ -292,4 +347,11 @@ impl ShmServer {
         // Release pairs with the Acquire in `Ends::is_over`.
         self.ends.over.store(true, Ordering::Release);
     }
+}
+
+/// Books the time without room.
+#[cold]
+fn unblocked(slot: &SlotWriter, since: Ticks) {
+    bump(&slot.tx().tx_blocked_ns, Ticks::now().ns_since(since));
+    set(&slot.tx().tx_blocked_since_ns, 0);
 }
