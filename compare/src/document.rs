@@ -1,0 +1,83 @@
+//! docs/benchmarks.md: a preface that people write, and between two markers what this program measured.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+
+use crate::subject::Subject;
+
+const BEGIN: &str = "<!-- measured by compare: begin -->";
+const END: &str = "<!-- measured by compare: end -->";
+
+/// What was measured, with what it was measured on and how each subject was used.
+pub(crate) fn section(tables: &str, subjects: &[&dyn Subject], settings: &str) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "Machine: {}.  \nSettings: {settings}.\n", machine());
+    text.push_str(tables);
+    text.push_str("## How each subject is used\n\n");
+    for subject in subjects {
+        let _ = writeln!(
+            text,
+            "- **{}** (`{}`): {}",
+            subject.title().trim_matches('*'),
+            subject.id(),
+            subject.how()
+        );
+    }
+    text
+}
+
+/// Replaces what is between the markers of the file; appends it, with markers, if there are none.
+pub(crate) fn replace(path: &Path, section: &str) -> io::Result<()> {
+    let old = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(e),
+    };
+    std::fs::write(path, spliced(&old, section))
+}
+
+fn spliced(old: &str, section: &str) -> String {
+    let (before, after) = match (old.find(BEGIN), old.find(END)) {
+        (Some(begin), Some(end)) if begin < end => (&old[..begin], &old[end + END.len()..]),
+        _ => (old, "\n"),
+    };
+    format!(
+        "{before}{BEGIN}\n\n{}\n{END}{after}",
+        section.trim_end().to_owned() + "\n"
+    )
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(':').nth(1))
+        .map_or("unknown CPU", str::trim);
+    let guest = info
+        .lines()
+        .any(|line| line.starts_with("flags") && line.contains(" hypervisor"));
+    let release = read("/proc/sys/kernel/osrelease");
+    let kernel: Vec<&str> = release.trim().split('-').take(1).collect();
+    format!(
+        "{model}, {} CPUs{}, Linux {}",
+        crate::system::allowed_cpus().len(),
+        if guest { " of a virtual machine" } else { "" },
+        kernel.concat()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preface_and_what_follows_survive_a_new_measurement() {
+        let once = spliced("# Preface\n", "one");
+        let twice = spliced(&(once.clone() + "## Tail\n"), "two");
+        assert!(once.starts_with("# Preface\n") && once.contains("\none\n"));
+        assert!(twice.starts_with("# Preface\n") && twice.ends_with("## Tail\n"));
+        assert!(twice.contains("\ntwo\n") && !twice.contains("one"));
+    }
+}

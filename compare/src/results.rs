@@ -1,0 +1,129 @@
+//! Runs as figures, and what several of them say together: medians with their spread, within one regime.
+
+use serde::Serialize;
+
+use crate::conductor::Outcome;
+use crate::probe::Regime;
+
+/// One run. A line of `--json`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Run {
+    pub(crate) round: usize,
+    pub(crate) workload: &'static str,
+    pub(crate) subject: &'static str,
+    pub(crate) line_before_ns: Option<f64>,
+    pub(crate) line_after_ns: Option<f64>,
+    pub(crate) regime: Regime,
+    pub(crate) figures: Option<Figures>,
+    /// Why there are none.
+    pub(crate) failed: Option<String>,
+}
+
+/// What a run measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) requests_per_s: f64,
+    /// Round trips in ns. `None` if there was none.
+    pub(crate) p50_ns: Option<u64>,
+    pub(crate) p99_ns: Option<u64>,
+    pub(crate) p999_ns: Option<u64>,
+    pub(crate) max_ns: Option<u64>,
+    /// Requests of the slowest client for each of the fastest; `None` for a single client.
+    pub(crate) fairness: Option<f64>,
+    /// CPU time of server and clients per request; `None` without requests.
+    pub(crate) cpu_ns_per_request: Option<f64>,
+    /// CPUs that server and clients kept busy.
+    pub(crate) cpus: f64,
+    /// CPUs that others, or the host, took meanwhile.
+    pub(crate) foreign_cpus: Option<f64>,
+}
+
+impl Figures {
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        let total: u64 = outcome.requests.iter().sum();
+        let (least, most) = (outcome.requests.iter().min(), outcome.requests.iter().max());
+        let trips = &outcome.round_trips;
+        Self {
+            requests_per_s: total as f64 / outcome.seconds,
+            p50_ns: trips.quantile(0.5),
+            p99_ns: trips.quantile(0.99),
+            p999_ns: trips.quantile(0.999),
+            max_ns: trips.max(),
+            fairness: least
+                .zip(most)
+                .filter(|(_, most)| outcome.requests.len() > 1 && **most > 0)
+                .map(|(&least, &most)| least as f64 / most as f64),
+            cpu_ns_per_request: (total > 0).then(|| outcome.cpu_ns as f64 / total as f64),
+            cpus: outcome.cpu_ns as f64 / 1e9 / outcome.seconds,
+            foreign_cpus: outcome.foreign_cpus,
+        }
+    }
+}
+
+/// A median with its spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    /// Of some values; `None` of none.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (&least, &most) = (values.first()?, values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            (values[middle - 1] + values[middle]) / 2.0
+        };
+        Some(Self {
+            median,
+            least,
+            most,
+        })
+    }
+}
+
+/// The figures of one subject's runs of one workload in one regime.
+pub(crate) struct Group<'a>(pub(crate) Vec<&'a Figures>);
+
+impl<'a> Group<'a> {
+    pub(crate) fn of(runs: &'a [Run], workload: &str, subject: &str, regime: Regime) -> Self {
+        Self(
+            runs.iter()
+                .filter(|run| {
+                    run.workload == workload && run.subject == subject && run.regime == regime
+                })
+                .filter_map(|run| run.figures.as_ref())
+                .collect(),
+        )
+    }
+
+    /// Over all runs that have the figure.
+    pub(crate) fn spread(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.0.iter().filter_map(|figures| figure(figures)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0]);
+        assert_eq!(
+            spread,
+            Some(Spread {
+                median: 2.5,
+                least: 1.0,
+                most: 4.0
+            })
+        );
+        assert_eq!(Spread::of([]), None);
+    }
+}
