@@ -3,11 +3,16 @@
 //! Data flows one way: `source` (pages, /proc, perf, limits) → `sample` → `model` → `hint` → `report` | `ui`.
 #![cfg(target_os = "linux")]
 
+pub mod check;
+mod cli;
+mod commands;
 pub mod hint;
 pub mod history;
 pub mod model;
 pub mod rate;
 pub mod reading;
+pub mod recording;
+pub mod report;
 pub mod runtime;
 pub mod sample;
 pub mod source;
@@ -16,3 +21,11 @@ pub mod ui;
 pub mod view;
 
 pub use reading::{Reading, Why, WhyKind};
+
+/// The whole program: arguments (the program's name first) to exit code, as the binary does it. Prints, reads the world,
+/// takes over the terminal for the dashboard and gives it back.
+pub fn run(
+    args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+) -> std::process::ExitCode {
+    commands::main(args)
+}

@@ -5,8 +5,6 @@
 
 mod kills;
 mod payload;
-mod rogue;
-mod rogue_clients;
 mod role;
 mod stops;
 mod watch;

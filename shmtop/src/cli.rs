@@ -1,0 +1,222 @@
+//! The command line: what can be typed, and what it means after file and environment had their say.
+//!
+//! Precedence: flag, `SHMTOP_…` in the environment, configuration file, default. `commands` carries it out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shows processes that talk through shared memory, live, and says what is wrong with them, why, and what to type.
+///
+/// Without a command: the dashboard. Where stdout is no terminal: one table.
+///
+/// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, 3 no endpoint, 4 permission,
+/// 5 incompatible page, 6 peer died while watched.
+#[derive(Debug, Parser)]
+#[command(name = "shmtop", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do; without one the dashboard.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+/// Flags of every command.
+#[derive(Args, Debug)]
+pub(crate) struct Flags {
+    /// Only this process (and the other ends of its connections); may be repeated
+    #[arg(
+        short,
+        long = "pid",
+        global = true,
+        env = "SHMTOP_PID",
+        value_name = "PID",
+        value_delimiter = ','
+    )]
+    pub(crate) pids: Vec<u32>,
+    /// Only endpoints whose name contains this
+    #[arg(long, global = true, env = "SHMTOP_NAME", value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// Only clients that match all words: number, peer, transport, state, verdict
+    #[arg(long, global = true, env = "SHMTOP_FILTER", value_name = "WORDS")]
+    pub(crate) filter: Option<String>,
+    /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound
+    #[arg(long, global = true, env = "SHMTOP_SORT", value_name = "KEY", value_parser = sort_key)]
+    pub(crate) sort: Option<crate::ui::SortKey>,
+    /// Time between two looks, with a unit: 500ms, 1s
+    #[arg(short, long, global = true, env = "SHMTOP_DELAY", value_name = "TIME", value_parser = duration)]
+    pub(crate) delay: Option<Duration>,
+    /// How many times to print or record
+    #[arg(short = 'n', long = "count", global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Format of what is printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SHMTOP_FORMAT",
+        value_name = "FORMAT"
+    )]
+    pub(crate) format: Option<Format>,
+    /// No colours (so does NO_COLOR)
+    #[arg(long, global = true, env = "SHMTOP_NO_COLOR", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_color: bool,
+    /// Plain ASCII instead of bars and symbols
+    #[arg(long, global = true, env = "SHMTOP_ASCII", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) ascii: bool,
+    /// Colours: dark, light, contrast, mono
+    #[arg(long, global = true, env = "SHMTOP_THEME", value_name = "NAME", value_parser = theme)]
+    pub(crate) theme: Option<crate::ui::ThemeName>,
+}
+
+/// Formats of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people (doctor: text).
+    #[value(alias = "text")]
+    Table,
+    /// JSON, schema 1.
+    Json,
+    /// Comma-separated, one line per client.
+    Csv,
+    /// OpenMetrics for Prometheus.
+    #[value(alias = "openmetrics")]
+    Prom,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What is running: endpoints, pids, roles, clients, transport
+    Ps,
+    /// One sample over an interval (-d, default 1s)
+    Snapshot,
+    /// Hints and limits; says what it could not check
+    Doctor {
+        /// How long to watch
+        #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "6s")]
+        period: Duration,
+    },
+    /// Watches and compares figures, for CI: check --for 10s --assert 'p99_us<5 && stalls==0'
+    #[command(after_help = check_help())]
+    Check {
+        /// How long to watch
+        #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "10s")]
+        period: Duration,
+        /// What must hold over the whole time; may be repeated
+        #[arg(long = "assert", value_name = "EXPR", required = true)]
+        asserts: Vec<String>,
+    },
+    /// Explains a hint
+    Explain {
+        /// Its id, e.g. fd-headroom; without one all ids are listed
+        #[arg(value_name = "HINT-ID")]
+        id: Option<String>,
+    },
+    /// Records samples into a file until Ctrl-C, --for or -n
+    Record {
+        /// The file; must not exist
+        file: PathBuf,
+        /// How long
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        period: Option<Duration>,
+    },
+    /// Shows a recording: the dashboard on a terminal, else the findings as they came and went
+    Replay {
+        /// The recording
+        file: PathBuf,
+    },
+    /// Compares two recordings, figure by figure
+    Diff {
+        /// Before
+        a: PathBuf,
+        /// After
+        b: PathBuf,
+    },
+    /// Serves OpenMetrics over HTTP for Prometheus
+    Export {
+        /// Address and port, e.g. 127.0.0.1:9752
+        #[arg(long, value_name = "ADDR")]
+        listen: std::net::SocketAddr,
+    },
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    Man,
+    /// Prints the configuration in force, as a file with comments
+    Config,
+}
+
+fn check_help() -> String {
+    let mut out = String::from("Figures:\n");
+    for f in crate::check::FIGURES {
+        out += &format!("  {:<16} {}\n", f.name, f.help);
+    }
+    out + "\nOperators: < <= > >= == !=, + - * /, ! && ||, parentheses. A figure that can't be had fails the assertion and says why."
+}
+
+fn sort_key(text: &str) -> Result<crate::ui::SortKey, String> {
+    crate::ui::SortKey::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = crate::ui::SortKey::ALL.iter().map(|k| k.name()).collect();
+        format!("there is no such column; there are {}", names.join(", "))
+    })
+}
+
+fn theme(text: &str) -> Result<crate::ui::ThemeName, String> {
+    crate::ui::ThemeName::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = crate::ui::ThemeName::ALL.iter().map(|k| k.name()).collect();
+        format!("there is no such theme; there are {}", names.join(", "))
+    })
+}
+
+/// A time with its unit: `500ms`, `1s`, `1.5s`, `2m`; 1 ms to 1 day.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .ok_or_else(|| format!("give a unit: {text}s or {text}ms"))?;
+    let (number, unit) = text.split_at(split);
+    let value: f64 = number
+        .parse()
+        .map_err(|_| "a time is a number and a unit, e.g. 500ms, 1s, 2m".to_owned())?;
+    let seconds = value
+        * match unit.trim() {
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            other => return Err(format!("unknown unit {other:?}; use ms, s, m or h")),
+        };
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err("must be between 1ms and 24h".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_needs_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert!(duration("5").unwrap_err().contains("5s"));
+        for bad in ["", "s", "-1s", "1e99s", "1 parsec", "0s", "NaNs", "..s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

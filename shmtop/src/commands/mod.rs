@@ -1,0 +1,341 @@
+//! Carries out what the command line asks for; the only place with exit codes.
+//!
+//! Every command is a short function from settings to [`Outcome`]. What they share stands in [`watch`] (looking at the world for a
+//! while) and [`settings`] (flags, environment, file).
+
+mod export;
+mod play;
+mod settings;
+mod watch;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::check::{Expr, Watch};
+use crate::cli::{Cli, Command, Format};
+use crate::model::{Model, Severity};
+use crate::reading::WhyKind;
+use crate::{hint, report};
+use settings::Settings;
+
+/// How a command ends, when it does not end well. The text is one sentence for stderr.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// 1: findings, or an assertion failed; what there is to say was said.
+    Findings,
+    /// 2: the command line makes no sense.
+    Usage(String),
+    /// 3: nothing to look at.
+    NoEndpoint(String),
+    /// 4: not allowed to look.
+    Permission(String),
+    /// 5: a page of another layout.
+    Incompatible(String),
+    /// 6: what was watched ended.
+    Died(String),
+    /// The dashboard was ended by a signal: its own code.
+    Code(u8),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Findings => 1,
+            Self::Usage(_) => 2,
+            Self::NoEndpoint(_) => 3,
+            Self::Permission(_) => 4,
+            Self::Incompatible(_) => 5,
+            Self::Died(_) => 6,
+            Self::Code(code) => *code,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        match e.kind() {
+            // The reader of our output has seen enough.
+            io::ErrorKind::BrokenPipe => Self::Code(0),
+            io::ErrorKind::PermissionDenied => Self::Permission(e.to_string()),
+            _ => Self::Usage(e.to_string()),
+        }
+    }
+}
+
+/// How a command ends.
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// The whole program: arguments (the program's name first) to exit code.
+pub(crate) fn main(
+    args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // clap's text goes to stdout for --help and to stderr for mistakes; a closed pipe is nobody's mistake.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            match &failure {
+                Failure::Findings | Failure::Code(_) => {}
+                Failure::Usage(text)
+                | Failure::NoEndpoint(text)
+                | Failure::Permission(text)
+                | Failure::Incompatible(text)
+                | Failure::Died(text) => {
+                    let _ = writeln!(io::stderr(), "shmtop: {text}");
+                }
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    let settings = Settings::new(cli.flags)?;
+    match cli.command {
+        None => dashboard(&settings),
+        Some(Command::Ps) => ps(&settings),
+        Some(Command::Snapshot) => snapshot(&settings),
+        Some(Command::Doctor { period }) => doctor(&settings, period),
+        Some(Command::Check { period, asserts }) => check(&settings, period, &asserts),
+        Some(Command::Explain { id }) => explain(id.as_deref()),
+        Some(Command::Record { file, period }) => play::record(&settings, &file, period),
+        Some(Command::Replay { file }) => play::replay(&settings, &file),
+        Some(Command::Diff { a, b }) => play::diff(&settings, &a, &b),
+        Some(Command::Export { listen }) => export::serve(&settings, listen),
+        Some(Command::Completions { shell }) => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "shmtop", &mut out);
+            io::stdout().write_all(&out).map_err(Failure::from)
+        }
+        Some(Command::Man) => {
+            let mut out = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut out)?;
+            io::stdout().write_all(&out).map_err(Failure::from)
+        }
+        Some(Command::Config) => say(&settings.to_file()),
+    }
+}
+
+/// Prints to stdout.
+pub(crate) fn say(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// The format asked for, if the command has it.
+fn format(settings: &Settings, allowed: &[Format]) -> Result<Format, Failure> {
+    let wanted = settings.format.unwrap_or(Format::Table);
+    if allowed.contains(&wanted) {
+        return Ok(wanted);
+    }
+    Err(Failure::Usage(
+        format!("this command has no format {wanted:?}").to_lowercase(),
+    ))
+}
+
+fn dashboard(settings: &Settings) -> Outcome {
+    if !io::stdout().is_terminal() {
+        let mut watch = watch::Look::new(settings);
+        watch.step();
+        watch.wait(settings.delay_or(1.0));
+        watch.step();
+        watch.endpoints()?;
+        let note = "not a terminal: one table (see shmtop snapshot)\n";
+        return say(&format!(
+            "{note}{}",
+            report::table(&watch.model, &settings.state)
+        ));
+    }
+    play::live(
+        settings,
+        Box::new(crate::source::World::new(settings.world())),
+    )
+}
+
+fn ps(settings: &Settings) -> Outcome {
+    let format = format(settings, &[Format::Table, Format::Json])?;
+    let mut watch = watch::Look::new(settings);
+    watch.step();
+    let found = watch.endpoints();
+    match format {
+        Format::Json => say(&pretty(&report::ps_json(&watch.model)))?,
+        _ if watch.model.endpoints.is_empty() && watch.model.unreadable.is_empty() => {}
+        _ => say(&report::ps(&watch.model))?,
+    }
+    found
+}
+
+fn snapshot(settings: &Settings) -> Outcome {
+    let format = format(
+        settings,
+        &[Format::Table, Format::Json, Format::Csv, Format::Prom],
+    )?;
+    let mut watch = watch::Look::new(settings);
+    watch.step();
+    for i in 0..settings.count.unwrap_or(1) {
+        let before = watch.model.endpoints.len();
+        watch.wait(settings.delay_or(1.0));
+        watch.step();
+        if before > 0 {
+            watch.still_there()?;
+        }
+        watch.endpoints()?;
+        let model = &watch.model;
+        match format {
+            Format::Table => {
+                let gap = if i > 0 { "\n" } else { "" };
+                say(&format!("{gap}{}", report::table(model, &settings.state)))?;
+            }
+            Format::Json => say(&pretty(&report::snapshot_json(model)))?,
+            Format::Csv => {
+                let text = report::csv(model, &settings.state);
+                // One heading for the whole file.
+                let body = if i > 0 {
+                    text.split_once("\r\n").map_or("", |(_, b)| b)
+                } else {
+                    &text
+                };
+                say(body)?;
+            }
+            Format::Prom => say(&report::open_metrics(model, watch.sample()))?,
+        }
+    }
+    Ok(())
+}
+
+fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
+    let format = format(settings, &[Format::Table, Format::Json])?;
+    let mut watch = watch::Look::new(settings);
+    watch.run(period, |_, _| Ok(()))?;
+    let died = watch.still_there();
+    if died.is_ok() {
+        watch.endpoints()?;
+    }
+    let model = &watch.model;
+    match format {
+        Format::Json => say(&pretty(&report::doctor_json(model)))?,
+        _ => say(&report::doctor_text(model, settings.state.ascii))?,
+    }
+    died?;
+    verdict(model)
+}
+
+/// 1 if anything is at warn or above.
+fn verdict(model: &Model) -> Outcome {
+    if model.worst() >= Some(Severity::Warn) {
+        return Err(Failure::Findings);
+    }
+    Ok(())
+}
+
+fn check(settings: &Settings, period: std::time::Duration, asserts: &[String]) -> Outcome {
+    let mut exprs = Vec::new();
+    for text in asserts {
+        exprs.push(Expr::parse(text).map_err(|e| Failure::Usage(format!("--assert: {e}")))?);
+    }
+    let mut watch = watch::Look::new(settings);
+    let mut figures = Watch::default();
+    watch.run(period, |sample, model| {
+        figures.look(sample, model);
+        Ok(())
+    })?;
+    watch.still_there()?;
+    watch.endpoints()?;
+    let summary = figures.summary(|m| settings.select(m));
+    let mut failed = false;
+    for (expr, text) in exprs.iter().zip(asserts) {
+        let holds = expr.holds(&|name| summary.get(name));
+        let shown: Vec<String> = expr
+            .figures()
+            .into_iter()
+            .map(|name| match summary.get(name) {
+                Ok(v) => format!("{name} = {v:.3}"),
+                Err(why) => format!("{name} = unknown: {why}"),
+            })
+            .collect();
+        let word = match holds {
+            Ok(true) => "holds",
+            Ok(false) => "fails",
+            Err(_) => "unknown",
+        };
+        failed |= holds != Ok(true);
+        let clean: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        say(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
+    }
+    if failed {
+        Err(Failure::Findings)
+    } else {
+        Ok(())
+    }
+}
+
+fn explain(id: Option<&str>) -> Outcome {
+    let Some(id) = id else {
+        let list: String = hint::rules()
+            .map(|r| format!("{:<20} {:<5} {}\n", r.id, r.severity.name(), r.title))
+            .collect();
+        return say(&list);
+    };
+    match hint::explain(id) {
+        Some(text) => say(&text),
+        None => {
+            let near = hint::rules()
+                .map(|r| r.id)
+                .filter(|r| {
+                    r.contains(id)
+                        || id.contains(r)
+                        || r.split('-').any(|w| id.split('-').any(|v| v == w))
+                })
+                .collect::<Vec<_>>();
+            let hint = if near.is_empty() {
+                "`shmtop explain` lists all".to_owned()
+            } else {
+                format!("did you mean {}?", near.join(", "))
+            };
+            Err(Failure::Usage(format!(
+                "there is no hint {:?}; {hint}",
+                crate::text::clean(id)
+            )))
+        }
+    }
+}
+
+/// Why there is nothing to show, by what was found instead.
+pub(crate) fn nothing(model: &Model, settings: &Settings) -> Failure {
+    if let Some(u) = model.unreadable.iter().find(|u| u.version.is_some()) {
+        return Failure::Incompatible(format!("{}: {}", u.name, u.why));
+    }
+    if let Some(u) = model
+        .unreadable
+        .iter()
+        .find(|u| u.why.kind == WhyKind::NoPermission)
+    {
+        return Failure::Permission(format!("{}: {}", u.name, u.why));
+    }
+    if settings.selects() {
+        return Failure::NoEndpoint(
+            "no endpoint matches; `shmtop ps` lists what is running".into(),
+        );
+    }
+    Failure::NoEndpoint(format!(
+        "no process with a stats page found (looked in {} and in /proc); start one, e.g. cargo run --release --bin demo",
+        transport::stats::registry::default_dir().display()
+    ))
+}

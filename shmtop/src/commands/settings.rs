@@ -1,0 +1,253 @@
+//! What is in force: flags over environment (clap does those two) over the configuration file over defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Failure;
+use crate::cli::{Flags, Format, duration};
+use crate::model::Model;
+use crate::source::PerfScope;
+use crate::ui::{SortKey, State, ThemeName};
+
+/// The configuration file. Every key is optional; an unknown one is a mistake and said so.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    delay: Option<String>,
+    theme: Option<String>,
+    ascii: Option<bool>,
+    color: Option<bool>,
+    sort: Option<String>,
+    filter: Option<String>,
+    perf: Option<bool>,
+}
+
+/// Everything in force.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) pids: Vec<u32>,
+    pub(crate) name: Option<String>,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) count: Option<u64>,
+    pub(crate) format: Option<Format>,
+    /// Filter, order, theme, symbols.
+    pub(crate) state: State,
+    perf: bool,
+    file: Option<PathBuf>,
+}
+
+fn config_path() -> Option<PathBuf> {
+    let dir = std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|d| !d.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+    Some(dir.join("shmtop/config.toml"))
+}
+
+impl Settings {
+    pub(crate) fn new(flags: Flags) -> Result<Self, Failure> {
+        let path = config_path();
+        let text = match path.as_ref().map(std::fs::read_to_string) {
+            Some(Ok(text)) => Some(text),
+            Some(Err(e))
+                if e.kind() != std::io::ErrorKind::NotFound
+                    && e.kind() != std::io::ErrorKind::NotADirectory =>
+            {
+                return Err(Failure::Usage(format!(
+                    "{}: {e}",
+                    path.unwrap_or_default().display()
+                )));
+            }
+            _ => None,
+        };
+        let here = path.as_ref().filter(|_| text.is_some()).cloned();
+        Self::merge(flags, text.as_deref().unwrap_or(""), here)
+    }
+
+    fn merge(flags: Flags, text: &str, file: Option<PathBuf>) -> Result<Self, Failure> {
+        let at = || {
+            file.as_ref()
+                .map_or_else(String::new, |f| f.display().to_string())
+        };
+        let wrong = |what: String| Failure::Usage(format!("{}: {what}", at()));
+        let read: File = toml::from_str(text).map_err(|e| wrong(e.message().to_owned()))?;
+        let delay = match (flags.delay, read.delay) {
+            (Some(d), _) => Some(d),
+            (None, Some(text)) => Some(duration(&text).map_err(|e| wrong(format!("delay: {e}")))?),
+            (None, None) => None,
+        };
+        let sort = match (flags.sort, read.sort) {
+            (Some(s), _) => s,
+            (None, Some(name)) => SortKey::from_name(&name)
+                .ok_or_else(|| wrong(format!("sort: there is no column {name:?}")))?,
+            (None, None) => SortKey::default(),
+        };
+        let theme = match (flags.theme, read.theme) {
+            (Some(t), _) => t,
+            (None, Some(name)) => ThemeName::from_name(&name)
+                .ok_or_else(|| wrong(format!("theme: there is no theme {name:?}")))?,
+            (None, None) => ThemeName::default(),
+        };
+        let plain = flags.no_color
+            || read.color == Some(false)
+            || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        Ok(Self {
+            pids: flags.pids,
+            name: flags.name,
+            delay,
+            count: flags.count,
+            format: flags.format,
+            state: State {
+                filter: flags.filter.or(read.filter).unwrap_or_default(),
+                sort,
+                theme: if plain { ThemeName::Mono } else { theme },
+                ascii: flags.ascii || read.ascii.unwrap_or(false),
+                ..State::default()
+            },
+            perf: read.perf.unwrap_or(true),
+            file,
+        })
+    }
+
+    /// The delay, or so many seconds.
+    pub(crate) fn delay_or(&self, seconds: f64) -> Duration {
+        self.delay.unwrap_or(Duration::from_secs_f64(seconds))
+    }
+
+    /// How to look at the world.
+    pub(crate) fn world(&self) -> crate::source::Options {
+        crate::source::Options {
+            perf: if self.perf {
+                PerfScope::default()
+            } else {
+                PerfScope::Off
+            },
+            ..crate::source::Options::default()
+        }
+    }
+
+    /// Whether only some endpoints are wanted.
+    pub(crate) fn selects(&self) -> bool {
+        !self.pids.is_empty() || self.name.is_some()
+    }
+
+    /// Leaves the endpoints (and findings about them) that are wanted.
+    pub(crate) fn select(&self, model: &mut Model) {
+        if !self.selects() {
+            return;
+        }
+        let named = |name: &str| {
+            self.name
+                .as_ref()
+                .is_none_or(|n| name.to_lowercase().contains(&n.to_lowercase()))
+        };
+        let wanted = |pid: u32, name: &str| {
+            (self.pids.is_empty() || self.pids.contains(&pid)) && named(name)
+        };
+        model.endpoints.retain_mut(|e| {
+            let mine = wanted(e.pid, &e.name);
+            // A client's row has its best place at the server; when the client is asked for and its server is not, the row
+            // stands with the client.
+            if mine && !self.pids.is_empty() {
+                for c in &mut e.clients {
+                    c.shown_at_server &= self.pids.contains(&c.peer_pid);
+                }
+            }
+            mine
+        });
+        model
+            .unreadable
+            .retain(|u| u.pid.is_none_or(|p| wanted(p, &u.name)));
+        let kept: Vec<(u32, Vec<u64>)> = model
+            .endpoints
+            .iter()
+            .map(|e| (e.pid, e.clients.iter().map(|c| c.connection_id).collect()))
+            .collect();
+        model.findings.retain(|f| match f.subject.pid {
+            None => true,
+            Some(pid) => kept.iter().any(|(p, connections)| {
+                *p == pid
+                    || f.subject
+                        .connection_id
+                        .is_some_and(|id| connections.contains(&id))
+            }),
+        });
+    }
+
+    /// The configuration in force as a file with comments.
+    pub(crate) fn to_file(&self) -> String {
+        let source = match &self.file {
+            Some(f) => format!("# Read from {}.\n", f.display()),
+            None => "# No file was read.\n".into(),
+        };
+        let path = config_path().map_or_else(
+            || "~/.config/shmtop/config.toml".into(),
+            |p| p.display().to_string(),
+        );
+        let delay = self.delay.map_or("#delay = \"100ms\"".into(), |d| {
+            format!("delay = \"{}ms\"", d.as_millis())
+        });
+        let color = self.state.theme != ThemeName::Mono;
+        format!(
+            "# shmtop's configuration; goes to {path}\n{source}# Flags and SHMTOP_… in the environment come first.\n\n\
+             # Time between two looks, with a unit. Default: 100ms for the dashboard, 1s for snapshot.\n{delay}\n\n\
+             # dark, light, contrast or mono\ntheme = \"{}\"\n\n\
+             # false: no colours, as NO_COLOR does\ncolor = {color}\n\n\
+             # true: plain ASCII instead of bars and symbols\nascii = {}\n\n\
+             # client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9 or bound\nsort = \"{}\"\n\n\
+             # words that a client must match; empty for all\nfilter = {}\n\n\
+             # perf counters; each watched thread pays for them at its context switches\nperf = {}\n",
+            self.state.theme.name(),
+            self.state.ascii,
+            self.state.sort.name(),
+            toml::Value::String(self.state.filter.clone()),
+            self.perf,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn settings(args: &[&str], file: &str) -> Result<Settings, Failure> {
+        let cli = crate::cli::Cli::parse_from(["shmtop"].iter().chain(args));
+        Settings::merge(cli.flags, file, Some("config.toml".into()))
+    }
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let s = settings(&["--sort", "p99"], "sort = \"bytes\"\ndelay = \"2s\"").unwrap();
+        assert_eq!(s.state.sort, SortKey::P99);
+        assert_eq!(s.delay, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_one_sentence_with_its_name() {
+        for bad in [
+            "delya = \"1s\"",
+            "delay = \"1\"",
+            "sort = \"speed\"",
+            "ascii = 3",
+            "=",
+            "theme = \"pink\"",
+        ] {
+            match settings(&[], bad) {
+                Err(Failure::Usage(text)) => assert!(text.starts_with("config.toml: "), "{text}"),
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_printed_file_can_be_read_back() {
+        let s = settings(&["--filter", "a \"b\"", "-d", "250ms", "--ascii"], "").unwrap();
+        let again = settings(&[], &s.to_file()).unwrap();
+        assert_eq!(again.state.filter, "a \"b\"");
+        assert_eq!(again.delay, Some(Duration::from_millis(250)));
+        assert!(again.state.ascii);
+    }
+}

@@ -1,0 +1,103 @@
+//! Looking at the world for a while: samples at an interval, the model so far, and what became of the endpoints.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::settings::Settings;
+use super::{Failure, Outcome, nothing};
+use crate::model::{EndpointKey, Model, ModelBuilder};
+use crate::sample::Sample;
+use crate::source::World;
+
+/// Time between looks of `doctor` and `check`: two per window, so that short states are seen.
+const STEP: Duration = Duration::from_millis(500);
+
+/// A world, a builder and the last model.
+pub(super) struct Look<'a> {
+    settings: &'a Settings,
+    world: World,
+    builder: ModelBuilder,
+    sample: Sample,
+    /// What was known at the last step, of the endpoints that are wanted.
+    pub(super) model: Model,
+    seen: BTreeSet<EndpointKey>,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Self {
+        Self {
+            world: World::new(settings.world()),
+            settings,
+            builder: ModelBuilder::new(),
+            sample: Sample::default(),
+            model: Model::empty(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Looks once.
+    pub(super) fn step(&mut self) {
+        self.sample = self.world.sample();
+        self.model = self.builder.push(self.sample.clone());
+        self.settings.select(&mut self.model);
+        self.seen
+            .extend(self.model.endpoints.iter().map(|e| e.key.clone()));
+    }
+
+    /// Lets time pass.
+    pub(super) fn wait(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// Looks for `period`, or until everything watched has ended. Nothing to watch ends it at once.
+    pub(super) fn run(
+        &mut self,
+        period: Duration,
+        mut each: impl FnMut(&Sample, &Model) -> Outcome,
+    ) -> Outcome {
+        let step = self.settings.delay.unwrap_or(STEP).min(period);
+        let start = Instant::now();
+        loop {
+            self.step();
+            each(&self.sample, &self.model)?;
+            if self.model.endpoints.is_empty() {
+                return Ok(());
+            }
+            let left = period.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.wait(step.min(left));
+        }
+    }
+
+    /// The last sample.
+    pub(super) fn sample(&self) -> &Sample {
+        &self.sample
+    }
+
+    /// An error if there is nothing to show.
+    pub(super) fn endpoints(&self) -> Outcome {
+        if self.model.endpoints.is_empty() {
+            return Err(nothing(&self.model, self.settings));
+        }
+        Ok(())
+    }
+
+    /// An error if what was watched has ended: everything, or a process that was asked for by its pid.
+    pub(super) fn still_there(&self) -> Outcome {
+        if self.seen.is_empty() {
+            return Ok(());
+        }
+        let live: BTreeSet<&EndpointKey> = self.model.endpoints.iter().map(|e| &e.key).collect();
+        let asked = |k: &EndpointKey| live.is_empty() || self.settings.pids.contains(&k.pid);
+        match self.seen.iter().find(|k| asked(k) && !live.contains(k)) {
+            Some(k) => Err(Failure::Died(format!(
+                "{} (pid {}) ended while it was watched",
+                crate::text::clean(&k.name),
+                k.pid
+            ))),
+            None => Ok(()),
+        }
+    }
+}

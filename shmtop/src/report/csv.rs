@@ -1,0 +1,72 @@
+//! `snapshot -f csv`: one line per client, RFC 4180, an empty field for what is missing.
+
+use super::json::{role, via};
+use crate::model::{Client, Endpoint, Model};
+use crate::reading::Reading;
+use crate::ui::State;
+use crate::ui::rows::groups;
+
+const HEAD: &str = "endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
+request_ring_capacity_bytes,request_ring_occupancy_bytes,reply_ring_capacity_bytes,reply_ring_occupancy_bytes,\
+cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight,timeouts,errors,bound";
+
+/// The clients that `state` lists, in its order.
+pub fn csv(model: &Model, state: &State) -> String {
+    let mut out = format!("{HEAD}\r\n");
+    for group in groups(model, state) {
+        for c in &group.clients {
+            out += &line(group.endpoint, c);
+            out += "\r\n";
+        }
+    }
+    out
+}
+
+fn line(e: &Endpoint, c: &Client) -> String {
+    let float = |r: &Reading<f64>| r.as_ref().map_or(String::new(), |v| format!("{v:.3}"));
+    let int = |r: &Reading<u64>| r.as_ref().map_or(String::new(), u64::to_string);
+    let rtt = |f: fn(&crate::model::Percentiles) -> u64| {
+        c.rtt
+            .interval
+            .as_ref()
+            .map_or(String::new(), |p| f(p).to_string())
+    };
+    let (requests, replies) = (c.request_ring(), c.reply_ring());
+    [
+        quoted(&e.name),
+        e.pid.to_string(),
+        role(e.role).into(),
+        c.number.to_string(),
+        c.peer_pid.to_string(),
+        quoted(&c.peer_comm),
+        via(c.transport).into(),
+        c.state.name().into(),
+        float(&c.requests_per_s),
+        float(&c.bytes_per_s),
+        int(&requests.capacity_bytes),
+        int(&requests.occupancy_bytes),
+        int(&replies.capacity_bytes),
+        int(&replies.occupancy_bytes),
+        float(&requests.cached_index_hit_ratio),
+        float(&requests.blocked_ratio),
+        rtt(|p| p.p50),
+        rtt(|p| p.p99),
+        rtt(|p| p.p999),
+        c.in_flight.to_string(),
+        c.timeouts.to_string(),
+        c.errors.to_string(),
+        c.verdict.bound.name().into(),
+    ]
+    .join(",")
+}
+
+/// A name from a stranger: always quoted, and a leading sign that a spreadsheet takes for a formula is preceded by an
+/// apostrophe.
+fn quoted(text: &str) -> String {
+    let guard = if text.starts_with(['=', '+', '-', '@']) {
+        "'"
+    } else {
+        ""
+    };
+    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+}

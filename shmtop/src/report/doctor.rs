@@ -1,0 +1,166 @@
+//! `doctor`: findings with their evidence, the limits, and what could not be checked.
+
+use serde_json::{Value, json};
+
+use crate::model::{Evidence, Finding, Model, Severity, Subject};
+use crate::text;
+
+/// The findings as JSON, schema 1.
+pub fn doctor_json(model: &Model) -> Value {
+    let hints: Vec<Value> = model.findings.iter().map(hint).collect();
+    let unknown: Vec<Value> = model
+        .unknown
+        .iter()
+        .map(|u| json!({ "id": u.id, "why": u.why.to_string(), "subject": subject(&u.subject) }))
+        .collect();
+    json!({
+        "schema": 1,
+        "hints": hints,
+        "unknown": unknown,
+        "checked": model.checked,
+        "needs_s": model.needs_s,
+    })
+}
+
+fn subject(s: &Subject) -> Value {
+    json!({ "endpoint": s.endpoint, "pid": s.pid, "client": s.client })
+}
+
+fn hint(f: &Finding) -> Value {
+    json!({
+        "id": f.id,
+        "severity": f.severity.name(),
+        "subject": subject(&f.subject),
+        "says": f.says,
+        "evidence": f.evidence.iter().map(evidence).collect::<Vec<_>>(),
+        "fix": f.fix,
+        "explains": f.explains.iter().map(|e| e.id).collect::<Vec<_>>(),
+        "since_realtime_ns": f.since_realtime_ns,
+    })
+}
+
+fn evidence(e: &Evidence) -> Value {
+    let value = match &e.text {
+        Some(text) => Value::from(text.as_str()),
+        None => serde_json::Number::from_f64(e.value).map_or(Value::Null, Value::Number),
+    };
+    json!({ "name": e.name, "value": value, "unit": e.unit, "source": e.source, "threshold": e.threshold })
+}
+
+/// The findings, limits and gaps as text.
+pub fn doctor_text(model: &Model, ascii: bool) -> String {
+    let mut out = String::new();
+    for f in &model.findings {
+        out += &finding_text(f, ascii);
+    }
+    if model.findings.is_empty() {
+        out += "nothing is wrong, as far as could be checked\n";
+    }
+    out += &limits(model);
+    let mut whys: Vec<(String, Vec<&str>)> = Vec::new();
+    for u in &model.unknown {
+        let why = u.why.to_string();
+        match whys.iter_mut().find(|(w, _)| *w == why) {
+            Some((_, ids)) if !ids.contains(&u.id) => ids.push(u.id),
+            Some(_) => {}
+            None => whys.push((why, vec![u.id])),
+        }
+    }
+    out += &format!("\nchecked {} rules", model.checked.len());
+    if whys.is_empty() {
+        out += ", all of them\n";
+    } else {
+        out += "; not checked:\n";
+        for (why, ids) in whys {
+            out += &format!("  {}: {why}\n", ids.join(", "));
+        }
+    }
+    out
+}
+
+/// One finding, its evidence and its consequences.
+pub fn finding_text(f: &Finding, ascii: bool) -> String {
+    let mark = match (f.severity, ascii) {
+        (Severity::Crit, false) => "✖",
+        (Severity::Warn, false) => "▲",
+        (Severity::Info, false) => "·",
+        (Severity::Crit, true) => "x",
+        (Severity::Warn, true) => "!",
+        (Severity::Info, true) => "-",
+    };
+    let mut out = format!("{mark} {} {}: {}\n", f.severity.name(), f.id, f.says);
+    for e in &f.evidence {
+        let value = match &e.text {
+            Some(t) => t.clone(),
+            None => quantity(e.value, e.unit),
+        };
+        let against = if e.threshold.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", e.threshold)
+        };
+        out += &format!("    {} = {value}{against}   [{}]\n", e.name, e.source);
+    }
+    for x in &f.explains {
+        out += &format!("    explains {}: {}\n", x.id, x.says);
+    }
+    if !f.fix.is_empty() {
+        out += &format!("    do: {}\n", f.fix);
+    }
+    out
+}
+
+fn quantity(value: f64, unit: &str) -> String {
+    match unit {
+        "ns" if value >= 0.0 => text::ns(value as u64),
+        "bytes" if value >= 0.0 => text::bytes(value as u64),
+        "%" => format!("{value:.1} %"),
+        _ => {
+            let number = if value == value.trunc() && value.abs() < 1e15 {
+                format!("{value:.0}")
+            } else {
+                format!("{value:.2}")
+            };
+            format!("{number} {unit}").trim_end().to_owned()
+        }
+    }
+}
+
+fn limits(model: &Model) -> String {
+    let mut out = String::new();
+    for e in &model.endpoints {
+        if e.role != transport::stats::Role::Server {
+            continue;
+        }
+        let l = &e.limits;
+        let show = |r: &crate::reading::Reading<u64>, f: fn(u64) -> String| match r {
+            Ok(v) => f(*v),
+            Err(why) => format!("– {why}"),
+        };
+        let number = |v: u64| v.to_string();
+        out += &format!(
+            "\nlimits of {} (pid {}): fds {} of {}; memory {} of {}; room for {} more clients by fds, {} by memory\n",
+            e.name,
+            e.pid,
+            show(&l.fds_used, number),
+            show(&l.fds_soft, number),
+            show(&l.memory_current_bytes, text::bytes),
+            show(&l.memory_max_bytes, text::bytes),
+            show(&l.room_fds, number),
+            show(&l.room_memory, number),
+        );
+        out += &format!(
+            "  rings: {} reserved, {} touched\n",
+            text::bytes(e.totals.ring_reserved_bytes),
+            text::bytes(e.totals.ring_touched_bytes)
+        );
+    }
+    if let Ok(shmmax) = model.host.shmmax_bytes {
+        let met = if shmmax >= 1 << 30 { "met" } else { "not met" };
+        out += &format!(
+            "  kernel.shmmax {}: the \"at least 1 GiB\" check is {met}; it bounds SysV segments, not these rings\n",
+            text::bytes(shmmax)
+        );
+    }
+    out
+}

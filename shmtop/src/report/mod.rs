@@ -1,0 +1,20 @@
+//! The model as text and machine-readable documents: tables, JSON, CSV, OpenMetrics.
+//!
+//! Called by the command line; pure functions from a model to a string. Names and sentences are sanitised by the model
+//! already. JSON follows `docs/snapshot.schema.json` and `docs/doctor.schema.json`, which tests hold against real output.
+
+mod csv;
+mod diff;
+mod doctor;
+mod json;
+mod metrics;
+mod ps;
+mod table;
+
+pub use csv::csv;
+pub use diff::diff;
+pub use doctor::{doctor_json, doctor_text, finding_text};
+pub use json::snapshot_json;
+pub use metrics::open_metrics;
+pub use ps::{ps, ps_json};
+pub use table::table;

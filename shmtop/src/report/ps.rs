@@ -1,0 +1,70 @@
+//! `ps`: what is running.
+
+use serde_json::{Value, json};
+use transport::stats::Role;
+
+use super::json::role;
+use super::table::align;
+use crate::model::{Endpoint, Model};
+use crate::text;
+
+/// One line per endpoint, and one per page that can't be read.
+pub fn ps(model: &Model) -> String {
+    let head = [
+        "ROLE", "NAME", "PID", "UID", "CLIENTS", "VIA", "UP", "BUILD", "SOCKET",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(model.endpoints.iter().map(line));
+    let mut out = align(&rows, &[0, 1, 5, 7, 8]);
+    for u in &model.unreadable {
+        let pid = u.pid.map_or("?".into(), |p| p.to_string());
+        out += &format!("not readable: {} (pid {pid}): {}\n", u.name, u.why);
+    }
+    out
+}
+
+fn line(e: &Endpoint) -> [String; 9] {
+    let t = &e.totals;
+    let via = match (t.shm, t.socket) {
+        (0, 0) => "–".into(),
+        (n, 0) => format!("{n} shm"),
+        (0, n) => format!("{n} socket"),
+        (a, b) => format!("{a} shm, {b} socket"),
+    };
+    let clients = match e.role {
+        Role::Server => format!("{}/{}", t.clients, e.admission.max_clients),
+        Role::Client => t.clients.to_string(),
+    };
+    [
+        role(e.role).into(),
+        e.name.clone(),
+        e.pid.to_string(),
+        e.uid.to_string(),
+        clients,
+        via,
+        text::ns(e.age_ns),
+        if e.debug_build { "debug" } else { "release" }.into(),
+        e.socket_path.clone(),
+    ]
+}
+
+/// The same as JSON.
+pub fn ps_json(model: &Model) -> Value {
+    let endpoints: Vec<Value> = model
+        .endpoints
+        .iter()
+        .map(|e| {
+            json!({
+                "name": e.name, "pid": e.pid, "role": role(e.role), "uid": e.uid,
+                "clients": e.totals.clients, "shm": e.totals.shm, "socket": e.totals.socket,
+                "age_ns": e.age_ns, "socket_path": e.socket_path,
+            })
+        })
+        .collect();
+    let unreadable: Vec<Value> = model
+        .unreadable
+        .iter()
+        .map(|u| json!({ "pid": u.pid, "name": u.name, "why": u.why.to_string() }))
+        .collect();
+    json!({ "schema": 1, "endpoints": endpoints, "unreadable": unreadable })
+}

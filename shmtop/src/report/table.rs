@@ -1,0 +1,115 @@
+//! `snapshot`: one row per client, the columns of the dashboard's overview, as plain text.
+
+use transport::stats::{Role, Via};
+
+use super::json::via;
+use crate::model::{Client, Endpoint, Model};
+use crate::reading::Reading;
+use crate::text;
+use crate::ui::State;
+use crate::ui::rows::groups;
+
+/// A cell that is missing.
+const NONE: &str = "–";
+
+/// The clients that `state` lists, in its order, one block per endpoint.
+pub fn table(model: &Model, state: &State) -> String {
+    let mut out = String::new();
+    for group in groups(model, state) {
+        let e = group.endpoint;
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&heading(e, &model.interval_ns));
+        let mut rows = vec![HEAD.map(str::to_owned)];
+        rows.extend(group.clients.iter().map(|c| row(c)));
+        out.push_str(&align(&rows, LEFT));
+    }
+    for u in &model.unreadable {
+        out.push_str(&format!("{}: {}\n", u.name, u.why));
+    }
+    out
+}
+
+fn heading(e: &Endpoint, interval: &Reading<u64>) -> String {
+    let t = &e.totals;
+    let rate = match (&t.requests_per_s, &t.bytes_per_s) {
+        (Ok(r), Ok(b)) => format!(
+            "   {} req/s   {}/s",
+            text::count(*r),
+            text::bytes(*b as u64)
+        ),
+        _ => String::new(),
+    };
+    let over = interval
+        .as_ref()
+        .map_or(String::new(), |ns| format!("   over {}", text::ns(*ns)));
+    let what = match e.role {
+        Role::Server => format!("{} clients: {} shm, {} socket", t.clients, t.shm, t.socket),
+        Role::Client => "client; its server's page is not visible".into(),
+    };
+    format!("{} ({})   {what}{rate}{over}\n", e.name, e.pid)
+}
+
+const HEAD: [&str; 13] = [
+    "CLIENT", "PEER", "VIA", "STATE", "REQ/S", "MiB/S", "▶RING", "◀RING", "HIT", "P50", "P99",
+    "P99.9", "BOUND BY",
+];
+/// Columns that start at the left.
+const LEFT: &[usize] = &[2, 3, 12];
+
+fn row(c: &Client) -> [String; 13] {
+    let rate = |r: &Reading<f64>, f: fn(f64) -> String| r.as_ref().map_or(NONE.into(), |v| f(*v));
+    let rtt = c.rtt.interval.as_ref().or(c.rtt.recent.as_ref());
+    let quantile =
+        |f: fn(&crate::model::Percentiles) -> u64| rtt.map_or(NONE.to_owned(), |p| text::ns(f(p)));
+    let fill = |f: Option<f64>| f.map_or(NONE.to_owned(), text::percent);
+    let bound = match (&c.transport, &c.fallback) {
+        (Via::Socket, Some(f)) => format!("socket: {}", crate::model::verdict::fallback_text(f)),
+        _ => c.verdict.bound.name().to_owned(),
+    };
+    [
+        c.number.to_string(),
+        c.peer_pid.to_string(),
+        via(c.transport).into(),
+        c.state.name().into(),
+        rate(&c.requests_per_s, text::count),
+        rate(&c.bytes_per_s, |b| format!("{:.1}", b / 1_048_576.0)),
+        fill(c.request_ring().fill()),
+        fill(c.reply_ring().fill()),
+        rate(&c.request_ring().cached_index_hit_ratio, text::percent),
+        quantile(|p| p.p50),
+        quantile(|p| p.p99),
+        quantile(|p| p.p999),
+        bound,
+    ]
+}
+
+/// Columns as wide as their widest cell, two spaces apart; `left` names those that start at the left.
+pub(super) fn align<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
+    let mut width = [0usize; N];
+    for row in rows {
+        for (w, cell) in width.iter_mut().zip(row) {
+            *w = (*w).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (i, (cell, w)) in row.iter().zip(width).enumerate() {
+            let pad = " ".repeat(w - cell.chars().count());
+            let gap = if i == 0 { "" } else { "  " };
+            line += gap;
+            if left.contains(&i) {
+                line += cell;
+                line += &pad;
+            } else {
+                line += &pad;
+                line += cell;
+            }
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
