@@ -424,6 +424,7 @@ fn map_offer(
             ..StepError::new(Step::Validate, 0)
         });
     }
+    memfd::close(fd.as_fd())?;
     let inode = nix::sys::stat::fstat(&fd).map_or(0, |s| s.st_ino);
     Ok(Mapped {
         rings: Rings::client(&mapping, offer.client_to_server_bytes as usize, max_message),

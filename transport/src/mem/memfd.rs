@@ -1,10 +1,11 @@
 //! Creates and checks the memfd that carries both rings of a connection.
 //!
 //! The server creates ([`create_rings`]), the client checks what it was sent ([`validate`]). Once sealed with
-//! [`SEALS`] nobody can shrink the file under a mapping (SIGBUS) or grow it into somebody's memory limit; holes
-//! may still be punched, which reads as zeros and is the ring's to refuse. In huge pages a hole costs more: the
-//! page and its reservation go back to the pool, and the next touch is SIGBUS if somebody else took them. So huge
-//! pages are for peers that trust each other, and never taken unless asked for. Left out: mapping.
+//! [`SEALS`] nobody can shrink the file under a mapping (SIGBUS) or grow it into somebody's memory limit. Once both sides
+//! have mapped it, each sees to it that it is sealed with [`CLOSED`] too ([`close`]): nobody maps it for writing any more, and,
+//! which is what matters between the two, nobody punches holes into it. A hole reads as zeros, which the ring refuses; but in
+//! huge pages it gives the page and its reservation back to the pool, and the next touch is SIGBUS if somebody else took
+//! them. Before Linux 5.1 that seal does not exist, so there huge pages are for peers that trust each other. Left out: mapping.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,10 +21,13 @@ use crate::error::Step;
 /// Name of the rings' memfd; `/proc/PID/maps` shows it as `/memfd:shm-ring`.
 pub(crate) const RING_NAME: &CStr = c"shm-ring";
 
-/// Seals that a ring's memfd carries before anybody else sees it.
-pub(crate) const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_SEAL);
+/// Seals that a ring's memfd carries before anybody else sees it. Not `F_SEAL_SEAL`, because [`CLOSED`] comes later; until
+/// then the only seals that a peer could add are those, and `F_SEAL_WRITE`, which fails (EBUSY) while anybody has a
+/// writable mapping, as the server has from before it sends the descriptor, and the client before it says COMMIT.
+pub(crate) const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
+
+/// Seals that are added once both sides have mapped the rings.
+pub(crate) const CLOSED: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE.union(SealFlag::F_SEAL_SEAL);
 
 /// The huge page size asked for. Named, not the system's default, so that [`round_len`] needs no look at /proc.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -102,7 +106,7 @@ fn reserve(len: usize) -> impl FnOnce(OwnedFd) -> Result<OwnedFd, StepError> {
 }
 
 /// Checks that a received descriptor is a memfd of exactly `expected_len` bytes whose seals contain [`SEALS`]
-/// and don't forbid writing. After `Ok` its size can't change any more, whatever the sender does.
+/// and neither forbid writing nor further seals. After `Ok` its size can't change any more, whatever the sender does.
 ///
 /// The errno is that of the call that failed, else 0 with what was demanded (`limit`) and found (`used`): a mask
 /// of seals or a size in bytes.
@@ -121,7 +125,7 @@ pub(crate) fn validate(fd: BorrowedFd<'_>, expected_len: u64) -> Result<(), Step
         Ok(bits) => SealFlag::from_bits_retain(bits),
         Err(e) => return refuse(e as i32, 0, 0),
     };
-    let forbidden = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE;
+    let forbidden = SealFlag::F_SEAL_WRITE | CLOSED;
     if !seals.contains(SEALS) || seals.intersects(forbidden) {
         return refuse(0, SEALS.bits() as u64, seals.bits() as u64);
     }
@@ -134,6 +138,25 @@ pub(crate) fn validate(fd: BorrowedFd<'_>, expected_len: u64) -> Result<(), Step
         return refuse(0, expected_len, u64::try_from(stat.st_size).unwrap_or(0));
     }
     Ok(())
+}
+
+/// Adds the seals [`CLOSED`], or finds that the other side has. Called by the client when it has mapped the rings, and by the server
+/// when the client says that it has.
+///
+/// An error means that the other side has seen to it that holes can still be punched.
+pub(crate) fn close(fd: BorrowedFd<'_>) -> Result<(), StepError> {
+    let add = |seals| fcntl(fd, FcntlArg::F_ADD_SEALS(seals));
+    // EINVAL: before Linux 5.1, where only the last seal is left to add. The kernel looks for unknown seals first, so this is
+    // never the answer to a file that is sealed already.
+    let (wanted, result) = match add(CLOSED) {
+        Err(Errno::EINVAL) => (SealFlag::F_SEAL_SEAL, add(SealFlag::F_SEAL_SEAL)),
+        result => (CLOSED, result),
+    };
+    let Err(errno) = result else { return Ok(()) };
+    match fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain) {
+        Ok(seals) if seals.contains(wanted) => Ok(()),
+        _ => Err(StepError::new(Step::Seal, errno as i32)),
+    }
 }
 
 #[cfg(test)]
@@ -166,11 +189,14 @@ mod tests {
         for size in [0, LEN as i64 - 1, LEN as i64 + 1, 1 << 30] {
             assert_eq!(nix::unistd::ftruncate(&fd, size), Err(Errno::EPERM));
         }
+        let map = crate::mem::mapping::Mapping::shared(fd.as_fd(), LEN).unwrap();
+        let forbid = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE);
         assert_eq!(
-            fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)),
-            Err(Errno::EPERM),
-            "and nobody can add a seal"
+            fcntl(&fd, forbid),
+            Err(Errno::EBUSY),
+            "nor forbid writing once it is mapped"
         );
+        drop(map);
     }
 
     #[test]
@@ -196,28 +222,51 @@ mod tests {
         nix::unistd::ftruncate(&unsealed, LEN as i64).unwrap();
         let e = refused(unsealed.as_fd());
         assert_eq!((e.limit, e.used), (SEALS.bits() as u64, 0), "no seals");
-        fcntl(
-            &unsealed,
-            FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW),
-        )
-        .unwrap();
-        assert_eq!(
-            refused(unsealed.as_fd()).used,
-            6,
-            "a seal could still be added"
-        );
+        fcntl(&unsealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+        assert_eq!(refused(unsealed.as_fd()).used, 2, "it could grow");
         fcntl(
             &unsealed,
             FcntlArg::F_ADD_SEALS(SEALS | SealFlag::F_SEAL_WRITE),
         )
         .unwrap();
-        assert_eq!(refused(unsealed.as_fd()).used, 15, "sealed against writing");
+        assert_eq!(refused(unsealed.as_fd()).used, 14, "sealed against writing");
+
+        let shut = made();
+        fcntl(&shut, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL)).unwrap();
+        assert_eq!(
+            refused(shut.as_fd()).used & 1,
+            1,
+            "holes could be punched for ever"
+        );
 
         let (short, _) = create_rings(RING_NAME, LEN - 1, false).unwrap();
         let e = refused(short.as_fd());
         assert_eq!((e.limit, e.used), (LEN as u64, LEN as u64 - 1));
         let (long, _) = create_rings(RING_NAME, LEN + 1, false).unwrap();
         assert_eq!(refused(long.as_fd()).used, LEN as u64 + 1);
+    }
+
+    #[test]
+    fn once_closed_by_either_side_no_hole_can_be_punched_and_what_is_mapped_stays_writable() {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let fd = made();
+        let map = crate::mem::mapping::Mapping::shared(fd.as_fd(), LEN).unwrap();
+        let punch = || {
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(&fd, flags, 0, LEN as i64)
+        };
+        punch().expect("open until both have mapped");
+        for _ in 0..2 {
+            close(fd.as_fd()).expect("the first adds the seals, the second finds them");
+            assert_eq!(punch(), Err(Errno::EPERM));
+        }
+        // SAFETY: the first byte of a mapping that only this test knows.
+        unsafe { map.ptr().write_volatile(1) };
+
+        let kept_open = made();
+        fcntl(&kept_open, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL)).unwrap();
+        let e = close(kept_open.as_fd()).unwrap_err();
+        assert_eq!((e.step, e.errno), (Step::Seal, libc::EPERM));
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl<S: Storage> Consumer<S> {
     fn copy_out(&self, offset: usize, into: &mut [u8]) {
         #[cfg(feature = "fault-points")]
         let (offset, into) = {
-            let half = into.len() / 2;
+            let half = into.len() / 16 * 8;
             self.storage.read(offset, &mut into[..half]);
             fault_point!(MidRead);
             (offset + half, &mut into[half..])

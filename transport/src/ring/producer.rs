@@ -286,7 +286,7 @@ impl<S: Storage> Slot<'_, S> {
         self.written += bytes.len();
         #[cfg(feature = "fault-points")]
         let (offset, bytes) = {
-            let half = bytes.len() / 2;
+            let half = bytes.len() / 16 * 8;
             self.producer.storage.write(offset, &bytes[..half]);
             fault_point!(MidWrite);
             (offset + half, &bytes[half..])

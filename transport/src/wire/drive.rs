@@ -16,7 +16,7 @@ use super::handshake::{
 };
 use super::messages::{Hello, Message, Offer, Refused, Reject, Version, Welcome};
 use crate::error::{Fallback, Step};
-use crate::mem::{StepError, errno_of, headroom};
+use crate::mem::{StepError, errno_of, headroom, memfd};
 
 /// What became of an upgrade: the caller's mapping, or the reason for the socket.
 #[derive(Debug)]
@@ -216,12 +216,15 @@ pub(crate) fn answer_upgrade<T>(
         }
         other => return Err(server_ending(machine, other)),
     }
-    // Ours is mapped, the client has its own: from here on a connection costs one descriptor, the socket.
-    let mapping = rings.map(|(it, _fd_closed_here)| it);
     let (bytes, passed) = receive(socket, timeout).map_err(|e| server_lost(machine, e))?;
     fault_point!(CommitReceived);
-    match (machine.on_message(&bytes, passed.count), mapping) {
-        (ServerAction::SwitchToShm(message, offer), Some(mapping)) => {
+    match (machine.on_message(&bytes, passed.count), rings) {
+        (ServerAction::SwitchToShm(message, offer), Some((mapping, fd))) => {
+            if memfd::close(fd.as_fd()).is_err() {
+                return Err(server_lost(machine, Ending::broken("rings not sealed")));
+            }
+            // Both have mapped it: from here on a connection costs one descriptor, the socket.
+            drop(fd);
             let sent = send(socket, message, None, timeout);
             fault_point!(ReadySent);
             match sent {

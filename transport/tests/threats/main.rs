@@ -5,6 +5,8 @@
 
 mod kills;
 mod payload;
+mod rogue;
+mod rogue_clients;
 mod role;
 mod stops;
 mod watch;

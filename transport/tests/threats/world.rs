@@ -168,6 +168,18 @@ pub(crate) fn serve() {
             std::thread::sleep(Duration::from_millis(ms.unwrap_or(0)));
             return;
         }
+        if request.starts_with(b"twice") {
+            // Read twice, with time between: a request is a private copy.
+            let sum = || {
+                request
+                    .iter()
+                    .fold(0u64, |sum, b| sum.wrapping_mul(31) + u64::from(*b))
+            };
+            let first = sum();
+            let same = (0..20).all(|_| std::hint::black_box(sum()) == first);
+            let answer: &[u8] = if same { b"same" } else { b"different" };
+            return reply.extend_from_slice(answer).expect("within the limit");
+        }
         counting[0].fetch_add(1, Ordering::Relaxed);
         match payload::answer(request) {
             Ok(bytes) => reply.extend_from_slice(&bytes).expect("within the limit"),

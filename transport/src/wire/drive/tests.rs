@@ -6,7 +6,7 @@ use std::thread;
 use super::*;
 use crate::config::TransportChoice;
 use crate::mem::mapping::Mapping;
-use crate::mem::memfd::{RING_NAME, create_rings, validate};
+use crate::mem::memfd::{RING_NAME, close, create_rings, validate};
 use crate::wire::handshake::Mode;
 use crate::wire::messages::{Name, Reject};
 
@@ -61,7 +61,9 @@ fn make(ring_bytes: u64, max_message: u64) -> Result<(Mapping, OwnedFd, Offer), 
 
 fn map(fd: OwnedFd, offer: &Offer) -> Result<Mapping, StepError> {
     validate(fd.as_fd(), offer.total_bytes)?;
-    Mapping::shared(fd.as_fd(), offer.total_bytes as usize)
+    let mapping = Mapping::shared(fd.as_fd(), offer.total_bytes as usize)?;
+    close(fd.as_fd())?;
+    Ok(mapping)
 }
 
 type Served = Result<Upgraded<Mapping>, Ending>;
