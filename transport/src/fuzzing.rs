@@ -1,6 +1,12 @@
 //! What the fuzz targets call: the parsers of what a peer sends, on any bytes. Not part of the library; compiled
 //! for tests, which replay the committed corpus, and under cargo-fuzz.
 
+use crate::ring;
+use crate::ring::consumer::Consumer;
+use crate::ring::heap::Heap;
+use crate::ring::plan::{Plan, max_payload};
+use crate::ring::producer::{NoSlot, Producer};
+use crate::ring::storage::{Storage, Word};
 use crate::wire::frame::{Decoder, HANDSHAKE_BYTES, HEADER_BYTES, MAX_ERROR_BYTES};
 use crate::wire::handshake::world::{Event, World, hello, layout, terms};
 use crate::wire::handshake::{Admission, ClientAction, ClientHandshake, Mode, ServerHandshake};
@@ -100,6 +106,69 @@ pub fn handshake(bytes: &[u8]) {
     }
 }
 
+/// A ring as its two roles see it whose other side writes anything anywhere: the input is what stands in it at first, then turns of eight
+/// bytes, each a store of the peer's and a call of ours. Every call ends, within its bounds, with a checked record or an error.
+pub fn ring_consumer(bytes: &[u8]) {
+    const CAPACITY: usize = 4096;
+    let plan = Plan::new(CAPACITY, max_payload(CAPACITY));
+    let ring = Heap::new(CAPACITY);
+    let (fill, turns) = bytes.split_at(bytes.len().min(256));
+    for (i, word) in fill.as_chunks::<8>().0.iter().enumerate() {
+        ring.set_word(i * 8, u64::from_le_bytes(*word));
+    }
+    let mut consumer = Consumer::new(ring.clone(), plan);
+    let mut producer = Producer::new(Heap::new(CAPACITY), plan);
+    let mut buffer = vec![0; plan.max_payload()];
+    for &[call, at, low, high, length, kind, flags, spread] in turns.as_chunks::<8>().0 {
+        let offset = (usize::from(at) | usize::from(spread & 1) << 8) * 8;
+        let index = u64::from(low) | u64::from(high) << 8 | u64::from(spread >> 1) << 57;
+        let commit = u64::from(length)
+            | u64::from(high & 7) << 8
+            | u64::from(kind % 6) << 32
+            | u64::from(flags & 3) << 40;
+        match call % 6 {
+            0 => ring.set_word(offset, commit),
+            1 => ring.set_word(offset, index),
+            2 => ring.store(Word::Tail, index),
+            // What an honest producer would say now.
+            3 => ring.store(
+                Word::Tail,
+                consumer.index().wrapping_add(u64::from(low) * 8),
+            ),
+            4 => producer.storage().store(Word::Head, index),
+            _ => producer.storage().store(Word::Window, index),
+        }
+        let head = consumer.index();
+        let looks = consumer.follow_loads();
+        let sane = consumer.cross_check().is_ok();
+        if consumer.is_ready()
+            && sane
+            && let Ok(Some(record)) = consumer.peek()
+        {
+            assert!(
+                record.length <= plan.max_payload() && record.kind != ring::plan::Kind::Padding
+            );
+            if consumer.read(&record, &mut buffer) == Ok(true) {
+                let released = consumer.release(&record);
+                let moved = consumer.index().wrapping_sub(head);
+                assert_eq!(moved, released.record + released.padding);
+                assert!(moved <= 2 * CAPACITY as u64);
+            }
+        }
+        assert!(consumer.follow_loads() - looks <= 1000 + plan.max_payload() as u64 / 64);
+        let payload = usize::from(length) * 8;
+        match producer.push(
+            ring::plan::Kind::Reply,
+            1,
+            &buffer[..payload.min(plan.max_payload())],
+        ) {
+            Ok(sent) => assert!(sent.record + sent.padding <= CAPACITY as u64),
+            Err(NoSlot::Full { occupancy }) => assert!(occupancy <= CAPACITY as u64),
+            Err(NoSlot::Poisoned(_)) => return,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +187,13 @@ mod tests {
     #[test]
     fn the_committed_corpus_of_frames_passes() {
         seeds("frame").iter().for_each(|seed| frame(seed));
+    }
+
+    #[test]
+    fn the_committed_corpus_of_rings_passes() {
+        seeds("ring_consumer")
+            .iter()
+            .for_each(|seed| ring_consumer(seed));
     }
 
     #[test]

@@ -171,21 +171,28 @@ impl Connection<'_> {
         let max_message = self.admitted.max_message as usize;
         let mut decoder = Decoder::new(max_message as u32);
         let mut reply = Vec::with_capacity(max_message);
+        // One for the whole stage: a byte now and then must not keep a handshake pending, and others out.
+        let stage = Deadline::after(self.shared.config.handshake_timeout);
         loop {
             let frame = match decoder.next() {
                 Ok(None) => {
-                    let patience = if self.facts.open {
-                        FOREVER
+                    let deadline = if self.facts.open {
+                        Deadline::after(FOREVER)
                     } else {
-                        self.shared.config.handshake_timeout
+                        stage
                     };
-                    match recv_until(self.socket, decoder.space(), Deadline::after(patience)) {
+                    match recv_until(self.socket, decoder.space(), deadline) {
                         Ok(got) if got.bytes == 0 => return self.over(CloseReason::PeerGone),
                         Ok(got) if got.fd_count > 0 => {
                             count_reject(self.shared, Some(Reject::Layout));
                             return self.over(CloseReason::Poisoned);
                         }
-                        Ok(got) => decoder.filled(got.bytes),
+                        Ok(got) => {
+                            decoder.filled(got.bytes);
+                            if stage.passed() {
+                                self.decided(true, begun_ns);
+                            }
+                        }
                         // It wanted shared memory and never asked: it stays on the socket, with all the time it wants.
                         Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                             self.decided(true, begun_ns)

@@ -146,6 +146,13 @@ fn lock(path: &Path) -> Result<(PathBuf, Flock<File>), BindError> {
     }
 }
 
+/// Connects without waiting: a server that is stopped with a full queue would hold us for ever.
+fn probe(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
 /// Removes a socket that a dead server left behind; refuses anything else that is at the path.
 fn clear(path: &Path) -> Result<(), BindError> {
     let failed = |step: &'static str, e: io::Error| BindError::Io {
@@ -162,13 +169,11 @@ fn clear(path: &Path) -> Result<(), BindError> {
         return Err(BindError::NotASocket { path: path.into() });
     }
     // Somebody who does not know our lock may listen there.
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => return Err(BindError::InUse { path: path.into() }),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
-        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {
-            return Err(BindError::InUse { path: path.into() });
-        }
-        Err(e) => return Err(failed("connect", e)),
+    match probe(path) {
+        // EAGAIN: its queue is full.
+        Ok(()) | Err(Errno::EAGAIN) => return Err(BindError::InUse { path: path.into() }),
+        Err(Errno::ECONNREFUSED) => {}
+        Err(e) => return Err(failed("connect", e.into())),
     }
     let after = std::fs::symlink_metadata(path).map_err(|e| failed("stat", e))?;
     if (after.dev(), after.ino()) != (before.dev(), before.ino()) {

@@ -7,8 +7,11 @@ use super::plan::{Commit, HEADER_BYTES, Kind, Plan, record_bytes};
 use super::storage::{Bell, Flag, Storage, Word};
 use crate::error::Poison;
 
-/// Looks at `tail` that a streamed record may stand still before the reader turns to other work; some 10 µs.
-const STREAM_PATIENCE: u32 = 1000;
+/// Looks at `tail` that a streamed record costs at first before the reader turns to other work; some 10 µs.
+const STREAM_PATIENCE: usize = 1000;
+/// Bytes that earn one more look. A piece takes its producer some tens of looks, and earns as many; one that lets `tail` creep earns
+/// nothing, or it could hold the reader, and with it every other connection of a poller, for seconds per record.
+const BYTES_PER_LOOK: usize = 64;
 
 /// Consumes records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.
 pub(crate) struct Consumer<S> {
@@ -183,8 +186,13 @@ impl<S: Storage> Consumer<S> {
         if self.half.is_some() && !self.is_ready() {
             return Ok(false);
         }
-        let (mut done, mut idle) = (0usize, 0u32);
+        let (mut done, mut looks) = (0usize, STREAM_PATIENCE);
         while done < into.len() {
+            if looks == 0 {
+                self.half = Some(base.wrapping_add(into.len() as u64));
+                return Ok(false);
+            }
+            looks -= 1;
             self.follow_loads += 1;
             // Acquire, partner: the Release stores of `tail` in `Slot::stream` and `Slot::finish` (I5).
             let tail = self.storage.load_acquire(Word::Tail);
@@ -198,15 +206,10 @@ impl<S: Storage> Consumer<S> {
             }
             let valid = (valid as usize).min(into.len());
             if valid <= done {
-                idle += 1;
-                if idle > STREAM_PATIENCE {
-                    self.half = Some(base.wrapping_add(into.len() as u64));
-                    return Ok(false);
-                }
                 std::hint::spin_loop();
                 continue;
             }
-            idle = 0;
+            looks = (looks + (valid - done) / BYTES_PER_LOOK).min(2 * STREAM_PATIENCE);
             self.copy_out(offset + done, &mut into[done..valid]);
             done = valid;
         }

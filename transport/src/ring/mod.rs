@@ -43,6 +43,8 @@
 //! * I6 Everything read from shared memory is read once into a local and bounded before use. Own indices are private copies.
 
 pub(crate) mod consumer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod heap;
 pub(crate) mod plan;
 pub(crate) mod producer;
 pub(crate) mod storage;

@@ -1,101 +1,15 @@
 //! The ring against an obvious model: a queue of messages, under random calls, sizes, offsets and windows.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use proptest::prelude::*;
 
 use super::consumer::Consumer;
+use super::heap::Heap;
 use super::plan::{Commit, Kind, Plan, max_payload};
 use super::producer::{NoSlot, Producer};
-use super::storage::{Flag, Storage, Word};
+use super::storage::{Storage, Word};
 use crate::error::Poison;
-
-/// A ring in ordinary memory: the same protocol without a mapping (so Miri can run it).
-#[derive(Clone)]
-pub(crate) struct Heap {
-    words: Arc<[AtomicU64; 5]>,
-    flags: Arc<[AtomicU32; 2]>,
-    data: Arc<[AtomicU64]>,
-}
-
-impl Heap {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            words: Arc::default(),
-            flags: Arc::default(),
-            data: (0..capacity / 8).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
-    /// Fills all of the ring with rubbish, as after many laps, except the first commit word.
-    fn dirty(self, start: u64) -> Self {
-        for (i, w) in self.data.iter().enumerate() {
-            w.store(0x0102_0304_0506_0708 ^ (i as u64) << 33, Ordering::Relaxed);
-        }
-        let at = (start as usize / 8) & (self.data.len() - 1);
-        self.data[at].store(0, Ordering::Relaxed);
-        self.words[Word::Head as usize].store(start, Ordering::Relaxed);
-        self.words[Word::Tail as usize].store(start, Ordering::Relaxed);
-        self
-    }
-}
-
-impl Storage for Heap {
-    fn load(&self, word: Word) -> u64 {
-        self.words[word as usize].load(Ordering::Relaxed)
-    }
-    fn load_acquire(&self, word: Word) -> u64 {
-        self.words[word as usize].load(Ordering::Acquire)
-    }
-    fn store(&self, word: Word, value: u64) {
-        self.words[word as usize].store(value, Ordering::Relaxed);
-    }
-    fn store_release(&self, word: Word, value: u64) {
-        self.words[word as usize].store(value, Ordering::Release);
-    }
-    fn commit_acquire(&self, offset: usize) -> u64 {
-        self.data[offset / 8].load(Ordering::Acquire)
-    }
-    fn commit_release(&self, offset: usize, value: u64) {
-        self.data[offset / 8].store(value, Ordering::Release);
-    }
-    fn word(&self, offset: usize) -> u64 {
-        self.data[offset / 8].load(Ordering::Relaxed)
-    }
-    fn set_word(&self, offset: usize, value: u64) {
-        self.data[offset / 8].store(value, Ordering::Relaxed);
-    }
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        for (i, b) in bytes.iter().enumerate() {
-            let (at, shift) = ((offset + i) / 8, (offset + i) % 8 * 8);
-            let old = self.data[at].load(Ordering::Relaxed);
-            self.data[at].store(
-                old & !(0xff << shift) | u64::from(*b) << shift,
-                Ordering::Relaxed,
-            );
-        }
-    }
-    fn read(&self, offset: usize, into: &mut [u8]) {
-        for (i, b) in into.iter_mut().enumerate() {
-            *b = (self.data[(offset + i) / 8].load(Ordering::Relaxed) >> ((offset + i) % 8 * 8))
-                as u8;
-        }
-    }
-    fn flag(&self, flag: Flag) -> u32 {
-        self.flags[flag as usize].load(Ordering::Relaxed)
-    }
-    fn set_flag(&self, flag: Flag, value: u32) {
-        self.flags[flag as usize].store(value, Ordering::Relaxed);
-    }
-    fn swap_flag(&self, flag: Flag, value: u32) -> u32 {
-        self.flags[flag as usize].swap(value, Ordering::Relaxed)
-    }
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-}
 
 fn pair(capacity: usize, start: u64, window: u64) -> (Producer<Heap>, Consumer<Heap>, Heap) {
     let heap = Heap::new(capacity).dirty(start);
@@ -313,6 +227,39 @@ fn a_record_half_published_is_not_ready_and_then_is() {
     heap.store(Word::Tail, whole);
     assert!(consumer.is_ready());
     assert_eq!(take(&mut consumer), Some((9, bytes)));
+}
+
+#[test]
+fn a_record_that_creeps_in_costs_a_bounded_number_of_looks() {
+    const LENGTH: usize = 1 << 20;
+    let (mut producer, mut consumer, heap) = pair(1 << 22, 0, 0);
+    let bytes = payload(1, LENGTH);
+    producer.push(Kind::Request, 9, &bytes).expect("room");
+    for step in [1, 2, 8, 32] {
+        // A peer that publishes a byte whenever it is looked at would otherwise keep a poller for a look per byte.
+        heap.store(Word::Tail, 16);
+        heap.creep(step);
+        let record = consumer.peek().expect("honest").expect("committed");
+        let before = consumer.follow_loads();
+        let mut buffer = vec![0; LENGTH];
+        assert_eq!(
+            consumer.read(&record, &mut buffer),
+            Ok(false),
+            "{step} bytes a look"
+        );
+        assert!(
+            consumer.follow_loads() - before <= 2000,
+            "{step} bytes a look"
+        );
+        heap.creep(0);
+        heap.store(Word::Tail, producer.index());
+        assert_eq!(consumer.read(&record, &mut buffer), Ok(true));
+        assert!(buffer == bytes);
+    }
+    // Piece by piece it is followed to its end.
+    heap.store(Word::Tail, 16);
+    heap.creep(4096);
+    assert!(take(&mut consumer) == Some((9, bytes)));
 }
 
 #[test]

@@ -24,6 +24,10 @@ use crate::wait::{Look, futex};
 /// fence and the look at its flag are saved; one that sleeps takes microseconds to wake, beside which they are nothing.
 const LOOKS_BEFORE_BELL: u32 = 16;
 
+/// Replies that one look discards at most: a server that sends nothing but replies to nobody's requests must not keep the caller
+/// from its clock.
+const MAX_DISCARDED: u32 = 64;
+
 /// A client connection over shared memory: two rings, and one buffer of the largest message into which every
 /// reply is copied, reused across calls. Nothing is allocated per request.
 pub struct ShmClient {
@@ -326,7 +330,10 @@ impl ShmClient {
     /// The next live reply if it is there, copied out. Late ones are discarded on the way.
     #[inline(always)]
     fn arrived(&mut self) -> Result<Option<Arrived>, Poison> {
-        while let Some(record) = self.rx.peek()? {
+        for _ in 0..MAX_DISCARDED {
+            let Some(record) = self.rx.peek()? else {
+                return Ok(None);
+            };
             if !self.rx.read(&record, &mut self.buffer)? {
                 return Ok(None);
             }

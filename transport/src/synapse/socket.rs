@@ -314,6 +314,14 @@ impl SocketClient {
             if let Some(arrived) = self.arrived()? {
                 return Ok(arrived);
             }
+            if deadline.passed() {
+                // Bytes may be there each time: a server that answers nobody's requests must not keep the caller for ever.
+                bump(&self.slot.wait().timed_out, 1);
+                bump(&self.slot.req().timeouts, 1);
+                return Err(RequestError::Timeout {
+                    timeout: self.timeout,
+                });
+            }
             let begun = Ticks::now();
             let (req, wait) = (self.slot.req(), self.slot.wait());
             let now = monotonic_ns();

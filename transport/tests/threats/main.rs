@@ -3,10 +3,12 @@
 //! Processes are this very test binary, started again with a role (see [`role`]): they are killed, stopped and starved for real.
 //! What is quick runs by default. `THREATS_ROUNDS=N` repeats the kills N times at places drawn at random, and prints what was done.
 
+mod handshakes;
 mod kills;
 mod payload;
 mod rogue;
 mod rogue_clients;
+mod rogue_servers;
 mod role;
 mod stops;
 mod watch;

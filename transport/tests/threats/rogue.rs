@@ -1,6 +1,5 @@
 //! A peer made of bytes: it speaks `docs/protocol.md` from outside the crate, and so proves the document too. What it says well is
 //! here; how it misbehaves is in the tests that use it.
-#![expect(dead_code, reason = "the rogue server's tests follow")]
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

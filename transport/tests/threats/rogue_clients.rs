@@ -413,14 +413,19 @@ fn while_scribbling(
 ) -> u64 {
     let stop = Arc::new(AtomicBool::new(false));
     let (memory, stopped) = (Arc::clone(memory), Arc::clone(&stop));
+    let (begun, has_begun) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let mut n = 0;
         while !stopped.load(Ordering::Relaxed) {
             scribble(&memory, n);
+            if n == 0 {
+                begun.send(()).expect("somebody waits");
+            }
             n += 1;
         }
         n
     });
+    has_begun.recv().expect("the scribbler");
     work();
     stop.store(true, Ordering::Relaxed);
     thread.join().expect("the scribbler")

@@ -47,6 +47,7 @@ fn a_client_stopped_anywhere_holds_nobody_up_and_goes_on_afterwards() {
             .with("FAULT", fault(point, 1, "stop"))
             .with("TRANSPORT", transport)
             .with("HANDSHAKE_MS", "60000")
+            .with("SLOWLY", "")
             .go();
         client.tell("go 2");
         stops(&client, &what);
@@ -79,6 +80,7 @@ fn a_server_stopped_anywhere_is_waited_for() {
             .client()
             .with("TRANSPORT", transport)
             .with("HANDSHAKE_MS", "60000")
+            .with("SLOWLY", "")
             .go();
         client.tell("go 2");
         stops(&server, &what);

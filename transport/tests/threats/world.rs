@@ -312,6 +312,10 @@ pub(crate) fn call() {
                             "connected {}",
                             if client.is_shm() { "shm" } else { "socket" }
                         ));
+                        if parameter("SLOWLY").is_some() {
+                            // Long enough to be slept through, also where the CPUs are busy.
+                            client.fire_bytes(b"wait 50").expect("a reply");
+                        }
                         mix(&mut client, rounds, 0)
                     }
                     Err(e) => Ended::NotConnected(e.to_string()),
