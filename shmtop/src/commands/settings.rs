@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Failure;
 use crate::cli::{Flags, Format, duration};
-use crate::model::Model;
+use crate::model::{Model, Subject};
 use crate::source::PerfScope;
 use crate::ui::{SortKey, State, ThemeName};
 
@@ -165,15 +165,17 @@ impl Settings {
             .iter()
             .map(|e| (e.pid, e.clients.iter().map(|c| c.connection_id).collect()))
             .collect();
-        model.findings.retain(|f| match f.subject.pid {
-            None => true,
-            Some(pid) => kept.iter().any(|(p, connections)| {
-                *p == pid
-                    || f.subject
-                        .connection_id
-                        .is_some_and(|id| connections.contains(&id))
-            }),
-        });
+        let concerned = |s: &Subject| {
+            s.pid.is_none_or(|pid| {
+                kept.iter().any(|(p, connections)| {
+                    *p == pid || s.connection_id.is_some_and(|id| connections.contains(&id))
+                })
+            })
+        };
+        model
+            .findings
+            .retain(|f| concerned(&f.subject) || f.also.iter().any(concerned));
+        model.unknown.retain(|u| concerned(&u.subject));
     }
 
     /// The configuration in force as a file with comments.

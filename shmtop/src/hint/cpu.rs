@@ -19,6 +19,7 @@ rule! {
     fires: "below 70 % of the maximum, over 10 s, on a CPU that a ring thread keeps more than 90 % busy";
     quiet: "idle cores";
     fix: "cpupower frequency-set -g performance";
+    onset: State;
     looks_back_s: 10;
     check: Host(cpu_freq_low);
 }
@@ -98,6 +99,7 @@ rule! {
     quiet: "they did not";
     fix: "cooling, or less load";
     explains: ["cpu-freq-low", "tail-spread"];
+    onset: State;
     looks_back_s: 10;
     check: Host(thermal);
 }
@@ -154,6 +156,7 @@ rule! {
     quiet: "short bursts";
     fix: "another host or instance type; nothing inside the VM helps";
     explains: ["tail-spread", "run-delay"];
+    onset: State;
     looks_back_s: 10;
     check: Host(steal);
 }

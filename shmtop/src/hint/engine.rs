@@ -190,62 +190,54 @@ impl Engine {
                 &b.subject,
             ))
         });
-        model.findings = fold_symptoms(findings, model);
+        model.findings = speak_once(fold_symptoms(findings, model));
         self.show_unknown(model);
     }
 
     fn show_unknown(&self, model: &mut Model) {
-        let mut unknown: Vec<(UnknownRule, usize)> = Vec::new();
+        let mut unknown: Vec<UnknownRule> = Vec::new();
         let mut needs_s = 0u64;
         let none = self.trackers.is_empty();
         for rule in rules() {
-            let mut answered = false;
-            let subjects: Vec<&Tracker> = self
-                .trackers
-                .iter()
-                .filter(|((id, _), _)| *id == rule.id)
-                .map(|(_, t)| t)
-                .collect();
-            let mut whys: Vec<(Subject, Why)> = Vec::new();
-            if none {
-                let n = u64::from(rule.onset.windows());
-                needs_s = needs_s.max(n);
-                whys.push((Subject::default(), needs(n)));
-            }
-            for t in &subjects {
-                match t.why_unknown(self.windows) {
-                    Some((why, wait_s)) => {
-                        needs_s = needs_s.max(wait_s);
-                        whys.push((t.subject.clone(), why));
-                    }
-                    None => answered = true,
-                }
-            }
-            for (subject, why) in whys {
-                match unknown
-                    .iter_mut()
-                    .find(|(u, _)| u.id == rule.id && u.why == why)
-                {
-                    Some((u, n)) => {
-                        *n += 1;
-                        u.subject = Subject::default();
-                    }
-                    None => unknown.push((
-                        UnknownRule {
-                            id: rule.id,
-                            subject,
-                            why,
-                        },
-                        1,
-                    )),
-                }
-            }
-            if answered || (subjects.is_empty() && !none) {
+            let mine = || self.trackers.values().filter(|t| t.rule.id == rule.id);
+            let answered = !none && mine().all(|t| t.why_unknown(self.windows).is_none());
+            let any_answered = mine().any(|t| t.why_unknown(self.windows).is_none());
+            if any_answered || answered {
                 model.checked.push(rule.id);
             }
+            // What only needs more time is said once per rule, and not at all where the rule already speaks for others: a process
+            // that has just started would be sixty lines. `needs_s` says it for all.
+            let mut waiting = if none {
+                u64::from(rule.onset.windows())
+            } else {
+                0
+            };
+            let mut whys: Vec<(Subject, Why)> = Vec::new();
+            for t in mine() {
+                let Some((why, wait_s)) = t.why_unknown(self.windows) else {
+                    continue;
+                };
+                if wait_s > 0 {
+                    waiting = waiting.max(wait_s);
+                    continue;
+                }
+                match whys.iter_mut().find(|(_, w)| *w == why) {
+                    Some((subject, _)) => *subject = Subject::default(),
+                    None => whys.push((t.subject.clone(), why)),
+                }
+            }
+            needs_s = needs_s.max(waiting);
+            if waiting > 0 && !any_answered {
+                whys.push((Subject::default(), needs(waiting)));
+            }
+            whys.sort_by(|a, b| (&a.0, &a.1.text).cmp(&(&b.0, &b.1.text)));
+            unknown.extend(whys.into_iter().map(|(subject, why)| UnknownRule {
+                id: rule.id,
+                subject,
+                why,
+            }));
         }
-        unknown.sort_by(|(a, _), (b, _)| (a.id, &a.subject).cmp(&(b.id, &b.subject)));
-        model.unknown = unknown.into_iter().map(|(u, _)| u).collect();
+        model.unknown = unknown;
         model.needs_s = u32::try_from(needs_s).unwrap_or(u32::MAX);
     }
 }
@@ -312,6 +304,7 @@ impl Tracker {
             id: self.rule.id,
             severity: fire.severity.unwrap_or(self.rule.severity),
             subject: self.subject.clone(),
+            also: Vec::new(),
             says: fire.says.clone(),
             evidence: fire.evidence.clone(),
             fix: fire.fix.clone(),
@@ -403,6 +396,33 @@ fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Finding> {
         out[i] = None;
     }
     out.into_iter().flatten().collect()
+}
+
+/// Of the rules that speak once for all, the worst case, with the others beside it.
+fn speak_once(findings: Vec<Finding>) -> Vec<Finding> {
+    let once: HashSet<&str> = rules().filter(|r| r.once).map(|r| r.id).collect();
+    let worth = |f: &Finding| f.evidence.first().map_or(0.0, |e| e.value);
+    let mut out: Vec<Finding> = Vec::new();
+    for f in findings {
+        let same = |o: &&mut Finding| o.id == f.id && o.severity == f.severity;
+        let Some(kept) = out.iter_mut().find(same).filter(|_| once.contains(f.id)) else {
+            out.push(f);
+            continue;
+        };
+        let mut other = f;
+        if worth(&other) > worth(kept) {
+            std::mem::swap(kept, &mut other);
+        }
+        kept.since_ns = kept.since_ns.min(other.since_ns);
+        kept.since_realtime_ns = kept.since_realtime_ns.min(other.since_realtime_ns);
+        kept.also.append(&mut other.also);
+        kept.also.push(other.subject);
+        kept.explains.append(&mut other.explains);
+    }
+    for f in out.iter_mut().filter(|f| !f.also.is_empty()) {
+        f.says += &format!(" (and {} more)", f.also.len());
+    }
+    out
 }
 
 /// Whether a cause at `cause` can have a consequence at `symptom`.

@@ -229,6 +229,7 @@ rule! {
     fires: "p99.9 above 50 × p50, with 10,000 or more timed requests";
     quiet: "fewer requests";
     fix: "look at the counter named";
+    once: true;
     check: Client(tail_spread);
 }
 
@@ -304,6 +305,7 @@ rule! {
     fires: "the median handler time is above 80 % of the median round trip";
     quiet: "otherwise";
     fix: "a faster handler, or more workers";
+    once: true;
     check: Client(handler_bound);
 }
 

@@ -305,6 +305,7 @@ rule! {
     fires: "the page says that huge pages were asked for but short";
     quiet: "not asked for";
     fix: "sysctl vm.nr_hugepages=N";
+    once: true;
     check: Client(hugepage_short);
 }
 
@@ -348,6 +349,7 @@ rule! {
     fires: "shmem_enabled is never, rings of 2 MiB or more, above 1 GB/s";
     quiet: "small messages";
     fix: "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    once: true;
     check: Endpoint(shmem_thp);
 }
 

@@ -137,6 +137,8 @@ pub struct Rule {
     pub onset: Onset,
     /// Seconds of data it looks back on.
     pub looks_back_s: u32,
+    /// One finding for all subjects: seventeen processes with one cause are one line, the worst case speaks.
+    pub once: bool,
     /// The check.
     pub check: Check,
 }
@@ -152,6 +154,7 @@ macro_rules! rule {
         $(explains: [$($explains:literal),* $(,)?];)?
         $(onset: $onset:ident;)?
         $(looks_back_s: $back:literal;)?
+        $(once: $once:literal;)?
         check: $scope:ident($check:path);
     ) => {
         $(#[doc = $doc])+
@@ -166,6 +169,7 @@ macro_rules! rule {
             explains: &[$($($explains),*)?],
             onset: rule!(@onset $($onset)?),
             looks_back_s: rule!(@back $($back)?),
+            once: rule!(@once $($once)?),
             check: $crate::hint::Check::$scope($check),
         };
     };
@@ -173,6 +177,8 @@ macro_rules! rule {
     (@onset $onset:ident) => { $crate::hint::Onset::$onset };
     (@back) => { 1 };
     (@back $back:literal) => { $back };
+    (@once) => { false };
+    (@once $once:literal) => { $once };
 }
 use rule;
 

@@ -186,6 +186,7 @@ rule! {
     quiet: "the watched processes themselves keep the CPUs busy, or oversubscribed / cfs-throttled explains it";
     fix: "move the other work away (taskset, cpuset), or pin the thread to a free CPU";
     explains: ["preempted-spinner", "tail-spread", "outlier-client", "migrating"];
+    once: true;
     check: Endpoint(run_delay);
 }
 
@@ -242,6 +243,7 @@ rule! {
     fires: "more than 100 involuntary switches per second at a spin share above 20 % and run delay above 1 %";
     quiet: "run delay is low";
     fix: "give it a CPU of its own (isolcpus, cpuset, taskset)";
+    once: true;
     check: Endpoint(preempted_spinner);
 }
 
@@ -285,6 +287,7 @@ rule! {
     fires: "more than 50 migrations per second, and the p99 of the window is 1.5 × that of the whole life";
     quiet: "p99 is unchanged";
     fix: "taskset -cp CPU TID";
+    once: true;
     check: Client(migrating);
 }
 

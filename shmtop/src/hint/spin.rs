@@ -16,6 +16,7 @@ rule! {
     fires: "the median sleep lasts more than 3 × what was asked, and more than 5 % of the waits end in a sleep";
     quiet: "the connection is idle, or the policy parks";
     fix: "PR_SET_TIMERSLACK 1, or park instead of sleep";
+    once: true;
     check: Client(oversleep);
 }
 
@@ -57,6 +58,7 @@ rule! {
     quiet: "policy spin, chosen explicitly";
     fix: "--wait adaptive or park";
     explains: ["yield-storm"];
+    once: true;
     check: Endpoint(idle_burn);
 }
 
@@ -122,6 +124,7 @@ rule! {
     fires: "more than 5 % of the waits end in a sleep, and p99 is at least the median sleep";
     quiet: "policy park, or almost no traffic";
     fix: "raise the spin budget to the gap";
+    once: true;
     check: Client(sleep_on_path);
 }
 

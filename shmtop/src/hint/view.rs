@@ -250,6 +250,7 @@ rule! {
     fires: "the build flag in the page says debug";
     quiet: "a release build";
     fix: "cargo build --release";
+    once: true;
     check: Endpoint(debug_build);
 }
 

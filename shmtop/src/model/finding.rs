@@ -75,8 +75,10 @@ pub struct Finding {
     pub id: &'static str,
     /// How bad.
     pub severity: Severity,
-    /// Whom it concerns.
+    /// Whom it concerns; of a rule that speaks once for all, the worst case.
     pub subject: Subject,
+    /// Whom else it concerns, if the rule speaks once for all.
+    pub also: Vec<Subject>,
     /// One sentence with the real numbers.
     pub says: String,
     /// The numbers and where they come from.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::model::{Evidence, Finding, Model, Severity, Subject};
+use crate::reading::Reading;
 use crate::text;
 
 /// The findings as JSON, schema 1.
@@ -33,6 +34,7 @@ fn hint(f: &Finding) -> Value {
         "subject": subject(&f.subject),
         "says": f.says,
         "evidence": f.evidence.iter().map(evidence).collect::<Vec<_>>(),
+        "also": f.also.iter().map(subject).collect::<Vec<_>>(),
         "fix": f.fix,
         "explains": f.explains.iter().map(|e| e.id).collect::<Vec<_>>(),
         "since_realtime_ns": f.since_realtime_ns,
@@ -65,6 +67,12 @@ pub fn doctor_text(model: &Model, ascii: bool) -> String {
             Some(_) => {}
             None => whys.push((why, vec![u.id])),
         }
+    }
+    if model.needs_s > 0 {
+        out += &format!(
+            "\nneeds {} s more to answer everything: --for a longer time\n",
+            model.needs_s
+        );
     }
     out += &format!("\nchecked {} rules", model.checked.len());
     if whys.is_empty() {
@@ -133,21 +141,16 @@ fn limits(model: &Model) -> String {
             continue;
         }
         let l = &e.limits;
-        let show = |r: &crate::reading::Reading<u64>, f: fn(u64) -> String| match r {
-            Ok(v) => f(*v),
-            Err(why) => format!("– {why}"),
-        };
-        let number = |v: u64| v.to_string();
-        out += &format!(
-            "\nlimits of {} (pid {}): fds {} of {}; memory {} of {}; room for {} more clients by fds, {} by memory\n",
-            e.name,
-            e.pid,
-            show(&l.fds_used, number),
-            show(&l.fds_soft, number),
-            show(&l.memory_current_bytes, text::bytes),
-            show(&l.memory_max_bytes, text::bytes),
-            show(&l.room_fds, number),
-            show(&l.room_memory, number),
+        out += &format!("\nlimits of {} (pid {})\n", e.name, e.pid);
+        out += &limit("fds", &l.fds_used, &l.fds_soft, &l.room_fds, |v| {
+            v.to_string()
+        });
+        out += &limit(
+            "memory",
+            &l.memory_current_bytes,
+            &l.memory_max_bytes,
+            &l.room_memory,
+            text::bytes,
         );
         out += &format!(
             "  rings: {} reserved, {} touched\n",
@@ -163,4 +166,23 @@ fn limits(model: &Model) -> String {
         );
     }
     out
+}
+
+/// One line: use, limit, and how many more clients that leaves room for; or why that can't be said.
+fn limit(
+    name: &str,
+    used: &Reading<u64>,
+    most: &Reading<u64>,
+    room: &Reading<u64>,
+    show: fn(u64) -> String,
+) -> String {
+    match (used, most) {
+        (Ok(used), Ok(most)) => {
+            let room = room
+                .as_ref()
+                .map_or(String::new(), |n| format!(", room for {n} more clients"));
+            format!("  {name}: {} of {}{room}\n", show(*used), show(*most))
+        }
+        (_, Err(why)) | (Err(why), _) => format!("  {name}: – {why}\n"),
+    }
 }

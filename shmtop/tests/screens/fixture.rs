@@ -411,6 +411,7 @@ fn findings() -> Vec<Finding> {
         Finding {
             id: "peer-stopped",
             severity: Severity::Crit,
+            also: Vec::new(),
             subject: subject(7),
             says: "peer 4242 is stopped (SIGSTOP) for 4.2 s, 3 requests wait".to_owned(),
             evidence: vec![
@@ -434,6 +435,7 @@ fn findings() -> Vec<Finding> {
         Finding {
             id: "socket-fallback",
             severity: Severity::Warn,
+            also: Vec::new(),
             subject: subject(16),
             says: "on the socket: memfd_create → EMFILE, 64/64 fds; p50 41 µs, the others 1.2 µs"
                 .to_owned(),
@@ -451,6 +453,7 @@ fn findings() -> Vec<Finding> {
         Finding {
             id: "no-pmu",
             severity: Severity::Info,
+            also: Vec::new(),
             subject: Subject::default(),
             says: "no hardware counters: the hypervisor hides them".to_owned(),
             evidence: Vec::new(),
