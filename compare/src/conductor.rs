@@ -1,16 +1,15 @@
 //! Conducts one run: starts the processes, tells them when, collects what they say, and leaves nothing behind, whatever they do.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, sleep_until};
 use crate::histogram::Histogram;
 use crate::job::{ClientReport, Job, Plan, Said, Shape};
+use crate::place::Place;
+use crate::players::{Audience, Player};
 use crate::subject::Subject;
 use crate::subject::drive::idle_tail;
 use crate::system;
@@ -45,184 +44,6 @@ pub(crate) struct Outcome {
     pub(crate) foreign_cpus: Option<f64>,
     /// Whether the transport in the processes' binary records statistics.
     pub(crate) records: bool,
-}
-
-/// What comes from a process.
-enum Heard {
-    Said(Said),
-    /// It ended; why, if it should not have.
-    Ended(String),
-}
-
-/// A process and the lines it says. Killed when dropped.
-struct Player {
-    child: Child,
-    orders: Option<ChildStdin>,
-}
-
-impl Player {
-    fn start(
-        exe: &Path,
-        role: &str,
-        job: &Job,
-        number: usize,
-        heard: &Sender<(usize, Heard)>,
-    ) -> io::Result<Self> {
-        let mut command = Command::new(exe);
-        command
-            .args([role, &serde_json::to_string(job).map_err(io::Error::other)?])
-            // Stats pages are announced here, and go with the run's directory.
-            .env("SHMTOP_RUNTIME_DIR", &job.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        // SAFETY: prctl is a bare system call, allowed between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                // If we die, so does it: also by SIGKILL, when no destructor runs.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
-        let mut child = command.spawn()?;
-        let orders = child.stdin.take();
-        if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
-            let heard = heard.clone();
-            std::thread::spawn(move || listen(number, out, err, &heard));
-        }
-        Ok(Self { child, orders })
-    }
-
-    fn order(&mut self, plan: Plan) -> io::Result<()> {
-        let mut line = serde_json::to_string(&plan).map_err(io::Error::other)?;
-        line.push('\n');
-        match &mut self.orders {
-            Some(orders) => orders.write_all(line.as_bytes()),
-            None => Err(io::Error::other("no way to tell it")),
-        }
-    }
-
-    /// Lets it end by itself, if it does so soon.
-    fn finish(&mut self, deadline: Instant) {
-        self.orders = None;
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what they are for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Passes on what a process says until its end, and its standard error as the reason if it ended badly.
-fn listen(
-    number: usize,
-    out: impl io::Read,
-    mut err: impl io::Read,
-    heard: &Sender<(usize, Heard)>,
-) {
-    for line in BufReader::new(out).lines().map_while(Result::ok) {
-        let said =
-            serde_json::from_str(&line).unwrap_or_else(|_| Said::Failed(format!("said: {line}")));
-        if heard.send((number, Heard::Said(said))).is_err() {
-            return;
-        }
-    }
-    let mut text = String::new();
-    // Whatever was read until an error is what there is to say.
-    let _ = err.read_to_string(&mut text);
-    let last = text.trim().lines().last().unwrap_or("without a word");
-    // Nobody listens any more once the run is over.
-    let _ = heard.send((
-        number,
-        Heard::Ended(format!("process {number} ended: {last}")),
-    ));
-}
-
-/// The directory of a run; removed with everything the processes left, inside and outside of it.
-struct Place {
-    dir: PathBuf,
-    name: String,
-}
-
-impl Place {
-    fn new() -> io::Result<Self> {
-        static RUNS: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "compare{}x{}_",
-            std::process::id(),
-            RUNS.fetch_add(1, Ordering::Relaxed)
-        );
-        let dir = std::env::temp_dir().join(&name);
-        std::fs::create_dir(&dir)?;
-        // Only ours: stats pages are announced in it.
-        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        Ok(Self { dir, name })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Nothing useful can be done if removing fails: the names are unique to this process.
-        let _ = std::fs::remove_dir_all(&self.dir);
-        for entry in std::fs::read_dir("/dev/shm")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(self.name.as_bytes())
-            {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-/// What is heard from the processes, with a limit.
-struct Audience {
-    heard: Receiver<(usize, Heard)>,
-}
-
-impl Audience {
-    /// Waits until all numbers in `expected` have said something that `take` accepts.
-    fn all(
-        &self,
-        mut expected: Vec<usize>,
-        deadline: Instant,
-        mut take: impl FnMut(Said) -> bool,
-    ) -> io::Result<()> {
-        while !expected.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.heard.recv_timeout(left) {
-                Ok((_, Heard::Said(Said::Failed(why)))) => return Err(io::Error::other(why)),
-                Ok((number, Heard::Said(said))) => {
-                    if take(said) {
-                        expected.retain(|&n| n != number);
-                    }
-                }
-                Ok((number, Heard::Ended(why))) => {
-                    if expected.contains(&number) {
-                        return Err(io::Error::other(why));
-                    }
-                }
-                Err(_) => {
-                    return Err(io::Error::other(format!(
-                        "{} process(es) hung, and were killed",
-                        expected.len()
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Something done while the clients work, for runs that compare with and without it.
@@ -316,10 +137,10 @@ pub(crate) fn run(
         .iter_mut()
         .try_for_each(|player| player.order(plan))?;
     meanwhile.start(&place.dir)?;
-    crate::clock::sleep_until(plan.begin_ns);
+    sleep_until(plan.begin_ns);
     meanwhile.counting_begins()?;
     let (before, from) = (system::machine_busy_ns(), Instant::now());
-    crate::clock::sleep_until(plan.end_ns);
+    sleep_until(plan.end_ns);
     let (after, span) = (system::machine_busy_ns(), from.elapsed());
     meanwhile.counting_ends()?;
 

@@ -11,7 +11,10 @@ mod histogram;
 mod job;
 mod meter;
 mod paired;
+mod place;
+mod players;
 mod probe;
+mod promises;
 mod results;
 mod role;
 mod rounds;
@@ -239,7 +242,8 @@ fn compare(options: &TableOptions) -> io::Result<()> {
         }
     });
     written?;
-    let tables = table::markdown(&runs, &schedule.workloads, &schedule.subjects);
+    let tables = promises::markdown(&runs)
+        + &table::markdown(&runs, &schedule.workloads, &schedule.subjects);
     let settings = format!(
         "{rounds} rounds of {seconds} s each, {} in flight per connection where pipelined",
         options.depth

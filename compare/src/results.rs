@@ -5,6 +5,9 @@ use serde::Serialize;
 use crate::conductor::Outcome;
 use crate::probe::Regime;
 
+/// CPUs that others may keep busy during a run: above, it says more about them.
+const QUIET_CPUS: f64 = 0.1;
+
 /// One run. A line of `--json`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Run {
@@ -17,6 +20,19 @@ pub(crate) struct Run {
     pub(crate) figures: Option<Figures>,
     /// Why there are none.
     pub(crate) failed: Option<String>,
+}
+
+impl Run {
+    /// The probes around it.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = f64> {
+        self.line_before_ns.into_iter().chain(self.line_after_ns)
+    }
+
+    /// True if it measured something, and others kept out of its way as far as is known.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let others = self.figures.as_ref().map(|figures| figures.foreign_cpus);
+        others.is_some_and(|cpus| cpus.is_none_or(|cpus| cpus <= QUIET_CPUS))
+    }
 }
 
 /// What a run measured.
@@ -88,30 +104,81 @@ impl Spread {
     }
 }
 
-/// The figures of one subject's runs of one workload in one regime.
-pub(crate) struct Group<'a>(pub(crate) Vec<&'a Figures>);
+/// The figures of one subject's runs of one workload in one regime: of those that nobody disturbed, if there are any.
+pub(crate) struct Group<'a> {
+    pub(crate) figures: Vec<&'a Figures>,
+    /// All of them were disturbed.
+    pub(crate) disturbed: bool,
+}
 
 impl<'a> Group<'a> {
     pub(crate) fn of(runs: &'a [Run], workload: &str, subject: &str, regime: Regime) -> Self {
-        Self(
+        let of_group =
+            |run: &&Run| run.workload == workload && run.subject == subject && run.regime == regime;
+        let collect = |quiet: bool| -> Vec<_> {
             runs.iter()
-                .filter(|run| {
-                    run.workload == workload && run.subject == subject && run.regime == regime
-                })
+                .filter(of_group)
+                .filter(|run| !quiet || run.is_quiet())
                 .filter_map(|run| run.figures.as_ref())
-                .collect(),
-        )
+                .collect()
+        };
+        let quiet = collect(true);
+        if quiet.is_empty() {
+            let figures = collect(false);
+            return Self {
+                disturbed: !figures.is_empty(),
+                figures,
+            };
+        }
+        Self {
+            figures: quiet,
+            disturbed: false,
+        }
     }
 
     /// Over all runs that have the figure.
     pub(crate) fn spread(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.0.iter().filter_map(|figures| figure(figures)))
+        Spread::of(self.figures.iter().filter_map(|figures| figure(figures)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disturbed_run_counts_only_if_there_is_no_other() {
+        let run = |rate: f64, foreign: f64| Run {
+            round: 1,
+            workload: "w",
+            subject: "s",
+            line_before_ns: None,
+            line_after_ns: None,
+            regime: Regime::Near,
+            figures: Some(Figures {
+                requests_per_s: rate,
+                p50_ns: None,
+                p99_ns: None,
+                p999_ns: None,
+                max_ns: None,
+                fairness: None,
+                cpu_ns_per_request: None,
+                cpus: 0.0,
+                foreign_cpus: Some(foreign),
+            }),
+            failed: None,
+        };
+        let runs = [run(5.0, 1.0), run(9.0, 0.0), run(7.0, 0.0)];
+        let group = Group::of(&runs, "w", "s", Regime::Near);
+        let rate = group.spread(|f| Some(f.requests_per_s)).map(|s| s.median);
+        assert_eq!(
+            (group.figures.len(), group.disturbed, rate),
+            (2, false, Some(8.0))
+        );
+        let group = Group::of(&runs[..1], "w", "s", Regime::Near);
+        assert_eq!((group.figures.len(), group.disturbed), (1, true));
+        assert!(Group::of(&runs, "w", "s", Regime::Far).figures.is_empty());
+    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {

@@ -109,9 +109,7 @@ impl Schedule<'_> {
     fn lacking(&self, runs: &[Run], workload: &Workload) -> Vec<&'static dyn Subject> {
         let count = |subject: Option<&str>, regime| {
             runs.iter()
-                .filter(|run| {
-                    run.workload == workload.id && run.regime == regime && run.figures.is_some()
-                })
+                .filter(|run| run.workload == workload.id && run.regime == regime && run.is_quiet())
                 .filter(|run| subject.is_none_or(|id| run.subject == id))
                 .count()
         };

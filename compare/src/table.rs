@@ -24,10 +24,14 @@ pub(crate) fn markdown(runs: &[Run], workloads: &[Workload], subjects: &[&dyn Su
         let mixed = of_workload()
             .filter(|run| run.regime == Regime::Mixed)
             .count();
-        if mixed > 0 {
+        let disturbed = of_workload()
+            .filter(|run| run.regime != Regime::Mixed && run.figures.is_some() && !run.is_quiet())
+            .count();
+        if mixed + disturbed > 0 {
             let _ = writeln!(
                 text,
-                "Left out: {mixed} run(s) during which the regime changed.\n"
+                "Left out: {mixed} run(s) during which the regime changed, {disturbed} during which others kept more than a tenth of a CPU \
+                 busy (⚠: there was no other).\n"
             );
         }
         for run in of_workload() {
@@ -54,11 +58,7 @@ fn table(
         runs.iter()
             .filter(|run| run.workload == workload.id && run.regime == regime)
     };
-    let line = Spread::of(
-        of_regime()
-            .flat_map(|run| [run.line_before_ns, run.line_after_ns])
-            .flatten(),
-    );
+    let line = Spread::of(of_regime().flat_map(Run::lines));
     let others = Spread::of(of_regime().filter_map(|run| run.figures.as_ref()?.foreign_cpus));
     let _ = write!(text, "Regime **{}**", regime.name());
     if let Some(line) = line {
@@ -88,7 +88,7 @@ fn table(
         .filter(|subject| subject.does(workload.shape(), workload.clients))
     {
         let group = Group::of(runs, workload.id, subject.id(), regime);
-        if group.0.is_empty() {
+        if group.figures.is_empty() {
             continue;
         }
         let row = if workload.is_idle() {
@@ -96,7 +96,13 @@ fn table(
         } else {
             busy_row(&group, &reference, workload.size)
         };
-        let _ = writeln!(text, "| {} | {row} | {} |", subject.title(), group.0.len());
+        let _ = writeln!(
+            text,
+            "| {} | {row} | {}{} |",
+            subject.title(),
+            group.figures.len(),
+            if group.disturbed { " ⚠" } else { "" }
+        );
     }
     text.push('\n');
 }

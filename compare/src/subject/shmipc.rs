@@ -10,7 +10,7 @@ use shmipc::stream::Stream;
 use shmipc::transport::{DefaultUnixConnect, DefaultUnixListen};
 use shmipc::{Error, Listener};
 
-use super::drive::{self, AsyncClient};
+use super::drive::tasks::{self, AsyncClient};
 use super::tokio_unix::{client_runtime, serve_on, server_runtime};
 use super::{Listed, Subject, other};
 use crate::gate::{Gate, Stop};
@@ -106,7 +106,7 @@ impl Subject for Shmipc {
         let manager = runtime
             .block_on(SessionManager::new(settings, DefaultUnixConnect, address))
             .map_err(other)?;
-        drive::run_async(job, gate, &runtime, async |_| {
+        tasks::run(job, gate, &runtime, async |_| {
             Ok(Connection {
                 stream: manager.get_stream().map_err(other)?,
                 size: job.size,

@@ -7,7 +7,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 
 use super::Subject;
-use super::drive::{self, AsyncClient};
+use super::drive::tasks::{self, AsyncClient};
 use crate::gate::{Gate, Stop};
 use crate::job::{ClientReport, Job, Shape};
 
@@ -88,7 +88,7 @@ impl Subject for TokioUnix {
     }
 
     fn clients(&self, job: &Job, gate: &Gate) -> io::Result<Vec<ClientReport>> {
-        drive::run_async(job, gate, &client_runtime(job)?, async |_| {
+        tasks::run(job, gate, &client_runtime(job)?, async |_| {
             Ok(Connection {
                 stream: UnixStream::connect(job.dir.join("s")).await?,
                 buffer: vec![0; job.size].into(),
