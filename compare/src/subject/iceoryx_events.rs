@@ -10,7 +10,7 @@ use iceoryx2::response::Response;
 
 use super::drive::{self, Client};
 use super::iceoryx::{self, Connection, Ipc};
-use super::{Listed, Subject, other};
+use super::{Subject, other};
 use crate::gate::{Gate, Stop};
 use crate::job::{ClientReport, Job, Shape};
 
@@ -65,9 +65,6 @@ impl Subject for Events {
     fn how(&self) -> &'static str {
         "the same, sleeping on its event ports: a listener per side, a notification per message. What its documentation has for those \
          who can't burn a core."
-    }
-    fn listed(&self) -> Listed {
-        Listed::Always
     }
     fn does(&self, shape: Shape, _: usize) -> bool {
         shape != Shape::Pipelined

@@ -11,8 +11,10 @@ use crate::gate::{Gate, Stop};
 use crate::job::{ClientReport, Job, Shape};
 use crate::system;
 
-/// Bytes per ring, of which there are two per client: about what fits the second-level caches of two cores.
-const RING_BYTES: usize = 1 << 20;
+/// Bytes per ring, of which there are two per client. The best of 64 KiB to 4 MiB: what is in use fits the second-level caches.
+fn ring_bytes(job: &Job) -> usize {
+    if job.crowded() { 256 << 10 } else { 1 << 20 }
+}
 
 /// The subject.
 pub(crate) struct Rtrb;
@@ -23,8 +25,8 @@ struct End {
     rx: Consumer<u8>,
 }
 
-fn pair() -> (End, End) {
-    let (up, down) = (RingBuffer::new(RING_BYTES), RingBuffer::new(RING_BYTES));
+fn pair(bytes: usize) -> (End, End) {
+    let (up, down) = (RingBuffer::new(bytes), RingBuffer::new(bytes));
     (
         End {
             tx: up.0,
@@ -45,7 +47,7 @@ impl Subject for Rtrb {
         "rtrb 0.4.1 †"
     }
     fn how(&self) -> &'static str {
-        "† server and clients are threads of **one process**. A pair of 1 MiB byte rings per client, `push_entire_slice` and \
+        "† server and clients are threads of **one process**. A pair of byte rings per client, of 1 MiB (of 256 KiB for 16 clients: the best of what was tried), `push_entire_slice` and \
          `pop_entire_slice`; busy waiting for one client, `yield_now` when nothing is there for 16."
     }
     fn does(&self, shape: Shape, clients: usize) -> bool {
@@ -61,7 +63,7 @@ impl Subject for Rtrb {
     }
 
     fn clients(&self, job: &Job, gate: &Gate) -> io::Result<Vec<ClientReport>> {
-        let (theirs, ours): (Vec<_>, Vec<_>) = (0..job.here).map(|_| pair()).unzip();
+        let (theirs, ours): (Vec<_>, Vec<_>) = (0..job.here).map(|_| pair(ring_bytes(job))).unzip();
         let ends: Mutex<Vec<Option<End>>> = Mutex::new(theirs.into_iter().map(Some).collect());
         let stop = Stop::new(false);
         let patience = Patience::of(job);

@@ -12,7 +12,7 @@ use shmipc::{Error, Listener};
 
 use super::drive::tasks::{self, AsyncClient};
 use super::tokio_unix::{client_runtime, serve_on, server_runtime};
-use super::{Listed, Subject, other};
+use super::{Subject, other};
 use crate::gate::{Gate, Stop};
 use crate::job::{ClientReport, Job, Shape};
 
@@ -21,7 +21,6 @@ pub(crate) struct Shmipc {
     id: &'static str,
     title: &'static str,
     how: &'static str,
-    listed: Listed,
     wakeup: fn(Config) -> Config,
 }
 
@@ -31,15 +30,13 @@ pub(crate) const EVENTFD: Shmipc = Shmipc {
     title: "shmipc 0.2.1",
     how: "`with_v4_eventfd()`, which its README recommends for small messages at low latency; slices as its own benchmark sizes them \
           (payload + 256); reading and writing in place; 16 clients of one process are 16 streams of one session, as its benchmark has them.",
-    listed: Listed::Always,
     wakeup: Config::with_v4_eventfd,
 };
 /// Its default.
 pub(crate) const LEGACY: Shmipc = Shmipc {
     id: "shmipc-default",
     title: "shmipc 0.2.1, default protocol",
-    how: "the same, with `Config::default()`'s protocol (V3: wake-ups over the Unix socket).",
-    listed: Listed::OnRequest,
+    how: "the same, with `Config::default()`'s protocol (V3: wake-ups over the Unix socket), which is quicker for 64 B and 16 streams of one session.",
     wakeup: |config| config,
 };
 
@@ -72,9 +69,6 @@ impl Subject for Shmipc {
     }
     fn how(&self) -> &'static str {
         self.how
-    }
-    fn listed(&self) -> Listed {
-        self.listed
     }
     fn does(&self, _: Shape, _: usize) -> bool {
         true
