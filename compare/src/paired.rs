@@ -48,7 +48,7 @@ fn one(
     Ok((Regime::of(before, after), outcome?))
 }
 
-/// Runs all pairs; only those whose two runs met the same regime count.
+/// Runs all pairs; only those whose two runs met the same regime, undisturbed, count.
 fn pairs(
     options: &PairOptions,
     mut plain: impl FnMut() -> io::Result<(Regime, Outcome)>,
@@ -64,82 +64,89 @@ fn pairs(
             (plain()?, b)
         };
         let same = a.0 == b.0 && a.0 != Regime::Mixed;
-        let (a_figures, b_figures) = (Figures::of(&a.1), Figures::of(&b.1));
+        let (plain, changed) = (Figures::of(&a.1), Figures::of(&b.1));
+        let verdict = match (same, plain.is_quiet() && changed.is_quiet()) {
+            (false, _) => "  left out: the regimes differ",
+            (true, false) => "  left out: others kept the CPUs busy",
+            (true, true) => "",
+        };
         // Progress is for those who watch.
         let _ = writeln!(
             io::stderr(),
-            "pair {:>2}  {:<7} {:>12.0}/s  {:>12.0}/s  {:+.2} %{}",
+            "pair {:>2}  {:<7} {:>12.0}/s  {:>12.0}/s  {:+.2} %{verdict}",
             n + 1,
             a.0.name(),
-            a_figures.requests_per_s,
-            b_figures.requests_per_s,
-            loss(&a_figures, &b_figures) * 100.0,
-            if same {
-                ""
-            } else {
-                "  (regimes differ: left out)"
-            }
+            plain.requests_per_s,
+            changed.requests_per_s,
+            throughput_lost(&plain, &changed).unwrap_or(0.0),
         );
-        if same {
-            kept.push(Pair {
-                plain: a_figures,
-                changed: b_figures,
-            });
+        if verdict.is_empty() {
+            kept.push(Pair { plain, changed });
         }
     }
     Ok(kept)
 }
 
-/// Share of the plain run's throughput that the changed one lost.
-fn loss(plain: &Figures, changed: &Figures) -> f64 {
-    1.0 - changed.requests_per_s / plain.requests_per_s
+/// Per cent of the plain run's throughput that the changed one lost.
+fn throughput_lost(plain: &Figures, changed: &Figures) -> Option<f64> {
+    (plain.requests_per_s > 0.0)
+        .then(|| (1.0 - changed.requests_per_s / plain.requests_per_s) * 100.0)
 }
 
-/// The two medians, and the median of the pairs' losses with the interval that holds it with 95 % certainty.
-fn report(pairs: &[Pair], what: [&str; 2]) -> String {
-    let rate = |of: fn(&Pair) -> &Figures| {
-        Spread::of(pairs.iter().map(|pair| of(pair).requests_per_s)).map_or(0.0, |s| s.median)
-    };
-    let p50 = |of: fn(&Pair) -> &Figures| {
-        Spread::of(
-            pairs
-                .iter()
-                .filter_map(|pair| Some(of(pair).p50_ns? as f64)),
-        )
-        .map_or(0.0, |s| s.median)
-    };
-    let mut losses: Vec<f64> = pairs
+/// Per cent by which the changed run's median round trip is longer.
+fn p50_added(plain: &Figures, changed: &Figures) -> Option<f64> {
+    Some((changed.p50_ns? as f64 / plain.p50_ns? as f64 - 1.0) * 100.0)
+}
+
+/// The median of the pairs' differences, and the interval that holds it with 95 % certainty.
+fn difference(pairs: &[Pair], of: fn(&Figures, &Figures) -> Option<f64>) -> String {
+    let mut values: Vec<f64> = pairs
         .iter()
-        .map(|pair| loss(&pair.plain, &pair.changed) * 100.0)
+        .filter_map(|pair| of(&pair.plain, &pair.changed))
         .collect();
-    losses.sort_by(f64::total_cmp);
-    let Some(spread) = Spread::of(losses.iter().copied()) else {
-        return "no pair met the same regime twice".into();
+    values.sort_by(f64::total_cmp);
+    let Some(spread) = Spread::of(values.iter().copied()) else {
+        return "unknown: no pair met the same regime twice, undisturbed".into();
     };
-    // Order statistics around the median: n/2 ± 0.98 √n bound it with 95 % certainty, whatever the distribution.
-    let n = losses.len() as f64;
+    // Order statistics: n/2 ± 0.98 √n bound the median with 95 % certainty, whatever the distribution.
+    let (n, last) = (values.len() as f64, values.len() - 1);
     let reach = 0.98 * n.sqrt();
-    let low = losses[((n / 2.0 - reach).floor().max(0.0)) as usize];
-    let high = losses[((n / 2.0 + reach).ceil() as usize).min(losses.len() - 1)];
-    let others = Spread::of(
-        pairs
-            .iter()
-            .flat_map(|p| [p.plain.foreign_cpus, p.changed.foreign_cpus])
-            .flatten(),
-    );
+    let low = values[((n / 2.0 - reach).floor().max(0.0) as usize).min(last)];
+    let high = values[((n / 2.0 + reach).ceil() as usize).min(last)];
     format!(
-        "| | requests/s | p50 ns |\n|---|--:|--:|\n| {} | {:.0} | {:.0} |\n| {} | {:.0} | {:.0} |\n\n\
-         Throughput lost, median of {} pairs: **{:+.2} %** (95 % interval {low:+.2} to {high:+.2}); others kept {:.2} CPUs busy.\n",
-        what[0],
-        rate(|p| &p.plain),
-        p50(|p| &p.plain),
-        what[1],
-        rate(|p| &p.changed),
-        p50(|p| &p.changed),
-        losses.len(),
-        spread.median,
-        others.map_or(0.0, |s| s.median),
+        "**{:+.2} %** (95 % interval {low:+.2} to {high:+.2})",
+        spread.median
     )
+}
+
+fn report(pairs: &[Pair], what: [&str; 2]) -> String {
+    let median = |figures: &dyn Fn(&Pair) -> Option<f64>| {
+        let spread = Spread::of(pairs.iter().filter_map(figures));
+        spread.map_or_else(|| "–".into(), |s| format!("{:.0}", s.median))
+    };
+    let rows = [
+        (
+            what[0],
+            median(&|p| Some(p.plain.requests_per_s)),
+            median(&|p| Some(p.plain.p50_ns? as f64)),
+        ),
+        (
+            what[1],
+            median(&|p| Some(p.changed.requests_per_s)),
+            median(&|p| Some(p.changed.p50_ns? as f64)),
+        ),
+    ];
+    let mut text = String::from("| | requests/s | p50 ns |\n|---|--:|--:|\n");
+    for (what, rate, p50) in rows {
+        text += &format!("| {what} | {rate} | {p50} |\n");
+    }
+    text += &format!(
+        "\nOver {} pairs: throughput lost {}; median round trip longer by {}.\n",
+        pairs.len(),
+        difference(pairs, throughput_lost),
+        difference(pairs, p50_added),
+    );
+    text
 }
 
 /// Recording in (this binary) against out (`without`).

@@ -28,10 +28,9 @@ impl Run {
         self.line_before_ns.into_iter().chain(self.line_after_ns)
     }
 
-    /// True if it measured something, and others kept out of its way as far as is known.
+    /// True if it measured something, and nobody disturbed it.
     pub(crate) fn is_quiet(&self) -> bool {
-        let others = self.figures.as_ref().map(|figures| figures.foreign_cpus);
-        others.is_some_and(|cpus| cpus.is_none_or(|cpus| cpus <= QUIET_CPUS))
+        self.figures.as_ref().is_some_and(Figures::is_quiet)
     }
 }
 
@@ -55,6 +54,11 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// True if others kept out of the run's way, as far as is known.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.foreign_cpus.is_none_or(|cpus| cpus <= QUIET_CPUS)
+    }
+
     pub(crate) fn of(outcome: &Outcome) -> Self {
         let total: u64 = outcome.requests.iter().sum();
         let (least, most) = (outcome.requests.iter().min(), outcome.requests.iter().max());
