@@ -10,6 +10,8 @@ use crate::system;
 /// Round trips per batch, and batches.
 const TRIPS: u64 = 2000;
 const BATCHES: usize = 15;
+/// Below this the two are hyperthreads of one core: 16 ns measured, and everything is some four times as quick as between cores.
+const SIBLINGS_NS: f64 = 45.0;
 /// Below this the cores are near each other.
 const NEAR_NS: f64 = 150.0;
 
@@ -17,9 +19,11 @@ const NEAR_NS: f64 = 150.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Regime {
-    /// Both probes below 150 ns.
+    /// Both probes below 45 ns: hyperthreads of one core.
+    Siblings,
+    /// Both below 150 ns.
     Near,
-    /// Neither.
+    /// Both above.
     Far,
     /// It changed in between.
     Mixed,
@@ -30,9 +34,13 @@ pub(crate) enum Regime {
 impl Regime {
     /// Of a run between two probes.
     pub(crate) fn of(before: Option<f64>, after: Option<f64>) -> Self {
-        match (before, after) {
-            (Some(a), Some(b)) if a < NEAR_NS && b < NEAR_NS => Self::Near,
-            (Some(a), Some(b)) if a >= NEAR_NS && b >= NEAR_NS => Self::Far,
+        let one = |ns: f64| match ns {
+            ns if ns < SIBLINGS_NS => Self::Siblings,
+            ns if ns < NEAR_NS => Self::Near,
+            _ => Self::Far,
+        };
+        match (before.map(one), after.map(one)) {
+            (Some(a), Some(b)) if a == b => a,
             (Some(_), Some(_)) => Self::Mixed,
             _ => Self::Unknown,
         }
@@ -40,6 +48,7 @@ impl Regime {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Siblings => "siblings",
             Self::Near => "near",
             Self::Far => "far",
             Self::Mixed => "mixed",

@@ -204,7 +204,7 @@ fn checks(m: &Medians<'_>) -> Vec<(&'static str, Vec<Check>)> {
 /// The table; empty if nothing was measured that is promised.
 pub(crate) fn markdown(runs: &[Run]) -> String {
     let mut text = String::new();
-    for regime in [Regime::Near, Regime::Far] {
+    for regime in [Regime::Near, Regime::Far, Regime::Siblings] {
         let rows = checks(&Medians { runs, regime });
         let measured = |row: &(_, Vec<Check>)| row.1.iter().any(|check| check.measured.is_some());
         if !rows.iter().any(measured) {

@@ -113,7 +113,7 @@ impl Schedule<'_> {
                 .filter(|run| subject.is_none_or(|id| run.subject == id))
                 .count()
         };
-        let common = [Regime::Far, Regime::Near]
+        let common = [Regime::Siblings, Regime::Far, Regime::Near]
             .into_iter()
             .max_by_key(|&regime| count(None, regime));
         let enough = ENOUGH.min(self.rounds);

@@ -16,7 +16,7 @@ pub(crate) fn markdown(runs: &[Run], workloads: &[Workload], subjects: &[&dyn Su
     for workload in workloads {
         let _ = writeln!(text, "### {}\n", workload.title);
         let of_workload = || runs.iter().filter(|run| run.workload == workload.id);
-        for regime in [Regime::Near, Regime::Far, Regime::Unknown] {
+        for regime in [Regime::Near, Regime::Far, Regime::Siblings, Regime::Unknown] {
             if of_workload().any(|run| run.regime == regime && run.figures.is_some()) {
                 table(&mut text, runs, workload, subjects, regime);
             }
