@@ -174,12 +174,20 @@ impl Control {
             if let Ok(fd) = accepted {
                 // SAFETY: as in `accept`.
                 let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                if let Ok(peer) = peer_credentials(&socket) {
+                    let process = self.shared.page.process();
+                    set(&process.last_rejected_uid, peer.uid.into());
+                    set(&process.last_rejected_pid, peer.pid.into());
+                }
                 let (limit, used) = crate::mem::headroom::descriptors();
                 drive::turn_away(socket, Reject::Descriptors, limit, used);
             }
             self.reserve = reserve();
-            if accepted.is_ok() {
-                return true;
+            match accepted {
+                Ok(_) => return true,
+                // Nobody waits any more; accept asks for a descriptor before it looks.
+                Err(Errno::EAGAIN) if self.reserve.is_some() => return false,
+                Err(_) => {}
             }
         }
         // ENOENT if it is out already.
@@ -202,7 +210,6 @@ impl Control {
         let (_, pending) = table.pending(peer.uid);
         let own = nix::unistd::geteuid().as_raw();
         let admission = if peer.uid != own && !config.allowed_uids.contains(&peer.uid) {
-            set(&process.last_rejected_uid, peer.uid.into());
             Admission::NotAllowed { uid: peer.uid }
         } else if clients >= config.max_clients {
             Admission::Full {
@@ -218,6 +225,7 @@ impl Control {
             Admission::Admitted
         };
         if admission != Admission::Admitted {
+            set(&process.last_rejected_uid, peer.uid.into());
             set(&process.last_rejected_pid, peer.pid.into());
         }
         if pending >= config.max_pending_per_uid || clients >= 2 * config.max_clients {

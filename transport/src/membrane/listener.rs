@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -84,13 +84,13 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
     )
     .map_err(|e| failed("socket", e.into()))?;
     // Before bind: Linux gives the socket file this mode, so that there is no moment at which others could connect.
-    let mode = if others { 0o666 } else { 0o600 };
-    fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(|e| failed("fchmod", e.into()))?;
+    fchmod(&fd, Mode::from_bits_truncate(0o600)).map_err(|e| failed("fchmod", e.into()))?;
     let address = UnixAddr::new(path).map_err(|e| failed("bind", e.into()))?;
     socket::bind(fd.as_raw_fd(), &address).map_err(|e| failed("bind", e.into()))?;
     let backlog = Backlog::new(BACKLOG).map_err(|e| failed("listen", e.into()))?;
     let listening = socket::listen(&fd, backlog).map_err(io::Error::from);
-    let meta = listening.and_then(|()| std::fs::symlink_metadata(path));
+    let opened = listening.and_then(|()| if others { open_to_all(path) } else { Ok(()) });
+    let meta = opened.and_then(|()| std::fs::symlink_metadata(path));
     match meta {
         Ok(meta) => Ok(Listener {
             fd,
@@ -107,6 +107,20 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
             Err(failed("listen", e))
         }
     }
+}
+
+/// Lets every user connect. Not before bind, where the umask would take it away again; and through a descriptor, so that a file put
+/// in the socket's place meanwhile is not the one that is opened up.
+fn open_to_all(path: &Path) -> io::Result<()> {
+    let place = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    if !place.metadata()?.file_type().is_socket() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let place = format!("/proc/self/fd/{}", place.as_raw_fd());
+    std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o666))
 }
 
 /// The lock of this path, held until drop.

@@ -5,11 +5,14 @@
 
 mod handshakes;
 mod kills;
+mod limits;
+mod paths;
 mod payload;
 mod rogue;
 mod rogue_clients;
 mod rogue_servers;
 mod role;
 mod stops;
+mod strangers;
 mod watch;
 mod world;

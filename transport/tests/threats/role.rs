@@ -4,9 +4,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Ends a hang; nothing healthy comes near it.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
@@ -31,11 +31,26 @@ pub(crate) fn start(role: &str) -> Start {
     Start(command, role.to_owned()).with(ROLE, role)
 }
 
+/// A process with this role, started by another program, such as `unshare`.
+pub(crate) fn start_by(program: &[&str], role: &str) -> Start {
+    let mut command = Command::new(program[0]);
+    command
+        .args(&program[1..])
+        .arg(std::env::current_exe().unwrap());
+    command.args([TEST, "--exact", "--nocapture", "--test-threads=1"]);
+    Start(command, role.to_owned()).with(ROLE, role)
+}
+
 impl Start {
     /// Sets a parameter of the role: [`parameter`] in the child.
     pub(crate) fn with(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.0.env(name, value);
         self
+    }
+
+    /// The command itself.
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.0
     }
 
     /// Starts it.
@@ -113,21 +128,25 @@ impl Process {
 
     /// Waits for its end, and asserts that it is SIGKILL: that it came by the place where it was to be killed.
     pub(crate) fn is_killed(&mut self) {
-        let mut waited = Duration::ZERO;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("our child") {
-                break status;
-            }
-            assert!(waited < WATCHDOG, "{} lives", self.role);
-            std::thread::sleep(Duration::from_micros(200));
-            waited += Duration::from_micros(200);
-        };
+        let status = self.ends();
         assert_eq!(
             status.signal(),
             Some(libc::SIGKILL),
             "{}: {status:?}",
             self.role
         );
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            assert!(begun.elapsed() < WATCHDOG, "{} lives", self.role);
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// Kills it and waits for its end.
@@ -185,6 +204,9 @@ fn a_process_does_what_its_role_says() {
     match role.as_str() {
         "server" => crate::world::serve(),
         "client" => crate::world::call(),
+        "binder" => crate::paths::bind_once(),
+        "forker" => crate::strangers::fork(),
+        "viewer" => crate::strangers::view(),
         other => panic!("no role {other}"),
     }
 }

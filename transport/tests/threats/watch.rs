@@ -50,6 +50,19 @@ pub(crate) fn within<W: std::fmt::Debug>(
     }
 }
 
+/// CPU time that a process has used.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(") ").expect("its name");
+    // Fields 14 and 15; the first after the name is field 3. In ticks of 10 ms.
+    let ticks = rest
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().expect("ticks"));
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
 /// Whether a process is stopped by a signal.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))

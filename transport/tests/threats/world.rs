@@ -146,6 +146,47 @@ fn arm() {
     );
 }
 
+/// Forbids this process the system call in the parameters, if any: `NUMBER ERRNO`. For the threads to come too.
+fn forbid() {
+    let Some(text) = parameter("FORBID") else {
+        return;
+    };
+    let (call, errno) = text.split_once(' ').expect("two numbers");
+    let (call, errno): (u32, u32) = (
+        call.parse().expect("a call"),
+        errno.parse().expect("an errno"),
+    );
+    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut filter = [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call, 0, 1),
+        op(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | errno,
+            0,
+            0,
+        ),
+        op(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: `program` describes `filter`, both alive during the calls, which copy them.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program),
+            0
+        );
+    }
+}
+
 /// The value of `FAULT`.
 pub(crate) fn fault(point: Point, nth: u64, action: &str) -> String {
     format!("{point:?} {nth} {action}")
@@ -154,6 +195,7 @@ pub(crate) fn fault(point: Point, nth: u64, action: &str) -> String {
 /// Role `server`: answers checked requests. Says `ready`, then for each line on its input `handled N corrupt N`.
 pub(crate) fn serve() {
     arm();
+    forbid();
     let config = own_config();
     let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
     let counting = Arc::clone(&counts);
@@ -295,6 +337,7 @@ fn ended(error: RequestError, unknown: u64) -> Ended {
 /// Role `client`: for each `go [ROUNDS]` connects, mixes, and says how it ended; `held` after the connection was dropped.
 pub(crate) fn call() {
     arm();
+    forbid();
     let config = own_config();
     let path = PathBuf::from(required("DIR")).join("s");
     let mut kept = None;
@@ -349,6 +392,20 @@ pub(crate) fn call() {
                 }
                 Err(e) => say(format_args!("failed {e}")),
             },
+            // Requests until there is no room for more.
+            "fill" => {
+                let client = kept.as_mut().expect("connected");
+                let filled = (1u64..)
+                    .take_while(
+                        |n| match client.submit(&payload::request(*n, MAX_MESSAGE, 8)) {
+                            Ok(_) => true,
+                            Err(RequestError::Full { .. }) => false,
+                            Err(e) => panic!("{e}"),
+                        },
+                    )
+                    .count();
+                say(format_args!("filled {filled}"));
+            }
             "drop" => {
                 kept = None;
                 say(format_args!("dropped"));
