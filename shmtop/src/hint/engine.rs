@@ -92,6 +92,9 @@ impl Engine {
             .time
             .boottime_ns
             .saturating_sub(sample.time.monotonic_ns);
+        if let Some(start) = windows.back() {
+            self.note_admissions(&model, start);
+        }
         self.note_admissions(&model, sample);
         let minute = std::mem::take(&mut self.minute);
         model.needs_s = 0;
@@ -142,7 +145,10 @@ impl Engine {
                 .minute
                 .entry(crate::model::join::key(page, s))
                 .or_default();
-            kept.push_back((sample.time.monotonic_ns, s.process));
+            let at_ns = sample.time.monotonic_ns;
+            if kept.back().is_none_or(|(last, _)| *last < at_ns) {
+                kept.push_back((at_ns, s.process));
+            }
             if kept.len() > MINUTE {
                 kept.pop_front();
             }

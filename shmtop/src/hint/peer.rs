@@ -2,7 +2,7 @@
 
 use transport::stats::Via;
 
-use super::ring::{client_pid, server_pid};
+use super::ring::{client_pid, plural, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, ClientState, Endpoint};
 use crate::reading::{Reading, Why};
@@ -196,9 +196,10 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         let at = whereabouts(ctx, pid, thread);
         return Fire::new(
             format!(
-                "client {}: {} of {name}s unread for {}; the {who} (pid {pid}) is {at}",
+                "client {}: {} of {} unread for {}; the {who} (pid {pid}) is {at}",
                 c.number,
                 text::bytes(occupied),
+                plural(name),
                 text::ns(frozen)
             ),
             format!("cat /proc/{pid}/task/*/wchan; gdb -p {pid} -batch -ex 'thread apply all bt'"),

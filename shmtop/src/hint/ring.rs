@@ -72,8 +72,9 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         };
         let says = if blocked > BLOCKED {
             format!(
-                "client {}: {name}s blocked {} of the time; the {reader} drains {}/s, the ring is {} full",
+                "client {}: {} blocked {} of the time; the {reader} drains {}/s, the ring is {} full",
                 c.number,
+                plural(name),
                 text::percent(blocked),
                 text::bytes(drained as u64),
                 text::percent(fill)
@@ -109,6 +110,14 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         .fires();
     }
     QUIET
+}
+
+/// Several of what a ring carries.
+pub(super) fn plural(name: &str) -> &'static str {
+    match name {
+        "reply" => "replies",
+        _ => "requests",
+    }
 }
 
 /// Pid of the server of a row.
@@ -192,9 +201,10 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 .unwrap_or(0);
             return Fire::new(
                 format!(
-                    "client {} (pid {}): {refused} {name}s of {} refused (max {})",
+                    "client {} (pid {}): {refused} {} of {} refused (max {})",
                     c.number,
                     client_pid(e, c),
+                    plural(name),
                     text::bytes(size),
                     text::bytes(max)
                 ),

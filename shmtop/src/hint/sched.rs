@@ -160,7 +160,7 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     }
     Fire::new(
         format!(
-            "{} (pid {}) has {spinners} spinning threads and a quota of {quota:.2} CPUs",
+            "{} (pid {}) has {spinners} spinning thread(s) and a quota of {quota:.2} CPUs",
             e.name, e.pid
         ),
         "raise the quota to the number of spinning threads, or use --wait park",
