@@ -18,7 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(histogram.since(histogram).unwrap().count(), 0);
             all.merge(histogram);
         }
-        slot.unknown.iter().map(|(name, _)| name).chain([&slot.info.peer_name])
+        slot.unknown
+            .iter()
+            .map(|(name, _)| name)
+            .chain([&slot.info.peer_name])
     });
     for text in texts.chain(names).chain(&seen.missing) {
         assert!(!text.chars().any(char::is_control), "{text:?}");
