@@ -1,4 +1,4 @@
-//! docs/benchmarks.md: a preface that people write, and between two markers what this program measured.
+//! docs/benchmarks.md: a preface that people write, and between pairs of markers what this program measured.
 
 use std::fmt::Write;
 use std::io;
@@ -6,8 +6,10 @@ use std::path::Path;
 
 use crate::subject::Subject;
 
-const BEGIN: &str = "<!-- measured by compare: begin -->";
-const END: &str = "<!-- measured by compare: end -->";
+/// The markers around the part of this name.
+fn markers(part: &str) -> [String; 2] {
+    ["begin", "end"].map(|edge| format!("<!-- measured by compare, {part}: {edge} -->"))
+}
 
 /// What was measured, with what it was measured on and how each subject was used.
 pub(crate) fn section(tables: &str, subjects: &[&dyn Subject], settings: &str) -> String {
@@ -27,25 +29,23 @@ pub(crate) fn section(tables: &str, subjects: &[&dyn Subject], settings: &str) -
     text
 }
 
-/// Replaces what is between the markers of the file; appends it, with markers, if there are none.
-pub(crate) fn replace(path: &Path, section: &str) -> io::Result<()> {
+/// Replaces what is between the markers of a part; appends it, with markers, if there are none.
+pub(crate) fn replace(path: &Path, part: &str, section: &str) -> io::Result<()> {
     let old = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(e),
     };
-    std::fs::write(path, spliced(&old, section))
+    std::fs::write(path, spliced(&old, part, section))
 }
 
-fn spliced(old: &str, section: &str) -> String {
-    let (before, after) = match (old.find(BEGIN), old.find(END)) {
-        (Some(begin), Some(end)) if begin < end => (&old[..begin], &old[end + END.len()..]),
+fn spliced(old: &str, part: &str, section: &str) -> String {
+    let [begin, end] = markers(part);
+    let (before, after) = match (old.find(&begin), old.find(&end)) {
+        (Some(from), Some(to)) if from < to => (&old[..from], &old[to + end.len()..]),
         _ => (old, "\n"),
     };
-    format!(
-        "{before}{BEGIN}\n\n{}\n{END}{after}",
-        section.trim_end().to_owned() + "\n"
-    )
+    format!("{before}{begin}\n\n{}\n\n{end}{after}", section.trim_end())
 }
 
 fn machine() -> String {
@@ -73,11 +73,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_preface_and_what_follows_survive_a_new_measurement() {
-        let once = spliced("# Preface\n", "one");
-        let twice = spliced(&(once.clone() + "## Tail\n"), "two");
+    fn the_preface_and_other_parts_survive_a_new_measurement() {
+        let once = spliced("# Preface\n", "a", "one");
+        let twice = spliced(&(spliced(&once, "b", "other") + "## Tail\n"), "a", "two");
         assert!(once.starts_with("# Preface\n") && once.contains("\none\n"));
         assert!(twice.starts_with("# Preface\n") && twice.ends_with("## Tail\n"));
-        assert!(twice.contains("\ntwo\n") && !twice.contains("one"));
+        assert!(twice.contains("\ntwo\n") && twice.contains("\nother\n") && !twice.contains("one"));
     }
 }

@@ -53,7 +53,7 @@ struct TableOptions {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds counted per run, after a quarter of a second of warm-up.
-    #[arg(long, default_value_t = 0.6)]
+    #[arg(long, default_value_t = 0.35)]
     seconds: f64,
     /// Only these, by id; also those left out by default. See `compare list`.
     #[arg(long, value_delimiter = ',')]
@@ -110,6 +110,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if !matches!(
+        options.command,
+        Some(Command::RoleServer { .. } | Command::RoleClients { .. })
+    ) {
+        place::sweep();
+    }
     let result = match options.command {
         None => compare(&options.table),
         Some(Command::List) => list(),
@@ -117,14 +123,24 @@ fn main() -> ExitCode {
             without,
             workload,
             pairs,
-        }) => chosen_workload(&workload)
-            .and_then(|w| print(&paired::recording(&without, &w, &pairs, cpus())?)),
+        }) => chosen_workload(&workload).and_then(|w| {
+            publish(
+                "recording",
+                &pairs,
+                &paired::recording(&without, &w, &pairs, cpus())?,
+            )
+        }),
         Some(Command::Watched {
             shmtop,
             workload,
             pairs,
-        }) => chosen_workload(&workload)
-            .and_then(|w| print(&paired::watched(&shmtop, &w, &pairs, cpus())?)),
+        }) => chosen_workload(&workload).and_then(|w| {
+            publish(
+                "watched",
+                &pairs,
+                &paired::watched(&shmtop, &w, &pairs, cpus())?,
+            )
+        }),
         Some(Command::RoleServer { job }) => role(&job, role::server),
         Some(Command::RoleClients { job }) => role(&job, role::clients),
     };
@@ -195,8 +211,11 @@ fn chosen_workload(id: &str) -> io::Result<Workload> {
     found.ok_or_else(|| io::Error::other(format!("no workload is called {id}")))
 }
 
-fn print(text: &str) -> io::Result<()> {
-    io::stdout().write_all(text.as_bytes())
+/// Prints what the pairs said, and writes it where that was asked for.
+fn publish(part: &str, pairs: &PairOptions, text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())?;
+    let write = |path: &PathBuf| document::replace(path, part, text);
+    pairs.write.as_ref().map_or(Ok(()), write)
 }
 
 fn compare(options: &TableOptions) -> io::Result<()> {
@@ -250,7 +269,7 @@ fn compare(options: &TableOptions) -> io::Result<()> {
     );
     let section = document::section(&tables, &schedule.subjects, &settings);
     match &options.write {
-        Some(path) => document::replace(path, &section)?,
+        Some(path) => document::replace(path, "tables", &section)?,
         None if options
             .json
             .as_deref()

@@ -18,14 +18,17 @@ use crate::workload::Workload;
 #[derive(clap::Args)]
 pub(crate) struct PairOptions {
     /// Pairs of runs.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 40)]
     pairs: usize,
     /// Seconds counted per run.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.3)]
     seconds: f64,
     /// Requests in flight per connection where they are pipelined.
     #[arg(long, default_value_t = 8)]
     depth: usize,
+    /// Puts the result between its markers in this file.
+    #[arg(long)]
+    pub(crate) write: Option<PathBuf>,
 }
 
 /// The two runs of a pair.
