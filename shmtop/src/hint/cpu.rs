@@ -12,6 +12,12 @@ use crate::text;
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[CPU_FREQ_LOW, THERMAL, STEAL, SLOW_CLOCK];
 
+/// Why there are no CPUs to look at.
+fn no_cpu(ctx: &Context<'_>) -> Why {
+    let why = ctx.sample.host.cpus_unknown.clone();
+    why.unwrap_or_else(|| Why::not_there("no CPU could be read"))
+}
+
 rule! {
     /// Only a CPU that a ring thread keeps busy for ten seconds is asked: an idle core is slow on purpose. In a VM the MHz of
     /// /proc/cpuinfo are a constant and there is no cpufreq, so the answer is unknown, not fine.
@@ -36,7 +42,7 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
                 .clone()
                 .err()
                 .unwrap_or_else(|| Why::not_there("no cpufreq"))),
-            None => Err(Why::not_there("no CPU could be read")),
+            None => Err(no_cpu(ctx)),
         };
     }
     let then = ctx.ten_ago()?;
@@ -118,7 +124,7 @@ fn thermal(ctx: &Context<'_>) -> Answer {
             .cpus
             .first()
             .and_then(|c| c.core_throttle_count.why().cloned())
-            .unwrap_or_else(|| Why::not_there("no CPU could be read")));
+            .unwrap_or_else(|| no_cpu(ctx)));
     }
     let then = ctx.ten_ago()?;
     let mut grown: BTreeMap<u32, u64> = BTreeMap::new();
@@ -163,7 +169,7 @@ rule! {
 
 fn steal(ctx: &Context<'_>) -> Answer {
     if ctx.sample.host.cpus.is_empty() {
-        return Err(Why::not_there("/proc/stat can't be read"));
+        return Err(no_cpu(ctx));
     }
     let then = ctx.ten_ago()?;
     let mut worst: Option<(u32, f64)> = None;

@@ -9,18 +9,16 @@ use std::sync::Arc;
 
 use transport::stats::ProcessCounters;
 
-use super::{Answer, Check, Context, Fire, Onset, Rule, rules};
+use super::fold::{fold_symptoms, speak_once};
+use super::tracker::Tracker;
+use super::{Answer, Check, Context, Rule, rules};
 use crate::model::builder::needs;
-use crate::model::{
-    Client, Endpoint, EndpointKey, Explained, Finding, Model, Subject, UnknownRule,
-};
-use crate::reading::{Why, WhyKind};
+use crate::model::{Client, Endpoint, EndpointKey, Finding, Model, Subject, UnknownRule};
+use crate::reading::Why;
 use crate::sample::Sample;
 
 /// The first part of a subject's life that does not count.
 const WARM_UP_NS: u64 = 2_000_000_000;
-/// Windows that hysteresis looks at.
-const LOOK: u32 = 5;
 /// Admission counters kept per server: a minute of windows.
 const MINUTE: usize = 61;
 
@@ -30,23 +28,6 @@ enum Key {
     Host,
     Endpoint(EndpointKey),
     Client(EndpointKey, u32, u64),
-}
-
-struct Tracker {
-    rule: &'static Rule,
-    subject: Subject,
-    /// Windows that were answered.
-    answered: u32,
-    /// The last five answers, newest in bit 0; 1 = it held.
-    held: u8,
-    clean: u32,
-    /// When the first of the windows that made it fire began.
-    first_held_ns: u64,
-    firing_since: Option<(u64, u64)>,
-    fire: Option<Fire>,
-    unknown: Option<Why>,
-    /// Seconds of warm-up left.
-    warm_up_s: u64,
 }
 
 /// Applies every rule to every subject, window by window.
@@ -83,7 +64,7 @@ impl Engine {
     /// One window has passed: `model` is the model over it, `windows` the samples at the borders before its end.
     pub(crate) fn window(
         &mut self,
-        mut model: Model,
+        model: &Model,
         sample: &Sample,
         windows: &VecDeque<Arc<Sample>>,
     ) {
@@ -93,13 +74,12 @@ impl Engine {
             .boottime_ns
             .saturating_sub(sample.time.monotonic_ns);
         if let Some(start) = windows.back() {
-            self.note_admissions(&model, start);
+            self.note_admissions(model, start);
         }
-        self.note_admissions(&model, sample);
+        self.note_admissions(model, sample);
         let minute = std::mem::take(&mut self.minute);
-        model.needs_s = 0;
         let ctx = Context {
-            model: &model,
+            model,
             sample,
             windows,
             minute: &minute,
@@ -248,104 +228,6 @@ impl Engine {
     }
 }
 
-impl Tracker {
-    fn new(rule: &'static Rule) -> Self {
-        Self {
-            rule,
-            subject: Subject::default(),
-            answered: 0,
-            held: 0,
-            clean: 0,
-            first_held_ns: 0,
-            firing_since: None,
-            fire: None,
-            unknown: None,
-            warm_up_s: 0,
-        }
-    }
-
-    fn answer(&mut self, answer: Answer, model: &Model, window_ns: u64) {
-        let fire = match answer {
-            Ok(fire) => fire,
-            Err(why) if why.kind == WhyKind::NotApplicable => None,
-            Err(why) => {
-                self.unknown = Some(why);
-                return;
-            }
-        };
-        self.unknown = None;
-        self.answered = self.answered.saturating_add(1);
-        self.held = (self.held << 1) & 0b1_1111;
-        match fire {
-            Some(fire) => {
-                let start = model.at_ns.saturating_sub(window_ns);
-                if self.held == 0 && self.firing_since.is_none() {
-                    self.first_held_ns = start;
-                }
-                self.held |= 1;
-                self.clean = 0;
-                self.fire = Some(fire);
-                if self.firing_since.is_none()
-                    && self.held.count_ones() >= self.rule.onset.windows()
-                {
-                    let since = self.first_held_ns;
-                    let ago = model.at_ns.saturating_sub(since);
-                    self.firing_since = Some((since, model.at_realtime_ns.saturating_sub(ago)));
-                }
-            }
-            None => {
-                self.clean += 1;
-                if self.clean >= LOOK {
-                    self.firing_since = None;
-                    self.fire = None;
-                }
-            }
-        }
-    }
-
-    fn finding(&self) -> Option<Finding> {
-        let (since_ns, since_realtime_ns) = self.firing_since?;
-        let fire = self.fire.as_ref()?;
-        Some(Finding {
-            id: self.rule.id,
-            severity: fire.severity.unwrap_or(self.rule.severity),
-            subject: self.subject.clone(),
-            also: Vec::new(),
-            says: fire.says.clone(),
-            evidence: fire.evidence.clone(),
-            fix: fire.fix.clone(),
-            clears: self.rule.quiet,
-            explains: Vec::new(),
-            since_ns,
-            since_realtime_ns,
-        })
-    }
-
-    /// Why this subject has no answer yet, and the seconds that would change it.
-    fn why_unknown(&self, windows: usize) -> Option<(Why, u64)> {
-        if self.firing_since.is_some() {
-            return None;
-        }
-        if let Some(why) = &self.unknown {
-            let back = u64::from(self.rule.looks_back_s).saturating_sub(windows as u64);
-            let wait = if why.kind == WhyKind::NotYet && self.rule.looks_back_s > 1 {
-                back
-            } else {
-                0
-            };
-            return Some((why.clone(), wait));
-        }
-        let wanted = self.rule.onset.windows();
-        // Something held but not often enough: the answer is open until the five windows are full of it.
-        let open = self.rule.onset == Onset::Measured
-            && self.held.count_ones() + 1 == wanted
-            && self.answered < LOOK;
-        let missing = u64::from(wanted.saturating_sub(self.answered)).max(u64::from(open));
-        let wait = missing + self.warm_up_s;
-        (wait > 0).then(|| (needs(wait), wait))
-    }
-}
-
 fn of_endpoint(e: &Endpoint) -> Subject {
     Subject {
         endpoint: Some(e.name.clone()),
@@ -359,89 +241,5 @@ fn of_client(e: &Endpoint, c: &Client) -> Subject {
         client: Some(c.number),
         connection_id: Some(c.connection_id),
         ..of_endpoint(e)
-    }
-}
-
-/// Moves each finding that a graver or equal one explains under its cause.
-fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Finding> {
-    let explains: HashMap<&str, &[&str]> = rules().map(|r| (r.id, r.explains)).collect();
-    let cause_of = |i: usize| {
-        findings.iter().position(|f| {
-            let me = &findings[i];
-            f.id != me.id
-                && explains.get(f.id).is_some_and(|ids| ids.contains(&me.id))
-                && f.severity >= me.severity
-                && concerns(&f.subject, &me.subject, model)
-        })
-    };
-    let mut root: Vec<usize> = (0..findings.len()).collect();
-    for (i, slot) in root.iter_mut().enumerate() {
-        let mut at = i;
-        // The catalogue's `explains` has no cycle (a test sees to it); the bound is for the day it has.
-        for _ in 0..8 {
-            match cause_of(at) {
-                Some(next) => at = next,
-                None => break,
-            }
-        }
-        *slot = at;
-    }
-    let mut out: Vec<Option<Finding>> = findings.iter().cloned().map(Some).collect();
-    for (i, &r) in root.iter().enumerate() {
-        if i == r {
-            continue;
-        }
-        let symptom = &findings[i];
-        if let Some(Some(cause)) = out.get_mut(r) {
-            cause.explains.push(Explained {
-                id: symptom.id,
-                subject: symptom.subject.clone(),
-                says: symptom.says.clone(),
-            });
-        }
-        out[i] = None;
-    }
-    out.into_iter().flatten().collect()
-}
-
-/// Of the rules that speak once for all, the worst case, with the others beside it.
-fn speak_once(findings: Vec<Finding>) -> Vec<Finding> {
-    let once: HashSet<&str> = rules().filter(|r| r.once).map(|r| r.id).collect();
-    let worth = |f: &Finding| f.evidence.first().map_or(0.0, |e| e.value);
-    let mut out: Vec<Finding> = Vec::new();
-    for f in findings {
-        let same = |o: &&mut Finding| o.id == f.id && o.severity == f.severity;
-        let Some(kept) = out.iter_mut().find(same).filter(|_| once.contains(f.id)) else {
-            out.push(f);
-            continue;
-        };
-        let mut other = f;
-        if worth(&other) > worth(kept) {
-            std::mem::swap(kept, &mut other);
-        }
-        kept.since_ns = kept.since_ns.min(other.since_ns);
-        kept.since_realtime_ns = kept.since_realtime_ns.min(other.since_realtime_ns);
-        kept.also.append(&mut other.also);
-        kept.also.push(other.subject);
-        kept.explains.append(&mut other.explains);
-    }
-    for f in out.iter_mut().filter(|f| !f.also.is_empty()) {
-        f.says += &format!(" (and {} more)", f.also.len());
-    }
-    out
-}
-
-/// Whether a cause at `cause` can have a consequence at `symptom`.
-fn concerns(cause: &Subject, symptom: &Subject, model: &Model) -> bool {
-    if let (Some(a), Some(b)) = (cause.connection_id, symptom.connection_id) {
-        return a == b;
-    }
-    match (cause.pid, symptom.pid) {
-        (None, _) | (_, None) => true,
-        (Some(a), Some(b)) if a == b => true,
-        (Some(a), Some(b)) => model.endpoints.iter().any(|e| {
-            (e.pid == a && e.clients.iter().any(|c| c.peer_pid == b))
-                || (e.pid == b && e.clients.iter().any(|c| c.peer_pid == a))
-        }),
     }
 }

@@ -4,18 +4,27 @@
 //! fires with evidence, it is quiet, or it is unknown because something can't be had. [`Engine`] turns the answers of
 //! successive windows into findings. The catalogue in docs/hints.md is printed from this table.
 
+mod admission;
 mod connection;
 mod context;
 mod cpu;
 mod docs;
 mod engine;
+mod fold;
 mod latency;
 mod limits;
 mod memory;
+mod pages;
 mod peer;
+mod perf;
+mod place;
 mod ring;
+mod ring_size;
 mod sched;
+mod server;
 mod spin;
+mod tracker;
+mod trust;
 mod view;
 
 pub use context::Context;
@@ -185,15 +194,22 @@ use rule;
 /// Every rule, in the order of the catalogue.
 pub static RULES: &[&[Rule]] = &[
     connection::RULES,
+    admission::RULES,
     limits::RULES,
     cpu::RULES,
     sched::RULES,
+    place::RULES,
     spin::RULES,
     ring::RULES,
+    ring_size::RULES,
     peer::RULES,
     latency::RULES,
+    server::RULES,
+    perf::RULES,
     memory::RULES,
+    pages::RULES,
     view::RULES,
+    trust::RULES,
 ];
 
 /// Every rule, in the order of the catalogue.

@@ -1,10 +1,9 @@
-//! Rules about the view itself: what shmtop can't see, what it should not believe, what it costs.
+//! Rules about the view: what shmtop cannot see, and what it costs.
 
 use transport::stats::Role;
 
-use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint};
+use crate::model::Endpoint;
 use crate::reading::{Why, WhyKind};
 use crate::sample::PageContent;
 use crate::text;
@@ -12,13 +11,10 @@ use crate::text;
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[
     VIEWER_BLIND,
-    STATS_FROZEN,
-    LAYOUT_MISMATCH,
     SUSPENDED,
     STOLEN_PATH,
     DEBUG_BUILD,
     VIEWER_COST,
-    INCONSISTENT_PEER,
 ];
 
 rule! {
@@ -72,84 +68,6 @@ fn viewer_blind(ctx: &Context<'_>) -> Answer {
         "",
         "/proc/PID: EACCES or hidepid",
         "> 0",
-    )
-    .fires()
-}
-
-rule! {
-    /// A server's housekeeping touches the page a few times a second, busy or idle. Old numbers of a running process mean that
-    /// this thread is stuck. A stopped process has a hint of its own, and a client has no housekeeping.
-    STATS_FROZEN = "stats-frozen", Warn, "the numbers are old";
-    fires: "page not updated for more than 3 s while the process runs";
-    quiet: "the process is stopped; a client's page";
-    fix: "look at what the process waits for";
-    onset: Dated;
-    check: Endpoint(stats_frozen);
-}
-
-fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
-    let age = e.heartbeat_age_ns.clone()?;
-    let process = ctx.process(e.pid)?;
-    if age <= 3_000_000_000 || process.is_stopped() || process.gone {
-        return QUIET;
-    }
-    let state = process
-        .state
-        .get()
-        .map_or("unknown".into(), |s| s.to_string());
-    Fire::new(
-        format!(
-            "the numbers of {} (pid {}) are {} old; the process is in state {state}",
-            e.name,
-            e.pid,
-            text::ns(age)
-        ),
-        format!("gdb -p {} -batch -ex 'thread apply all bt'", e.pid),
-    )
-    .number(
-        "age",
-        age as f64,
-        "ns",
-        "stats page: heartbeat_ns",
-        "> 3000000000",
-    )
-    .state("state", state, format!("/proc/{}/stat", e.pid))
-    .fires()
-}
-
-rule! {
-    /// A newer minor version only adds words and is read as far as known; another major one would be misread, so it is not read.
-    LAYOUT_MISMATCH = "layout-mismatch", Warn, "a stats page of another layout";
-    fires: "the page's major version differs";
-    quiet: "a newer minor version";
-    fix: "use the shmtop that was built with that library";
-    check: Host(layout_mismatch);
-}
-
-fn layout_mismatch(ctx: &Context<'_>) -> Answer {
-    let other = ctx.sample.pages.iter().find_map(|p| match p.content {
-        PageContent::Incompatible { page, viewer } => Some((p, page, viewer)),
-        _ => None,
-    });
-    let Some((p, page, viewer)) = other else {
-        return QUIET;
-    };
-    Fire::new(
-        format!(
-            "the page of pid {} has layout {}.{}, this shmtop reads {}.{}",
-            p.pid, page.0, page.1, viewer.0, viewer.1
-        ),
-        format!(
-            "use the shmtop that belongs to the library in pid {}: ls -l /proc/{}/exe",
-            p.pid, p.pid
-        ),
-    )
-    .number(
-        "page",
-        f64::from(page.0),
-        "",
-        "stats page: version",
-        format!("!= {}", viewer.0),
     )
     .fires()
 }
@@ -288,58 +206,5 @@ fn viewer_cost(ctx: &Context<'_>) -> Answer {
         "a slower refresh: shmtop -d 1s",
     )
     .number("CPU", cpu * 100.0, "%", "getrusage(RUSAGE_SELF)", "> 2")
-    .fires()
-}
-
-rule! {
-    /// The server's own count of what it consumed and the bytes a client claims to have produced must fit into the ring. Only
-    /// contradictions that no delay between two looks explains count: a later claim below an earlier fact.
-    INCONSISTENT_PEER = "inconsistent-peer", Warn, "a client's numbers contradict the server's";
-    fires: "0 ≤ produced − consumed ≤ capacity is broken, or the server counted impossible indices";
-    quiet: "a race between two looks";
-    fix: "don't believe the client's page; find out what runs there";
-    check: Client(inconsistent_peer);
-}
-
-fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
-    let pid = client_pid(e, c);
-    let fix = format!("ls -l /proc/{pid}/exe; its numbers are not believed here");
-    if let Some(doubt) = &c.doubt {
-        return Fire::new(
-            format!(
-                "client {} (pid {pid}) contradicts the server: {doubt}",
-                c.number
-            ),
-            fix,
-        )
-        .state(
-            "claim",
-            doubt.clone(),
-            "stats pages: tx_record_bytes against rx_record_bytes",
-        )
-        .fires();
-    }
-    let (now, before) = (ctx.slot(e, c)?, ctx.old_slot(e, c)?);
-    let grown = crate::rate::delta(
-        before.house.house_inconsistent,
-        now.house.house_inconsistent,
-    )?;
-    if grown == 0 {
-        return QUIET;
-    }
-    Fire::new(
-        format!(
-            "client {} (pid {pid}): its ring indices made no sense {grown}×",
-            c.number
-        ),
-        fix,
-    )
-    .number(
-        "impossible indices",
-        grown as f64,
-        "1/s",
-        "stats page: house_inconsistent",
-        "> 0",
-    )
     .fires()
 }

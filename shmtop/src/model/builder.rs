@@ -11,6 +11,7 @@ use transport::stats::{Histogram, Role};
 use super::build::build;
 use super::join::{is_connection, key};
 use super::measure::percentiles;
+use super::slow::carry;
 use super::{Bound, Client, ClientState, EndpointKey, Model};
 use crate::hint::Engine;
 use crate::history::{HeatColumn, History, Point};
@@ -49,6 +50,8 @@ pub struct ModelBuilder {
     clients: HashMap<ClientKey, Remembered>,
     totals: HashMap<EndpointKey, History>,
     engine: Engine,
+    /// The model over the last window, without findings.
+    window: Option<Model>,
 }
 
 impl ModelBuilder {
@@ -64,6 +67,9 @@ impl ModelBuilder {
         self.forget_if_incomparable(&sample);
         let mut model = build(self.last.as_deref(), &sample);
         let closed = self.close_window(&sample);
+        if let Some(window) = &self.window {
+            carry(&mut model, window);
+        }
         self.remember(&mut model, &sample, closed);
         self.engine.show(&mut model);
         self.last = Some(sample);
@@ -86,6 +92,7 @@ impl ModelBuilder {
         let hole = b.monotonic_ns.saturating_sub(a.monotonic_ns) > HOLE_NS;
         if suspended || backwards || rebooted || hole {
             self.windows.clear();
+            self.window = None;
             for r in self.clients.values_mut() {
                 r.rtt.clear();
                 r.handler.clear();
@@ -106,7 +113,8 @@ impl ModelBuilder {
             }
             Some(start) => {
                 let window = build(Some(start), sample);
-                self.engine.window(window, sample, &self.windows);
+                self.engine.window(&window, sample, &self.windows);
+                self.window = Some(window);
             }
             None => {}
         }

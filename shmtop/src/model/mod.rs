@@ -12,6 +12,7 @@ pub mod host;
 pub(crate) mod join;
 mod machine;
 pub(crate) mod measure;
+mod slow;
 pub(crate) mod verdict;
 
 pub(crate) use build::{rejected, rejected_of};

@@ -1,0 +1,144 @@
+//! Rules about being let in: the accept queue, refused handshakes.
+
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::Endpoint;
+use crate::reading::Why;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[ACCEPT_QUEUE, HANDSHAKE_REJECTED];
+
+/// Refused handshakes per minute that are worth a word.
+const REJECTS: u64 = 3;
+/// Handshakes may wait this long in a burst.
+const BURST_NS: u64 = 2_000_000_000;
+
+rule! {
+    /// A full accept queue answers connect() with EAGAIN while nothing looks wrong at the server. A burst of connects may
+    /// fill it for a moment, so either the queue is at 80 % window after window, or a handshake is older than 2 s.
+    ACCEPT_QUEUE = "accept-queue", Warn, "connections wait to be accepted";
+    fires: "queue at 80 % of the backlog or more, or a pending handshake older than 2 s";
+    quiet: "a burst of less than 2 s";
+    fix: "see why the server does not accept";
+    explains: ["fallback-eagain"];
+    check: Endpoint(accept_queue);
+}
+
+fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.admission.max_clients == 0 {
+        return Err(Why::not_applicable("not a server"));
+    }
+    let oldest = e.admission.oldest_pending_ns;
+    if e.admission.pending > 0 && oldest > BURST_NS {
+        return Fire::new(
+            format!(
+                "{} handshakes of {} (pid {}) are pending, the oldest for {}",
+                e.admission.pending,
+                e.name,
+                e.pid,
+                text::ns(oldest)
+            ),
+            format!("ss -xlp | grep {}", e.socket_path),
+        )
+        .number(
+            "pending",
+            e.admission.pending as f64,
+            "",
+            "stats page: pending_handshakes",
+            "",
+        )
+        .number(
+            "oldest",
+            oldest as f64,
+            "ns",
+            "stats page: oldest_pending_ns",
+            format!("> {BURST_NS}"),
+        )
+        .fires();
+    }
+    let listener = ctx
+        .sample
+        .listeners
+        .iter()
+        .find(|l| l.pid == e.pid && l.path == e.socket_path)
+        .ok_or_else(|| Why::not_there("its listening socket was not found"))?;
+    let (queue, backlog) = (listener.queue.get()?, listener.backlog.get()?);
+    if backlog == 0 || f64::from(queue) < 0.8 * f64::from(backlog) || queue == 0 {
+        return QUIET;
+    }
+    Fire::new(
+        format!("{queue} of {backlog} places in the accept queue of {} are taken: pid {} does not accept", e.socket_path, e.pid),
+        format!("ps -o pid,stat,wchan -p {}", e.pid),
+    )
+    .number("queue", f64::from(queue), "", "sock_diag: listening socket", format!(">= {:.0}", 0.8 * f64::from(backlog)))
+    .number("backlog", f64::from(backlog), "", "sock_diag: listening socket", "")
+    .fires()
+}
+
+rule! {
+    /// One refused handshake is a typo; several a minute are a client that can't get in or a stranger who tries. The kind
+    /// says which.
+    HANDSHAKE_REJECTED = "handshake-rejected", Warn, "handshakes are being refused";
+    fires: "3 or more refused handshakes within a minute";
+    quiet: "fewer";
+    fix: "by kind: another version, another user, a stranger, too many clients";
+    onset: Dated;
+    check: Endpoint(handshake_rejected);
+}
+
+fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.admission.max_clients == 0 {
+        return Err(Why::not_applicable("not a server"));
+    }
+    let page = ctx.page(e)?;
+    let kept = ctx.minute.get(&e.key).and_then(|m| m.front());
+    let Some((_, old)) = kept else {
+        return Err(Why::not_yet("needs a second sample"));
+    };
+    let now = crate::model::rejected(page);
+    let before = crate::model::rejected_of(old);
+    let mut sum = 0;
+    let mut kinds = Vec::new();
+    for ((kind, n), (_, o)) in now.iter().zip(before) {
+        let grown = crate::rate::delta(o, *n)?;
+        sum += grown;
+        if grown > 0 {
+            kinds.push(format!("{grown}× {kind}"));
+        }
+    }
+    if sum < REJECTS {
+        return QUIET;
+    }
+    let p = &page.process;
+    let (uid, pid) = (p.last_rejected_uid, p.last_rejected_pid);
+    let fix = if now[3].1 > before[3].1 {
+        format!(
+            "run it as uid {}, or add uid {uid} to the server's allowed_uids",
+            e.uid
+        )
+    } else if now[5].1 > before[5].1 {
+        format!(
+            "start the server with --max-clients above {}",
+            p.max_clients
+        )
+    } else {
+        format!("ls -l /proc/{pid}/exe")
+    };
+    Fire::new(
+        format!(
+            "{} (pid {}) refused {sum} handshakes within a minute: {} (last: pid {pid}, uid {uid})",
+            e.name,
+            e.pid,
+            kinds.join(", ")
+        ),
+        fix,
+    )
+    .number(
+        "refused",
+        sum as f64,
+        "1/min",
+        "stats page: rejected_*",
+        format!(">= {REJECTS}"),
+    )
+    .fires()
+}

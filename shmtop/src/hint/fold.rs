@@ -1,0 +1,90 @@
+//! From many findings to few: causes swallow their symptoms, and rules that concern many speak once.
+
+use std::collections::{HashMap, HashSet};
+
+use super::rules;
+use crate::model::{Explained, Finding, Model, Subject};
+
+/// Moves each finding that a graver or equal one explains under its cause.
+pub(super) fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Finding> {
+    let explains: HashMap<&str, &[&str]> = rules().map(|r| (r.id, r.explains)).collect();
+    let cause_of = |i: usize| {
+        findings.iter().position(|f| {
+            let me = &findings[i];
+            f.id != me.id
+                && explains.get(f.id).is_some_and(|ids| ids.contains(&me.id))
+                && f.severity >= me.severity
+                && concerns(&f.subject, &me.subject, model)
+        })
+    };
+    let mut root: Vec<usize> = (0..findings.len()).collect();
+    for (i, slot) in root.iter_mut().enumerate() {
+        let mut at = i;
+        // The catalogue's `explains` has no cycle (a test sees to it); the bound is for the day it has.
+        for _ in 0..8 {
+            match cause_of(at) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        *slot = at;
+    }
+    let mut out: Vec<Option<Finding>> = findings.iter().cloned().map(Some).collect();
+    for (i, &r) in root.iter().enumerate() {
+        if i == r {
+            continue;
+        }
+        let symptom = &findings[i];
+        if let Some(Some(cause)) = out.get_mut(r) {
+            cause.explains.push(Explained {
+                id: symptom.id,
+                subject: symptom.subject.clone(),
+                says: symptom.says.clone(),
+            });
+        }
+        out[i] = None;
+    }
+    out.into_iter().flatten().collect()
+}
+
+/// Of the rules that speak once for all, the worst case, with the others beside it.
+pub(super) fn speak_once(findings: Vec<Finding>) -> Vec<Finding> {
+    let once: HashSet<&str> = rules().filter(|r| r.once).map(|r| r.id).collect();
+    let worth = |f: &Finding| f.evidence.first().map_or(0.0, |e| e.value);
+    let mut out: Vec<Finding> = Vec::new();
+    for f in findings {
+        let same = |o: &&mut Finding| o.id == f.id && o.severity == f.severity;
+        let Some(kept) = out.iter_mut().find(same).filter(|_| once.contains(f.id)) else {
+            out.push(f);
+            continue;
+        };
+        let mut other = f;
+        if worth(&other) > worth(kept) {
+            std::mem::swap(kept, &mut other);
+        }
+        kept.since_ns = kept.since_ns.min(other.since_ns);
+        kept.since_realtime_ns = kept.since_realtime_ns.min(other.since_realtime_ns);
+        kept.also.append(&mut other.also);
+        kept.also.push(other.subject);
+        kept.explains.append(&mut other.explains);
+    }
+    for f in out.iter_mut().filter(|f| !f.also.is_empty()) {
+        f.says += &format!(" (and {} more)", f.also.len());
+    }
+    out
+}
+
+/// Whether a cause at `cause` can have a consequence at `symptom`.
+fn concerns(cause: &Subject, symptom: &Subject, model: &Model) -> bool {
+    if let (Some(a), Some(b)) = (cause.connection_id, symptom.connection_id) {
+        return a == b;
+    }
+    match (cause.pid, symptom.pid) {
+        (None, _) | (_, None) => true,
+        (Some(a), Some(b)) if a == b => true,
+        (Some(a), Some(b)) => model.endpoints.iter().any(|e| {
+            (e.pid == a && e.clients.iter().any(|c| c.peer_pid == b))
+                || (e.pid == b && e.clients.iter().any(|c| c.peer_pid == a))
+        }),
+    }
+}

@@ -1,0 +1,259 @@
+//! Rules about the pages of rings: faults, swap, huge pages, strangers who hold them.
+
+use transport::stats::{Role, Via};
+
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, Endpoint};
+use crate::reading::Why;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[
+    FAULTS_ON_PATH,
+    RING_SWAPPED,
+    HUGEPAGE_SHORT,
+    SHMEM_THP,
+    RING_LEAKED,
+];
+
+rule! {
+    /// The first lap of a ring touches its pages one by one, and that is warm-up. Faults that go on while nothing new is touched
+    /// are paid on the path of requests. A rate of 100 faults per second is the floor: a process that hardly works has faults of
+    /// its own.
+    FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
+    fires: "more than 10 minor faults per 1000 messages, and more than 100 per second, after the first lap";
+    quiet: "warm-up: the touched part of a ring still grows";
+    fix: "prefault the rings; keep buffers instead of freeing them";
+    check: Endpoint(faults_on_path);
+}
+
+fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let faults = e.process.minor_faults_per_s.clone()?;
+    let requests = e.totals.requests_per_s.clone()?;
+    if requests < 1000.0 || faults < 100.0 || faults <= 0.01 * 2.0 * requests {
+        return QUIET;
+    }
+    let (page, old) = (ctx.page(e)?, ctx.old_page(e)?);
+    let growing = page.slots.iter().any(|s| {
+        let before = old
+            .slots
+            .iter()
+            .find(|o| o.index == s.index && o.info.connection_id == s.info.connection_id);
+        before.is_none_or(|o| o.tx.tx_touched_bytes != s.tx.tx_touched_bytes)
+    });
+    let peers_grow = e.clients.iter().any(|c| match &c.rx.touched_bytes {
+        Ok(now) => ctx.old_slot(e, c).is_ok_and(|o| {
+            o.rx.rx_index < o.info.rx_capacity
+                && *now < o.info.rx_capacity
+                && c.age_ns < 30_000_000_000
+        }),
+        Err(_) => false,
+    });
+    if growing || peers_grow {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} (pid {}): {:.0} page faults per 1000 messages",
+            e.name,
+            e.pid,
+            faults / (2.0 * requests) * 1000.0
+        ),
+        format!("perf trace -F all -p {} -- sleep 1", e.pid),
+    )
+    .number(
+        "minor faults",
+        faults,
+        "1/s",
+        format!("/proc/{}/stat", e.pid),
+        format!("> {:.0}", (0.02 * requests).max(100.0)),
+    )
+    .fires()
+}
+
+rule! {
+    /// Swapped ring pages alone are stale backlog; together with major faults they are on the path.
+    RING_SWAPPED = "ring-swapped", Warn, "ring memory is swapped out and comes back by faults";
+    fires: "swapped bytes in a ring's mapping, and major faults in the window";
+    quiet: "stale swap nobody touches";
+    fix: "mlock the rings, or less memory pressure";
+    check: Endpoint(ring_swapped);
+}
+
+fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let process = ctx.process(e.pid)?;
+    let swapped: u64 = process
+        .rings
+        .as_reading()?
+        .iter()
+        .map(|r| r.swap_bytes)
+        .sum();
+    if swapped == 0 {
+        return QUIET;
+    }
+    let faults = e.process.major_faults_per_s.clone()?;
+    if faults <= 0.0 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} (pid {}): {} of ring memory swapped out, {faults:.0} major faults/s",
+            e.name,
+            e.pid,
+            text::bytes(swapped)
+        ),
+        "swapoff -a && swapon -a when memory is free again; lower vm.swappiness",
+    )
+    .number(
+        "swapped",
+        swapped as f64,
+        "bytes",
+        format!("/proc/{}/smaps", e.pid),
+        "> 0",
+    )
+    .number(
+        "major faults",
+        faults,
+        "1/s",
+        format!("/proc/{}/stat", e.pid),
+        "> 0",
+    )
+    .fires()
+}
+
+rule! {
+    /// Asked for and not given: the rings then have 4 KiB pages and work, at more TLB misses.
+    HUGEPAGE_SHORT = "hugepage-short", Warn, "huge pages were asked for and none were free";
+    fires: "the page says that huge pages were asked for but short";
+    quiet: "not asked for";
+    fix: "sysctl vm.nr_hugepages=N";
+    once: true;
+    check: Client(hugepage_short);
+}
+
+fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    if c.huge_pages != 2 {
+        return QUIET;
+    }
+    let pool = ctx.sample.host.huge_pages.get().unwrap_or_default();
+    let size = if pool.size_bytes == 0 {
+        2 << 20
+    } else {
+        pool.size_bytes
+    };
+    let wanted = e.admission.ring_bytes.div_ceil(size).max(1);
+    Fire::new(
+        format!(
+            "client {}: {} of {wanted} huge pages of {} free; its rings use 4 KiB pages",
+            c.number,
+            pool.free,
+            text::bytes(size)
+        ),
+        format!(
+            "sysctl vm.nr_hugepages={}",
+            wanted.saturating_mul(e.clients.len().max(1) as u64)
+        ),
+    )
+    .number(
+        "free huge pages",
+        pool.free as f64,
+        "",
+        "/proc/meminfo HugePages_Free",
+        format!("< {wanted}"),
+    )
+    .fires()
+}
+
+rule! {
+    /// Shared memory gets transparent huge pages only where shmem_enabled says so. It pays for large rings at gigabytes per
+    /// second; small messages stay in the cache anyway.
+    SHMEM_THP = "shmem-thp", Info, "large rings without transparent huge pages";
+    fires: "shmem_enabled is never, rings of 2 MiB or more, above 1 GB/s";
+    quiet: "small messages";
+    fix: "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    once: true;
+    check: Endpoint(shmem_thp);
+}
+
+fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let setting = ctx.sample.host.shmem_enabled.as_reading()?;
+    let bytes = e.totals.bytes_per_s.clone()?;
+    let touched = e
+        .clients
+        .iter()
+        .filter(|c| c.transport == Via::Shm)
+        .flat_map(|c| [c.tx.touched_bytes.clone(), c.rx.touched_bytes.clone()])
+        .flatten()
+        .max()
+        .unwrap_or(0);
+    if e.role != Role::Server || setting != "never" || bytes <= 1e9 || touched < 2 << 20 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} (pid {}) moves {}/s through rings with 4 KiB pages (shmem_enabled is never)",
+            e.name,
+            e.pid,
+            text::bytes(bytes as u64)
+        ),
+        "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+    )
+    .number(
+        "bytes",
+        bytes,
+        "bytes/s",
+        "stats page: tx_bytes, rx_bytes",
+        "> 1e9",
+    )
+    .state(
+        "shmem_enabled",
+        "never",
+        "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+    )
+    .fires()
+}
+
+rule! {
+    /// The transport closes a ring's descriptor once it is mapped, so nobody should hold one. Whoever does got it by fork and can
+    /// read all messages. The scan is every 5 s, which is longer than a fork + exec window; two windows make sure.
+    RING_LEAKED = "ring-leaked", Warn, "a stranger holds a ring";
+    fires: "a process that is neither peer nor viewer holds the ring's memfd for more than 2 s";
+    quiet: "the window between fork and exec";
+    fix: "close it there; O_CLOEXEC in what forks";
+    check: Client(ring_leaked);
+}
+
+fn ring_leaked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let slot = ctx.slot(e, c)?;
+    if slot.info.ring_inode == 0 {
+        return Err(Why::not_applicable("no ring"));
+    }
+    let holders = ctx.sample.discovery.ring_holders.as_reading()?;
+    let stranger = holders.iter().find(|h| {
+        h.inode == slot.info.ring_inode
+            && h.pid != e.pid
+            && h.pid != c.peer_pid
+            && h.pid != ctx.sample.viewer.pid
+    });
+    let Some(h) = stranger else { return QUIET };
+    Fire::new(
+        format!(
+            "{} (pid {}) inherited the ring of client {} and can read it",
+            text::clean(&h.comm),
+            h.pid,
+            c.number
+        ),
+        format!(
+            "kill {}; in its parent: fork with O_CLOEXEC descriptors only",
+            h.pid
+        ),
+    )
+    .number(
+        "inode",
+        h.inode as f64,
+        "",
+        format!("/proc/{}/fd", h.pid),
+        "",
+    )
+    .fires()
+}

@@ -1,0 +1,118 @@
+//! Rules about what a message costs the caches, and why that may be unknown.
+
+use super::ring::client_pid;
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, Endpoint};
+use crate::reading::Why;
+use crate::sample::Perf;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[CACHE_MISSES, NO_PMU, PERF_DENIED];
+
+rule! {
+    /// Expected are about 4 misses per message for the shared lines (index, header, wake word) and two per 64 bytes of payload,
+    /// written by one core and read by another. Three times that means something else throws the lines out: false sharing, a
+    /// footprint beyond the cache. Below 1000 msg/s the caches are cold anyway, and a counter that ran less than 90 % of the
+    /// time was scaled.
+    CACHE_MISSES = "cache-misses", Warn, "far more cache misses per message than the copies need";
+    fires: "misses per message above 3 × (4 + 2·⌈bytes/64⌉)";
+    quiet: "fewer than 1000 messages per second, or the counter ran less than 90 % of the time";
+    fix: "perf c2c record -p PID";
+    check: Client(cache_misses);
+}
+
+fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let misses = c.perf.cache_misses_per_message.clone()?;
+    if c.requests_per_s.clone()? < 1000.0 || c.perf.counted_share.clone()? < 0.9 {
+        return QUIET;
+    }
+    let size = c.tx.mean_bytes.clone()?.max(c.rx.mean_bytes.clone()?);
+    let expected = 4.0 + 2.0 * (size / 64.0).ceil();
+    if misses <= 3.0 * expected {
+        return QUIET;
+    }
+    let pid = client_pid(e, c);
+    Fire::new(
+        format!("client {} (pid {pid}): {misses:.0} cache misses per message, about {expected:.0} expected for {}", c.number, text::bytes(size as u64)),
+        format!("perf c2c record -p {pid} -- sleep 5 && perf c2c report"),
+    )
+    .number("misses per message", misses, "", "perf_event: cache-misses", format!("> {:.0}", 3.0 * expected))
+    .number("mean payload", size, "bytes", "stats page: tx_bytes / tx_messages", "")
+    .fires()
+}
+
+/// The hardware counters of every thread: the first reason of the wanted kind.
+fn perf_reason(
+    ctx: &Context<'_>,
+    wanted: fn(&Perf<crate::sample::HardwareCounters>) -> Option<&str>,
+) -> Answer {
+    if ctx.sample.perf.is_empty() {
+        return Err(Why::not_applicable("no thread to count on"));
+    }
+    Ok(ctx
+        .sample
+        .perf
+        .iter()
+        .find_map(|p| wanted(&p.hardware))
+        .map(|why| Fire::new(text::clean(why), String::new())))
+}
+
+rule! {
+    /// Most virtual machines have no PMU. Software events (context switches, faults, CPU time) are still shown; only what a
+    /// message costs the caches can't be said.
+    NO_PMU = "no-pmu", Info, "no hardware counters";
+    fires: "perf_event_open says ENOENT or EOPNOTSUPP";
+    quiet: "counters can be opened, or they are forbidden (perf-denied)";
+    fix: "a machine type with a virtual PMU, or the bare machine";
+    check: Host(no_pmu);
+}
+
+fn no_pmu(ctx: &Context<'_>) -> Answer {
+    let found = perf_reason(ctx, |p| match p {
+        Perf::NoPmu(why) => Some(why),
+        _ => None,
+    })?;
+    Ok(found.map(|f| {
+        Fire::new(
+            "no hardware counters: the hypervisor hides them; cache misses per message can't be shown, software events still are",
+            "run on a machine with a PMU; on QEMU/KVM start the guest with -cpu host,pmu=on",
+        )
+        .state("perf_event_open", f.says, "perf_event_open(cycles, cache-misses)")
+    }))
+}
+
+rule! {
+    /// The counters exist but this user may not open them. The command would lower the barrier for everybody; the capability
+    /// only for shmtop.
+    PERF_DENIED = "perf-denied", Info, "hardware counters are not allowed";
+    fires: "perf_event_open says EACCES or EPERM";
+    quiet: "ENOENT (no-pmu)";
+    fix: "setcap cap_perfmon+ep shmtop, or sysctl kernel.perf_event_paranoid=1";
+    check: Host(perf_denied);
+}
+
+fn perf_denied(ctx: &Context<'_>) -> Answer {
+    let found = perf_reason(ctx, |p| match p {
+        Perf::Denied(why) => Some(why),
+        _ => None,
+    })?;
+    let paranoid = ctx.model.host.perf_paranoid.clone();
+    Ok(found.map(|f| {
+        let now = paranoid.as_ref().map_or("unknown".into(), i64::to_string);
+        Fire::new(
+            format!("hardware counters need perf_event_paranoid ≤ 1 (now {now}) or CAP_PERFMON"),
+            "setcap cap_perfmon+ep $(command -v shmtop), or sysctl kernel.perf_event_paranoid=1",
+        )
+        .state(
+            "perf_event_open",
+            f.says,
+            "perf_event_open(cycles, cache-misses)",
+        )
+        .state(
+            "perf_event_paranoid",
+            now,
+            "/proc/sys/kernel/perf_event_paranoid",
+        )
+    }))
+}

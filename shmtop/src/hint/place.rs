@@ -1,0 +1,231 @@
+//! Rules about where and how a ring thread runs: its CPU, its node, its priority.
+
+use super::sched::SPINNER;
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::{Client, Endpoint, Severity};
+use crate::reading::Why;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[MIGRATING, SAME_CPU, CROSS_NUMA, RT_SPINNER];
+
+rule! {
+    /// Each move costs the warm cache. It matters only where the tail moved with it.
+    MIGRATING = "migrating", Info, "a ring thread moves between CPUs";
+    fires: "more than 50 migrations per second, and the p99 of the window is 1.5 × that of the whole life";
+    quiet: "p99 is unchanged";
+    fix: "taskset -cp CPU TID";
+    once: true;
+    check: Client(migrating);
+}
+
+fn migrating(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    let thread = c.thread.clone()?;
+    let moves = thread.migrations_per_s.clone()?;
+    if moves <= 50.0 {
+        return QUIET;
+    }
+    let (now, life) = (c.rtt.interval.clone()?, c.rtt.since_start.clone()?);
+    if now.p99 as f64 <= 1.5 * life.p99 as f64 {
+        return QUIET;
+    }
+    Fire::new(
+        format!("client {} (thread {}) moves {} times a second between CPUs; its p99 is {} against {} since start", c.number, thread.tid, text::count(moves), text::ns(now.p99), text::ns(life.p99)),
+        format!("taskset -cp CPU {}", thread.tid),
+    )
+    .number("migrations", moves, "1/s", format!("/proc/{}/task/{}/sched", c.peer_pid, thread.tid), "> 50")
+    .fires()
+}
+
+rule! {
+    /// Two threads that hand messages to each other on one CPU take turns; if one of them spins, the other can't run until
+    /// the scheduler takes the CPU away. Sleeping waiters hand over well, so they stay quiet. SMT siblings share a core: info.
+    SAME_CPU = "same-cpu", Crit, "both ends of a connection are pinned to the same CPU";
+    fires: "both threads may run on one and the same CPU only, and one of them spins or yields more than 20 % of the time";
+    quiet: "sleeping waiters";
+    fix: "taskset -cp another CPU";
+    explains: ["run-delay", "tail-spread", "preempted-spinner", "oversubscribed"];
+    check: Client(same_cpu);
+}
+
+fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
+    let (a, b) = (client.allowed_cpus.clone()?, server.allowed_cpus.clone()?);
+    let (&[a], &[b]) = (a.as_slice(), b.as_slice()) else {
+        return QUIET;
+    };
+    let siblings = ctx
+        .sample
+        .host
+        .cpus
+        .iter()
+        .find(|x| x.cpu == a)
+        .and_then(|x| x.siblings.known().cloned())
+        .unwrap_or_default();
+    if a != b && !siblings.contains(&b) {
+        return QUIET;
+    }
+    let busy = ctx
+        .waiters()
+        .iter()
+        .filter(|w| w.tid == client.tid || w.tid == server.tid)
+        .map(|w| w.spin + w.yielding)
+        .fold(0.0, f64::max);
+    if busy <= SPINNER {
+        return QUIET;
+    }
+    let other = ctx
+        .model
+        .host
+        .cpus
+        .iter()
+        .map(|x| x.id)
+        .find(|id| *id != a)
+        .unwrap_or(a);
+    let (what, severity) = if a == b {
+        (format!("both pinned to CPU {a}"), Severity::Crit)
+    } else {
+        (
+            format!("pinned to CPU {a} and {b}, two hardware threads of one core"),
+            Severity::Info,
+        )
+    };
+    Fire::new(
+        format!(
+            "client {} (thread {}) and its server (thread {}) are {what}: each waits for the other",
+            c.number, client.tid, server.tid
+        ),
+        format!("taskset -cp {other} {}", client.tid),
+    )
+    .at(severity)
+    .number(
+        "CPU of the client",
+        f64::from(a),
+        "",
+        "sched_getaffinity",
+        "",
+    )
+    .number(
+        "CPU of the server",
+        f64::from(b),
+        "",
+        "sched_getaffinity",
+        "",
+    )
+    .number(
+        "spin and yield",
+        busy * 100.0,
+        "%",
+        "stats page: spin_ns, yield_ns",
+        "> 20",
+    )
+    .fires()
+}
+
+rule! {
+    /// Where the ring's pages lie is not read (it takes numa_maps of the peer); but with the two ends on different nodes one
+    /// of them is remote wherever the pages are.
+    CROSS_NUMA = "cross-numa", Warn, "client and server run on different NUMA nodes";
+    fires: "both threads last ran on CPUs of different nodes, at more than 1000 messages per second";
+    quiet: "one node";
+    fix: "numactl --cpunodebind=N for both";
+    check: Client(cross_numa);
+}
+
+fn cross_numa(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+    if ctx.model.host.numa_nodes.clone()? < 2 {
+        return Err(Why::not_applicable("one NUMA node"));
+    }
+    let node = |cpu: u32| -> crate::reading::Reading<u32> {
+        let all = &ctx.sample.host.cpus;
+        let found = all
+            .iter()
+            .find(|x| x.cpu == cpu)
+            .ok_or_else(|| Why::not_there("its CPU is not online"))?;
+        found.node.get()
+    };
+    let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
+    let (a, b) = (
+        node(client.last_cpu.clone()?)?,
+        node(server.last_cpu.clone()?)?,
+    );
+    if a == b || c.requests_per_s.clone()? < 1000.0 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "client {} (pid {}) runs on node {a}, its server on node {b}: every message crosses",
+            c.number, c.peer_pid
+        ),
+        format!(
+            "restart it with numactl --cpunodebind={b}, or taskset -cp a CPU of node {b} {}",
+            client.tid
+        ),
+    )
+    .number(
+        "node of the client",
+        f64::from(a),
+        "",
+        "/sys/devices/system/node",
+        "",
+    )
+    .number(
+        "node of the server",
+        f64::from(b),
+        "",
+        "/sys/devices/system/node",
+        "",
+    )
+    .fires()
+}
+
+rule! {
+    /// A real-time spinner never gives its CPU up: the kernel threads bound to it starve (the 95 % real-time throttle is all
+    /// that is left). On an isolated CPU that is the plan.
+    RT_SPINNER = "rt-spinner", Crit, "a real-time thread spins";
+    fires: "SCHED_FIFO, RR or DEADLINE with a spin share above 50 %";
+    quiet: "its CPUs are isolated";
+    fix: "chrt -o -p 0 TID, or isolate the CPU";
+    check: Endpoint(rt_spinner);
+}
+
+fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    for w in ctx.waiters_of(e).iter().filter(|w| w.spin > 0.5) {
+        let Some(t) = w.thread else { continue };
+        if !t.policy.clone()?.is_realtime() {
+            continue;
+        }
+        let isolated = |cpu: &u32| {
+            ctx.sample
+                .host
+                .cpus
+                .iter()
+                .any(|c| c.cpu == *cpu && c.isolated)
+        };
+        if t.allowed_cpus.clone()?.iter().all(isolated) {
+            continue;
+        }
+        return Fire::new(
+            format!(
+                "{} spins {} of the time with a real-time policy: nothing else runs on its CPU",
+                w.name(),
+                text::percent(w.spin)
+            ),
+            format!("chrt -o -p 0 {}", w.tid),
+        )
+        .number(
+            "spin share",
+            w.spin * 100.0,
+            "%",
+            "stats page: spin_ns",
+            "> 50",
+        )
+        .state(
+            "policy",
+            format!("{:?}", t.policy.clone()?),
+            format!("/proc/{}/task/{}/stat", e.pid, w.tid),
+        )
+        .fires();
+    }
+    QUIET
+}

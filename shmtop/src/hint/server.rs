@@ -1,0 +1,105 @@
+//! Rules about the server: its handler, its time.
+
+use super::ring::server_pid;
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::verdict::handler_share;
+use crate::model::{Client, Endpoint};
+use crate::reading::WhyKind;
+use crate::text;
+
+/// This family, in the order of the catalogue.
+pub(super) const RULES: &[Rule] = &[HANDLER_BOUND, SERVER_SATURATED];
+
+rule! {
+    /// The transport is not what takes the time. Info: most servers are there to run their handler.
+    HANDLER_BOUND = "handler-bound", Info, "nearly all of the round trip is the handler";
+    fires: "the median handler time is above 80 % of the median round trip";
+    quiet: "otherwise";
+    fix: "a faster handler, or more workers";
+    once: true;
+    check: Client(handler_bound);
+}
+
+fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    let (rtt, handler) = match (&c.rtt.interval, &c.handler.interval) {
+        (Ok(r), Ok(h)) => (r, h),
+        (Err(why), _) | (_, Err(why)) if why.kind == WhyKind::NotYet => return QUIET,
+        (Err(why), _) | (_, Err(why)) => return Err(why.clone()),
+    };
+    let share = handler_share(c).unwrap_or(0.0);
+    if share <= 0.8 {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "client {}: {} of the round trip is the handler ({}); the rest costs {}",
+            c.number,
+            text::percent(share),
+            text::ns(handler.p50),
+            text::ns(rtt.p50.saturating_sub(handler.p50))
+        ),
+        format!(
+            "perf top -p {}, or more workers (--workers)",
+            server_pid(e, c)
+        ),
+    )
+    .number(
+        "handler p50",
+        handler.p50 as f64,
+        "ns",
+        "stats page: handler_time_ns",
+        format!("> {:.0}", 0.8 * rtt.p50 as f64),
+    )
+    .number(
+        "round trip p50",
+        rtt.p50 as f64,
+        "ns",
+        "stats page: rtt_ns",
+        "",
+    )
+    .fires()
+}
+
+rule! {
+    /// Useful time is handler and copies; spinning is not. The page's clock goes on while the thread waits for a core, so that
+    /// share is taken off. And another worker only helps where a core is free: on a machine whose CPUs are all busy
+    /// a busy server is how it should be.
+    SERVER_SATURATED = "server-saturated", Warn, "a server thread has no time left";
+    fires: "useful time above 95 % of wall, on a core all that time, while another half CPU is free";
+    quiet: "spinning; all CPUs busy";
+    fix: "another worker (--workers)";
+    explains: ["ring-full", "tail-spread"];
+    check: Endpoint(server_saturated);
+}
+
+fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let mut unknown = None;
+    for p in &e.pollers {
+        let time = match &p.time {
+            Ok(t) => t,
+            Err(why) => {
+                unknown = Some(why.clone());
+                continue;
+            }
+        };
+        if time.useful <= 0.95 {
+            continue;
+        }
+        let mut free = 0.0;
+        for cpu in &ctx.model.host.cpus {
+            free += 1.0 - cpu.busy.clone()?;
+        }
+        if free < 0.5 {
+            continue;
+        }
+        let waiting = e.clients.iter().filter(|c| c.in_flight > 0).count();
+        return Fire::new(
+            format!("{} (pid {}): thread {} is {} busy; {waiting} of {} clients wait, {free:.1} CPUs are free", e.name, e.pid, p.tid, text::percent(time.useful), e.clients.len()),
+            format!("start it with --workers {}", e.pollers.len() + 1),
+        )
+        .number("useful time", time.useful * 100.0, "%", "stats page: useful_ns", "> 95")
+        .number("free", free, "CPUs", "/proc/stat", ">= 0.5")
+        .fires();
+    }
+    unknown.map_or(QUIET, Err)
+}

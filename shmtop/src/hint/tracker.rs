@@ -1,0 +1,125 @@
+//! Hysteresis of one rule on one subject: from the answers of successive windows to "fires since", "clears" or "needs N s more".
+
+use super::{Answer, Fire, Onset, Rule};
+use crate::model::builder::needs;
+use crate::model::{Finding, Model, Subject};
+use crate::reading::{Why, WhyKind};
+
+/// Windows that hysteresis looks at.
+const LOOK: u32 = 5;
+
+/// What is remembered of one rule on one subject.
+pub(super) struct Tracker {
+    pub(super) rule: &'static Rule,
+    pub(super) subject: Subject,
+    /// Windows that were answered.
+    pub(super) answered: u32,
+    /// The last five answers, newest in bit 0; 1 = it held.
+    pub(super) held: u8,
+    pub(super) clean: u32,
+    /// When the first of the windows that made it fire began.
+    first_held_ns: u64,
+    firing_since: Option<(u64, u64)>,
+    fire: Option<Fire>,
+    unknown: Option<Why>,
+    /// Seconds of warm-up left.
+    pub(super) warm_up_s: u64,
+}
+
+impl Tracker {
+    pub(super) fn new(rule: &'static Rule) -> Self {
+        Self {
+            rule,
+            subject: Subject::default(),
+            answered: 0,
+            held: 0,
+            clean: 0,
+            first_held_ns: 0,
+            firing_since: None,
+            fire: None,
+            unknown: None,
+            warm_up_s: 0,
+        }
+    }
+
+    pub(super) fn answer(&mut self, answer: Answer, model: &Model, window_ns: u64) {
+        let fire = match answer {
+            Ok(fire) => fire,
+            Err(why) if why.kind == WhyKind::NotApplicable => None,
+            Err(why) => {
+                self.unknown = Some(why);
+                return;
+            }
+        };
+        self.unknown = None;
+        self.answered = self.answered.saturating_add(1);
+        self.held = (self.held << 1) & 0b1_1111;
+        match fire {
+            Some(fire) => {
+                let start = model.at_ns.saturating_sub(window_ns);
+                if self.held == 0 && self.firing_since.is_none() {
+                    self.first_held_ns = start;
+                }
+                self.held |= 1;
+                self.clean = 0;
+                self.fire = Some(fire);
+                if self.firing_since.is_none()
+                    && self.held.count_ones() >= self.rule.onset.windows()
+                {
+                    let since = self.first_held_ns;
+                    let ago = model.at_ns.saturating_sub(since);
+                    self.firing_since = Some((since, model.at_realtime_ns.saturating_sub(ago)));
+                }
+            }
+            None => {
+                self.clean += 1;
+                if self.clean >= LOOK {
+                    self.firing_since = None;
+                    self.fire = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn finding(&self) -> Option<Finding> {
+        let (since_ns, since_realtime_ns) = self.firing_since?;
+        let fire = self.fire.as_ref()?;
+        Some(Finding {
+            id: self.rule.id,
+            severity: fire.severity.unwrap_or(self.rule.severity),
+            subject: self.subject.clone(),
+            also: Vec::new(),
+            says: fire.says.clone(),
+            evidence: fire.evidence.clone(),
+            fix: fire.fix.clone(),
+            clears: self.rule.quiet,
+            explains: Vec::new(),
+            since_ns,
+            since_realtime_ns,
+        })
+    }
+
+    /// Why this subject has no answer yet, and the seconds that would change it.
+    pub(super) fn why_unknown(&self, windows: usize) -> Option<(Why, u64)> {
+        if self.firing_since.is_some() {
+            return None;
+        }
+        if let Some(why) = &self.unknown {
+            let back = u64::from(self.rule.looks_back_s).saturating_sub(windows as u64);
+            let wait = if why.kind == WhyKind::NotYet && self.rule.looks_back_s > 1 {
+                back
+            } else {
+                0
+            };
+            return Some((why.clone(), wait));
+        }
+        let wanted = self.rule.onset.windows();
+        // Something held but not often enough: the answer is open until the five windows are full of it.
+        let open = self.rule.onset == Onset::Measured
+            && self.held.count_ones() + 1 == wanted
+            && self.answered < LOOK;
+        let missing = u64::from(wanted.saturating_sub(self.answered)).max(u64::from(open));
+        let wait = missing + self.warm_up_s;
+        (wait > 0).then(|| (needs(wait), wait))
+    }
+}

@@ -1,0 +1,80 @@
+//! What is read once a second only, shown in every refresh: the last window's rates stand in until the next reading.
+//!
+//! Called by the builder on each model. A rate between two looks at the same reading would be a gap nine times in ten, and the
+//! screen would flicker; a rate over a few clock ticks would be noise. What a refresh measured itself is left alone.
+
+use super::{Endpoint, Model, ThreadView};
+use crate::reading::{Reading, WhyKind};
+
+/// Fills what this refresh could not measure from the model of the last window.
+pub(super) fn carry(model: &mut Model, window: &Model) {
+    for cpu in &mut model.host.cpus {
+        if let Some(old) = window.host.cpus.iter().find(|c| c.id == cpu.id) {
+            stand_in(&mut cpu.busy, &old.busy);
+            stand_in(&mut cpu.steal, &old.steal);
+        }
+    }
+    for e in &mut model.endpoints {
+        if let Some(old) = window.endpoints.iter().find(|o| o.key == e.key) {
+            endpoint(e, old);
+        }
+    }
+    let threads: Vec<ThreadView> = model
+        .endpoints
+        .iter()
+        .filter_map(|e| e.process.threads.as_ref().ok())
+        .flatten()
+        .cloned()
+        .collect();
+    let rows = model.endpoints.iter_mut().flat_map(|e| &mut e.clients);
+    for t in rows
+        .flat_map(|c| [&mut c.thread, &mut c.server_thread])
+        .flatten()
+    {
+        if let Some(full) = threads.iter().find(|f| f.tid == t.tid) {
+            thread(t, full);
+        }
+    }
+}
+
+fn endpoint(e: &mut Endpoint, old: &Endpoint) {
+    stand_in(&mut e.limits.throttled, &old.limits.throttled);
+    // In clock ticks: over a tenth of a second it would be a coin toss.
+    if old.process.system_share.is_ok() {
+        e.process.system_share = old.process.system_share.clone();
+    }
+    let (Ok(threads), Ok(before)) = (&mut e.process.threads, &old.process.threads) else {
+        return;
+    };
+    for t in threads.iter_mut() {
+        if let Some(b) = before.iter().find(|b| b.tid == t.tid) {
+            thread(t, b);
+        }
+    }
+    let known: Vec<f64> = threads.iter().filter_map(|t| t.cpu.clone().ok()).collect();
+    if !known.is_empty() {
+        e.process.cpu = Ok(known.iter().sum());
+    }
+    for p in &mut e.pollers {
+        if let Ok(t) = &mut p.thread
+            && let Some(full) = threads.iter().find(|f| f.tid == t.tid)
+        {
+            thread(t, full);
+        }
+    }
+}
+
+fn thread(t: &mut ThreadView, old: &ThreadView) {
+    stand_in(&mut t.cpu, &old.cpu);
+    stand_in(&mut t.run_delay, &old.run_delay);
+    stand_in(&mut t.voluntary_per_s, &old.voluntary_per_s);
+    stand_in(&mut t.involuntary_per_s, &old.involuntary_per_s);
+    stand_in(&mut t.migrations_per_s, &old.migrations_per_s);
+}
+
+fn stand_in(now: &mut Reading<f64>, old: &Reading<f64>) {
+    let between_readings = |kind| matches!(kind, WhyKind::Gap | WhyKind::NotYet);
+    if old.is_ok() && now.as_ref().is_err_and(|why| between_readings(why.kind)) {
+        now.clone_from(old);
+    }
+}
