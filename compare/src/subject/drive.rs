@@ -182,28 +182,34 @@ fn pipelined<C: Client>(
 
 impl<C: Client> Lane<C> {
     fn turn(&mut self, depth: usize) -> io::Result<bool> {
-        // One look at the clock per turn stands for all requests of the turn: they are handled within a microsecond.
-        let now = ticks();
+        // Two looks at the clock per turn stand for all its requests: before the first is sent, and after the last reply was checked.
+        let begin = ticks();
         while self.since.len() < depth {
             if !self.client.submit(self.outgoing.stamped(self.sent))? {
                 break;
             }
             self.sent += 1;
-            self.since.push_back(now);
+            self.since.push_back(begin);
         }
-        let mut going = true;
+        let before = self.answered;
         while let Some(reply) = self.client.try_receive()? {
             let expected = self.expected.stamped(self.answered);
             if *reply != *expected {
                 return Err(corrupt(expected, &reply));
             }
             self.answered += 1;
+        }
+        if self.answered == before {
+            // A lane that starves must end too.
+            return Ok(!self.meter.over(begin));
+        }
+        let (now, mut going) = (ticks(), true);
+        for _ in before..self.answered {
             let Some(sent) = self.since.pop_front() else {
                 return Err(io::Error::other("a reply to no request"));
             };
             going &= self.meter.account_since(sent, now);
         }
-        // A lane that starves must end too.
-        Ok(going && !self.meter.over(now))
+        Ok(going)
     }
 }
