@@ -1,7 +1,7 @@
 //! The demo: exchange, traders and dashboard with one command, nothing to prepare and nothing left behind.
 //!
 //! Exchange and traders are this executable again (`cargo run --bin demo` builds no other), told apart by the first
-//! argument. However this process ends, they end with it: see [`crate::children`].
+//! argument. However this process ends, they end with it: see `crate::children`.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};

@@ -1,6 +1,6 @@
-//! The exchange: a [`Membrane`] whose handler answers pings, payloads and orders.
+//! The exchange: a `Membrane` whose handler answers pings, payloads and orders.
 //!
-//! Run by `bin/exchange` and, as a child process, by the demo. The content of messages is [`crate::protocol`]'s.
+//! Run by `bin/exchange` and, as a child process, by the demo. The content of messages is `crate::protocol`'s.
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! The trader: starts the clients, prints a line each second and a summary at the end.
 //!
-//! Run by `bin/trader`, by itself as a worker of `--processes`, and by the demo. What clients do is [`crate::load`]'s.
+//! Run by `bin/trader`, by itself as a worker of `--processes`, and by the demo. What clients do is `crate::load`'s.
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -2,9 +2,9 @@
 //!
 //! `fault_point!` stands in the transport wherever a crash would leave the other side with something half done. Without the
 //! feature `fault-points`, which only this crate's own tests switch on, it expands to nothing.
-//! `tests/threats` goes through [`Point::ALL`], so a new point is tested by being declared here.
+//! `tests/threats` goes through `Point::ALL`, so a new point is tested by being declared here.
 
-/// Marks the place; see [`Point`].
+/// Marks the place; see `points::Point`.
 macro_rules! fault_point {
     ($point:ident) => {
         #[cfg(feature = "fault-points")]

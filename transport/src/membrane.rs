@@ -5,8 +5,8 @@
 //! handshake threads   one per connection until it is decided: `handle_connection`; a client that stays on the socket keeps it
 //! pollers             serve the clients on shared memory: `shm::handle_shm_loop`
 //! ```
-//! [`listener`] owns the path, [`clients`] is the table of who is connected, [`control`] the control thread, [`connection`] a
-//! handshake thread, [`pool`] the pollers, [`house`] what is done ten times a second.
+//! `listener` owns the path, `clients` is the table of who is connected, `control` the control thread, `connection` a
+//! handshake thread, `pool` the pollers, `house` what is done ten times a second.
 
 mod clients;
 mod connection;

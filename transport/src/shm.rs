@@ -1,7 +1,7 @@
 //! Request/response over a pair of rings: the client's half, the server's half, and the loop that serves many of them.
 //!
 //! [`ShmClient`] is what a `Synapse` turns into after its upgrade. A `Membrane` hands upgraded connections to pollers, whose
-//! body is [`handle_shm_loop`]. Here rings, waiting, records in the stats page and liveness meet; the handshake
+//! body is `handle_shm_loop`. Here rings, waiting, records in the stats page and liveness meet; the handshake
 //! that leads here is `synapse`'s and `membrane`'s.
 
 mod client;

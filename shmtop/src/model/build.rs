@@ -158,7 +158,8 @@ fn totals(clients: &[Client]) -> Totals {
         let known: Vec<f64> = clients.iter().filter_map(|c| f(c).clone().ok()).collect();
         match (clients.first(), known.is_empty()) {
             (Some(c), true) => f(c).clone(),
-            _ => Ok(known.iter().sum()),
+            // From 0.0: an empty sum of floats is -0.0, and "-0 req/s" is what a reader would see.
+            _ => Ok(known.iter().fold(0.0, |sum, v| sum + v)),
         }
     };
     let add = |f: fn(&Client) -> Reading<u64>| {

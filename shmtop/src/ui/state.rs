@@ -1,4 +1,4 @@
-//! What the user is looking at: view, selection, filter, order. Changed by [`super::update`] only.
+//! What the user is looking at: view, selection, filter, order. Changed by `super::update` only.
 
 use super::theme::ThemeName;
 use crate::model::{Client, Endpoint, EndpointKey, Finding, Subject};

@@ -1,4 +1,4 @@
-//! Bars and sparklines as text: the shapes only, in Unicode; colours are the caller's, ASCII is [`super::ascii`]'s.
+//! Bars and sparklines as text: the shapes only, in Unicode; colours are the caller's, ASCII is `super::ascii`'s.
 
 /// Left-to-right eighths of a cell.
 const EIGHTHS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
