@@ -10,6 +10,7 @@
 
 pub mod demo;
 pub mod exchange;
+pub mod soak;
 pub mod trader;
 
 mod children;

@@ -165,6 +165,19 @@ fn a_message_above_the_limit_is_refused_before_anything_is_sent() {
             client.fire_bytes(b"still fine").expect("a reply"),
             b"still fine"
         );
+        // Nor is it taken for a matter of room, which receiving replies would make.
+        let mut in_flight = 0;
+        while client.submit(&[7; 50_000]).is_ok() {
+            in_flight += 1;
+        }
+        assert!(in_flight > 0);
+        assert!(matches!(
+            client.submit(&[0; 100_001]),
+            Err(RequestError::TooLarge { .. })
+        ));
+        for _ in 0..in_flight {
+            client.receive().expect("a reply");
+        }
     });
 }
 

@@ -40,6 +40,7 @@ impl Place {
             "exchange" => env!("CARGO_BIN_EXE_exchange"),
             "trader" => env!("CARGO_BIN_EXE_trader"),
             "demo" => env!("CARGO_BIN_EXE_demo"),
+            "soak" => env!("CARGO_BIN_EXE_soak"),
             _ => panic!("no program {program}"),
         };
         let mut command = Command::new(path);

@@ -124,8 +124,9 @@ impl SocketClient {
     /// As there.
     pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         let more = self.unanswered_bytes.saturating_add(request.len());
-        if self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || more > MAX_UNANSWERED_BYTES)
-        {
+        // One that is too large is told so by `send`, not to wait for room.
+        let full = self.unanswered >= MAX_UNANSWERED || more > MAX_UNANSWERED_BYTES;
+        if self.unanswered > 0 && full && request.len() <= self.max_message {
             bump(&self.slot.tx().tx_full, 1);
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),

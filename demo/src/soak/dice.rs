@@ -1,0 +1,28 @@
+//! Random numbers that come again with the same seed.
+
+use crate::protocol::mix;
+
+/// A sequence of numbers.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(mix(seed))
+    }
+
+    /// The next number.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// From `0` to below `n`.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    /// True once in `n`.
+    pub(super) fn once_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}

@@ -1,0 +1,389 @@
+//! Starts a soak's processes, kills, stops and starves them, and now and then lets all rest, to see what is left.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::dice::Dice;
+use super::tally::Tally;
+use super::{Options, Outcome};
+use crate::failure::{FAULT, Failure};
+
+/// How much a process may grow after its first rest: allocators keep some of what was freed.
+pub(super) const GROWTH_BYTES: u64 = 16 << 20;
+/// Between rests.
+const REST_EVERY: Duration = Duration::from_secs(20);
+/// Ends a hang.
+const WATCHDOG: Duration = Duration::from_secs(120);
+/// How long a server that everybody has left may take to show it.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// A child, and what it said last.
+struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    heard: Arc<Mutex<Heard>>,
+    /// After the first rest.
+    anonymous: Option<u64>,
+}
+
+#[derive(Default)]
+struct Heard {
+    tally: Tally,
+    lines: u64,
+    ready: bool,
+    resting: bool,
+}
+
+impl Process {
+    fn start(dir: &Path, options: &Options, role: &str, number: u32) -> Result<Self, Failure> {
+        let program =
+            std::env::current_exe().map_err(|e| Failure::io("finding this program", &e))?;
+        let mut child = Command::new(program)
+            .args([
+                "--role",
+                role,
+                "--number",
+                &number.to_string(),
+                "--seed",
+                &options.seed.to_string(),
+                "--dir",
+            ])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| Failure::io("starting a process", &e))?;
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let hearing = Arc::clone(&heard);
+        if let Some(out) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(out).lines().map_while(Result::ok) {
+                    let mut heard = hearing.lock().unwrap_or_else(PoisonError::into_inner);
+                    heard.lines += 1;
+                    match Tally::hear(&line) {
+                        Some(tally) => heard.tally = tally,
+                        None => {
+                            heard.ready |= line == "ready";
+                            heard.resting |= line == "resting";
+                        }
+                    }
+                }
+            });
+        }
+        let stdin = child.stdin.take();
+        Ok(Self {
+            child,
+            stdin,
+            heard,
+            anonymous: None,
+        })
+    }
+
+    fn heard<T>(&self, look: impl FnOnce(&mut Heard) -> T) -> T {
+        look(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tell(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            // It may have been killed; then its replacement is told.
+            let _ = writeln!(stdin, "{line}");
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Fails if it has ended by itself, which is noticed elsewhere.
+        let _ = kill(self.pid(), signal);
+    }
+
+    fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.child.id()).into()
+    }
+
+    fn fds(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).map_or(0, Iterator::count)
+    }
+
+    fn rings(&self) -> u64 {
+        let maps = std::fs::read_to_string(self.proc("maps")).unwrap_or_default();
+        maps.lines()
+            .filter(|line| line.contains("/memfd:shm-ring"))
+            .count() as u64
+    }
+
+    /// Anonymous memory in RAM.
+    fn anonymous(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(self.proc("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))?;
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib << 10)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Either ended already, or to be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Soak<'a> {
+    options: &'a Options,
+    dir: PathBuf,
+    dice: Dice,
+    server: Process,
+    clients: Vec<Process>,
+    outcome: Outcome,
+    /// Descriptors of a server that nobody is connected to; the same for each of them.
+    idle_fds: Option<usize>,
+}
+
+/// Runs the soak.
+pub(super) fn run(options: &Options) -> Result<Outcome, Failure> {
+    let dir = std::env::temp_dir().join(format!("soak-{}", std::process::id()));
+    std::fs::create_dir(&dir).map_err(|e| Failure::io(&dir.display().to_string(), &e))?;
+    let outcome = Soak::run(options, &dir);
+    // Nothing in it is of use to anybody.
+    let _ = std::fs::remove_dir_all(&dir);
+    outcome
+}
+
+impl Soak<'_> {
+    fn run(options: &Options, dir: &Path) -> Result<Outcome, Failure> {
+        let server = start_server(dir, options)?;
+        let clients: Result<Vec<_>, _> = (0..options.clients)
+            .map(|n| Process::start(dir, options, "client", n))
+            .collect();
+        let mut soak = Soak {
+            options,
+            dir: dir.into(),
+            dice: Dice::new(options.seed),
+            server,
+            clients: clients?,
+            outcome: Outcome::default(),
+            idle_fds: None,
+        };
+        let (begun, mut rested) = (Instant::now(), Instant::now());
+        while begun.elapsed() < options.time || soak.messages() < options.messages {
+            let pause = options.pause.mul_f64(soak.dice.below(2000) as f64 / 1000.0);
+            std::thread::sleep(pause);
+            soak.inject()?;
+            soak.look_for_crashes()?;
+            if rested.elapsed() > REST_EVERY {
+                soak.rest()?;
+                rested = Instant::now();
+                soak.wake();
+            }
+        }
+        soak.rest()?;
+        soak.outcome.seconds = begun.elapsed().as_secs_f64();
+        let Soak {
+            mut outcome,
+            server,
+            clients,
+            ..
+        } = soak;
+        for process in clients.iter().chain([&server]) {
+            outcome.tally.add(&process.heard(|heard| heard.tally));
+        }
+        Ok(outcome)
+    }
+
+    fn messages(&self) -> u64 {
+        let now = self
+            .clients
+            .iter()
+            .map(|c| c.heard(|heard| heard.tally.messages));
+        self.outcome.tally.messages + now.sum::<u64>()
+    }
+
+    fn count(&mut self, fault: &'static str) {
+        match self
+            .outcome
+            .faults
+            .iter_mut()
+            .find(|(name, _)| *name == fault)
+        {
+            Some((_, n)) => *n += 1,
+            None => self.outcome.faults.push((fault, 1)),
+        }
+    }
+
+    /// One fault, whichever the dice say.
+    fn inject(&mut self) -> Result<(), Failure> {
+        let n = self.dice.below(self.clients.len() as u64) as usize;
+        let time = Duration::from_millis(1 + self.dice.below(600));
+        match self.dice.below(40) {
+            0..14 => {
+                self.count("clients killed");
+                let next = Process::start(&self.dir, self.options, "client", n as u32)?;
+                let dead = std::mem::replace(&mut self.clients[n], next);
+                self.bury(dead);
+            }
+            14 => {
+                self.count("servers killed");
+                self.server.signal(Signal::SIGKILL);
+                // The path must be free before the next one comes.
+                let _ = self.server.child.wait();
+                let next = start_server(&self.dir, self.options)?;
+                let dead = std::mem::replace(&mut self.server, next);
+                self.bury(dead);
+            }
+            15..21 => {
+                self.count("clients stopped");
+                self.clients[n].signal(Signal::SIGSTOP);
+                std::thread::sleep(time);
+                self.clients[n].signal(Signal::SIGCONT);
+            }
+            21..27 => {
+                self.count("servers stopped");
+                self.server.signal(Signal::SIGSTOP);
+                std::thread::sleep(time);
+                self.server.signal(Signal::SIGCONT);
+            }
+            27..32 => {
+                self.count("servers short of descriptors");
+                starve(&mut self.server, time);
+            }
+            32..37 => {
+                self.count("clients short of descriptors");
+                starve(&mut self.clients[n], time);
+            }
+            _ => {
+                self.count("all clients killed at once");
+                for n in 0..self.clients.len() {
+                    self.clients[n].signal(Signal::SIGKILL);
+                    let next = Process::start(&self.dir, self.options, "client", n as u32)?;
+                    let dead = std::mem::replace(&mut self.clients[n], next);
+                    self.bury(dead);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what a process that was killed has said.
+    fn bury(&mut self, mut dead: Process) {
+        // Ended already, or now.
+        let _ = dead.child.kill();
+        let _ = dead.child.wait();
+        self.outcome.tally.add(&dead.heard(|heard| heard.tally));
+    }
+
+    /// A process that has ended was not killed by us: those are replaced at once.
+    fn look_for_crashes(&mut self) -> Result<(), Failure> {
+        for n in 0..self.clients.len() {
+            if self.clients[n].has_ended() {
+                self.outcome.crashes += 1;
+                let next = Process::start(&self.dir, self.options, "client", n as u32)?;
+                let dead = std::mem::replace(&mut self.clients[n], next);
+                self.bury(dead);
+            }
+        }
+        if self.server.has_ended() {
+            self.outcome.crashes += 1;
+            let next = start_server(&self.dir, self.options)?;
+            let dead = std::mem::replace(&mut self.server, next);
+            self.bury(dead);
+        }
+        Ok(())
+    }
+
+    /// All clients disconnect; what the server holds then is a leak.
+    fn rest(&mut self) -> Result<(), Failure> {
+        self.clients.iter_mut().for_each(|c| c.tell("rest"));
+        wait("clients to rest", || {
+            self.clients.iter().all(|c| c.heard(|heard| heard.resting))
+        })?;
+        let idle = match self.idle_fds {
+            Some(idle) => idle,
+            None => {
+                wait("the server's rings to go", || self.server.rings() == 0)?;
+                std::thread::sleep(SETTLED);
+                *self.idle_fds.insert(self.server.fds())
+            }
+        };
+        // It learns of its clients' ends one after the other.
+        let mut left = (0, 0);
+        let gone = wait("the server to give back", || {
+            left = (self.server.fds().saturating_sub(idle), self.server.rings());
+            left == (0, 0)
+        });
+        if gone.is_err() {
+            self.outcome.leaked_fds += left.0 as u64;
+            self.outcome.leaked_rings += left.1;
+        }
+        let lines = self.server.heard(|heard| heard.lines);
+        self.server.tell("tally");
+        wait("the server's counts", || {
+            self.server.heard(|heard| heard.lines) > lines
+        })?;
+        for process in self.clients.iter_mut().chain([&mut self.server]) {
+            let Some(now) = process.anonymous() else {
+                continue;
+            };
+            let before = *process.anonymous.get_or_insert(now);
+            let most = before + GROWTH_BYTES;
+            if now > most {
+                self.outcome.leaked_bytes += now - most;
+                process.anonymous = Some(now);
+            }
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self) {
+        for client in &mut self.clients {
+            client.heard(|heard| heard.resting = false);
+            client.tell("go");
+        }
+    }
+}
+
+fn start_server(dir: &Path, options: &Options) -> Result<Process, Failure> {
+    let mut server = Process::start(dir, options, "server", 0)?;
+    wait("a server", || {
+        server.heard(|heard| heard.ready) || server.has_ended()
+    })?;
+    if server.has_ended() {
+        return Err(Failure::new(FAULT, "a server could not start"));
+    }
+    Ok(server)
+}
+
+/// Leaves a process few more descriptors than it has, for a while.
+fn starve(process: &mut Process, time: Duration) {
+    process.tell("few");
+    std::thread::sleep(time);
+    process.tell("many");
+}
+
+fn wait(what: &str, mut done: impl FnMut() -> bool) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while !done() {
+        if begun.elapsed() > WATCHDOG {
+            return Err(Failure::new(FAULT, format!("waited in vain for {what}")));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
