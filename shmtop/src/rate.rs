@@ -62,7 +62,7 @@ impl Span {
     /// [`Why::gap`] when it went backwards or exceeds `threads` × the wall time.
     pub fn cpu_share(self, before_ns: u64, after_ns: u64, threads: u64) -> Reading<f64> {
         let grown = delta(before_ns, after_ns)?;
-        let most = (self.ns as f64 * (1.0 + SLACK_RATIO)) as u64 + SLACK_NS;
+        let most = ((self.ns as f64 * (1.0 + SLACK_RATIO)) as u64).saturating_add(SLACK_NS);
         if grown > most.saturating_mul(threads.max(1)) {
             return Err(Why::gap("a time grew by more than the time that passed"));
         }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use transport::stats::{Histogram, Role};
+use transport::stats::{Histogram, Role, Slot};
 
-use crate::model::join::{is_connection, key};
+use crate::model::join::is_connection;
 use crate::model::measure::percentiles;
 use crate::model::{Client, ClientState, EndpointKey, Model, ModelBuilder, Severity};
 use crate::rate::Span;
@@ -142,15 +142,16 @@ impl Watch {
         out.set("crits", Ok(seen(Severity::Crit)));
         out.set("warns", Ok(seen(Severity::Warn)));
         out.set("infos", Ok(seen(Severity::Info)));
-        let totals = |pick: fn(&transport::stats::Slot) -> u64, role: Role| -> Reading<f64> {
+        let ids: HashSet<u64> = model.rows().map(|(_, c)| c.connection_id).collect();
+        let totals = |pick: fn(&Slot) -> u64, role: Role| -> Reading<f64> {
             let sum = |s: &Sample| {
-                slots(s, &model)
-                    .filter(|(r, _)| *r == role)
-                    .map(|(_, slot)| pick(slot))
+                sides(s, role)
+                    .filter(|slot| ids.contains(&slot.info.connection_id))
+                    .map(pick)
                     .fold(0u64, u64::saturating_add)
             };
             Span::between(first.time.monotonic_ns, last.time.monotonic_ns)?;
-            // A client that left took its counts with it; that is no negative number of errors.
+            // Only connections that are still there count, so that one that left is no negative number of errors.
             Ok(sum(last).saturating_sub(sum(first)) as f64)
         };
         out.set("errors", totals(|s| s.req.errors, Role::Server));
@@ -160,21 +161,15 @@ impl Watch {
     }
 }
 
-/// The connections of the endpoints in `model`.
-fn slots<'a>(
-    sample: &'a Sample,
-    model: &'a Model,
-) -> impl Iterator<Item = (Role, &'a transport::stats::Slot)> {
+/// One side of every connection, wherever it is seen. The clients' carries round trips and timeouts.
+fn sides(sample: &Sample, role: Role) -> impl Iterator<Item = &Slot> {
     sample
         .pages
         .iter()
-        .filter_map(|p| p.snapshot().map(|s| (p, s)))
-        .filter(|(p, s)| {
-            let k = key(p, s);
-            model.endpoints.iter().any(|e| e.key == k)
-        })
-        .flat_map(|(_, s)| s.slots.iter().map(|slot| (s.role, slot)))
-        .filter(|(_, slot)| is_connection(slot))
+        .filter_map(|p| p.snapshot())
+        .filter(move |s| s.role == role)
+        .flat_map(|s| &s.slots)
+        .filter(|slot| is_connection(slot))
 }
 
 fn rates(out: &mut Summary, model: &Model) {
@@ -253,35 +248,23 @@ fn rates(out: &mut Summary, model: &Model) {
 }
 
 fn latencies(out: &mut Summary, first: &Sample, last: &Sample, model: &Model) {
-    let before: HashMap<u64, &Histogram> = slots(first, model)
-        .filter(|(role, _)| *role == Role::Client)
-        .map(|(_, s)| (s.info.connection_id, &s.rtt))
+    let before: HashMap<u64, &Histogram> = sides(first, Role::Client)
+        .map(|s| (s.info.connection_id, &s.rtt))
         .collect();
     let mut all = Histogram::default();
     let mut worst: Option<u64> = None;
     // The clients' own pages carry the round trips, whether or not their row stands at the server.
     let ids: HashSet<u64> = model.rows().map(|(_, c)| c.connection_id).collect();
-    for page in last
-        .pages
-        .iter()
-        .filter_map(|p| p.snapshot())
-        .filter(|s| s.role == Role::Client)
-    {
-        for slot in page
-            .slots
-            .iter()
-            .filter(|s| is_connection(s) && ids.contains(&s.info.connection_id))
-        {
-            let grown = match before.get(&slot.info.connection_id) {
-                Some(old) => slot.rtt.since(old),
-                None => Some(slot.rtt.clone()),
-            };
-            let Some(grown) = grown else { continue };
-            if let Some(p99) = grown.quantile(0.99) {
-                worst = Some(worst.map_or(p99, |w| w.max(p99)));
-            }
-            all.merge(&grown);
+    for slot in sides(last, Role::Client).filter(|s| ids.contains(&s.info.connection_id)) {
+        let grown = match before.get(&slot.info.connection_id) {
+            Some(old) => slot.rtt.since(old),
+            None => Some(slot.rtt.clone()),
+        };
+        let Some(grown) = grown else { continue };
+        if let Some(p99) = grown.quantile(0.99) {
+            worst = Some(worst.map_or(p99, |w| w.max(p99)));
         }
+        all.merge(&grown);
     }
     let p = percentiles(&all, true)
         .ok_or_else(|| Why::not_yet("no round trip was timed (or no client's page is visible)"));

@@ -297,17 +297,12 @@ fn explain(id: Option<&str>) -> Outcome {
         Some(text) => say(&text),
         None => {
             let near = hint::rules()
-                .map(|r| r.id)
-                .filter(|r| {
-                    r.contains(id)
-                        || id.contains(r)
-                        || r.split('-').any(|w| id.split('-').any(|v| v == w))
-                })
-                .collect::<Vec<_>>();
-            let hint = if near.is_empty() {
-                "`shmtop explain` lists all".to_owned()
-            } else {
-                format!("did you mean {}?", near.join(", "))
+                .map(|r| (distance(r.id, id), r.id))
+                .min()
+                .filter(|(d, _)| *d <= 3);
+            let hint = match near {
+                Some((_, near)) => format!("did you mean {near}?"),
+                None => "`shmtop explain` lists all".to_owned(),
             };
             Err(Failure::Usage(format!(
                 "there is no hint {:?}; {hint}",
@@ -315,6 +310,22 @@ fn explain(id: Option<&str>) -> Outcome {
             )))
         }
     }
+}
+
+/// Letters to change, add or leave out to make one of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// Why there is nothing to show, by what was found instead.

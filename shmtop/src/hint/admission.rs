@@ -101,7 +101,7 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let mut kinds = Vec::new();
     for ((kind, n), (_, o)) in now.iter().zip(before) {
         let grown = crate::rate::delta(o, *n)?;
-        sum += grown;
+        sum = grown.saturating_add(sum);
         if grown > 0 {
             kinds.push(format!("{grown}× {kind}"));
         }

@@ -116,7 +116,7 @@ fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     let fix = match f.errno {
         EMFILE => {
-            let wanted = (f.limit.max(64) * 4).max(4096);
+            let wanted = f.limit.max(64).saturating_mul(4).max(4096);
             format!(
                 "prlimit --pid {pid} --nofile={wanted}, then reconnect pid {}",
                 c.peer_pid

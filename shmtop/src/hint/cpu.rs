@@ -136,7 +136,7 @@ fn thermal(ctx: &Context<'_>) -> Answer {
             grown.insert(c.cpu, delta(a, b)?);
         }
     }
-    let hits: u64 = grown.values().sum();
+    let hits = grown.values().copied().fold(0u64, u64::saturating_add);
     if hits == 0 {
         return QUIET;
     }

@@ -48,12 +48,12 @@ fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
     let need = if each > 0 {
         format!(
             ". {clients} clients need {} + {base} of its own",
-            clients * each
+            clients.saturating_mul(each)
         )
     } else {
         String::new()
     };
-    let wanted = (soft * 4).max(4096);
+    let wanted = soft.saturating_mul(4).max(4096);
     let fire = Fire::new(
         format!(
             "{} (pid {}): {used} of {soft} fds used: {room}{need}",

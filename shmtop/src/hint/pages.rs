@@ -87,7 +87,7 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .as_reading()?
         .iter()
         .map(|r| r.swap_bytes)
-        .sum();
+        .fold(0, u64::saturating_add);
     if swapped == 0 {
         return QUIET;
     }

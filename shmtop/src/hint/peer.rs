@@ -115,7 +115,11 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if c.state != ClientState::Dead {
         return ctx.process(c.peer_pid).map(|_| None);
     }
-    let held = c.tx.capacity_bytes.clone().unwrap_or(0) + c.rx.capacity_bytes.clone().unwrap_or(0);
+    let held =
+        c.tx.capacity_bytes
+            .clone()
+            .unwrap_or(0)
+            .saturating_add(c.rx.capacity_bytes.clone().unwrap_or(0));
     let memory = if held > 0 {
         format!(", {} of rings still held", text::bytes(held))
     } else {

@@ -106,6 +106,14 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     QUIET
 }
 
+/// The next power of two above `value`; numbers from a page may be anything.
+pub(super) fn power_of_two_above(value: u64) -> u64 {
+    value
+        .saturating_add(1)
+        .checked_next_power_of_two()
+        .unwrap_or(u64::MAX)
+}
+
 /// Several of what a ring carries.
 pub(super) fn plural(name: &str) -> &'static str {
     match name {
@@ -204,8 +212,10 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 ),
                 format!(
                     "start both sides with --max-message {} --ring-size {}",
-                    (size.max(max) + 1).next_power_of_two(),
-                    ((size.max(max) + 1).next_power_of_two() * 4).max(32 << 20)
+                    power_of_two_above(size.max(max)),
+                    power_of_two_above(size.max(max))
+                        .saturating_mul(4)
+                        .max(32 << 20)
                 ),
             )
             .number(
@@ -234,7 +244,7 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 ),
                 format!(
                     "start both sides with --max-message {}",
-                    (max + 1).next_power_of_two()
+                    power_of_two_above(max)
                 ),
             )
             .number(

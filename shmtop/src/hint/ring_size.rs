@@ -1,6 +1,6 @@
 //! Rules about the size of rings: waste at the wrap, memory in vain, a cached index that saves nothing.
 
-use super::ring::on_shm;
+use super::ring::{on_shm, power_of_two_above};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
 use crate::reading::Why;
@@ -101,7 +101,7 @@ fn ring_oversized(_: &Context<'_>, e: &Endpoint) -> Answer {
         ),
         format!(
             "--ring-size {}",
-            (used * 8).next_power_of_two().max(1 << 20)
+            power_of_two_above(used.saturating_mul(8)).max(1 << 20)
         ),
     )
     .number(

@@ -176,9 +176,9 @@ fn totals(clients: &[Client]) -> Totals {
         requests_per_s: sum(|c| &c.requests_per_s),
         bytes_per_s: sum(|c| &c.bytes_per_s),
         ring_reserved_bytes: add(|c| c.tx.capacity_bytes.clone())
-            + add(|c| c.rx.capacity_bytes.clone()),
+            .saturating_add(add(|c| c.rx.capacity_bytes.clone())),
         ring_touched_bytes: add(|c| c.tx.touched_bytes.clone())
-            + add(|c| c.rx.touched_bytes.clone()),
+            .saturating_add(add(|c| c.rx.touched_bytes.clone())),
         in_flight: clients
             .iter()
             .map(|c| c.in_flight)

@@ -278,8 +278,9 @@ fn perf(pair: &Pair<'_>, side: &Side<'_>) -> Reading<PerfView> {
         for slot in side.snapshot.slots.iter().filter(|s| s.info.tid == tid) {
             let s = pair.side(side.page, side.snapshot, slot);
             let (old, _) = past(&s)?;
-            sum += delta(old.tx.tx_messages, slot.tx.tx_messages)?;
-            sum += delta(old.rx.rx_messages, slot.rx.rx_messages)?;
+            sum = sum
+                .saturating_add(delta(old.tx.tx_messages, slot.tx.tx_messages)?)
+                .saturating_add(delta(old.rx.rx_messages, slot.rx.rx_messages)?);
         }
         if sum == 0 {
             return Err(Why::not_yet("no message in the interval"));

@@ -146,10 +146,14 @@ fn system_share(before: Option<&Process>, now: &Process) -> Reading<f64> {
         let Some(old) = before.thread(t.tid) else {
             continue;
         };
-        user += delta(old.utime_ticks.get()?, t.utime_ticks.get()?)?;
-        system += delta(old.stime_ticks.get()?, t.stime_ticks.get()?)?;
+        user = user.saturating_add(delta(old.utime_ticks.get()?, t.utime_ticks.get()?)?);
+        system = system.saturating_add(delta(old.stime_ticks.get()?, t.stime_ticks.get()?)?);
     }
-    ratio(system, user + system, "used less CPU than a clock tick")
+    ratio(
+        system,
+        user.saturating_add(system),
+        "used less CPU than a clock tick",
+    )
 }
 
 /// A thread and its rates.

@@ -224,7 +224,7 @@ pub(super) fn wait(side: &Side<'_>, now_ns: u64) -> WaitView {
                 of(|w| w.ended_yield)?,
                 of(|w| w.ended_sleep)?,
             ];
-            let sum = ends.iter().sum();
+            let sum = ends.iter().copied().fold(0u64, u64::saturating_add);
             let part = |n| ratio(n, sum, "no wait ended in the interval");
             Ok([part(ends[0])?, part(ends[1])?, part(ends[2])?])
         }),

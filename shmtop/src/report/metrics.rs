@@ -188,8 +188,8 @@ fn histogram(
                     .filter(|(i, _)| {
                         transport::stats::histogram::lower_bound(usize::from(*i) + 1) <= bound
                     })
-                    .map(|(_, n)| n)
-                    .sum();
+                    .map(|(_, n)| *n)
+                    .fold(0, u64::saturating_add);
                 let _ = writeln!(
                     lines,
                     "{name}_bucket{{{labels},le=\"{}\"}} {n}",

@@ -1,0 +1,368 @@
+//! The command line as a script sees it: exit codes, one sentence on stderr, documents on stdout.
+//!
+//! A server and a client of the real transport run inside the test; `--name` keeps everybody else on the machine out. Nothing
+//! sleeps: what shmtop prints is waited for, a watchdog ends a hang.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use serde_json::Value;
+use transport::{Config, Membrane, Synapse};
+
+/// Ends a hang; far above what anything here takes.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn shmtop(dir: &Path, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_shmtop"));
+    c.args(args)
+        .env_clear()
+        .env("SHMTOP_RUNTIME_DIR", dir)
+        .env("HOME", dir)
+        .stdin(Stdio::null());
+    c
+}
+
+/// Runs to the end, or panics when the watchdog barks.
+fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    let child = shmtop(dir, args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let (done, ended) = channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    let Ok(out) = ended.recv_timeout(WATCHDOG) else {
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid as i32),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        panic!("shmtop {args:?} hangs");
+    };
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = out.unwrap();
+    (
+        status.code().unwrap(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
+}
+
+/// A server with one client on shared memory, in this process.
+struct Pair {
+    dir: tempfile::TempDir,
+    server: Option<Membrane>,
+    _client: Synapse,
+    name: String,
+}
+
+fn pair() -> Pair {
+    // The tests share a process, so the pid does not tell their servers apart.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!(
+        "echo-{}-{}.",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    );
+    let config = Config {
+        name: name.clone(),
+        ring_bytes: 64 << 10,
+        max_message_bytes: 4 << 10,
+        stats_dir: Some(dir.path().to_owned()),
+        ..Config::default()
+    };
+    let server = Membrane::bind(dir.path().join("echo.sock"), &config, |request, reply| {
+        reply.extend_from_slice(request).expect("an echo fits");
+    })
+    .unwrap();
+    let mut client = Synapse::connect(dir.path().join("echo.sock"), &config).unwrap();
+    assert!(client.is_shm());
+    for _ in 0..2_000 {
+        client.fire_bytes(b"hello").unwrap();
+    }
+    Pair {
+        dir,
+        server: Some(server),
+        _client: client,
+        name,
+    }
+}
+
+#[test]
+fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], &str); 9] = [
+        (&["check", "--assert", "p99us<5"], "no figure has this name"),
+        (&["snapshot", "-d", "5"], "give a unit"),
+        (&["explain", "fd-headrom"], "did you mean fd-headroom?"),
+        (&["replay", "/nonexistent"], "/nonexistent: No such file"),
+        (&["--sort", "speed", "ps"], "there is no such column"),
+        (&["ps", "-f", "csv"], "no format csv"),
+        (&["snapshot", "-n", "0"], "0 is not in"),
+        (
+            &["diff", "/dev/null", "/dev/null"],
+            "not a shmtop recording",
+        ),
+        (&["frobnicate"], "unrecognized subcommand"),
+    ];
+    for (args, says) in cases {
+        let (code, out, err) = run(dir.path(), args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(err.contains(says), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn nothing_to_look_at_is_exit_3() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["ps", "--name", "no-such-endpoint"][..],
+        &["snapshot", "--name", "no-such-endpoint", "-d", "1ms"],
+        &["doctor", "--name", "no-such-endpoint"],
+        &["check", "--name", "no-such-endpoint", "--assert", "rps>0"],
+        &["--name", "no-such-endpoint", "-d", "1ms"],
+    ] {
+        let (code, _, err) = run(dir.path(), args);
+        assert_eq!(code, 3, "{args:?}: {err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn a_snapshot_names_the_client_and_its_transport() {
+    let p = pair();
+    let (code, out, err) = run(
+        p.dir.path(),
+        &["snapshot", "--name", &p.name, "-d", "50ms", "-f", "json"],
+    );
+    assert_eq!(code, 0, "{err}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let server = document["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|e| e["role"] == "server")
+        .unwrap();
+    assert_eq!(server["name"], p.name);
+    let client = &server["clients"][0];
+    assert_eq!(client["transport"], "shm");
+    assert_eq!(client["rx"]["capacity_bytes"], 64 << 10);
+    assert!(client["rtt_since_start_ns"]["count"].as_u64().unwrap() >= 1_000);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/snapshot.schema.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let wrong: Vec<String> = jsonschema::draft202012::new(&schema)
+        .unwrap()
+        .iter_errors(&document)
+        .map(|e| format!("{}: {e}", e.instance_path()))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_format_has_the_client() {
+    let p = pair();
+    for (args, part) in [
+        (&["ps"][..], "server  echo-"),
+        (&["ps", "-f", "json"], "\"name\": \"echo-"),
+        (&["snapshot", "-d", "20ms"], "VIA"),
+        (&["snapshot", "-d", "20ms", "-f", "csv"], "\"echo-"),
+        (
+            &["snapshot", "-d", "20ms", "-f", "prom"],
+            "shmtop_tx_messages_total{endpoint=\"echo-",
+        ),
+        (&["-d", "20ms"], "not a terminal: one table"),
+    ] {
+        let args: Vec<&str> = args.iter().copied().chain(["--name", &p.name]).collect();
+        let (code, out, err) = run(p.dir.path(), &args);
+        assert_eq!(code, 0, "{args:?}: {err}");
+        assert!(out.contains(part), "{args:?}: {out}");
+    }
+}
+
+#[test]
+fn an_assertion_decides_the_exit_code() {
+    let p = pair();
+    let check = |expr: &str| {
+        run(
+            p.dir.path(),
+            &[
+                "check", "--name", &p.name, "--for", "100ms", "--assert", expr,
+            ],
+        )
+    };
+    let (code, out, _) = check("shm_clients == 1 && socket_clients == 0 && stalls == 0");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.starts_with("holds: "), "{out}");
+    let (code, out, _) = check("shm_clients > 1");
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("fails: ") && out.contains("shm_clients = 1"),
+        "{out}"
+    );
+    let (code, out, _) = check("p99_us < 1000000000");
+    assert_eq!(code, 1, "no request ran meanwhile: unknown is not fine");
+    assert!(out.contains("unknown: "), "{out}");
+}
+
+#[test]
+fn a_doctor_that_had_too_little_time_says_so_instead_of_guessing() {
+    let p = pair();
+    let (code, out, _) = run(
+        p.dir.path(),
+        &["doctor", "--name", &p.name, "--for", "100ms", "-f", "json"],
+    );
+    assert_eq!(code, 0);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert!(document["needs_s"].as_u64().unwrap() > 0);
+    assert!(!document["unknown"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_recording_can_be_replayed_compared_and_is_never_overwritten() {
+    let p = pair();
+    let file = p.dir.path().join("a.rec");
+    let file = file.to_str().unwrap();
+    let record = ["record", file, "-n", "3", "-d", "10ms"];
+    let (code, out, err) = run(p.dir.path(), &record);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("3 samples"), "{out}");
+    assert_eq!(run(p.dir.path(), &record).0, 2, "the file exists");
+    let (_, out, err) = run(p.dir.path(), &["replay", file, "--name", &p.name]);
+    assert!(out.contains("a.rec: 3 samples"), "{out}{err}");
+    let (code, out, err) = run(p.dir.path(), &["diff", file, file, "--name", &p.name]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("shm_clients") && out.contains('='), "{out}");
+}
+
+#[test]
+fn a_watched_server_that_ends_is_exit_6() {
+    let mut p = pair();
+    let mut child = shmtop(
+        p.dir.path(),
+        &["snapshot", "--name", &p.name, "-d", "10ms", "-n", "1000000"],
+    )
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    drop(p.server.take());
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        let mut rest = Vec::new();
+        let _ = out.read_to_end(&mut rest);
+        done.send(child.wait_with_output())
+    });
+    let out = ended.recv_timeout(WATCHDOG).expect("it ends").unwrap();
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(6), "{err}");
+    assert!(err.contains("ended while it was watched"), "{err}");
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn metrics_are_served_over_http() {
+    let p = pair();
+    let mut child = Killed(
+        shmtop(
+            p.dir.path(),
+            &["export", "--listen", "127.0.0.1:0", "--name", &p.name],
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("shmtop: metrics at http://")
+        .unwrap();
+    let address = address.strip_suffix("/metrics").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert!(reply.contains("shmtop_requests_total{endpoint=\"echo-") && reply.ends_with("# EOF\n"));
+}
+
+#[test]
+fn what_packagers_need_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, part) in [
+        (&["completions", "bash"][..], "_shmtop()"),
+        (&["man"], ".TH shmtop"),
+        (&["config"], "theme = \"dark\""),
+        (&["explain"], "fd-headroom"),
+        (&["explain", "run-delay"], "explains: preempted-spinner"),
+        (&["--help"], "Exit codes: 0 fine"),
+    ] {
+        let (code, out, err) = run(dir.path(), args);
+        assert_eq!(code, 0, "{args:?}: {err}");
+        assert!(out.contains(part), "{args:?}: {out}");
+    }
+}
+
+#[test]
+fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |env: &[(&str, &str)]| {
+        let out = shmtop(dir.path(), &["config"])
+            .envs(env.iter().copied())
+            .output()
+            .unwrap();
+        (
+            out.status.code(),
+            String::from_utf8_lossy(&out.stdout).into_owned()
+                + &String::from_utf8_lossy(&out.stderr),
+        )
+    };
+    std::fs::create_dir_all(dir.path().join(".config/shmtop")).unwrap();
+    std::fs::write(
+        dir.path().join(".config/shmtop/config.toml"),
+        "sort = \"p99\"\ntheme = \"light\"\n",
+    )
+    .unwrap();
+    let (code, out) = config(&[("SHMTOP_THEME", "contrast")]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("sort = \"p99\"") && out.contains("theme = \"contrast\""),
+        "{out}"
+    );
+    assert_eq!(config(&[("SHMTOP_DELAY", "soon")]).0, Some(2));
+    std::fs::write(
+        dir.path().join(".config/shmtop/config.toml"),
+        "sorted = 1\n",
+    )
+    .unwrap();
+    let (code, out) = config(&[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        out.contains("config.toml") && out.contains("sorted"),
+        "{out}"
+    );
+}
