@@ -114,7 +114,12 @@ impl<S: Storage> Consumer<S> {
             // Acquire, partner: the Release of the commit word in `Slot::publish` (I2).
             let word = self.storage.commit_acquire(offset);
             if word == 0 {
-                return Ok(None);
+                // A record that was half published can't be unwritten: waiting for its rest would find its end reached, and no record,
+                // for ever.
+                return match self.half.take() {
+                    None => Ok(None),
+                    Some(_) => Err(self.impossible(self.storage.load(Word::Tail))),
+                };
             }
             let commit = Commit::decode(word).map_err(|kind| Poison::RecordKind {
                 kind,
@@ -143,6 +148,8 @@ impl<S: Storage> Consumer<S> {
             if to_end == self.plan.capacity() {
                 break;
             }
+            // No longer the record that was half published, if one was.
+            self.half = None;
             self.head = self.head.wrapping_add(to_end);
             self.skipped = self.skipped.wrapping_add(to_end);
         }
@@ -164,6 +171,8 @@ impl<S: Storage> Consumer<S> {
         if record.streamed {
             return self.read_streamed(offset, into);
         }
+        // A peer may turn a half published record into a whole one; the next one must not be judged by its end.
+        self.half = None;
         self.copy_out(offset, into);
         Ok(true)
     }

@@ -300,3 +300,50 @@ fn a_nearly_empty_ring_is_not_walked_end_to_end() {
         producer.touched()
     );
 }
+
+#[test]
+fn a_record_that_changes_after_it_was_found_half_published_leaves_nothing_ready_behind() {
+    const LENGTH: usize = 40_000;
+    let streamed = Commit {
+        length: LENGTH as u32,
+        kind: Kind::Request,
+        streamed: true,
+    };
+    let whole = Commit {
+        streamed: false,
+        ..streamed
+    };
+    let padding = Commit {
+        length: 0,
+        kind: Kind::Padding,
+        streamed: false,
+    };
+    for word in [0, whole.encode(), padding.encode()] {
+        let heap = Heap::new(1 << 20);
+        let plan = Plan::new(1 << 20, max_payload(1 << 20));
+        let mut consumer = Consumer::starting_at(heap.clone(), plan, 4096);
+        heap.set_word(4096, streamed.encode());
+        heap.store(Word::Tail, 4096 + 16);
+        let record = consumer.peek().expect("honest so far").expect("committed");
+        let mut buffer = vec![0; LENGTH];
+        assert_eq!(consumer.read(&record, &mut buffer), Ok(false));
+
+        heap.set_word(4096, word);
+        heap.store(Word::Tail, 4096 + 16 + LENGTH as u64);
+        match consumer.peek() {
+            // The connection ends.
+            Err(_) => continue,
+            Ok(None) => {}
+            Ok(Some(record)) => {
+                assert_eq!(consumer.read(&record, &mut buffer), Ok(true));
+                consumer.release(&record);
+            }
+        }
+        // Ready and yet nothing there would keep the reader spinning for as long as the peer likes.
+        assert_eq!(
+            (consumer.is_ready(), consumer.peek()),
+            (false, Ok(None)),
+            "{word:#x}"
+        );
+    }
+}
