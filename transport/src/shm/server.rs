@@ -174,6 +174,8 @@ impl ShmServer {
     #[inline]
     fn serve_one(&mut self, handler: &Handler, buffer: &mut [u8]) -> Result<Option<usize>, Poison> {
         let Some(record) = self.rx.peek()? else {
+            // The client took a request back that had waited for room: no longer ready just because there is room.
+            self.unblock();
             return Ok(None);
         };
         if record.kind != Kind::Request {
@@ -191,13 +193,14 @@ impl ShmServer {
             }
             Err(NoSlot::Poisoned(poison)) => return Err(poison),
         };
+        // Before the read: a request of which only half is there waits for its client from here on, not for room.
+        if let Some(since) = self.blocked.take() {
+            unblocked(&self.slot, since);
+        }
         if !self.rx.read(&record, buffer)? {
             return Ok(None);
         }
         let released = self.rx.release(&record);
-        if let Some(since) = self.blocked.take() {
-            unblocked(&self.slot, since);
-        }
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         let req = self.slot.req();
         bump(&req.requests, 1);
@@ -270,9 +273,7 @@ impl ShmServer {
                 bump(&self.slot.req().replies, 1);
                 self.spill.clear();
                 self.pending = None;
-                if let Some(since) = self.blocked.take() {
-                    unblocked(&self.slot, since);
-                }
+                self.unblock();
                 self.ring_bell();
                 Ok(true)
             }
@@ -292,6 +293,14 @@ impl ShmServer {
             let now = Ticks::now();
             set(&self.slot.tx().tx_blocked_since_ns, now.monotonic_ns());
             self.blocked = Some(now);
+        }
+    }
+
+    /// Notes that the reply ring is not what is waited for any more.
+    #[inline]
+    fn unblock(&mut self) {
+        if let Some(since) = self.blocked.take() {
+            unblocked(&self.slot, since);
         }
     }
 
