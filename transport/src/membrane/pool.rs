@@ -62,6 +62,10 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 /// The poller for one more client: its inbox, and its slot in the stats page. Starts one if all have as many as they can sleep on.
 pub(super) fn assign(shared: &Arc<Shared>) -> io::Result<(Arc<Inbox>, Option<u32>)> {
     let mut workers = shared.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+    // Under the lock that `Pool::stop` takes after `stop` was set: a poller started after it would never be told to end.
+    if shared.stopping() {
+        return Err(io::Error::from_raw_os_error(libc::ECANCELED));
+    }
     // In per-client mode a thread whose client has gone serves the next one.
     let most = if shared.config.thread_per_client {
         1
