@@ -404,7 +404,7 @@ impl Connection<'_> {
             slot: Arc::clone(&self.slot),
             view: HouseView::new(&made.mapping, capacity),
             house: House::default(),
-            ends,
+            ends: Arc::clone(&ends),
             inbox: Arc::clone(&inbox),
             bytes: offer.total_bytes,
         };
@@ -416,7 +416,9 @@ impl Connection<'_> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, self.key);
         // ENOMEM, ENOSPC (the user's epoll watches): without this the client's death would go unnoticed, so rather end it now.
         if self.shared.epoll.add(self.socket.as_fd(), event).is_err() {
+            // The poller gives it up, and the next housekeeping takes it out of the table.
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            ends.set_gone();
             inbox.nudge();
         }
         // The server may have begun to end before the table had this client's poller: then nobody else tells it.

@@ -71,7 +71,8 @@ impl Control {
     fn run(mut self) {
         let mut events = [EpollEvent::empty(); 64];
         while !self.shared.stopping() {
-            let tick = if self.shared.clients.len() == 0 {
+            // A listener left alone is taken back at a tick, clients or not.
+            let tick = if self.shared.clients.len() == 0 && self.deaf_until_ns == 0 {
                 IDLE_TICK
             } else {
                 BUSY_TICK
