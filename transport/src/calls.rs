@@ -127,6 +127,12 @@ impl Calls {
         live
     }
 
+    /// Whether somebody still waits for the reply with this id.
+    pub(crate) fn is_live(&self, id: u64) -> bool {
+        let entry = &self.entries[(id as usize) & (MAX_IN_FLIGHT - 1)];
+        id != 0 && entry.id == id && !entry.abandoned
+    }
+
     /// Requests that wait for a reply.
     pub(crate) fn live(&self) -> usize {
         self.live

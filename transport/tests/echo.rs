@@ -353,3 +353,46 @@ fn replies_that_outgrow_what_was_expected_arrive_whole_and_in_order() {
         }
     });
 }
+
+#[test]
+fn after_everything_was_given_up_the_connection_takes_requests_again() {
+    for (transport, length) in [
+        (TransportChoice::Shm, 10),
+        (TransportChoice::Shm, 20_000),
+        (TransportChoice::Socket, 10),
+        (TransportChoice::Socket, 20_000),
+    ] {
+        let world = World::new(transport, WaitPolicy::Adaptive);
+        let (open, gate) = std::sync::mpsc::sync_channel::<()>(0);
+        let gate = std::sync::Mutex::new(gate);
+        let _server = world.serve(move |request, reply| {
+            // Until the gate is gone.
+            let _ = gate.lock().expect("no panic").recv();
+            // More than was asked, so that the replies fill their ring first.
+            for _ in 0..4 {
+                echo(request, reply);
+            }
+        });
+        let mut patient = world.config.clone();
+        patient.request_timeout = Duration::from_secs(60);
+        let mut client = Synapse::connect(world.path(), &patient).expect("a client");
+        // As much as goes without waiting for the gate.
+        for _ in 0..if length == 10 { 4096 } else { 8 } {
+            if client.in_flight() == 64 && transport == TransportChoice::Socket {
+                break;
+            }
+            if transport == TransportChoice::Socket && client.in_flight() * length > 40_000 {
+                break;
+            }
+            client.submit(&pattern(1, length)).expect("room");
+        }
+        assert!(client.cancel_all() > 0);
+        drop(open);
+        for i in 0..100 {
+            let request = pattern(i, length);
+            client.submit(&request).expect("room, sooner or later");
+            let (_, reply) = client.receive().expect("a reply");
+            assert_eq!(reply, request.repeat(4));
+        }
+    }
+}

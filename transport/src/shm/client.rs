@@ -183,6 +183,10 @@ impl ShmClient {
     /// Gives up all requests in flight: their replies will be discarded and counted. Returns how many.
     pub fn cancel_all(&mut self) -> usize {
         let n = self.calls.abandon_all();
+        if self.generation != fork::generation() {
+            // A fork's copy: the stats page is not mapped here.
+            return n;
+        }
         set(&self.slot.req().in_flight, 0);
         n
     }
@@ -234,6 +238,9 @@ impl ShmClient {
                 limit: self.buffer.len(),
             });
         }
+        if self.calls.next_id().is_none() {
+            self.discard_late()?;
+        }
         let Some(id) = self.calls.next_id() else {
             return Err(RequestError::Full {
                 in_flight: self.calls.live().min(MAX_IN_FLIGHT),
@@ -275,27 +282,39 @@ impl ShmClient {
         // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
         self.ring_bell();
         let full = || RequestError::Full { in_flight: 0 };
-        let mut room = Room {
-            tx: &mut self.tx,
-            rx: &self.rx,
-            socket: &self.socket,
-            length: request.len(),
-        };
-        let (found, waited) = match room.look() {
-            Some(found) => (Some(found), None),
-            None => {
-                let (found, waited) = self.waiter.wait(&mut room, self.timeout);
-                (found, Some(waited))
+        let found = loop {
+            let left = self
+                .timeout
+                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let mut room = Room {
+                tx: &mut self.tx,
+                rx: &self.rx,
+                socket: &self.socket,
+                length: request.len(),
+            };
+            let (found, waited) = match room.look() {
+                Some(found) => (Some(found), None),
+                None => {
+                    let (found, waited) = self.waiter.wait(&mut room, left);
+                    (found, Some(waited))
+                }
+            };
+            if let Some(waited) = waited {
+                record::waited(
+                    &self.slot,
+                    &self.waiter,
+                    &waited,
+                    matches!(found, Some(Ok(true))),
+                );
             }
+            // A reply in the way that nobody waits for is not the caller's to receive.
+            let in_the_way = matches!(found, Some(Ok(false)));
+            if in_the_way && !left.is_zero() && self.discard_late()? > 0 {
+                self.ring_bell();
+                continue;
+            }
+            break found;
         };
-        if let Some(waited) = waited {
-            record::waited(
-                &self.slot,
-                &self.waiter,
-                &waited,
-                matches!(found, Some(Ok(true))),
-            );
-        }
         let tx = self.slot.tx();
         bump(&tx.tx_blocked_ns, Ticks::now().ns_since(begun));
         set(&tx.tx_blocked_since_ns, 0);
@@ -325,6 +344,31 @@ impl ShmClient {
             futex::wake(self.rx.storage().futex(Flag::Full));
             bump(&self.slot.rx().rx_wakes, 1);
         }
+    }
+
+    /// Discards replies to requests that were given up, up to the first that somebody waits for; how many. Without this, a caller who
+    /// gave all up would find the connection full and nothing to receive, for ever.
+    #[cold]
+    fn discard_late(&mut self) -> Result<u32, RequestError> {
+        let mut discarded = 0;
+        while discarded < MAX_IN_FLIGHT as u32 {
+            match self.discard_one() {
+                Ok(true) => discarded += 1,
+                Ok(false) => break,
+                Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
+            }
+        }
+        Ok(discarded)
+    }
+
+    fn discard_one(&mut self) -> Result<bool, Poison> {
+        let Some(record) = self.rx.peek()? else {
+            return Ok(false);
+        };
+        if self.calls.is_live(record.id) || !self.rx.read(&record, &mut self.buffer)? {
+            return Ok(false);
+        }
+        self.accept(&record).map(|_| true)
     }
 
     /// The next live reply if it is there, copied out. Late ones are discarded on the way.

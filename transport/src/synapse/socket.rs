@@ -123,16 +123,41 @@ impl SocketClient {
     /// # Errors
     /// As there.
     pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        let more = self.unanswered_bytes.saturating_add(request.len());
         // One that is too large is told so by `send`, not to wait for room.
-        let full = self.unanswered >= MAX_UNANSWERED || more > MAX_UNANSWERED_BYTES;
-        if self.unanswered > 0 && full && request.len() <= self.max_message {
+        let fits = request.len() <= self.max_message;
+        if fits && self.calls.live() == 0 && self.crowded(request.len()) {
+            self.await_late(request.len())?;
+        }
+        if fits && self.crowded(request.len()) {
             bump(&self.slot.tx().tx_full, 1);
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
             });
         }
         self.send(request).map(RequestId)
+    }
+
+    /// Whether one more request of this length might not fit into the kernel's buffer.
+    fn crowded(&self, length: usize) -> bool {
+        let bytes = self.unanswered_bytes.saturating_add(length);
+        self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || bytes > MAX_UNANSWERED_BYTES)
+    }
+
+    /// Waits for replies to given-up requests, which no call of the caller's receives, until they are not in the way of `length`
+    /// bytes more; at most the request timeout. Only while nobody waits for a reply.
+    #[cold]
+    fn await_late(&mut self, length: usize) -> Result<(), RequestError> {
+        self.usable()?;
+        let deadline = Deadline::after(self.timeout);
+        while self.arrived()?.is_none() && self.crowded(length) && !deadline.passed() {
+            match recv_until(&self.stream, self.decoder.space(), deadline) {
+                Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
+                Ok(got) => self.decoder.filled(got.bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => break,
+                Err(e) => return Err(self.lose(gone_or_io(e))),
+            }
+        }
+        Ok(())
     }
 
     /// As [`crate::Synapse::receive`].
@@ -175,6 +200,10 @@ impl SocketClient {
     /// As [`crate::Synapse::cancel_all`].
     pub fn cancel_all(&mut self) -> usize {
         let n = self.calls.abandon_all();
+        if self.generation != fork::generation() {
+            // A fork's copy: the stats page is not mapped here.
+            return n;
+        }
         set(&self.slot.req().in_flight, 0);
         n
     }
