@@ -4,7 +4,7 @@
 //! duplicated, corrupted or leaked. All of that must be 0: the exit code says whether it was.
 //!
 //! ```text
-//!  soak ──▶ faults ──▶ soak --role server, soak --role client × N ──▶ message
+//!  soak ──▶ faults ──▶ process: soak --role server, soak --role client × N ──▶ message
 //! ```
 //! A message is *lost* if its connection lives and it is not answered, or if the server sees a gap; what was in flight when a
 //! process was killed has an *unknown* outcome, is reported as that by the transport, and counted apart.
@@ -13,6 +13,7 @@ mod client;
 mod dice;
 mod faults;
 mod message;
+mod process;
 mod server;
 mod tally;
 

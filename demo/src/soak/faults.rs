@@ -1,16 +1,12 @@
 //! Starts a soak's processes, kills, stops and starves them, and now and then lets all rest, to see what is left.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::dice::Dice;
-use super::tally::Tally;
+use super::process::{Process, wait};
 use super::{Options, Outcome};
 use crate::failure::{FAULT, Failure};
 
@@ -18,133 +14,8 @@ use crate::failure::{FAULT, Failure};
 pub(super) const GROWTH_BYTES: u64 = 16 << 20;
 /// Between rests.
 const REST_EVERY: Duration = Duration::from_secs(20);
-/// Ends a hang.
-const WATCHDOG: Duration = Duration::from_secs(120);
 /// How long a server that everybody has left may take to show it.
 const SETTLED: Duration = Duration::from_millis(500);
-
-/// A child, and what it said last.
-struct Process {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    heard: Arc<Mutex<Heard>>,
-    /// After the first rest.
-    anonymous: Option<u64>,
-}
-
-#[derive(Default)]
-struct Heard {
-    tally: Tally,
-    lines: u64,
-    ready: bool,
-    resting: bool,
-}
-
-impl Process {
-    fn start(dir: &Path, options: &Options, role: &str, number: u32) -> Result<Self, Failure> {
-        let program =
-            std::env::current_exe().map_err(|e| Failure::io("finding this program", &e))?;
-        let mut child = Command::new(program)
-            .args([
-                "--role",
-                role,
-                "--number",
-                &number.to_string(),
-                "--seed",
-                &options.seed.to_string(),
-                "--dir",
-            ])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| Failure::io("starting a process", &e))?;
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let hearing = Arc::clone(&heard);
-        if let Some(out) = child.stdout.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    let mut heard = hearing.lock().unwrap_or_else(PoisonError::into_inner);
-                    heard.lines += 1;
-                    match Tally::hear(&line) {
-                        Some(tally) => heard.tally = tally,
-                        None => {
-                            heard.ready |= line == "ready";
-                            heard.resting |= line == "resting";
-                        }
-                    }
-                }
-            });
-        }
-        let stdin = child.stdin.take();
-        Ok(Self {
-            child,
-            stdin,
-            heard,
-            anonymous: None,
-        })
-    }
-
-    fn heard<T>(&self, look: impl FnOnce(&mut Heard) -> T) -> T {
-        look(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn tell(&mut self, line: &str) {
-        if let Some(stdin) = &mut self.stdin {
-            // It may have been killed; then its replacement is told.
-            let _ = writeln!(stdin, "{line}");
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    fn signal(&self, signal: Signal) {
-        // Fails if it has ended by itself, which is noticed elsewhere.
-        let _ = kill(self.pid(), signal);
-    }
-
-    fn has_ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
-    }
-
-    fn proc(&self, name: &str) -> PathBuf {
-        format!("/proc/{}/{name}", self.child.id()).into()
-    }
-
-    fn fds(&self) -> usize {
-        std::fs::read_dir(self.proc("fd")).map_or(0, Iterator::count)
-    }
-
-    fn rings(&self) -> u64 {
-        let maps = std::fs::read_to_string(self.proc("maps")).unwrap_or_default();
-        maps.lines()
-            .filter(|line| line.contains("/memfd:shm-ring"))
-            .count() as u64
-    }
-
-    /// Anonymous memory in RAM.
-    fn anonymous(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(self.proc("status")).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"))?;
-        line.trim()
-            .trim_end_matches(" kB")
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib << 10)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Either ended already, or to be.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 struct Soak<'a> {
     options: &'a Options,
@@ -375,15 +246,4 @@ fn starve(process: &mut Process, time: Duration) {
     process.tell("few");
     std::thread::sleep(time);
     process.tell("many");
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) -> Result<(), Failure> {
-    let begun = Instant::now();
-    while !done() {
-        if begun.elapsed() > WATCHDOG {
-            return Err(Failure::new(FAULT, format!("waited in vain for {what}")));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
 }

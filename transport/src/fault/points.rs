@@ -67,6 +67,7 @@ points! {
     InHandler       "request taken, handler not yet called"            false true;
     Handled         "handler done, its reply not committed"            false true;
     Announced       "about to sleep: announced, not asleep"            true  true;
+    PathProbed      "a path found stale, not yet removed"              false false;
     Woken           "awake again, announcement not taken back"         true  true;
 }
 

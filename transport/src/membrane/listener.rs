@@ -193,5 +193,6 @@ fn clear(path: &Path) -> Result<(), BindError> {
     if (after.dev(), after.ino()) != (before.dev(), before.ino()) {
         return Err(BindError::InUse { path: path.into() });
     }
+    fault_point!(PathProbed);
     std::fs::remove_file(path).map_err(|e| failed("unlink", e))
 }

@@ -202,6 +202,54 @@ fn every_size_fits_at_every_offset_of_an_empty_ring() {
 }
 
 #[test]
+fn a_ring_is_filled_to_its_last_byte_and_emptied_to_its_last_record() {
+    for start in (0..512).step_by(8).chain([u64::MAX - 255, u64::MAX - 7]) {
+        let capacity = 256;
+        // One record of every size that leaves a whole number of small ones; 8 bytes stay for the zero behind the last.
+        let (mut producer, mut consumer, _) = pair(capacity, start, 0);
+        let (mut used, mut sent) = (0, 0);
+        // Where the ring's end is in the way, what is left before it is taken first: sizes that fit any rest.
+        while used + 16 <= capacity as u64 - 8 {
+            producer
+                .push(Kind::Reply, sent, &[])
+                .unwrap_or_else(|e| panic!("{used} of {capacity} bytes used, at {start}: {e:?}"));
+            (used, sent) = (used + 16, sent + 1);
+        }
+        assert_eq!(
+            used + 16,
+            capacity as u64,
+            "full but for the zero behind, and 8 bytes that no record fits in"
+        );
+        let full = producer.push(Kind::Reply, sent, &[]).map(|_| ());
+        assert_eq!(full, Err(NoSlot::Full { occupancy: used }));
+        for id in 0..sent {
+            assert_eq!(take(&mut consumer), Some((id, Vec::new())));
+            producer
+                .push(Kind::Reply, sent + id, &[])
+                .expect("as much room as was made");
+        }
+        for id in sent..2 * sent {
+            assert_eq!(take(&mut consumer), Some((id, Vec::new())));
+        }
+        assert_eq!(take(&mut consumer), None, "exactly empty");
+    }
+    // Exactly: three records and their zero take all 256 bytes.
+    let (mut producer, mut consumer, _) = pair(256, 0, 0);
+    for length in [64, 64, 56, 0] {
+        producer
+            .push(Kind::Reply, 1, &payload(1, length))
+            .expect("it fits exactly");
+    }
+    assert!(matches!(
+        producer.push(Kind::Reply, 1, &[]),
+        Err(NoSlot::Full { occupancy: 248 })
+    ));
+    for length in [64, 64, 56, 0] {
+        assert_eq!(take(&mut consumer), Some((1, payload(1, length))));
+    }
+}
+
+#[test]
 fn a_large_message_goes_through_in_pieces_whole() {
     let (mut producer, mut consumer, _) = pair(1 << 18, 0, 0);
     for round in 0..20 {

@@ -1,6 +1,8 @@
-//! The threats that the transport survives, one by one: kills, stops, limits.
+//! The threats that the transport survives, one by one: `docs/testing.md` has the table, row by row, and [`table`] keeps it true.
 //!
 //! Processes are this very test binary, started again with a role (see [`role`]): they are killed, stopped and starved for real.
+//! [`rogue`] is a peer that misbehaves; it knows nothing of the crate and speaks the bytes of `docs/protocol.md`.
+//!
 //! What is quick runs by default. `THREATS_ROUNDS=N` repeats the kills N times at places drawn at random, and prints what was done.
 
 mod handshakes;
@@ -14,5 +16,6 @@ mod rogue_servers;
 mod role;
 mod stops;
 mod strangers;
+mod table;
 mod watch;
 mod world;

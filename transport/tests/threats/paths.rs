@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
 use transport::error::{BindError, ConnectError};
+use transport::fault::{self, Action, Point};
 use transport::{Membrane, Synapse};
 
 use crate::role::{Process, WATCHDOG, required, say};
@@ -39,6 +41,12 @@ pub(crate) fn bind_once() {
         ..transport::Config::default()
     };
     while crate::role::command().is_some() {
+        // Time for another one to come between the look and the deed.
+        fault::arm(
+            Point::PathProbed,
+            1,
+            Action::Delay(Duration::from_millis(10)),
+        );
         match Membrane::bind(&path, &config, |_, _| {}) {
             Ok(server) => {
                 say(format_args!("bound"));

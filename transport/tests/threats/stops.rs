@@ -238,6 +238,24 @@ fn a_client_that_never_reads_meets_a_bounded_wait_and_then_an_error_and_loses_no
         );
     }
     assert!(matches!(mix(&mut client, 2, 0), Ended::Done));
+
+    // Nobody there to make room, and no reply to be received either.
+    server.signal(Signal::SIGSTOP);
+    stops(&server, "the server");
+    let begun = std::time::Instant::now();
+    let mut sent = 0;
+    while client.submit(&payload::request(sent + 1, 5000, 8)).is_ok() {
+        sent += 1;
+    }
+    assert!(begun.elapsed() < WATCHDOG, "waited {:?}", begun.elapsed());
+    server.signal(Signal::SIGCONT);
+    for number in 1..=sent {
+        let (_, bytes) = client.receive().expect("a reply");
+        assert!(
+            bytes == payload::expected(number, 8),
+            "reply {number} is wrong"
+        );
+    }
 }
 
 #[test]
