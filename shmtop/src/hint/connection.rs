@@ -81,6 +81,7 @@ rule! {
     quiet: "the socket was asked for, or the handshake is pending";
     fix: "remove what the step and errno name, then let the client reconnect";
     onset: Dated;
+    once: true;
     check: Client(socket_fallback);
 }
 
@@ -90,8 +91,9 @@ fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     };
     let pid = where_it_failed(f, e, c);
     let on_socket = e.clients.iter().filter(|c| fallback(c).is_some()).count();
+    let are = if on_socket == 1 { "is" } else { "are" };
     let mut says = format!(
-        "{on_socket} of {} clients (pid {}) is on the socket: {}",
+        "{on_socket} of {} clients (pid {}) {are} on the socket: {}",
         e.clients.len(),
         c.peer_pid,
         fallback_text(f)

@@ -53,7 +53,12 @@ pub(super) fn speak_once(findings: Vec<Finding>) -> Vec<Finding> {
     let worth = |f: &Finding| f.evidence.first().map_or(0.0, |e| e.value);
     let mut out: Vec<Finding> = Vec::new();
     for f in findings {
-        let same = |o: &&mut Finding| o.id == f.id && o.severity == f.severity;
+        // States are causes (a step and its errno, a build); numbers are how much of it.
+        let states = |f: &Finding| -> Vec<Option<String>> {
+            f.evidence.iter().map(|e| e.text.clone()).collect()
+        };
+        let same =
+            |o: &&mut Finding| o.id == f.id && o.severity == f.severity && states(o) == states(&f);
         let Some(kept) = out.iter_mut().find(same).filter(|_| once.contains(f.id)) else {
             out.push(f);
             continue;

@@ -1,5 +1,7 @@
 //! Rules about waiting: sleeps that last too long, spins and yields that bring nothing.
 
+use transport::stats::Role;
+
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, WaitView};
 use crate::reading::{Reading, Why};
@@ -17,36 +19,65 @@ rule! {
     quiet: "the connection is idle, or the policy parks";
     fix: "PR_SET_TIMERSLACK 1, or park instead of sleep";
     once: true;
-    check: Client(oversleep);
+    check: Endpoint(oversleep);
 }
 
-fn oversleep(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
-    let wait = c.wait.clone()?;
-    let asked = wait.asked_sleep_ns.clone()?;
-    if c.requests_per_s.clone()? < 1.0 {
+fn oversleep(_: &Context<'_>, e: &Endpoint) -> Answer {
+    if e.totals.requests_per_s.clone()? < 1.0 {
         return QUIET;
     }
-    let ended = match wait.ended.clone() {
-        Ok(ended) => ended[2],
-        Err(_) => return QUIET,
-    };
-    let slept = match wait.park.interval.clone() {
-        Ok(p) => p.p50,
-        Err(_) => return QUIET,
-    };
-    if ended <= 0.05 || slept <= asked.saturating_mul(3) {
-        return QUIET;
+    let own = e.clients.iter().filter(|_| e.role == Role::Client);
+    let waits = e
+        .pollers
+        .iter()
+        .map(|p| (&p.wait, &p.thread))
+        .chain(own.filter_map(|c| c.wait.as_ref().ok().map(|w| (w, &c.thread))));
+    for (wait, thread) in waits {
+        let (Ok(asked), Ok(ended), Ok(slept)) =
+            (&wait.asked_sleep_ns, &wait.ended, &wait.park.interval)
+        else {
+            continue;
+        };
+        if ended[2] <= 0.05 || slept.p50 <= asked.saturating_mul(3) {
+            continue;
+        }
+        let slack = thread
+            .as_ref()
+            .map_or(String::new(), |t| match t.timer_slack_ns {
+                Ok(ns) => format!(" (timer slack {})", text::ns(ns)),
+                Err(_) => String::new(),
+            });
+        return Fire::new(
+            format!(
+                "{} (pid {}) asks for sleeps of {} and gets {}{slack}",
+                e.name,
+                e.pid,
+                text::ns(*asked),
+                text::ns(slept.p50)
+            ),
+            format!(
+                "restart pid {} with --wait adaptive or park; or prctl(PR_SET_TIMERSLACK, 1) in its thread",
+                e.pid
+            ),
+        )
+        .number(
+            "sleep, median",
+            slept.p50 as f64,
+            "ns",
+            "stats page: park_ns",
+            format!("> {}", asked.saturating_mul(3)),
+        )
+        .number("asked for", *asked as f64, "ns", "stats page: asked_sleep_ns", "")
+        .number(
+            "waits ended by a sleep",
+            ended[2] * 100.0,
+            "%",
+            "stats page: ended_sleep",
+            "> 5",
+        )
+        .fires();
     }
-    let slack = c.thread.clone().and_then(|t| t.timer_slack_ns.clone());
-    let because = slack.map_or(String::new(), |s| format!(" (timer slack {})", text::ns(s)));
-    Fire::new(
-        format!("client {} (pid {}) asks for sleeps of {} and gets {}{because}", c.number, c.peer_pid, text::ns(asked), text::ns(slept)),
-        format!("restart pid {} with --wait adaptive or park; or prctl(PR_SET_TIMERSLACK, 1) in its thread", c.peer_pid),
-    )
-    .number("sleep, median", slept as f64, "ns", "stats page: park_ns", format!("> {}", asked.saturating_mul(3)))
-    .number("asked for", asked as f64, "ns", "stats page: asked_sleep_ns", "")
-    .number("waits ended by a sleep", ended * 100.0, "%", "stats page: ended_sleep", "> 5")
-    .fires()
+    QUIET
 }
 
 rule! {

@@ -112,7 +112,8 @@ impl ModelBuilder {
                 return false;
             }
             Some(start) => {
-                let window = build(Some(start), sample);
+                let mut window = build(Some(start), sample);
+                self.date(&mut window);
                 self.engine.window(&window, sample, &self.windows);
                 self.window = Some(window);
             }
@@ -123,6 +124,19 @@ impl ModelBuilder {
             self.windows.pop_front();
         }
         true
+    }
+
+    /// How long each client has been in its state: a rule may say so.
+    fn date(&self, window: &mut Model) {
+        let at_ns = window.at_ns;
+        for e in &mut window.endpoints {
+            for c in &mut e.clients {
+                let id = (e.key.clone(), c.slot, c.connection_id);
+                if let Some(r) = self.clients.get(&id).filter(|r| r.state == c.state) {
+                    c.state_for_ns = at_ns.saturating_sub(r.state_since_ns);
+                }
+            }
+        }
     }
 
     /// Adds what a pair of samples can't know, and takes down what the next models will need.
