@@ -239,7 +239,7 @@ impl ShmClient {
             });
         }
         if self.calls.next_id().is_none() {
-            self.discard_late()?;
+            self.await_place()?;
         }
         let Some(id) = self.calls.next_id() else {
             return Err(RequestError::Full {
@@ -359,6 +359,44 @@ impl ShmClient {
             }
         }
         Ok(discarded)
+    }
+
+    /// The next request's place is held by one that was given up: discards late replies, and waits for them, for at most the
+    /// request timeout, as long as nobody waits for a reply that the caller could receive.
+    #[cold]
+    fn await_place(&mut self) -> Result<(), RequestError> {
+        let begun = Ticks::now();
+        loop {
+            self.discard_late()?;
+            let left = self
+                .timeout
+                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            if self.calls.next_id().is_some() || self.calls.live() > 0 || left.is_zero() {
+                return Ok(());
+            }
+            self.ring_bell();
+            let mut look = Incoming {
+                rx: &mut self.rx,
+                socket: &self.socket,
+                slot: &self.slot,
+                parked: false,
+            };
+            if look.look().is_some() {
+                continue;
+            }
+            let (found, waited) = self.waiter.wait(&mut look, left);
+            let parked = look.parked;
+            let there = matches!(found, Some(Ok(())));
+            record::waited(&self.slot, &self.waiter, &waited, there);
+            if parked {
+                self.sampler.paused();
+                set(&self.slot.req().oldest_ns, 0);
+                set(&self.slot.wait().waiting_since_ns, 0);
+            }
+            if let Some(Err(lost)) = found {
+                return Err(self.lose(lost));
+            }
+        }
     }
 
     fn discard_one(&mut self) -> Result<bool, Poison> {
