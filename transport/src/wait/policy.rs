@@ -203,7 +203,9 @@ impl Waiter {
             if let Some(found) = self.yields(what, p, u64::from(yields)) {
                 return Some(found);
             }
-            std::thread::sleep(sleep);
+            // Neither past the deadline nor past the next look whether there is still somebody to wait for.
+            let left = Duration::from_nanos(p.deadline_ns.saturating_sub(p.elapsed()));
+            std::thread::sleep(sleep.min(left).min(TEND_EVERY));
             p.waited.sleeps += 1;
             p.account(Rung::Sleep);
             if let Some(found) = what.look().or_else(|| p.tend(what)) {
@@ -359,6 +361,19 @@ mod tests {
             (Some("found"), 5, Rung::Spin)
         );
         assert_eq!((waited.yields, waited.sleeps, target.parks), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_long_sleep_of_a_ladder_does_not_outlast_the_deadline() {
+        let policy = WaitPolicy::Ladder {
+            spins: 1,
+            yields: 1,
+            sleep: Duration::from_secs(86_400),
+        };
+        // Without the cut, the test never ends.
+        let (found, waited) =
+            Waiter::new(policy).wait(&mut after(u64::MAX), Duration::from_millis(1));
+        assert_eq!((found, waited.sleeps), (None, 1));
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub(crate) fn fork() {
                 ));
                 code |= 8 * i32::from(!matches!(shm.receive(), Err(RequestError::Forked)));
                 code |= 16 * i32::from(!matches!(shm.try_receive(), Err(RequestError::Forked)));
+                // It gives up nothing of the parent's, and touches no memory that is not mapped here.
+                shm.cancel_all();
+                socket.cancel_all();
                 // Dropping closes its copies of the descriptors and nothing else.
                 drop(shm);
                 drop(socket);
