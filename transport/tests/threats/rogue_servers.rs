@@ -571,6 +571,35 @@ fn a_server_that_answers_nobodys_requests_for_ever_does_not_keep_a_caller_beyond
 }
 
 #[test]
+fn one_look_discards_a_bounded_number_of_replies_to_nobody() {
+    let (flooded, is_flooded) = std::sync::mpsc::channel();
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            rings.flood(1 << 40);
+            flooded.send(()).expect("the client waits");
+            raw.is_closed();
+        },
+        |mut client| {
+            let id = client.connection_id();
+            client.submit(b"anybody").expect("room");
+            is_flooded.recv().expect("the server floods");
+            assert!(matches!(client.try_receive(), Ok(None)));
+            let page = own_page().expect("our page");
+            let slot = page
+                .slots
+                .iter()
+                .find(|s| s.info.connection_id == id && s.rx.rx_invalid > 0);
+            let discarded = slot.expect("our slot").rx.rx_invalid;
+            assert!(
+                (1..1000).contains(&discarded),
+                "{discarded} of some 4000 in one look"
+            );
+        },
+    );
+}
+
+#[test]
 fn flags_that_lie_cost_time_and_nothing_else() {
     on_shm(
         |raw, mut rings| {
