@@ -1,6 +1,6 @@
 //! The soak: hours of mixed messages between real processes that are killed, stopped and starved meanwhile, every byte checked.
 //!
-//! `soak --for 1h` starts a server and clients (this program again), injects faults ([`faults`]) and reports what was lost,
+//! `soak --for 1h` starts a server and clients (this program again), injects faults (`faults`) and reports what was lost,
 //! duplicated, corrupted or leaked. All of that must be 0: the exit code says whether it was.
 //!
 //! ```text

@@ -36,7 +36,7 @@ use crate::stats::registry::{self, Announcement};
 use clients::Clients;
 use pool::Pool;
 
-/// A running server. Dropping it (or [`Membrane::shutdown`]) ends it: clients are told, threads joined, the socket removed.
+/// A running server. Dropping it (or [`Membrane::shutdown`]) ends it: clients are told, pollers and the control thread joined, the socket removed.
 pub struct Membrane {
     shared: Arc<Shared>,
     control: Option<JoinHandle<()>>,
@@ -190,7 +190,9 @@ impl Membrane {
         self.unannounced.as_deref()
     }
 
-    /// Ends the server: clients see the connection end, requests being handled are finished, threads are joined, the socket is removed.
+    /// Ends the server: clients see the connection end, requests being handled by pollers are finished
+    /// (so a handler that never returns keeps this call waiting), those threads are joined, the socket is removed. A handler that runs for a client on
+    /// the socket may still be running when this returns.
     pub fn shutdown(self) {
         drop(self);
     }
