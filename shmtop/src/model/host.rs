@@ -28,6 +28,8 @@ pub struct HostView {
     pub files: Reading<(u64, u64)>,
     /// kernel.shmmax.
     pub shmmax_bytes: Reading<u64>,
+    /// The file system at /dev/shm: bytes used, and its size. memfds don't live there.
+    pub dev_shm_bytes: Reading<(u64, u64)>,
     /// perf_event_paranoid.
     pub perf_paranoid: Reading<i64>,
     /// Whether hardware counters can be had; the reason if not.
@@ -54,6 +56,7 @@ impl HostView {
             memory_available_bytes: no(),
             files: no(),
             shmmax_bytes: no(),
+            dev_shm_bytes: no(),
             perf_paranoid: no(),
             hardware_counters: no(),
             numa_nodes: no(),

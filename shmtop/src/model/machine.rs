@@ -30,6 +30,7 @@ pub(super) fn host(pair: &Pair<'_>) -> HostView {
         memory_available_bytes: memory.map(|m| m.available_bytes),
         files: h.file_nr.get().map(|f| (f.used, f.max)),
         shmmax_bytes: h.shmmax_bytes.get(),
+        dev_shm_bytes: h.dev_shm.get().map(|f| (f.used_bytes, f.size_bytes)),
         perf_paranoid: h.perf_event_paranoid.get().map(i64::from),
         hardware_counters: hardware(pair.now),
         numa_nodes: h.numa_nodes.get(),

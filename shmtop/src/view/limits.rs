@@ -250,6 +250,15 @@ fn machine(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
         Err(why) => format!("– {why}"),
     };
     line("files, system", files);
+    let dev_shm = match &host.dev_shm_bytes {
+        Ok((used, size)) => format!(
+            "{} of {} used: no limit of the rings, which are memfds and not files there",
+            bytes(*used as f64),
+            bytes(*size as f64)
+        ),
+        Err(why) => format!("– {why}"),
+    };
+    line("/dev/shm", dev_shm);
     let memory = match (&host.memory_available_bytes, &host.memory_total_bytes) {
         (Ok(free), Ok(total)) => {
             format!(

@@ -488,6 +488,7 @@ fn host() -> HostView {
         memory_available_bytes: Ok(12_100 * MIB),
         files: Ok((2_144, u64::MAX / 2)),
         shmmax_bytes: Ok(u64::MAX - (1 << 24)),
+        dev_shm_bytes: Ok((24 << 20, 12 << 30)),
         perf_paranoid: Ok(2),
         hardware_counters: no_pmu(),
         numa_nodes: Ok(1),
