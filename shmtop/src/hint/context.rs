@@ -180,7 +180,8 @@ impl<'a> Context<'a> {
     pub(super) fn outsiders(&self, cpus: &[u32]) -> Reading<(f64, f64)> {
         let mut busy = 0.0;
         for cpu in self.model.host.cpus.iter().filter(|c| cpus.contains(&c.id)) {
-            busy += cpu.busy.clone()?;
+            // What the hypervisor took is nobody's on this machine.
+            busy += (cpu.busy.clone()? - cpu.steal.clone().unwrap_or(0.0)).max(0.0);
         }
         let before = self.before()?;
         let mut ours = self.model.viewer_cpu.clone().unwrap_or(0.0);

@@ -36,9 +36,20 @@ fn hint(f: &Finding) -> Value {
         "evidence": f.evidence.iter().map(evidence).collect::<Vec<_>>(),
         "also": f.also.iter().map(subject).collect::<Vec<_>>(),
         "fix": f.fix,
-        "explains": f.explains.iter().map(|e| e.id).collect::<Vec<_>>(),
+        "explains": explained(f),
         "since_realtime_ns": f.since_realtime_ns,
     })
+}
+
+/// Ids of what a finding explains, each once.
+fn explained(f: &Finding) -> Vec<&'static str> {
+    let mut ids: Vec<&'static str> = Vec::new();
+    for x in &f.explains {
+        if !ids.contains(&x.id) {
+            ids.push(x.id);
+        }
+    }
+    ids
 }
 
 fn evidence(e: &Evidence) -> Value {
@@ -109,8 +120,14 @@ pub fn finding_text(f: &Finding, ascii: bool) -> String {
         };
         out += &format!("    {} = {value}{against}   [{}]\n", e.name, e.source);
     }
-    for x in &f.explains {
-        out += &format!("    explains {}: {}\n", x.id, x.says);
+    for id in explained(f) {
+        let mut same = f.explains.iter().filter(|x| x.id == id);
+        let first = same.next().map_or("", |x| x.says.as_str());
+        let more = match same.count() {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        out += &format!("    explains {id}: {first}{more}\n");
     }
     if !f.fix.is_empty() {
         out += &format!("    do: {}\n", f.fix);
