@@ -90,7 +90,7 @@ impl Summary {
 }
 
 impl Watch {
-    /// Takes the next sample and what the builder made of it. `keep` says which endpoints are watched.
+    /// Takes the next sample and what the builder made of it (of the endpoints that are watched).
     pub fn look(&mut self, sample: &Sample, model: &Model) {
         if self.first.is_none() {
             self.first = Some(sample.clone());

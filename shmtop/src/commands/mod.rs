@@ -350,3 +350,36 @@ pub(crate) fn nothing(model: &Model, settings: &Settings) -> Failure {
         transport::stats::registry::default_dir().display()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Unreadable;
+    use crate::reading::Why;
+
+    #[test]
+    fn why_there_is_nothing_to_show_decides_the_exit_code() {
+        let flags = crate::cli::Cli::parse_from(["shmtop"]).flags;
+        let settings = Settings::new(flags).unwrap();
+        let code = |why: Why, version| {
+            let mut model = Model::empty();
+            model.unreadable.push(Unreadable {
+                pid: Some(7),
+                name: "7-x".into(),
+                why,
+                version,
+            });
+            nothing(&model, &settings).code()
+        };
+        assert_eq!(code(Why::not_there("layout 2.0"), Some((2, 0))), 5);
+        assert_eq!(code(Why::no_permission("EACCES"), None), 4);
+        assert_eq!(code(Why::not_there("it ended"), None), 3);
+        assert_eq!(nothing(&Model::empty(), &settings).code(), 3);
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(Failure::from(gone).code(), 0);
+    }
+}
