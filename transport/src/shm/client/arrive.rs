@@ -1,0 +1,111 @@
+//! Taking replies out of the ring, and those that nobody waits for out of the way.
+
+use super::{Arrived, ShmClient};
+use crate::calls::{Answered, MAX_IN_FLIGHT, Timed};
+use crate::clock::Ticks;
+use crate::error::{Lost, Poison, RequestError};
+use crate::record;
+use crate::ring::consumer::Record;
+use crate::ring::plan::Kind;
+use crate::stats::recorder::{bump, set};
+
+/// Replies that one look discards at most: a server that sends nothing but replies to nobody's requests must not keep the caller
+/// from its clock.
+const MAX_DISCARDED: u32 = 64;
+
+impl ShmClient {
+    /// The next live reply if it is there, copied out. Late ones are discarded on the way.
+    #[inline(always)]
+    pub(super) fn arrived(&mut self) -> Result<Option<Arrived>, Poison> {
+        for _ in 0..MAX_DISCARDED {
+            let Some(record) = self.rx.peek()? else {
+                return Ok(None);
+            };
+            if !self.rx.read(&record, &mut self.buffer)? {
+                return Ok(None);
+            }
+            if let Some(arrived) = self.accept(&record)? {
+                return Ok(Some(arrived));
+            }
+        }
+        Ok(None)
+    }
+
+    #[inline(always)]
+    fn accept(&mut self, record: &Record) -> Result<Option<Arrived>, Poison> {
+        if record.kind != Kind::Reply && record.kind != Kind::Error {
+            return Err(Poison::RecordKind {
+                kind: record.kind as u32,
+                index: self.rx.index(),
+            });
+        }
+        let released = self.rx.release(record);
+        self.released += released.record;
+        record::received(self.slot.rx(), &self.rx, released, record.length);
+        if self.released > self.tx.plan().capacity() / 8 {
+            self.ring_bell();
+        }
+        match self.calls.answer(record.id) {
+            Answered::Live(timed) => {
+                let req = self.slot.req();
+                bump(&req.replies, 1);
+                set(&req.in_flight, self.calls.live() as u64);
+                if let Some(timed) = timed {
+                    self.sample(timed);
+                }
+                Ok(Some(Arrived {
+                    id: record.id,
+                    length: record.length,
+                    failed: record.kind == Kind::Error,
+                }))
+            }
+            Answered::Late => {
+                bump(&self.slot.req().late_replies, 1);
+                Ok(None)
+            }
+            Answered::Unknown => {
+                bump(&self.slot.rx().rx_invalid, 1);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A timed request is complete.
+    #[inline]
+    fn sample(&mut self, timed: Timed) {
+        let now = Ticks::now();
+        self.slot
+            .rtt()
+            .record(now.ns_since(timed.begun), timed.weight);
+        self.sampler.adapt(now.ns_since(self.last_sample));
+        self.last_sample = now;
+        let req = self.slot.req();
+        set(&req.last_progress_ns, now.monotonic_ns());
+        set(&req.sample_period, self.sampler.period());
+    }
+
+    /// Discards replies to requests that were given up, up to the first that somebody waits for; how many. Without this, a caller who
+    /// gave all up would find the connection full and nothing to receive, for ever.
+    #[cold]
+    pub(super) fn discard_late(&mut self) -> Result<u32, RequestError> {
+        let mut discarded = 0;
+        while discarded < MAX_IN_FLIGHT as u32 {
+            match self.discard_one() {
+                Ok(true) => discarded += 1,
+                Ok(false) => break,
+                Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
+            }
+        }
+        Ok(discarded)
+    }
+
+    fn discard_one(&mut self) -> Result<bool, Poison> {
+        let Some(record) = self.rx.peek()? else {
+            return Ok(false);
+        };
+        if self.calls.is_live(record.id) || !self.rx.read(&record, &mut self.buffer)? {
+            return Ok(false);
+        }
+        self.accept(&record).map(|_| true)
+    }
+}

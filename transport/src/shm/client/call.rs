@@ -1,0 +1,135 @@
+//! The blocking call: send, look, wait for the one reply.
+
+use std::time::Duration;
+
+use super::looks::Incoming;
+use super::{Arrived, ShmClient};
+use crate::clock::Ticks;
+use crate::error::{Lost, RequestError};
+use crate::record;
+use crate::stats::recorder::{bump, set};
+use crate::wait::Look;
+
+/// Looks for a reply before the server's doorbell is tried: a server that is awake answers within them, and then the
+/// fence and the look at its flag are saved; one that sleeps takes microseconds to wake, beside which they are nothing.
+const LOOKS_BEFORE_BELL: u32 = 16;
+
+impl ShmClient {
+    /// Sends a request and waits for its reply, for at most the configured request timeout. The reply is a private copy, valid
+    /// until the next call.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `Full` also if other requests are in flight: receive their replies first.
+    #[inline]
+    pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
+        if self.calls.live() > 0 {
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
+        }
+        let (id, sent) = self.publish(request)?;
+        let early = self.look_briefly();
+        // Booked while the request travels, not before: its publication does not wait for the books.
+        self.book(sent, request.len());
+        let reply = match early {
+            Ok(Some(arrived)) => Ok(arrived),
+            Ok(None) => {
+                self.ring_bell();
+                self.await_long()
+            }
+            Err(error) => Err(error),
+        };
+        let Arrived { length, failed, .. } = match reply {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                self.calls.abandon(id);
+                return Err(error);
+            }
+        };
+        self.deliver(length, failed)
+    }
+
+    /// Looks a few times: a server that is awake answers within them (see [`LOOKS_BEFORE_BELL`]).
+    #[inline(always)]
+    fn look_briefly(&mut self) -> Result<Option<Arrived>, RequestError> {
+        for _ in 0..LOOKS_BEFORE_BELL {
+            match self.arrived() {
+                Ok(None) => std::hint::spin_loop(),
+                Ok(arrived) => return Ok(arrived),
+                Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the next reply to requests whose bell was rung.
+    #[inline]
+    pub(super) fn await_reply(&mut self) -> Result<Arrived, RequestError> {
+        if let Some(arrived) = self.look_briefly()? {
+            return Ok(arrived);
+        }
+        if self.released > 0 {
+            self.ring_bell();
+        }
+        self.await_long()
+    }
+
+    fn await_long(&mut self) -> Result<Arrived, RequestError> {
+        let begun = Ticks::now();
+        loop {
+            let left = self
+                .timeout
+                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let mut look = Incoming {
+                rx: &mut self.rx,
+                socket: &self.socket,
+                slot: &self.slot,
+                parked: false,
+            };
+            let (found, waited) = match look.look() {
+                Some(found) => (Some(found), None),
+                None => {
+                    let (found, waited) = self.waiter.wait(&mut look, left);
+                    (found, Some(waited))
+                }
+            };
+            let parked = look.parked;
+            if let Some(waited) = waited {
+                record::waited(
+                    &self.slot,
+                    &self.waiter,
+                    &waited,
+                    matches!(found, Some(Ok(()))),
+                );
+            }
+            if parked {
+                self.sampler.paused();
+                set(&self.slot.req().oldest_ns, 0);
+                set(&self.slot.wait().waiting_since_ns, 0);
+            }
+            match found {
+                Some(Ok(())) => match self.arrived() {
+                    Ok(Some(arrived)) => return Ok(arrived),
+                    // A late reply, or half a record: wait on.
+                    Ok(None) => {}
+                    Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
+                },
+                Some(Err(lost)) => {
+                    // What the server committed before it died is still an answer.
+                    return match self.arrived() {
+                        Ok(Some(arrived)) => Ok(arrived),
+                        Ok(None) => Err(self.lose(lost)),
+                        Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
+                    };
+                }
+                None => {}
+            }
+            if Duration::from_nanos(Ticks::now().ns_since(begun)) >= self.timeout {
+                bump(&self.slot.req().timeouts, 1);
+                return Err(RequestError::Timeout {
+                    timeout: self.timeout,
+                });
+            }
+        }
+    }
+}

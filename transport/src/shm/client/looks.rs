@@ -1,0 +1,91 @@
+//! What a client waits for: a reply, or room for a request.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::super::link::alive;
+use crate::clock::monotonic_ns;
+use crate::error::Lost;
+use crate::ring::consumer::Consumer;
+use crate::ring::producer::{NoSlot, Producer};
+use crate::ring::storage::{Bell, Flag, Mapped};
+use crate::stats::recorder::set;
+use crate::stats::slot::SlotWriter;
+use crate::wait::{Look, futex};
+
+/// Waits for a record in the reply ring.
+pub(super) struct Incoming<'a> {
+    pub(super) rx: &'a mut Consumer<Mapped>,
+    pub(super) socket: &'a UnixStream,
+    pub(super) slot: &'a SlotWriter,
+    pub(super) parked: bool,
+}
+
+impl Look for Incoming<'_> {
+    type Found = Result<(), Lost>;
+
+    #[inline(always)]
+    fn look(&mut self) -> Option<Self::Found> {
+        self.rx.is_ready().then_some(Ok(()))
+    }
+
+    fn park(&mut self, limit: Duration) {
+        if !self.parked {
+            self.parked = true;
+            let now = monotonic_ns();
+            set(&self.slot.req().oldest_ns, now);
+            set(&self.slot.wait().waiting_since_ns, now);
+        }
+        self.rx.announce(Bell::Futex);
+        fault_point!(Announced);
+        if !self.rx.is_ready() {
+            futex::wait(self.rx.storage().futex(Flag::Empty), 1, limit);
+        }
+        fault_point!(Woken);
+        self.rx.retract();
+    }
+
+    fn tend(&mut self) -> Option<Self::Found> {
+        if let Err(poison) = self.rx.cross_check() {
+            return Some(Err(Lost::Poisoned(poison)));
+        }
+        alive(self.socket).err().map(Err)
+    }
+}
+
+/// Waits for room in the request ring: `true` when there is, `false` when a reply wants to be received first.
+pub(super) struct Room<'a> {
+    pub(super) tx: &'a mut Producer<Mapped>,
+    pub(super) rx: &'a Consumer<Mapped>,
+    pub(super) socket: &'a UnixStream,
+    pub(super) length: usize,
+}
+
+impl Look for Room<'_> {
+    type Found = Result<bool, Lost>;
+
+    fn look(&mut self) -> Option<Self::Found> {
+        if self.rx.is_ready() {
+            return Some(Ok(false));
+        }
+        match self.tx.reserve(self.length) {
+            Ok(_unused) => Some(Ok(true)),
+            Err(NoSlot::Full { .. }) => None,
+            Err(NoSlot::Poisoned(poison)) => Some(Err(Lost::Poisoned(poison))),
+        }
+    }
+
+    fn park(&mut self, limit: Duration) {
+        self.tx.announce();
+        if self.look().is_none() {
+            // A reply that arrives meanwhile rings another bell; the limit bounds how late it is seen.
+            let limit = limit.min(Duration::from_millis(5));
+            futex::wait(self.tx.storage().futex(Flag::Full), 1, limit);
+        }
+        self.tx.retract();
+    }
+
+    fn tend(&mut self) -> Option<Self::Found> {
+        alive(self.socket).err().map(Err)
+    }
+}

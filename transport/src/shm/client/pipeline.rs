@@ -1,0 +1,64 @@
+//! Several requests in flight: submit, receive, give up.
+
+use super::{Arrived, ShmClient};
+use crate::calls::RequestId;
+use crate::error::{Lost, RequestError};
+use crate::mem::fork;
+use crate::stats::recorder::set;
+
+impl ShmClient {
+    /// Sends a request without waiting for the reply. Blocks only while the ring is full and no reply is there to be
+    /// received, for at most the request timeout.
+    ///
+    /// # Errors
+    /// [`RequestError::Full`]: receive replies, then try again; nothing was sent.
+    #[inline]
+    pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        let (id, sent) = self.publish(request)?;
+        self.book(sent, request.len());
+        self.ring_bell();
+        Ok(RequestId(id))
+    }
+
+    /// Waits for the next reply, for at most the request timeout. Replies come in the order of submission. The slice is valid until the next call.
+    ///
+    /// # Errors
+    /// [`RequestError::NothingInFlight`] if there is nothing to wait for. After `Timeout` the requests in flight stay so.
+    #[inline]
+    pub fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
+        self.usable()?;
+        if self.calls.live() == 0 {
+            return Err(RequestError::NothingInFlight);
+        }
+        let Arrived { id, length, failed } = self.await_reply()?;
+        self.deliver(length, failed)
+            .map(|bytes| (RequestId(id), bytes))
+    }
+
+    /// The next reply if it is there already.
+    ///
+    /// # Errors
+    /// As [`Self::receive`], without `Timeout`.
+    #[inline]
+    pub fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
+        self.usable()?;
+        match self.arrived() {
+            Ok(None) => Ok(None),
+            Ok(Some(Arrived { id, length, failed })) => self
+                .deliver(length, failed)
+                .map(|bytes| Some((RequestId(id), bytes))),
+            Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
+        }
+    }
+
+    /// Gives up all requests in flight: their replies will be discarded and counted. Returns how many.
+    pub fn cancel_all(&mut self) -> usize {
+        let n = self.calls.abandon_all();
+        if self.generation != fork::generation() {
+            // A fork's copy: the stats page is not mapped here.
+            return n;
+        }
+        set(&self.slot.req().in_flight, 0);
+        n
+    }
+}

@@ -1,0 +1,176 @@
+//! Sending a request: its id, its place in the ring, the server's doorbell, and the wait when there is no room.
+
+use std::time::Duration;
+
+use super::ShmClient;
+use super::looks::{Incoming, Room};
+use crate::calls::{MAX_IN_FLIGHT, Timed};
+use crate::clock::Ticks;
+use crate::error::{Lost, RequestError};
+use crate::record;
+use crate::ring::plan::Kind;
+use crate::ring::producer::{NoSlot, Sent};
+use crate::ring::storage::Flag;
+use crate::stats::recorder::{bump, set};
+use crate::wait::{Look, futex};
+
+impl ShmClient {
+    /// Publishes a request; neither books it nor rings the bell.
+    #[inline]
+    pub(super) fn publish(&mut self, request: &[u8]) -> Result<(u64, Sent), RequestError> {
+        self.usable()?;
+        if request.len() > self.buffer.len() {
+            let tx = self.slot.tx();
+            bump(&tx.tx_rejected_size, 1);
+            set(&tx.tx_rejected_bytes, request.len() as u64);
+            return Err(RequestError::TooLarge {
+                size: request.len(),
+                limit: self.buffer.len(),
+            });
+        }
+        if self.calls.next_id().is_none() {
+            self.await_place()?;
+        }
+        let Some(id) = self.calls.next_id() else {
+            return Err(RequestError::Full {
+                in_flight: self.calls.live().min(MAX_IN_FLIGHT),
+            });
+        };
+        let timed = self.sampler.due().map(|weight| Timed {
+            begun: Ticks::now(),
+            weight,
+        });
+        let sent = match self.tx.push(Kind::Request, id, request) {
+            Ok(sent) => sent,
+            Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),
+            Err(NoSlot::Full { occupancy }) => self.send_blocked(id, request, occupancy)?,
+        };
+        self.calls.open(id, timed);
+        Ok((id, sent))
+    }
+
+    /// Books a request that was published.
+    #[inline(always)]
+    pub(super) fn book(&self, sent: Sent, length: usize) {
+        record::sent(self.slot.tx(), &self.tx, sent, length);
+        let req = self.slot.req();
+        bump(&req.requests, 1);
+        set(&req.in_flight, self.calls.live() as u64);
+    }
+
+    /// Wakes the server if it sleeps, for either ring: always on a futex, whatever its words say. One fence for both.
+    #[inline]
+    pub(super) fn ring_bell(&mut self) {
+        if self.tx.must_wake().is_some() {
+            futex::wake(self.tx.storage().futex(Flag::Empty));
+            bump(&self.slot.tx().tx_wakes, 1);
+        }
+        self.released = 0;
+        if self.rx.must_wake_fenced() {
+            futex::wake(self.rx.storage().futex(Flag::Full));
+            bump(&self.slot.rx().rx_wakes, 1);
+        }
+    }
+
+    /// Waits for room in the ring.
+    #[cold]
+    fn send_blocked(
+        &mut self,
+        id: u64,
+        request: &[u8],
+        occupancy: u64,
+    ) -> Result<Sent, RequestError> {
+        record::full(self.slot.tx(), occupancy);
+        let begun = Ticks::now();
+        set(&self.slot.tx().tx_blocked_since_ns, begun.monotonic_ns());
+        // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
+        self.ring_bell();
+        let full = || RequestError::Full { in_flight: 0 };
+        let found = loop {
+            let left = self
+                .timeout
+                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let mut room = Room {
+                tx: &mut self.tx,
+                rx: &self.rx,
+                socket: &self.socket,
+                length: request.len(),
+            };
+            let (found, waited) = match room.look() {
+                Some(found) => (Some(found), None),
+                None => {
+                    let (found, waited) = self.waiter.wait(&mut room, left);
+                    (found, Some(waited))
+                }
+            };
+            if let Some(waited) = waited {
+                record::waited(
+                    &self.slot,
+                    &self.waiter,
+                    &waited,
+                    matches!(found, Some(Ok(true))),
+                );
+            }
+            // A reply in the way that nobody waits for is not the caller's to receive.
+            let in_the_way = matches!(found, Some(Ok(false)));
+            if in_the_way && !left.is_zero() && self.discard_late()? > 0 {
+                self.ring_bell();
+                continue;
+            }
+            break found;
+        };
+        let tx = self.slot.tx();
+        bump(&tx.tx_blocked_ns, Ticks::now().ns_since(begun));
+        set(&tx.tx_blocked_since_ns, 0);
+        match found {
+            Some(Ok(true)) => match self.tx.push(Kind::Request, id, request) {
+                Ok(sent) => Ok(sent),
+                Err(NoSlot::Full { .. }) => Err(full()),
+                Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
+            },
+            // A reply is there: receiving it is what makes room.
+            Some(Ok(false)) | None => Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            }),
+            Some(Err(lost)) => Err(self.lose(lost)),
+        }
+    }
+
+    /// The next request's place is held by one that was given up: discards late replies, and waits for them, for at most the
+    /// request timeout, as long as nobody waits for a reply that the caller could receive.
+    #[cold]
+    fn await_place(&mut self) -> Result<(), RequestError> {
+        let begun = Ticks::now();
+        loop {
+            self.discard_late()?;
+            let left = self
+                .timeout
+                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            if self.calls.next_id().is_some() || self.calls.live() > 0 || left.is_zero() {
+                return Ok(());
+            }
+            self.ring_bell();
+            let mut look = Incoming {
+                rx: &mut self.rx,
+                socket: &self.socket,
+                slot: &self.slot,
+                parked: false,
+            };
+            if look.look().is_some() {
+                continue;
+            }
+            let (found, waited) = self.waiter.wait(&mut look, left);
+            let parked = look.parked;
+            let there = matches!(found, Some(Ok(())));
+            record::waited(&self.slot, &self.waiter, &waited, there);
+            if parked {
+                self.sampler.paused();
+                set(&self.slot.req().oldest_ns, 0);
+                set(&self.slot.wait().waiting_since_ns, 0);
+            }
+            if let Some(Err(lost)) = found {
+                return Err(self.lose(lost));
+            }
+        }
+    }
+}

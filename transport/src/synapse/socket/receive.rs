@@ -1,0 +1,160 @@
+//! Receiving frames: matching replies to calls, and waiting for them.
+
+use std::os::fd::AsFd;
+
+use super::{Arrived, SocketClient, gone_or_io};
+use crate::calls::{Answered, RequestId};
+use crate::clock::{Ticks, monotonic_ns};
+use crate::error::{Lost, RequestError};
+use crate::stats::recorder::{bump, raise, set};
+use crate::stats::sanitise;
+use crate::wire::edge::{Deadline, recv_until};
+use crate::wire::fdpass::try_recv;
+use crate::wire::frame::Kind;
+
+impl SocketClient {
+    /// As [`crate::Synapse::receive`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
+        self.usable()?;
+        if self.calls.live() == 0 {
+            return Err(RequestError::NothingInFlight);
+        }
+        let Arrived { id, failed } = self.wait()?;
+        self.deliver(failed).map(|bytes| (RequestId(id), bytes))
+    }
+
+    /// As [`crate::Synapse::try_receive`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
+        self.usable()?;
+        let mut arrived = self.arrived()?;
+        if arrived.is_none() {
+            match try_recv(self.stream.as_fd(), self.decoder.space()) {
+                Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
+                Ok(got) => self.decoder.filled(got.bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) => return Err(self.lose(Lost::Io(e))),
+            }
+            arrived = self.arrived()?;
+        }
+        match arrived {
+            None => Ok(None),
+            Some(Arrived { id, failed }) => self
+                .deliver(failed)
+                .map(|bytes| Some((RequestId(id), bytes))),
+        }
+    }
+
+    /// The next live reply that is already in the buffer.
+    pub(super) fn arrived(&mut self) -> Result<Option<Arrived>, RequestError> {
+        loop {
+            let header = match self.decoder.next() {
+                Ok(None) => return Ok(None),
+                Ok(Some(frame)) => frame.header,
+                Err(e) => return Err(self.lose(Lost::BadFrame(e.text()))),
+            };
+            let failed = match header.kind {
+                Kind::Reply => false,
+                Kind::ErrorReply => true,
+                Kind::Bye => return Err(self.lose(Lost::PeerGone)),
+                _ => return Err(self.lose(Lost::BadFrame("not a reply"))),
+            };
+            let (rx, req) = (self.slot.rx(), self.slot.req());
+            bump(&rx.rx_messages, 1);
+            bump(&rx.rx_bytes, u64::from(header.length));
+            raise(&rx.rx_largest_bytes, u64::from(header.length));
+            let answered = self.calls.answer(header.id);
+            if !matches!(answered, Answered::Unknown) {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                // Replies come in order, so the bytes of the answered request are not kept: all are settled at the end.
+                if self.unanswered == 0 {
+                    self.unanswered_bytes = 0;
+                }
+            }
+            match answered {
+                Answered::Live(timed) => {
+                    bump(&req.replies, 1);
+                    set(&req.in_flight, self.calls.live() as u64);
+                    if let Some(timed) = timed {
+                        let now = Ticks::now();
+                        self.slot
+                            .rtt()
+                            .record(now.ns_since(timed.begun), timed.weight);
+                        self.sampler.adapt(now.ns_since(self.last_sample));
+                        self.last_sample = now;
+                        set(&req.last_progress_ns, now.monotonic_ns());
+                        set(&req.sample_period, self.sampler.period());
+                    }
+                    return Ok(Some(Arrived {
+                        id: header.id,
+                        failed,
+                    }));
+                }
+                Answered::Late => bump(&req.late_replies, 1),
+                Answered::Unknown => bump(&rx.rx_invalid, 1),
+            }
+        }
+    }
+
+    /// Waits for the next live reply.
+    pub(super) fn wait(&mut self) -> Result<Arrived, RequestError> {
+        let deadline = Deadline::after(self.timeout);
+        loop {
+            if let Some(arrived) = self.arrived()? {
+                return Ok(arrived);
+            }
+            if deadline.passed() {
+                // Bytes may be there each time: a server that answers nobody's requests must not keep the caller for ever.
+                bump(&self.slot.wait().timed_out, 1);
+                bump(&self.slot.req().timeouts, 1);
+                return Err(RequestError::Timeout {
+                    timeout: self.timeout,
+                });
+            }
+            let begun = Ticks::now();
+            let (req, wait) = (self.slot.req(), self.slot.wait());
+            let now = monotonic_ns();
+            set(&req.oldest_ns, now);
+            set(&wait.waiting_since_ns, now);
+            let got = recv_until(&self.stream, self.decoder.space(), deadline);
+            set(&req.oldest_ns, 0);
+            set(&wait.waiting_since_ns, 0);
+            let ns = Ticks::now().ns_since(begun);
+            bump(&wait.waits, 1);
+            bump(&wait.sleeps, 1);
+            bump(&wait.sleep_ns, ns);
+            self.sampler.paused();
+            match got {
+                Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
+                Ok(got) => {
+                    bump(&wait.ended_sleep, 1);
+                    self.decoder.filled(got.bytes);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                    bump(&wait.timed_out, 1);
+                    bump(&req.timeouts, 1);
+                    return Err(RequestError::Timeout {
+                        timeout: self.timeout,
+                    });
+                }
+                Err(e) => return Err(self.lose(gone_or_io(e))),
+            }
+        }
+    }
+
+    pub(super) fn deliver(&self, failed: bool) -> Result<&[u8], RequestError> {
+        let bytes = self.decoder.last_payload();
+        if failed {
+            bump(&self.slot.req().errors, 1);
+            return Err(RequestError::Remote {
+                message: sanitise(bytes),
+            });
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,109 @@
+//! Sending frames, never more than surely fit while the server may be blocked on sending to us.
+
+use super::{SocketClient, gone_or_io};
+use crate::calls::{RequestId, Timed};
+use crate::clock::Ticks;
+use crate::error::{Lost, RequestError};
+use crate::stats::recorder::{bump, raise, set};
+use crate::wire::edge::{Deadline, recv_until, send_until};
+use crate::wire::frame::{Header, Kind};
+
+/// Unanswered requests, and their bytes, that surely fit into the kernel's socket buffer (212,992 bytes by default, of which a
+/// small message takes about 1 KiB): a send within them never blocks on a server that is itself blocked on sending to us.
+const MAX_UNANSWERED: usize = 64;
+const MAX_UNANSWERED_BYTES: usize = 64 << 10;
+
+impl SocketClient {
+    /// As [`crate::Synapse::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        // One that is too large is told so by `send`, not to wait for room.
+        let fits = request.len() <= self.max_message;
+        if fits && self.calls.live() == 0 && self.crowded(request.len()) {
+            self.await_late(request.len())?;
+        }
+        if fits && self.crowded(request.len()) {
+            bump(&self.slot.tx().tx_full, 1);
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
+        }
+        self.send(request).map(RequestId)
+    }
+
+    /// Whether one more request of this length might not fit into the kernel's buffer.
+    fn crowded(&self, length: usize) -> bool {
+        let bytes = self.unanswered_bytes.saturating_add(length);
+        self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || bytes > MAX_UNANSWERED_BYTES)
+    }
+
+    /// Waits for replies to given-up requests, which no call of the caller's receives, until they are not in the way of `length`
+    /// bytes more; at most the request timeout. Only while nobody waits for a reply.
+    #[cold]
+    fn await_late(&mut self, length: usize) -> Result<(), RequestError> {
+        self.usable()?;
+        let deadline = Deadline::after(self.timeout);
+        while self.arrived()?.is_none() && self.crowded(length) && !deadline.passed() {
+            match recv_until(&self.stream, self.decoder.space(), deadline) {
+                Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
+                Ok(got) => self.decoder.filled(got.bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => break,
+                Err(e) => return Err(self.lose(gone_or_io(e))),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, request: &[u8]) -> Result<u64, RequestError> {
+        self.usable()?;
+        let tx = self.slot.tx();
+        if request.len() > self.max_message {
+            bump(&tx.tx_rejected_size, 1);
+            set(&tx.tx_rejected_bytes, request.len() as u64);
+            return Err(RequestError::TooLarge {
+                size: request.len(),
+                limit: self.max_message,
+            });
+        }
+        let Some(id) = self.calls.next_id() else {
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
+        };
+        let timed = self.sampler.due().map(|weight| Timed {
+            begun: Ticks::now(),
+            weight,
+        });
+        // The length fits: it is at most the largest message.
+        let header = Header {
+            kind: Kind::Request,
+            id,
+            length: request.len() as u32,
+            aux: 0,
+        };
+        let deadline = Deadline::after(self.timeout);
+        if let Err(e) = send_until(&self.stream, &header.encode(), request, None, deadline) {
+            if e.source.kind() == std::io::ErrorKind::TimedOut && e.sent == 0 {
+                return Err(RequestError::Full {
+                    in_flight: self.calls.live(),
+                });
+            }
+            // Half a frame can't be taken back.
+            return Err(self.lose(gone_or_io(e.source)));
+        }
+        self.calls.open(id, timed);
+        self.unanswered += 1;
+        self.unanswered_bytes += request.len();
+        let tx = self.slot.tx();
+        bump(&tx.tx_messages, 1);
+        bump(&tx.tx_bytes, request.len() as u64);
+        raise(&tx.tx_largest_bytes, request.len() as u64);
+        let req = self.slot.req();
+        bump(&req.requests, 1);
+        bump(&req.socket_requests, 1);
+        set(&req.in_flight, self.calls.live() as u64);
+        Ok(id)
+    }
+}

@@ -1,0 +1,144 @@
+//! From the socket to shared memory, and why not.
+
+use std::sync::Arc;
+
+use super::{Synapse, Transport};
+use crate::error::{CloseReason, Fallback, Step};
+use crate::mem::mapping::Mapping;
+use crate::mem::{StepError, memfd};
+use crate::shm::{Rings, ShmClient};
+use crate::stats::Via;
+use crate::wait::policy::Waiter;
+use crate::wire::drive::{self, Upgraded};
+use crate::wire::handshake::Ending;
+use crate::wire::messages::Offer;
+
+/// Why [`Synapse::try_upgrade_to_shm`] did not change the transport.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// Shared memory can't be had; the connection works on over the socket.
+    #[error("shared memory can't be had: {0}")]
+    Fallback(Fallback),
+    /// Requests are in flight; receive their replies first.
+    #[error("{in_flight} request(s) in flight: receive their replies before upgrading")]
+    Busy {
+        /// How many, given-up ones included.
+        in_flight: usize,
+    },
+    /// The connection ended on the way.
+    #[error("connection lost during the upgrade: {0}")]
+    Lost(HandshakeEnd),
+}
+
+/// How a handshake ended; prints as a sentence.
+#[derive(Clone, Copy, Debug)]
+pub struct HandshakeEnd(Ending);
+
+impl std::fmt::Display for HandshakeEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<Ending> for HandshakeEnd {
+    fn from(ending: Ending) -> Self {
+        Self(ending)
+    }
+}
+
+impl From<HandshakeEnd> for Ending {
+    fn from(end: HandshakeEnd) -> Self {
+        end.0
+    }
+}
+
+/// What became of mapping an offer.
+struct Mapped {
+    rings: Rings,
+    inode: u64,
+}
+
+impl Synapse {
+    /// Tries to move the connection to shared memory: at connecting, or again later when what stood in the way may be gone.
+    /// `Ok` too if it is there already.
+    ///
+    /// # Errors
+    /// [`UpgradeError::Fallback`]: it stays on the socket and works. [`UpgradeError::Busy`]: receive what is in flight first.
+    /// [`UpgradeError::Lost`]: in doubt, so the connection is closed.
+    pub fn try_upgrade_to_shm(&mut self) -> Result<(), UpgradeError> {
+        let socket = match std::mem::replace(&mut self.transport, Transport::Changing) {
+            Transport::Socket(socket) => socket,
+            other => {
+                self.transport = other;
+                return Ok(());
+            }
+        };
+        if socket.unanswered() > 0 {
+            let in_flight = socket.unanswered();
+            self.transport = Transport::Socket(socket);
+            return Err(UpgradeError::Busy { in_flight });
+        }
+        let map = |fd: std::os::fd::OwnedFd, offer: &Offer| map_offer(fd, offer, self.max_message);
+        let timeout = self.config.handshake_timeout;
+        match drive::upgrade(socket.stream(), &mut self.handshake, timeout, map) {
+            Ok(Upgraded::Shm(Mapped { rings, inode }, offer)) => {
+                let (stream, calls) = socket.into_parts();
+                self.facts.open = true;
+                self.facts.transport = Via::Shm;
+                self.facts.fallback = None;
+                self.facts.tx_capacity = offer.client_to_server_bytes;
+                self.facts.rx_capacity = offer.server_to_client_bytes;
+                self.facts.ring_inode = inode;
+                self.slot.publish_info(&self.facts);
+                self.transport = Transport::Shm(ShmClient::new(
+                    rings,
+                    stream,
+                    calls,
+                    self.max_message,
+                    Waiter::new(self.config.wait),
+                    self.config.request_timeout,
+                    Arc::clone(&self.slot),
+                ));
+                Ok(())
+            }
+            Ok(Upgraded::Socket(why)) => {
+                self.transport = Transport::Socket(socket);
+                self.facts.open = true;
+                self.facts.fallback = Some(why);
+                self.slot.publish_info(&self.facts);
+                Err(UpgradeError::Fallback(why))
+            }
+            Err(ending) => {
+                let mut socket = socket;
+                socket.give_up(CloseReason::Handshake);
+                self.transport = Transport::Socket(socket);
+                Err(UpgradeError::Lost(ending.into()))
+            }
+        }
+    }
+}
+
+/// Validates and maps what the server sent. The descriptor is closed on return: mapped, it is not needed.
+fn map_offer(
+    fd: std::os::fd::OwnedFd,
+    offer: &Offer,
+    max_message: usize,
+) -> Result<Mapped, StepError> {
+    use std::os::fd::AsFd;
+    memfd::validate(fd.as_fd(), offer.total_bytes)?;
+    let mapping = Arc::new(Mapping::shared(fd.as_fd(), offer.total_bytes as usize)?);
+    if offer.client_to_server_bytes != offer.server_to_client_bytes {
+        // The protocol allows it; this version makes and takes rings of one size.
+        return Err(StepError {
+            limit: offer.client_to_server_bytes,
+            used: offer.server_to_client_bytes,
+            ..StepError::new(Step::Validate, 0)
+        });
+    }
+    memfd::close(fd.as_fd())?;
+    let inode = nix::sys::stat::fstat(&fd).map_or(0, |s| s.st_ino);
+    Ok(Mapped {
+        rings: Rings::client(&mapping, offer.client_to_server_bytes as usize, max_message),
+        inode,
+    })
+}
