@@ -82,9 +82,10 @@ pub(crate) enum Format {
     Json,
     /// Comma-separated, one line per client.
     Csv,
-    /// OpenMetrics for Prometheus.
-    #[value(alias = "openmetrics")]
+    /// The Prometheus text format, which promtool and node_exporter's textfile collector read.
     Prom,
+    /// OpenMetrics 1.0.
+    Openmetrics,
 }
 
 /// The commands.

@@ -4,6 +4,7 @@
 //! while) and [`settings`] (flags, environment, file).
 
 mod export;
+mod http;
 mod play;
 mod settings;
 mod watch;
@@ -17,6 +18,7 @@ use crate::check::{Expr, Watch};
 use crate::cli::{Cli, Command, Format};
 use crate::model::{Model, Severity};
 use crate::reading::WhyKind;
+use crate::report::Dialect;
 use crate::{hint, report};
 use settings::Settings;
 
@@ -182,7 +184,13 @@ fn ps(settings: &Settings) -> Outcome {
 fn snapshot(settings: &Settings) -> Outcome {
     let format = format(
         settings,
-        &[Format::Table, Format::Json, Format::Csv, Format::Prom],
+        &[
+            Format::Table,
+            Format::Json,
+            Format::Csv,
+            Format::Prom,
+            Format::Openmetrics,
+        ],
     )?;
     let mut watch = watch::Look::new(settings);
     watch.step();
@@ -211,7 +219,14 @@ fn snapshot(settings: &Settings) -> Outcome {
                 };
                 say(body)?;
             }
-            Format::Prom => say(&report::open_metrics(model, watch.sample()))?,
+            Format::Prom => say(&report::metrics(model, watch.sample(), Dialect::Text))?,
+            Format::Openmetrics => {
+                say(&report::metrics(
+                    model,
+                    watch.sample(),
+                    Dialect::OpenMetrics,
+                ))?;
+            }
         }
     }
     Ok(())
