@@ -9,7 +9,7 @@ use crate::ring::producer::{NoSlot, Producer};
 use crate::ring::storage::{Storage, Word};
 use crate::wire::frame::{Decoder, HANDSHAKE_BYTES, HEADER_BYTES, MAX_ERROR_BYTES};
 use crate::wire::handshake::world::{Event, World, hello, layout, terms};
-use crate::wire::handshake::{Admission, ClientAction, ClientHandshake, Mode, ServerHandshake};
+use crate::wire::handshake::{ClientAction, ClientHandshake, Mode, ServerHandshake};
 use crate::wire::messages::Message;
 
 /// A byte stream, cut into pieces as its first bytes say: frames within their limits, or an error that stays.
@@ -83,7 +83,7 @@ pub fn handshake(bytes: &[u8]) {
     }
     world.end();
 
-    let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+    let mut server = ServerHandshake::new(terms());
     let (mut client, _) = ClientHandshake::start(hello(), layout());
     for message in garbage.as_chunks().0 {
         message_means_the_same_when_said_again(message);

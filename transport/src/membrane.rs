@@ -6,11 +6,14 @@
 //! pollers             serve the clients on shared memory: `shm::handle_shm_loop`
 //! ```
 //! `listener` owns the path, `clients` is the table of who is connected, `control` the control thread, `connection` a
-//! handshake thread, `pool` the pollers, `house` what is done ten times a second.
+//! handshake thread, `pool` the pollers, `house` what is done ten times a second, `descriptors` and `budget` what clients
+//! that come at the same time have to share.
 
+mod budget;
 mod clients;
 mod connection;
 mod control;
+mod descriptors;
 mod house;
 mod listener;
 mod pool;
@@ -33,10 +36,12 @@ use crate::stats::Role;
 use crate::stats::page::{PageDescription, PageWriter};
 use crate::stats::recorder::set;
 use crate::stats::registry::{self, Announcement};
+use budget::Budget;
 use clients::Clients;
+use descriptors::Descriptors;
 use pool::Pool;
 
-/// A running server. Dropping it (or [`Membrane::shutdown`]) ends it: clients are told, pollers and the control thread joined, the socket removed.
+/// A running server. Dropping it (or [`Membrane::shutdown`]) ends it: clients are told, all threads joined, the socket removed.
 pub struct Membrane {
     shared: Arc<Shared>,
     control: Option<JoinHandle<()>>,
@@ -62,6 +67,8 @@ struct Shared {
     page: Arc<PageWriter>,
     clients: Clients,
     pool: Pool,
+    descriptors: Descriptors,
+    budget: Arc<Budget>,
     epoll: Epoll,
     /// Makes the control thread look around.
     wake: EventFd,
@@ -149,6 +156,8 @@ impl Membrane {
             handler: Box::new(handler),
             clients: Clients::new(),
             pool: Pool::new(),
+            descriptors: Descriptors::default(),
+            budget: Budget::new(config.memory_budget_bytes),
             page,
             epoll,
             wake,
@@ -190,9 +199,8 @@ impl Membrane {
         self.unannounced.as_deref()
     }
 
-    /// Ends the server: clients see the connection end, requests being handled by pollers are finished
-    /// (so a handler that never returns keeps this call waiting), those threads are joined, the socket is removed. A handler that runs for a client on
-    /// the socket may still be running when this returns.
+    /// Ends the server: clients see the connection end, requests being handled are finished (so a handler that never returns keeps
+    /// this call waiting, and one that calls it waits for itself), all threads are joined, the socket is removed. No handler runs once this has returned.
     pub fn shutdown(self) {
         drop(self);
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::calls::RequestId;
 use crate::config::Config;
 use crate::error::{Fallback, RequestError};
+use crate::mem::fork::NotInForks;
 use crate::shm::ShmClient;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::wire::handshake::ClientHandshake;
@@ -43,6 +44,8 @@ pub enum Transport {
 /// A client connection. One request/response stream: `&mut self`, may move between threads, is not shared.
 #[derive(Debug)]
 pub struct Synapse {
+    /// Before the socket: dropped first.
+    _not_in_forks: NotInForks,
     transport: Transport,
     handshake: ClientHandshake,
     slot: Arc<SlotWriter>,

@@ -257,6 +257,30 @@ fn when_the_server_goes_the_client_learns_it_and_is_not_answered_from_the_grave(
 }
 
 #[test]
+fn no_handler_runs_once_shutdown_has_returned() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let world = World::new(transport, WaitPolicy::Adaptive);
+        let (started, has_started) = std::sync::mpsc::channel();
+        let finished = std::sync::Arc::new(AtomicUsize::new(0));
+        let finishing = std::sync::Arc::clone(&finished);
+        let server = world.serve(move |_, _| {
+            started.send(()).expect("the test waits");
+            // The handler's work: longer than a shutdown that does not wait for it.
+            std::thread::sleep(Duration::from_millis(300));
+            finishing.fetch_add(1, Ordering::Relaxed);
+        });
+        std::thread::scope(|scope| {
+            let mut client = world.client();
+            // Answered or not, depending on when the server ends.
+            scope.spawn(move || client.fire_bytes(b"work").map(drop));
+            has_started.recv().expect("the handler runs");
+            server.shutdown();
+            assert_eq!(finished.load(Ordering::Relaxed), 1, "{transport:?}");
+        });
+    }
+}
+
+#[test]
 fn many_clients_at_once_each_get_their_own_replies() {
     for transport in [TransportChoice::Shm, TransportChoice::Socket] {
         let world = World::new(transport, WaitPolicy::Adaptive);

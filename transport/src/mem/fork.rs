@@ -4,9 +4,14 @@
 //! owner compares [`generation`] before it touches one. getpid() would cost a system call per request; a
 //! counter bumped by the C library's fork handler costs one load. Left out: children made by a raw clone(2)
 //! bypass the handlers. They don't have the mapping either (DONTFORK is the kernel's): they fault, at worst.
+//!
+//! A fork that goes on without exec also has copies of all descriptors, and a socket ends only when its last copy is closed: the
+//! death of a process would go unnoticed for as long as a fork of it lives, and its path stay taken. So sockets and locks are
+//! entered in a table ([`NotInForks`]), and the fork's first act is to put something harmless in their place.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 /// How many forks lie between the first process and this one. Written only in [`in_child`], when the child has
 /// one thread; so Relaxed is enough, and it publishes nothing.
@@ -18,6 +23,63 @@ extern "C" fn in_child() {
         GENERATION.load(Ordering::Relaxed).wrapping_add(1),
         Ordering::Relaxed,
     );
+    let mut blank = -1;
+    for place in &PLACES {
+        // Relaxed: fork copied the table as the forking thread saw it, and this is the only thread.
+        let fd = place.load(Ordering::Relaxed) - 1;
+        if fd < 0 {
+            continue;
+        }
+        // SAFETY: socket, dup3 and close are async-signal-safe and take integers. `fd` is open here: its entry is taken out
+        // before its owner closes it. Its number stays open, so that the owner's copy in this process may be dropped as ever.
+        unsafe {
+            if blank < 0 {
+                blank = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+            }
+            // No descriptor to be had: this fork keeps what it got.
+            if blank >= 0 {
+                libc::dup3(blank, fd, libc::O_CLOEXEC);
+            }
+        }
+    }
+    if blank >= 0 {
+        // SAFETY: made above, known to nobody else.
+        unsafe { libc::close(blank) };
+    }
+}
+
+/// Descriptors that forks must not keep, plus one; 0 = free. More than there may be clients of a server (and a process that
+/// has more loses this protection for the surplus, nothing else).
+static PLACES: [AtomicI32; 16_384] = [const { AtomicI32::new(0) }; 16_384];
+/// Where to look for a free place next.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// As long as this lives, a fork of this process does not keep the descriptor open. To be dropped before the descriptor is closed.
+#[derive(Debug)]
+pub(crate) struct NotInForks(Option<usize>);
+
+impl NotInForks {
+    pub(crate) fn new(fd: impl AsFd) -> Self {
+        // An errno: forks can't be told, then nothing gets mapped either, and the worst is a late notice of a death.
+        let _ = watch();
+        let entry = fd.as_fd().as_raw_fd() + 1;
+        let begin = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut places = (0..PLACES.len()).map(|i| begin.wrapping_add(i) % PLACES.len());
+        // Relaxed: only a fork reads them, which has all of this process's memory as it was.
+        Self(places.find(|place| {
+            PLACES[*place]
+                .compare_exchange(0, entry, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        }))
+    }
+}
+
+impl Drop for NotInForks {
+    fn drop(&mut self) {
+        if let Some(place) = self.0 {
+            PLACES[place].store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Starts counting; once per process is enough, more often is harmless.

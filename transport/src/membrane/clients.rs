@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::budget::Reserved;
 use super::house::House;
+use crate::mem::fork::NotInForks;
 use crate::shm::{Ends, HouseView, Inbox};
 use crate::stats::slot::SlotWriter;
 
@@ -16,6 +18,8 @@ pub(super) struct Client {
     /// Small number, from 1, reused after close.
     pub(super) number: u32,
     pub(super) uid: u32,
+    /// Before the socket: dropped first.
+    _not_in_forks: NotInForks,
     /// Shared with the handshake thread, and with `shutdown`, which ends whatever blocks on it.
     pub(super) socket: Arc<UnixStream>,
     /// CLOCK_MONOTONIC ns of the accept while the handshake is pending; 0 after.
@@ -31,8 +35,8 @@ pub(super) struct ShmPart {
     pub(super) house: House,
     pub(super) ends: Arc<Ends>,
     pub(super) inbox: Arc<Inbox>,
-    /// Bytes of its ring memory.
-    pub(super) bytes: u64,
+    /// Its part of the memory budget.
+    pub(super) _reserved: Reserved,
 }
 
 #[derive(Default)]
@@ -54,6 +58,7 @@ impl Table {
         let client = Client {
             number,
             uid,
+            _not_in_forks: NotInForks::new(&*socket),
             socket,
             pending_since_ns: now_ns,
             shm: None,
@@ -68,15 +73,6 @@ impl Table {
         pending.fold((0, 0), |(all, own), c| {
             (all + 1, own + usize::from(c.uid == uid))
         })
-    }
-
-    /// Ring memory of all clients, in bytes.
-    pub(super) fn ring_bytes(&self) -> u64 {
-        self.by_key
-            .values()
-            .filter_map(|c| c.shm.as_ref())
-            .map(|s| s.bytes)
-            .sum()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The control thread: accepts, notices who has gone, keeps house, and ends the server.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,13 +15,12 @@ use nix::sys::socket::{SockFlag, accept4};
 
 use super::clients::Key;
 use super::listener::Listener;
-use super::{Shared, connection, house};
+use super::{Shared, connection, descriptors, house};
 use crate::clock::monotonic_ns;
 use crate::error::CloseReason;
 use crate::stats::recorder::{raise, set};
 use crate::wire::drive;
-use crate::wire::fdpass::peer_credentials;
-use crate::wire::handshake::Admission;
+use crate::wire::fdpass::{Peer, peer_credentials};
 use crate::wire::messages::Reject;
 
 /// epoll data of the listener and of the wake-up; clients' keys count from 1.
@@ -42,7 +42,11 @@ struct Control {
     reserve: Option<OwnedFd>,
     /// Until when (monotonic ns) the listener is out of the epoll set.
     deaf_until_ns: u64,
+    /// Since when (monotonic ns) a connection waits for a descriptor that is on loan, with the listener out of the epoll set; or 0.
+    waits_since_ns: u64,
     last_tick_ns: u64,
+    /// Of connections whose thread has not been joined yet.
+    threads: BTreeMap<Key, JoinHandle<()>>,
 }
 
 /// Starts the thread.
@@ -55,7 +59,9 @@ pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinH
         listener,
         reserve: reserve(),
         deaf_until_ns: 0,
+        waits_since_ns: 0,
         last_tick_ns: 0,
+        threads: BTreeMap::new(),
     };
     std::thread::Builder::new()
         .name("shm-control".into())
@@ -90,6 +96,10 @@ impl Control {
                     key => self.ended(key, CloseReason::PeerGone),
                 }
             }
+            if self.waits_since_ns != 0 {
+                // Something has come back, or it has waited long enough.
+                self.accept();
+            }
             let now_ns = monotonic_ns();
             if now_ns - self.last_tick_ns >= BUSY_TICK.as_nanos() as u64 {
                 self.tick(now_ns);
@@ -101,17 +111,11 @@ impl Control {
     /// Housekeeping.
     fn tick(&mut self, now_ns: u64) {
         self.last_tick_ns = now_ns;
-        if self.deaf_until_ns != 0 && now_ns >= self.deaf_until_ns {
-            self.deaf_until_ns = 0;
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
-            // ENOMEM, ENOSPC: try again at the next tick.
-            if self.shared.epoll.add(&self.listener, event).is_err() {
-                self.deaf_until_ns = now_ns + ACCEPT_BACKOFF.as_nanos() as u64;
-            }
-        }
+        self.hear_again(now_ns);
         if self.reserve.is_none() {
             self.reserve = reserve();
         }
+        self.join_finished();
         let mut table = self.shared.clients.lock();
         house::keep(&mut table, now_ns);
         let over: Vec<Key> = table
@@ -152,17 +156,60 @@ impl Control {
                     process.accepted.fetch_add(1, Ordering::Relaxed);
                     // SAFETY: accept4 just returned this descriptor to us, and nobody else knows it.
                     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                    self.waits_no_more();
                     self.admit(socket);
                 }
-                Err(Errno::EAGAIN) => return,
+                Err(Errno::EAGAIN) => return self.waits_no_more(),
                 // The peer gave up while it waited; the next one may not have.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
+                Err(Errno::EMFILE | Errno::ENFILE) if self.waits_for_a_descriptor() => return,
                 Err(e) => {
+                    self.waits_no_more();
                     process.accept_errors.fetch_add(1, Ordering::Relaxed);
                     if !self.shed(e) {
                         return;
                     }
                 }
+            }
+        }
+    }
+
+    /// accept found no descriptor. True if one is on loan that will come back: then the connection stays in the queue
+    /// for a while. A listener that epoll reports all the time would keep this thread spinning.
+    fn waits_for_a_descriptor(&mut self) -> bool {
+        let now_ns = monotonic_ns();
+        let patience_ns = descriptors::PATIENCE.as_nanos() as u64;
+        if self.waits_since_ns != 0 && now_ns - self.waits_since_ns > patience_ns {
+            return false;
+        }
+        if !self.shared.descriptors.accept_waits() {
+            return false;
+        }
+        if self.waits_since_ns == 0 {
+            self.waits_since_ns = now_ns;
+            // ENOENT if it is out already.
+            let _ = self.shared.epoll.delete(&self.listener);
+        }
+        true
+    }
+
+    fn waits_no_more(&mut self) {
+        if std::mem::take(&mut self.waits_since_ns) != 0 {
+            self.shared.descriptors.accept_goes_on();
+            // Back into the set at the next tick if this fails, or right now.
+            self.deaf_until_ns = 1;
+            self.hear_again(monotonic_ns());
+        }
+    }
+
+    /// Takes the listener back into the epoll set once its time has come.
+    fn hear_again(&mut self, now_ns: u64) {
+        if self.deaf_until_ns != 0 && now_ns >= self.deaf_until_ns {
+            self.deaf_until_ns = 0;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            // ENOMEM, ENOSPC: try again at the next tick.
+            if self.shared.epoll.add(&self.listener, event).is_err() {
+                self.deaf_until_ns = now_ns + ACCEPT_BACKOFF.as_nanos() as u64;
             }
         }
     }
@@ -197,8 +244,9 @@ impl Control {
         false
     }
 
-    /// Checks who it is and how many there are, then leaves the handshake to a thread of its own.
-    fn admit(&self, socket: UnixStream) {
+    /// Checks who it is and how many there are, then leaves the handshake to a thread of its own. Who is not admitted is
+    /// told so at once, without a thread and without taking anybody's place.
+    fn admit(&mut self, socket: UnixStream) {
         let (shared, config) = (&self.shared, &self.shared.config);
         let process = shared.page.process();
         // Without credentials nobody is let in; the peer is gone then, most likely.
@@ -210,36 +258,18 @@ impl Control {
         let clients = table.by_key.len();
         let (_, pending) = table.pending(peer.uid);
         let own = nix::unistd::geteuid().as_raw();
-        let admission = if peer.uid != own && !config.allowed_uids.contains(&peer.uid) {
-            Admission::NotAllowed { uid: peer.uid }
+        let refused = if peer.uid != own && !config.allowed_uids.contains(&peer.uid) {
+            Some((Reject::Uid, 0, peer.uid.into()))
         } else if clients >= config.max_clients {
-            Admission::Full {
-                limit: config.max_clients as u64,
-                used: clients as u64,
-            }
+            Some((Reject::Full, config.max_clients, clients as u64))
         } else if pending >= config.max_pending_per_uid {
-            Admission::Full {
-                limit: config.max_pending_per_uid as u64,
-                used: pending as u64,
-            }
+            Some((Reject::Full, config.max_pending_per_uid, pending as u64))
         } else {
-            Admission::Admitted
+            None
         };
-        if admission != Admission::Admitted {
-            set(&process.last_rejected_uid, peer.uid.into());
-            set(&process.last_rejected_pid, peer.pid.into());
-        }
-        if pending >= config.max_pending_per_uid || clients >= 2 * config.max_clients {
-            // Not even a thread to say no on.
+        if let Some((reason, limit, used)) = refused {
             drop(table);
-            process.rejected_full.fetch_add(1, Ordering::Relaxed);
-            drive::turn_away(
-                &*socket,
-                Reject::Full,
-                config.max_clients as u64,
-                clients as u64,
-            );
-            return;
+            return self.refuse(&socket, peer, reason, limit as u64, used);
         }
         let (key, number) = table.insert(peer.uid, Arc::clone(&socket), monotonic_ns());
         drop(table);
@@ -248,13 +278,33 @@ impl Control {
             std::thread::Builder::new()
                 .name(format!("shm-client-{number}"))
                 .spawn(move || {
-                    connection::handle_connection(&shared, key, number, peer, &socket, admission);
+                    connection::handle_connection(&shared, key, number, peer, &socket);
                 })
         };
-        if thread.is_err() {
-            // No thread to be had: the socket, dropped with the entry, tells the client.
-            process.accept_errors.fetch_add(1, Ordering::Relaxed);
-            shared.clients.lock().by_key.remove(&key);
+        match thread {
+            Ok(thread) => drop(self.threads.insert(key, thread)),
+            Err(_) => {
+                // No thread to be had: the socket, dropped with the entry, tells the client.
+                process.accept_errors.fetch_add(1, Ordering::Relaxed);
+                shared.clients.lock().by_key.remove(&key);
+            }
+        }
+    }
+
+    /// Says no at once, counts it, and notes who it was.
+    fn refuse(&self, socket: &UnixStream, peer: Peer, reason: Reject, limit: u64, used: u64) {
+        let process = self.shared.page.process();
+        set(&process.last_rejected_uid, peer.uid.into());
+        set(&process.last_rejected_pid, peer.pid.into());
+        connection::count_reject(&self.shared, Some(reason));
+        drive::turn_away(socket, reason, limit, used);
+    }
+
+    /// Threads of connections that are over, or on shared memory.
+    fn join_finished(&mut self) {
+        for (_, thread) in self.threads.extract_if(.., |_, t| t.is_finished()) {
+            // A panic there was reported by the panic hook; handlers' panics are caught before.
+            let _ = thread.join();
         }
     }
 
@@ -279,6 +329,7 @@ impl Control {
         let shared = &self.shared;
         drop(self.listener);
         let clients = std::mem::take(&mut shared.clients.lock().by_key);
+        shared.descriptors.accept_goes_on();
         shared.pool.stop();
         for client in clients.values() {
             if client.shm.is_some() {
@@ -289,6 +340,10 @@ impl Control {
             if let Some(shm) = &client.shm {
                 shm.slot.close(CloseReason::Shutdown);
             }
+        }
+        for thread in self.threads.into_values() {
+            // As in `join_finished`.
+            let _ = thread.join();
         }
         raise(&shared.page.process().heartbeat_ns, monotonic_ns());
     }

@@ -16,6 +16,7 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::{Mode, fchmod};
 
 use crate::error::BindError;
+use crate::mem::fork::NotInForks;
 use crate::synapse::MAX_PATH_BYTES;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
@@ -23,12 +24,29 @@ const BACKLOG: i32 = 1024;
 
 /// A listening socket that owns its path.
 pub(super) struct Listener {
+    /// A fork would keep the path connectable, with nobody there to accept. Before the descriptor: dropped first.
+    _not_in_forks: NotInForks,
     fd: OwnedFd,
     path: PathBuf,
     device: u64,
     inode: u64,
-    lock_path: PathBuf,
-    _lock: Flock<File>,
+    /// Last: the socket's file is removed under it.
+    _lock: PathLock,
+}
+
+/// The right to decide what is at a path: its lock file, held, and removed on drop.
+struct PathLock {
+    path: PathBuf,
+    /// A fork would hold it beyond our death.
+    _not_in_forks: NotInForks,
+    _file: Flock<File>,
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        // Still held. Whoever has opened it meanwhile finds out that it is gone, see `lock`.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl Listener {
@@ -53,7 +71,6 @@ impl Drop for Listener {
             // Failing leaves a stale socket, which the next server takes over.
             let _ = std::fs::remove_file(&self.path);
         }
-        let _ = std::fs::remove_file(&self.lock_path);
     }
 }
 
@@ -73,7 +90,7 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
         path: path.into(),
         source: e,
     };
-    let (lock_path, lock) = lock(path)?;
+    let lock = lock(path)?;
     clear(path)?;
 
     let fd = socket::socket(
@@ -93,17 +110,16 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
     let meta = opened.and_then(|()| std::fs::symlink_metadata(path));
     match meta {
         Ok(meta) => Ok(Listener {
+            _not_in_forks: NotInForks::new(&fd),
             fd,
             path: path.into(),
             device: meta.dev(),
             inode: meta.ino(),
-            lock_path,
             _lock: lock,
         }),
         Err(e) => {
             // We bound it a moment ago, under the lock.
             let _ = std::fs::remove_file(path);
-            let _ = std::fs::remove_file(&lock_path);
             Err(failed("listen", e))
         }
     }
@@ -124,7 +140,7 @@ fn open_to_all(path: &Path) -> io::Result<()> {
 }
 
 /// The lock of this path, held until drop.
-fn lock(path: &Path) -> Result<(PathBuf, Flock<File>), BindError> {
+fn lock(path: &Path) -> Result<PathLock, BindError> {
     let mut name = path.as_os_str().to_os_string();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
@@ -151,7 +167,11 @@ fn lock(path: &Path) -> Result<(PathBuf, Flock<File>), BindError> {
         let held = lock.metadata().map_err(failed)?;
         match std::fs::symlink_metadata(&lock_path) {
             Ok(seen) if (seen.dev(), seen.ino()) == (held.dev(), held.ino()) => {
-                return Ok((lock_path, lock));
+                return Ok(PathLock {
+                    _not_in_forks: NotInForks::new(&*lock),
+                    path: lock_path,
+                    _file: lock,
+                });
             }
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::{Config, TransportChoice};
 use crate::error::{ConnectError, Step};
 use crate::layout;
+use crate::mem::fork::NotInForks;
 use crate::stats::Via;
 use crate::stats::slot::SlotFacts;
 use crate::wire::drive;
@@ -32,6 +33,7 @@ impl Synapse {
         let path = path.as_ref();
         let timeout = config.handshake_timeout;
         let stream = open(path, config)?;
+        let not_in_forks = NotInForks::new(&stream);
         let hello = Hello {
             pid: std::process::id(),
             wait_policy: config.wait.number(),
@@ -76,6 +78,7 @@ impl Synapse {
             Arc::clone(&slot),
         );
         let mut synapse = Self {
+            _not_in_forks: not_in_forks,
             transport: Transport::Socket(socket),
             handshake,
             slot,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::edge::{Deadline, Passed, recv_with_fd_until, send_until};
 use super::frame::HANDSHAKE_BYTES;
 use super::handshake::{
-    Admission, ClientAction, ClientHandshake, Ending, Layout, Outgoing, ServerAction,
-    ServerHandshake, ServerTerms,
+    ClientAction, ClientHandshake, Ending, Layout, Outgoing, ServerAction, ServerHandshake,
+    ServerTerms,
 };
 use super::messages::{Hello, Message, Offer, Refused, Reject, Version, Welcome};
 use crate::error::{Fallback, Step};
@@ -141,11 +141,10 @@ pub(crate) struct Admitted {
 pub(crate) fn admit(
     socket: impl AsFd,
     terms: ServerTerms,
-    admission: Admission,
     timeout: Duration,
 ) -> Result<Admitted, Ending> {
     let socket = socket.as_fd();
-    let mut machine = ServerHandshake::new(terms, admission);
+    let mut machine = ServerHandshake::new(terms);
     fault_point!(Accepted);
     let received = receive(socket, timeout);
     fault_point!(HelloReceived);

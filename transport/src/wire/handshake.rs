@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!     client                              server
-//!     HELLO ───────────────────────────▶  checks version, sizes, user, room
+//!     HELLO ───────────────────────────▶  checks version, sizes
 //!     on the socket  ◀────────────────── WELCOME                  (or REFUSED, and it closes)
 //!        …requests and replies as frames, until the client wants more…
 //!     UPGRADE ─────────────────────────▶  makes and seals the memfd
@@ -34,7 +34,7 @@ mod tests;
 pub(crate) mod world;
 
 pub(crate) use client::{ClientAction, ClientHandshake};
-pub(crate) use server::{Admission, ServerAction, ServerHandshake, ServerTerms};
+pub(crate) use server::{ServerAction, ServerHandshake, ServerTerms};
 
 use super::frame::{FrameError, HANDSHAKE_BYTES};
 use super::messages::{Message, MessageError, Offer, Refused, Reject, Version};
@@ -85,8 +85,6 @@ pub(crate) enum Mode {
 pub(crate) enum Ending {
     /// Client: the server said no.
     Refused(Refused),
-    /// Server: not admitted (user, number of clients).
-    NotAdmitted(Reject),
     /// The peer speaks another major version.
     Version {
         /// The peer's.
@@ -120,7 +118,7 @@ impl Ending {
     /// How a server counts it; `None` for what is nobody's fault.
     pub(crate) fn reject(&self) -> Option<Reject> {
         match self {
-            Self::NotAdmitted(reject) | Self::Broken { reject, .. } => Some(*reject),
+            Self::Broken { reject, .. } => Some(*reject),
             Self::Version { .. } => Some(Reject::Version),
             Self::Timeout => Some(Reject::Timeout),
             Self::Refused(_) | Self::PeerGone | Self::Bye | Self::Failed(_) => None,
@@ -146,7 +144,6 @@ impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(refused) => refused.fmt(f),
-            Self::NotAdmitted(reject) => write!(f, "not admitted: {reject:?}"),
             Self::Version { theirs } => {
                 write!(f, "peer speaks version {theirs}, we {}", Version::OURS)
             }

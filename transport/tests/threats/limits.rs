@@ -8,7 +8,7 @@ use transport::error::{ConnectError, Step};
 use transport::{Config, Synapse};
 
 use crate::payload;
-use crate::rogue::{REFUSED, Raw, WELCOME, hello};
+use crate::rogue::{OFFER, REFUSED, Raw, UPGRADE, WELCOME, hello, message};
 use crate::role::{Process, WATCHDOG};
 use crate::watch::{cpu_time, held, within};
 use crate::world::{Ended, RING_BYTES, World, mix, ready};
@@ -138,6 +138,125 @@ fn a_client_out_of_descriptors_gets_an_error_or_the_socket_says_why_and_leaks_no
         (held(client.pid()).fds, held(client.pid()).rings),
         (before.fds, before.rings)
     );
+}
+
+/// Descriptors that a server without clients has open. Its threads, just started, look at files now and then: the fewest of many looks.
+fn idle_descriptors(server: &Process) -> Vec<u64> {
+    let looks = (0..100).filter_map(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).ok()?;
+        let numbers = open
+            .flatten()
+            .flat_map(|fd| fd.file_name().to_string_lossy().parse());
+        Some(numbers.collect::<Vec<u64>>())
+    });
+    looks.min_by_key(Vec::len).expect("a running server")
+}
+
+/// The limit that leaves so many descriptors free. Of what this process was given, some may be open far above it.
+fn limit_with_room(open: &[u64], free: u64) -> u64 {
+    let room = |limit: u64| limit - open.iter().filter(|n| **n < limit).count() as u64;
+    (0..)
+        .find(|limit| room(*limit) == free)
+        .expect("room grows with the limit")
+}
+
+/// How one of many clients that come at the same time was served.
+enum Served {
+    Shm,
+    Socket(transport::error::Fallback),
+    No(String),
+}
+
+#[test]
+fn every_client_that_a_server_has_a_descriptor_for_is_served_however_many_come_at_once() {
+    const CLIENTS: usize = 16;
+    let world = World::new();
+    let server = ready(world.server());
+    let idle = idle_descriptors(&server);
+    for spare in 0..=6 {
+        let most = limit_with_room(&idle, CLIENTS as u64 + spare);
+        for round in 0..4 {
+            limit(&server, libc::RLIMIT_NOFILE, most);
+            let start = std::sync::Barrier::new(CLIENTS);
+            // All stay until all have been served.
+            let all: Vec<(Option<Synapse>, Served)> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..CLIENTS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            match Synapse::connect(world.path(), &world.config()) {
+                                Ok(mut client) => {
+                                    assert!(matches!(mix(&mut client, 1, 0), Ended::Done));
+                                    let how = client.fallback().map_or(Served::Shm, Served::Socket);
+                                    (Some(client), how)
+                                }
+                                Err(e) => (None, Served::No(e.to_string())),
+                            }
+                        })
+                    })
+                    .collect();
+                let done = threads.into_iter().map(|t| t.join().expect("a client"));
+                done.collect()
+            });
+            let mut on_shm = 0;
+            for (_, how) in &all {
+                match how {
+                    Served::Shm => on_shm += 1,
+                    Served::Socket(why) => assert_eq!(
+                        (why.step, why.errno, why.limit, why.at_peer),
+                        (Step::MemfdCreate, libc::EMFILE, most, true),
+                        "{why}"
+                    ),
+                    Served::No(e) => panic!("{spare} to spare, round {round}: not served: {e}"),
+                }
+            }
+            println!(
+                "{spare} to spare: {on_shm} of {CLIENTS} on shared memory, the others on the socket"
+            );
+            drop(all);
+            limit(&server, libc::RLIMIT_NOFILE, 1024);
+            within(WATCHDOG, "all is given back", || {
+                let now = held(server.pid());
+                (now.fds == idle.len() && now.rings == 0)
+                    .then_some(())
+                    .ok_or(now)
+            });
+        }
+    }
+}
+
+#[test]
+fn one_who_keeps_the_last_descriptor_on_loan_keeps_nobody_out_for_long() {
+    let world = World::new();
+    let server = ready(world.server().with("HANDSHAKE_MS", "20000"));
+    let idle = idle_descriptors(&server);
+    // Its own socket, and the rings that it never maps.
+    limit(&server, libc::RLIMIT_NOFILE, limit_with_room(&idle, 2));
+    let mut rogue = Raw::connect(&world.path());
+    rogue.say(&hello(1 << 16, 20_000));
+    assert_eq!(rogue.hear().map(|h| h.kind()), Some(WELCOME));
+    rogue.say(&message(UPGRADE, 1, &[]));
+    assert_eq!(rogue.hear().map(|h| h.kind()), Some(OFFER));
+    // Without patience it would be refused at once, with too much it would wait for the rogue's deadline of 20 s.
+    let config = Config {
+        handshake_timeout: WATCHDOG,
+        ..world.config()
+    };
+    match Synapse::connect(world.path(), &config) {
+        Err(ConnectError::Refused { reason }) => {
+            assert!(reason.contains("descriptor"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // One more, and it is served at once: over the socket, for the rogue still has the rings.
+    limit(&server, libc::RLIMIT_NOFILE, limit_with_room(&idle, 3));
+    let mut client = Synapse::connect(world.path(), &config).expect("a client");
+    assert_eq!(
+        client.fallback().map(|why| (why.step, why.errno)),
+        Some((Step::MemfdCreate, libc::EMFILE))
+    );
+    assert!(matches!(mix(&mut client, 1, 0), Ended::Done));
 }
 
 #[test]
@@ -377,6 +496,65 @@ fn a_memory_budget_is_kept_and_whoever_is_above_it_goes_over_the_socket() {
     within_it.pop();
     within(WATCHDOG, "room again", || above.try_upgrade_to_shm());
     assert!(matches!(mix(&mut above, 1, 0), Ended::Done));
+}
+
+#[test]
+fn clients_that_come_at_once_do_not_exceed_the_memory_budget_between_them() {
+    let world = World::new();
+    let one = 4096 + 2 * RING_BYTES;
+    let _server = ready(world.server().with("BUDGET", (3 * one).to_string()));
+    for _ in 0..10 {
+        let start = std::sync::Barrier::new(12);
+        let all: Vec<Synapse> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..12)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        Synapse::connect(world.path(), &world.config()).expect("a client")
+                    })
+                })
+                .collect();
+            let done = threads.into_iter().map(|t| t.join().expect("a client"));
+            done.collect()
+        });
+        let on_shm = all.iter().filter(|c| c.is_shm()).count();
+        assert!(on_shm <= 3, "{on_shm} have rings where the budget is for 3");
+        for client in all.iter().filter(|c| !c.is_shm()) {
+            let why = client.fallback().expect("a reason");
+            assert_eq!((why.step, why.limit), (Step::Headroom, 3 * one as u64));
+        }
+    }
+}
+
+#[test]
+fn those_who_are_refused_take_nobodys_place() {
+    let world = World::new();
+    let server = ready(world.server().with("MAX_CLIENTS", "2"));
+    let mut first = world.connect();
+    let second = world.connect();
+    // Refused, and still there: they neither say a word nor hang up.
+    let before = held(server.pid());
+    let refused: Vec<Raw> = (0..50).map(|_| Raw::connect(&world.path())).collect();
+    within(WATCHDOG, "all are refused", || {
+        let process = world.page(&server).process;
+        (process.rejected_full == 50)
+            .then_some(())
+            .ok_or(process.rejected_full)
+    });
+    let now = held(server.pid());
+    assert_eq!((now.fds, now.rings), (before.fds, before.rings));
+    assert!(now.threads <= before.threads, "a thread for one of them");
+    drop(second);
+    let mut next = None;
+    within(WATCHDOG, "a place is free", || {
+        Synapse::connect(world.path(), &world.config()).map(|client| next = Some(client))
+    });
+    assert!(matches!(
+        mix(&mut next.expect("a client"), 1, 0),
+        Ended::Done
+    ));
+    assert!(matches!(mix(&mut first, 1, 0), Ended::Done));
+    drop(refused);
 }
 
 #[test]

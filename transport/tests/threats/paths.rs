@@ -96,8 +96,13 @@ fn of_servers_that_race_for_a_path_exactly_one_gets_it() {
 #[test]
 fn what_is_no_socket_is_never_touched_and_a_live_servers_path_never_stolen() {
     let world = World::new();
-    let try_bind = || Membrane::bind(world.path(), &world.config(), |_, _| {}).map(drop);
     let place = world.path();
+    let lock = place.with_file_name("s.lock");
+    let try_bind = || {
+        let bound = Membrane::bind(&place, &world.config(), |_, _| {}).map(drop);
+        assert!(!lock.exists(), "{bound:?}: its lock file is left behind");
+        bound
+    };
     std::fs::write(&place, "precious").expect("a file");
     assert!(matches!(try_bind(), Err(BindError::NotASocket { .. })));
     assert_eq!(std::fs::read(&place).expect("still there"), b"precious");

@@ -205,6 +205,7 @@ fn a_process_does_what_its_role_says() {
         "server" => crate::world::serve(),
         "client" => crate::world::call(),
         "binder" => crate::paths::bind_once(),
+        "parent" => crate::strangers::leave_a_fork_behind(),
         "forker" => crate::strangers::fork(),
         "viewer" => crate::strangers::view(),
         other => panic!("no role {other}"),

@@ -107,6 +107,115 @@ fn a_fork_can_neither_use_nor_harm_its_parents_connections_and_children_inherit_
     process.finish();
 }
 
+/// Role `parent`: a server and a client (of another server at `PEER`, if that is given), and a fork that keeps on living without exec,
+/// whose pid it says. Both wait until they are killed.
+pub(crate) fn leave_a_fork_behind() {
+    let dir = PathBuf::from(required("DIR"));
+    let config = transport::Config {
+        ring_bytes: 1 << 16,
+        max_message_bytes: 20_000,
+        stats_dir: Some(dir.join("stats")),
+        transport: match required("TRANSPORT").as_str() {
+            "socket" => transport::TransportChoice::Socket,
+            _ => transport::TransportChoice::Shm,
+        },
+        ..transport::Config::default()
+    };
+    let server = (required("ROLE_OF_PARENT") == "server").then(|| {
+        Membrane::bind(dir.join("s"), &config, |request, reply| {
+            reply.extend_from_slice(request).expect("it fits");
+        })
+        .expect("a server")
+    });
+    say(format_args!("bound"));
+    // The other side is there.
+    crate::role::command();
+    let client = server
+        .is_none()
+        .then(|| Synapse::connect(dir.join("s"), &config).expect("a server"));
+    // SAFETY: the child calls nothing but pause.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        },
+        child => say(format_args!("forked {child}")),
+    }
+    crate::role::command();
+    drop((server, client));
+}
+
+/// A fork, killed with the test.
+struct Orphan(nix::unistd::Pid);
+
+impl Orphan {
+    fn of(parent: &mut Process) -> Self {
+        let pid = parent.ask("fork", "forked");
+        Self(nix::unistd::Pid::from_raw(pid.parse().expect("a pid")))
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        // It does nothing else than waiting for this.
+        let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
+    for transport in ["shm", "socket"] {
+        let world = World::new();
+        let parent = |role: &str| {
+            let dir = world.path();
+            let mut parent = start("parent")
+                .with("DIR", dir.parent().expect("a directory"))
+                .with("TRANSPORT", transport)
+                .with("ROLE_OF_PARENT", role)
+                .go();
+            parent.hear("bound");
+            parent
+        };
+        let config = transport::Config {
+            transport: transport::TransportChoice::Auto,
+            ..world.config()
+        };
+        {
+            let mut server = parent("server");
+            let mut client = Synapse::connect(world.path(), &config).expect("a client");
+            let _orphan = Orphan::of(&mut server);
+            assert_eq!(client.fire_bytes(b"there").expect("a reply"), b"there");
+            server.kill();
+            // Not a timeout of 20 s.
+            let begun = std::time::Instant::now();
+            let lost = client.fire_bytes(b"gone?").map(<[u8]>::to_vec);
+            assert!(
+                matches!(lost, Err(RequestError::Disconnected { .. })),
+                "{lost:?}"
+            );
+            println!("server's death noticed after {:?}", begun.elapsed());
+            // Nor is the path held by somebody who accepts nothing.
+            let next = Synapse::connect(world.path(), &config);
+            assert!(
+                matches!(next, Err(ConnectError::NoServer { .. })),
+                "{next:?}"
+            );
+        }
+        let server = ready(world.server());
+        let mut client = parent("client");
+        let _orphan = Orphan::of(&mut client);
+        assert_eq!(world.page(&server).process.accepted, 1);
+        client.kill();
+        within(WATCHDOG, "the client's death is noticed", || {
+            let held = crate::watch::held(server.pid());
+            let open = world.page(&server).process.open_clients;
+            (open == 0 && held.rings == 0)
+                .then_some(())
+                .ok_or((open, held))
+        });
+    }
+}
+
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -76,7 +76,7 @@ fn serve(
 ) -> thread::JoinHandle<(Served, UnixStream)> {
     thread::spawn(move || {
         let served = (|| {
-            let mut admitted = admit(&socket, terms(), Admission::Admitted, timeout)?;
+            let mut admitted = admit(&socket, terms(), timeout)?;
             let (bytes, passed) = receive(socket.as_fd(), timeout)?;
             let message = (&bytes, passed.count);
             answer_upgrade(&socket, &mut admitted.machine, message, timeout, make)
@@ -152,9 +152,7 @@ fn offered_with(count: usize) -> (Upgraded<Mapping>, ServerHandshake, Message) {
         let mut machine = connected(&a);
         upgrade(&a, &mut machine, WATCHDOG, map).unwrap()
     });
-    let mut machine = admit(&b, terms(), Admission::Admitted, WATCHDOG)
-        .unwrap()
-        .machine;
+    let mut machine = admit(&b, terms(), WATCHDOG).unwrap().machine;
     let (bytes, _) = receive(b.as_fd(), WATCHDOG).unwrap();
     let ServerAction::MakeOffer {
         ring_bytes,
@@ -225,9 +223,7 @@ fn a_connection_cut_after_any_number_of_bytes_ends_on_both_sides() {
             if steps == 0 {
                 return;
             }
-            let mut machine = admit(&b, terms(), Admission::Admitted, WATCHDOG)
-                .unwrap()
-                .machine;
+            let mut machine = admit(&b, terms(), WATCHDOG).unwrap().machine;
             let (bytes, _) = receive(b.as_fd(), WATCHDOG).unwrap();
             machine.on_message(&bytes, 0);
             if steps == 2 {
@@ -255,7 +251,7 @@ fn a_connection_cut_after_any_number_of_bytes_ends_on_both_sides() {
 #[test]
 fn a_peer_that_stays_silent_meets_the_deadline_and_is_told() {
     let (a, b) = UnixStream::pair().unwrap();
-    let e = admit(&b, terms(), Admission::Admitted, SHORT).unwrap_err();
+    let e = admit(&b, terms(), SHORT).unwrap_err();
     assert_eq!(e.reject(), Some(Reject::Timeout));
     let (bytes, _) = receive(a.as_fd(), WATCHDOG).unwrap();
     assert!(
@@ -273,16 +269,20 @@ fn a_peer_that_stays_silent_meets_the_deadline_and_is_told() {
 #[test]
 fn a_refusal_reaches_a_client_even_if_the_server_closes_at_once() {
     let (a, b) = UnixStream::pair().unwrap();
-    let full = Admission::Full { limit: 4, used: 4 };
-    let server = thread::spawn(move || admit(&b, terms(), full, WATCHDOG).map(|_| ()));
+    // And before it has read a word, so that the client can't even send its HELLO.
+    turn_away(&b, Reject::Full, 4, 4);
+    drop(b);
     let e = connect(&a, hello(), layout(), WATCHDOG)
         .map(|_| ())
         .unwrap_err();
     assert_eq!(e.to_string(), "it is full (4 of 4)");
-    assert_eq!(
-        server.join().unwrap(),
-        Err(Ending::NotAdmitted(Reject::Full))
-    );
+    let (a, b) = UnixStream::pair().unwrap();
+    turn_away(&b, Reject::Uid, 0, 1001);
+    drop(b);
+    let e = connect(&a, hello(), layout(), WATCHDOG)
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(e.to_string(), "user 1001 is not allowed");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_megabyte_of_noise_is_refused_after_256_bytes() {
         // The server hangs up in the middle: an error is what this promises.
         let _ = io::Write::write_all(&mut &a, &vec![0xa5; 1 << 20]);
     });
-    let e = admit(&b, terms(), Admission::Admitted, WATCHDOG).unwrap_err();
+    let e = admit(&b, terms(), WATCHDOG).unwrap_err();
     assert_eq!(e.reject(), Some(Reject::Magic));
     drop(b);
     noise.join().unwrap();
@@ -306,7 +306,7 @@ fn a_client_without_a_free_descriptor_declines_and_names_its_own_limit() {
     alone(test, || {
         let (a, b) = UnixStream::pair().unwrap();
         // What a server says does not depend on this client: all of it waits in the socket beforehand.
-        let mut server = ServerHandshake::new(terms(), Admission::Admitted);
+        let mut server = ServerHandshake::new(terms());
         let (_, hello_message) = ClientHandshake::start(hello(), layout());
         let ServerAction::Admit(welcome, ..) = server.on_message(&hello_message.encode(), 0) else {
             panic!("not admitted");

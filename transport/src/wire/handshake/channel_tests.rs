@@ -56,7 +56,7 @@ proptest! {
             bytes.copy_from_slice(&piece);
             world.to_server.push_back((bytes, fds));
             world.to_client.push_back((bytes, fds));
-            let mut fresh = ServerHandshake::new(terms(), Admission::Admitted);
+            let mut fresh = ServerHandshake::new(terms());
             fresh.on_message(&bytes, fds);
         }
         world.settle();

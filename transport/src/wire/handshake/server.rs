@@ -25,14 +25,6 @@ pub(crate) struct ServerTerms {
     pub(crate) client_number: u32,
 }
 
-/// Whether the peer may be served, decided from its credentials and the number of clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Admitted,
-    NotAllowed { uid: u32 },
-    Full { limit: u64, used: u64 },
-}
-
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerAction {
@@ -73,7 +65,6 @@ enum State {
 pub(crate) struct ServerHandshake {
     state: State,
     terms: ServerTerms,
-    admission: Admission,
     /// What it said it speaks; 0.0 until it said something.
     client: Version,
     /// Agreed once the HELLO has come.
@@ -84,11 +75,10 @@ pub(crate) struct ServerHandshake {
 
 impl ServerHandshake {
     /// For a connection just accepted: wait for its first message.
-    pub(crate) fn new(terms: ServerTerms, admission: Admission) -> Self {
+    pub(crate) fn new(terms: ServerTerms) -> Self {
         Self {
             state: State::AwaitHello,
             terms,
-            admission,
             client: Version { major: 0, minor: 0 },
             ring_bytes: terms.ring_bytes,
             max_message: terms.max_message,
@@ -136,19 +126,8 @@ impl ServerHandshake {
     }
 
     fn greeted(&mut self, hello: Hello) -> ServerAction {
-        match self.admission {
-            Admission::Admitted => {}
-            Admission::NotAllowed { uid } => {
-                let why = Ending::NotAdmitted(Reject::Uid);
-                return self.refuse(why, 0, uid.into());
-            }
-            Admission::Full { limit, used } => {
-                let why = Ending::NotAdmitted(Reject::Full);
-                return self.refuse(why, limit, used);
-            }
-        }
         if !possible_ring(hello.ring_bytes) || hello.max_message == 0 {
-            return self.refuse(Ending::broken("sizes in HELLO"), 0, 0);
+            return self.refuse(Ending::broken("sizes in HELLO"));
         }
         self.ring_bytes = self.terms.ring_bytes.min(hello.ring_bytes);
         self.max_message = (self.terms.max_message)
@@ -168,20 +147,20 @@ impl ServerHandshake {
     /// The client broke the protocol: who has not introduced itself is told why, everybody else closed.
     fn violated(&mut self, why: Ending) -> ServerAction {
         if self.state == State::AwaitHello {
-            return self.refuse(why, 0, 0);
+            return self.refuse(why);
         }
         self.close(why)
     }
 
     /// Not served, and the client is told why: one of another version can then tell its user.
-    fn refuse(&mut self, why: Ending, limit: u64, used: u64) -> ServerAction {
+    fn refuse(&mut self, why: Ending) -> ServerAction {
         self.state = State::Closed;
         let refused = Refused {
             reason: why.reject().unwrap_or(Reject::Layout) as u32,
             server: Version::OURS,
             client: self.client,
-            limit,
-            used,
+            limit: 0,
+            used: 0,
         };
         let refused = Outgoing {
             message: Message::Refused(refused),

@@ -85,7 +85,7 @@ impl<'a> World<'a> {
         let (client, first) = ClientHandshake::start(hello(), layout());
         Self {
             client,
-            server: ServerHandshake::new(terms(), Admission::Admitted),
+            server: ServerHandshake::new(terms()),
             to_client: VecDeque::new(),
             to_server: VecDeque::from([(first.encode(), 0)]),
             dice: Dice(dice.iter().cycle()),

@@ -1,0 +1,89 @@
+//! One request over the socket.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::Connection;
+use crate::clock::Ticks;
+use crate::reply::{Reply, Sink};
+use crate::stats::recorder::{bump, raise, set};
+use crate::wire::edge::{Deadline, send_until};
+use crate::wire::frame::{Header, Kind};
+
+/// How long a client on the socket may take to accept a reply. Generous, because a stopped client is not dead; bounded, because its
+/// thread and buffers are held meanwhile.
+const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Connection<'_> {
+    /// Answers one request over the socket; false if the client is gone.
+    pub(super) fn answer(
+        &mut self,
+        header: Header,
+        request: &[u8],
+        buffer: &mut Vec<u8>,
+        max_message: usize,
+    ) -> bool {
+        let slot = &self.slot;
+        let (req, rx, tx) = (slot.req(), slot.rx(), slot.tx());
+        bump(&rx.rx_messages, 1);
+        bump(&rx.rx_bytes, request.len() as u64);
+        raise(&rx.rx_largest_bytes, request.len() as u64);
+        bump(&req.requests, 1);
+        bump(&req.socket_requests, 1);
+        buffer.clear();
+        let timed = self.sampler.due();
+        let begun = timed.map(|weight| {
+            let now = Ticks::now();
+            set(&req.handler_since_ns, now.monotonic_ns());
+            (now, weight)
+        });
+        let mut reply = Reply::new(Sink::Buffer(buffer, max_message));
+        // AssertUnwindSafe: as in `shm::server`.
+        if catch_unwind(AssertUnwindSafe(|| {
+            (self.shared.handler)(request, &mut reply)
+        }))
+        .is_err()
+        {
+            bump(&req.panics, 1);
+            reply.fail("the handler panicked");
+        }
+        let failed = reply.failed();
+        if let Some((begun, weight)) = begun {
+            let now = Ticks::now();
+            slot.handler().record(now.ns_since(begun), weight);
+            bump(&req.handler_ns, now.ns_since(begun).saturating_mul(weight));
+            set(&req.handler_since_ns, 0);
+            set(&req.last_progress_ns, now.monotonic_ns());
+            self.sampler.adapt(now.ns_since(self.last_sample));
+            self.last_sample = now;
+            set(&req.sample_period, self.sampler.period());
+        }
+        if failed {
+            bump(&req.errors, 1);
+        }
+        let kind = if failed {
+            Kind::ErrorReply
+        } else {
+            Kind::Reply
+        };
+        // The length fits: the buffer is bounded by the largest message.
+        let answer = Header {
+            kind,
+            id: header.id,
+            length: buffer.len() as u32,
+            aux: 0,
+        };
+        let sent = send_until(
+            self.socket,
+            &answer.encode(),
+            buffer,
+            None,
+            Deadline::after(REPLY_PATIENCE),
+        );
+        bump(&tx.tx_messages, 1);
+        bump(&tx.tx_bytes, buffer.len() as u64);
+        raise(&tx.tx_largest_bytes, buffer.len() as u64);
+        bump(&req.replies, 1);
+        sent.is_ok()
+    }
+}
