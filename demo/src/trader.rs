@@ -101,10 +101,25 @@ impl Run<'_> {
         while ready(&self) + self.missing < self.plan.clients && !self.stopped {
             self.take(None)?;
         }
-        if let (Some(failure), false) = (self.failure.take(), self.stopped) {
+        if ready(&self) == 0
+            && !self.stopped
+            && let Some(failure) = self.failure.take()
+        {
             self.crew.stop();
             self.crew.join();
             return Err(failure);
+        }
+        if let Some(failure) = &mut self.failure {
+            // The others run; at the end this decides the exit code.
+            let (missing, clients) = (self.missing, self.plan.clients);
+            failure.sentence = format!(
+                "{missing} of {clients} clients could not connect: {}",
+                failure.sentence
+            );
+            crate::note(format_args!(
+                "trader: {}; the others go on",
+                failure.sentence
+            ));
         }
         for line in banner(&self.ways, self.plan.clients) {
             self.say(&line)?;

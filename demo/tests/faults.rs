@@ -161,3 +161,22 @@ fn a_trader_ends_when_nobody_reads_its_output() {
     });
     assert_eq!(status.and_then(|s| s.code()), Some(1));
 }
+
+#[test]
+fn a_trader_works_on_with_the_clients_that_the_exchange_admits() {
+    let place = Place::new();
+    let _exchange = place.exchange("--max-clients 10");
+    for args in ["", "--threads 1", "--processes"] {
+        let trader = place.run("trader", &format!("16 ping --requests 50 --json {args}"));
+        assert_eq!(trader.code(), 1, "{args}: {trader:?}");
+        let summary: serde_json::Value =
+            serde_json::from_str(&trader.stdout).expect("one object");
+        assert_eq!(summary["clients"], 16);
+        assert_eq!(summary["shm_clients"], 10, "{args}: {trader:?}");
+        assert_eq!(summary["requests"], 500, "{args}: {trader:?}");
+        assert_eq!(summary["errors"], 0);
+        let says = "6 of 16 clients could not connect: server refused";
+        assert!(trader.stderr.contains(says), "{args}: {trader:?}");
+        place.wait_for_processes(1);
+    }
+}

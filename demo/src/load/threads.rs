@@ -94,23 +94,29 @@ impl Work {
             events: &self.events,
         };
         let _guard = PanicGuard(&context, &self.clients);
-        match self.connect(&context) {
-            Ok(lanes) => {
-                let start = self.shared.wait_for_start();
-                run(&context, lanes, start);
-            }
-            Err((client, failure)) => {
-                context.tell(client, Event::Died(self.clients.len(), failure));
-            }
+        if let Err(failure) = self.plan.pin.trader(self.clients.start) {
+            context.tell(
+                self.clients.start,
+                Event::Died(self.clients.len(), failure),
+            );
+            return;
         }
+        let lanes = self.connect(&context);
+        let start = self.shared.wait_for_start();
+        run(&context, lanes, start);
     }
 
-    fn connect(&self, context: &Context<'_>) -> Result<Vec<(usize, Lane<'_>)>, (usize, Failure)> {
-        let at_first = |failure| (self.clients.start, failure);
-        self.plan.pin.trader(self.clients.start).map_err(at_first)?;
+    /// One that is refused is reported and left out: the others have work to do.
+    fn connect(&self, context: &Context<'_>) -> Vec<(usize, Lane<'_>)> {
         let mut lanes = Vec::with_capacity(self.clients.len());
         for (index, client) in self.clients.clone().enumerate() {
-            let synapse = reconnect::connect(&self.plan).map_err(|failure| (client, failure))?;
+            let synapse = match reconnect::connect(&self.plan) {
+                Ok(synapse) => synapse,
+                Err(failure) => {
+                    context.tell(client, Event::Died(1, failure));
+                    continue;
+                }
+            };
             context.tell(
                 client,
                 Event::Connected {
@@ -121,7 +127,7 @@ impl Work {
             let progress = self.shared.progress(self.slots + index);
             lanes.push((client, Lane::new(&self.plan, client, synapse, progress)));
         }
-        Ok(lanes)
+        lanes
     }
 }
 
