@@ -169,8 +169,7 @@ fn a_trader_works_on_with_the_clients_that_the_exchange_admits() {
     for args in ["", "--threads 1", "--processes"] {
         let trader = place.run("trader", &format!("16 ping --requests 50 --json {args}"));
         assert_eq!(trader.code(), 1, "{args}: {trader:?}");
-        let summary: serde_json::Value =
-            serde_json::from_str(&trader.stdout).expect("one object");
+        let summary: serde_json::Value = serde_json::from_str(&trader.stdout).expect("one object");
         assert_eq!(summary["clients"], 16);
         assert_eq!(summary["shm_clients"], 10, "{args}: {trader:?}");
         assert_eq!(summary["requests"], 500, "{args}: {trader:?}");

@@ -133,6 +133,12 @@ impl Calls {
         id != 0 && entry.id == id && !entry.abandoned
     }
 
+    /// Requests whose reply has not come, whether somebody waits for it or not.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn unanswered(&self) -> usize {
+        self.live + self.abandoned
+    }
+
     /// Requests that wait for a reply.
     pub(crate) fn live(&self) -> usize {
         self.live

@@ -11,6 +11,7 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod group;
 mod layout;
 mod mem;
 pub mod membrane;
@@ -20,11 +21,16 @@ mod ring;
 pub mod shm;
 pub mod stats;
 pub mod synapse;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 mod wire;
 
+#[cfg(feature = "tokio")]
+pub use crate::tokio::AsyncSynapse;
 pub use calls::{MAX_IN_FLIGHT, RequestId};
 pub use config::{Config, TransportChoice, WaitPolicy};
+pub use group::Group;
 pub use membrane::Membrane;
 pub use reply::{Reply, ReplyTooLarge};
 pub use shm::ShmClient;

@@ -9,6 +9,7 @@ mod link;
 mod poller;
 mod server;
 
+pub(crate) use client::Drained;
 pub use client::ShmClient;
 pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
 pub(crate) use poller::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};

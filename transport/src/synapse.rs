@@ -5,6 +5,7 @@
 
 mod batch;
 mod connect;
+mod doorbell;
 mod page;
 mod socket;
 mod upgrade;
@@ -161,6 +162,12 @@ impl Synapse {
             Transport::Socket(socket) => socket.check_alive(),
             Transport::Changing => Err(lost()),
         }
+    }
+}
+
+impl AsMut<Synapse> for Synapse {
+    fn as_mut(&mut self) -> &mut Synapse {
+        self
     }
 }
 

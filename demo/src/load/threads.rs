@@ -95,10 +95,7 @@ impl Work {
         };
         let _guard = PanicGuard(&context, &self.clients);
         if let Err(failure) = self.plan.pin.trader(self.clients.start) {
-            context.tell(
-                self.clients.start,
-                Event::Died(self.clients.len(), failure),
-            );
+            context.tell(self.clients.start, Event::Died(self.clients.len(), failure));
             return;
         }
         let lanes = self.connect(&context);

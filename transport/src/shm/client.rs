@@ -2,6 +2,8 @@
 
 mod arrive;
 mod call;
+mod doorbell;
+mod line;
 mod looks;
 mod pipeline;
 mod publish;
@@ -10,7 +12,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{Rings, alive};
+pub(crate) use line::Drained;
+use line::Line;
+
+use super::link::Rings;
 use crate::calls::Calls;
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Lost, RequestError};
@@ -28,7 +33,7 @@ use crate::wait::policy::Waiter;
 pub struct ShmClient {
     tx: Producer<Mapped>,
     rx: Consumer<Mapped>,
-    socket: UnixStream,
+    line: Line,
     buffer: Box<[u8]>,
     calls: Calls,
     waiter: Waiter,
@@ -40,6 +45,8 @@ pub struct ShmClient {
     released: u64,
     /// Fork generation of the owner.
     generation: u64,
+    /// Since when the server is asked for a byte over the socket.
+    armed: Option<Ticks>,
     lost: Option<CloseReason>,
 }
 
@@ -72,7 +79,7 @@ impl ShmClient {
         Self {
             tx: rings.tx,
             rx: rings.rx,
-            socket,
+            line: Line::new(socket),
             // Error texts may be longer than a very small largest message; they are cut by the server to fit the ring.
             buffer: vec![0; max_message].into_boxed_slice(),
             calls,
@@ -83,6 +90,7 @@ impl ShmClient {
             timeout,
             released: 0,
             generation: fork::generation(),
+            armed: None,
             lost: None,
         }
     }
@@ -103,7 +111,7 @@ impl ShmClient {
     /// [`RequestError::Disconnected`] if not.
     pub fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
-        alive(&self.socket).map_err(|lost| self.lose(lost))
+        self.line.alive().map_err(|lost| self.lose(lost))
     }
 
     #[inline(always)]
@@ -140,7 +148,7 @@ impl ShmClient {
         self.lost = Some(close);
         self.slot.close(close);
         // The server must not wait for us any longer than we for it; errors don't matter, the end is the message.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.line.close();
         RequestError::Disconnected {
             reason,
             in_flight: self.calls.abandon_all(),

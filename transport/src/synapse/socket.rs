@@ -1,5 +1,6 @@
 //! The fallback: requests and replies as frames over the Unix socket, with the same calls and errors as shared memory.
 
+mod doorbell;
 mod receive;
 mod send;
 
@@ -30,6 +31,9 @@ pub struct SocketClient {
     last_sample: Ticks,
     slot: Arc<SlotWriter>,
     generation: u64,
+    /// A frame that is going out without waiting, and how far it is; empty otherwise.
+    #[cfg(feature = "tokio")]
+    outgoing: (Vec<u8>, usize),
     lost: bool,
 }
 
@@ -69,6 +73,8 @@ impl SocketClient {
             last_sample: Ticks::now(),
             slot,
             generation: fork::generation(),
+            #[cfg(feature = "tokio")]
+            outgoing: (Vec::new(), 0),
             lost: false,
         }
     }

@@ -239,6 +239,11 @@ impl Decoder {
         self.end - self.start
     }
 
+    /// Whether [`Self::next`] would give a frame or an error.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.pending() >= self.wanted()
+    }
+
     /// The next whole frame, if there is one.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let Some(header) = self.header()? else {

@@ -82,7 +82,7 @@ impl ShmClient {
                 .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
             let mut look = Incoming {
                 rx: &mut self.rx,
-                socket: &self.socket,
+                line: &self.line,
                 slot: &self.slot,
                 parked: false,
             };

@@ -1,9 +1,8 @@
 //! What a client waits for: a reply, or room for a request.
 
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::super::link::alive;
+use super::line::Line;
 use crate::clock::monotonic_ns;
 use crate::error::Lost;
 use crate::ring::consumer::Consumer;
@@ -16,7 +15,7 @@ use crate::wait::{Look, futex};
 /// Waits for a record in the reply ring.
 pub(super) struct Incoming<'a> {
     pub(super) rx: &'a mut Consumer<Mapped>,
-    pub(super) socket: &'a UnixStream,
+    pub(super) line: &'a Line,
     pub(super) slot: &'a SlotWriter,
     pub(super) parked: bool,
 }
@@ -49,7 +48,7 @@ impl Look for Incoming<'_> {
         if let Err(poison) = self.rx.cross_check() {
             return Some(Err(Lost::Poisoned(poison)));
         }
-        alive(self.socket).err().map(Err)
+        self.line.alive().err().map(Err)
     }
 }
 
@@ -57,7 +56,7 @@ impl Look for Incoming<'_> {
 pub(super) struct Room<'a> {
     pub(super) tx: &'a mut Producer<Mapped>,
     pub(super) rx: &'a Consumer<Mapped>,
-    pub(super) socket: &'a UnixStream,
+    pub(super) line: &'a Line,
     pub(super) length: usize,
 }
 
@@ -86,6 +85,6 @@ impl Look for Room<'_> {
     }
 
     fn tend(&mut self) -> Option<Self::Found> {
-        alive(self.socket).err().map(Err)
+        self.line.alive().err().map(Err)
     }
 }

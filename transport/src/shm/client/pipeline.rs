@@ -43,6 +43,7 @@ impl ShmClient {
     pub fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
         self.usable()?;
         match self.arrived() {
+            Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
             Ok(None) => Ok(None),
             Ok(Some(Arrived { id, length, failed })) => self
                 .deliver(length, failed)

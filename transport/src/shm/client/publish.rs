@@ -16,8 +16,17 @@ use crate::wait::{Look, futex};
 
 impl ShmClient {
     /// Publishes a request; neither books it nor rings the bell.
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish(&mut self, request: &[u8]) -> Result<(u64, Sent), RequestError> {
+        self.publish_as::<true>(request)
+    }
+
+    /// The same; with `WAIT` false, `Full` comes at once where it would wait.
+    #[inline]
+    pub(super) fn publish_as<const WAIT: bool>(
+        &mut self,
+        request: &[u8],
+    ) -> Result<(u64, Sent), RequestError> {
         self.usable()?;
         if request.len() > self.buffer.len() {
             let tx = self.slot.tx();
@@ -29,7 +38,11 @@ impl ShmClient {
             });
         }
         if self.calls.next_id().is_none() {
-            self.await_place()?;
+            if WAIT {
+                self.await_place()?;
+            } else {
+                self.discard_late()?;
+            }
         }
         let Some(id) = self.calls.next_id() else {
             return Err(RequestError::Full {
@@ -43,7 +56,13 @@ impl ShmClient {
         let sent = match self.tx.push(Kind::Request, id, request) {
             Ok(sent) => sent,
             Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),
-            Err(NoSlot::Full { occupancy }) => self.send_blocked(id, request, occupancy)?,
+            Err(NoSlot::Full { occupancy }) if WAIT => self.send_blocked(id, request, occupancy)?,
+            Err(NoSlot::Full { occupancy }) => {
+                record::full(self.slot.tx(), occupancy);
+                return Err(RequestError::Full {
+                    in_flight: self.calls.live(),
+                });
+            }
         };
         self.calls.open(id, timed);
         Ok((id, sent))
@@ -93,7 +112,7 @@ impl ShmClient {
             let mut room = Room {
                 tx: &mut self.tx,
                 rx: &self.rx,
-                socket: &self.socket,
+                line: &self.line,
                 length: request.len(),
             };
             let (found, waited) = match room.look() {
@@ -152,7 +171,7 @@ impl ShmClient {
             self.ring_bell();
             let mut look = Incoming {
                 rx: &mut self.rx,
-                socket: &self.socket,
+                line: &self.line,
                 slot: &self.slot,
                 parked: false,
             };

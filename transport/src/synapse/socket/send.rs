@@ -34,7 +34,7 @@ impl SocketClient {
     }
 
     /// Whether one more request of this length might not fit into the kernel's buffer.
-    fn crowded(&self, length: usize) -> bool {
+    pub(super) fn crowded(&self, length: usize) -> bool {
         let bytes = self.unanswered_bytes.saturating_add(length);
         self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || bytes > MAX_UNANSWERED_BYTES)
     }
@@ -57,6 +57,26 @@ impl SocketClient {
     }
 
     pub(super) fn send(&mut self, request: &[u8]) -> Result<u64, RequestError> {
+        let (id, header, timed) = self.prepare(request)?;
+        let deadline = Deadline::after(self.timeout);
+        if let Err(e) = send_until(&self.stream, &header.encode(), request, None, deadline) {
+            if e.source.kind() == std::io::ErrorKind::TimedOut && e.sent == 0 {
+                return Err(RequestError::Full {
+                    in_flight: self.calls.live(),
+                });
+            }
+            // Half a frame can't be taken back.
+            return Err(self.lose(gone_or_io(e.source)));
+        }
+        self.book(id, timed, request.len());
+        Ok(id)
+    }
+
+    /// Whether the request may be sent, and the frame's header.
+    pub(super) fn prepare(
+        &mut self,
+        request: &[u8],
+    ) -> Result<(u64, Header, Option<Timed>), RequestError> {
         self.usable()?;
         let tx = self.slot.tx();
         if request.len() > self.max_message {
@@ -83,27 +103,21 @@ impl SocketClient {
             length: request.len() as u32,
             aux: 0,
         };
-        let deadline = Deadline::after(self.timeout);
-        if let Err(e) = send_until(&self.stream, &header.encode(), request, None, deadline) {
-            if e.source.kind() == std::io::ErrorKind::TimedOut && e.sent == 0 {
-                return Err(RequestError::Full {
-                    in_flight: self.calls.live(),
-                });
-            }
-            // Half a frame can't be taken back.
-            return Err(self.lose(gone_or_io(e.source)));
-        }
+        Ok((id, header, timed))
+    }
+
+    /// Books a request that was sent.
+    pub(super) fn book(&mut self, id: u64, timed: Option<Timed>, length: usize) {
         self.calls.open(id, timed);
         self.unanswered += 1;
-        self.unanswered_bytes += request.len();
+        self.unanswered_bytes += length;
         let tx = self.slot.tx();
         bump(&tx.tx_messages, 1);
-        bump(&tx.tx_bytes, request.len() as u64);
-        raise(&tx.tx_largest_bytes, request.len() as u64);
+        bump(&tx.tx_bytes, length as u64);
+        raise(&tx.tx_largest_bytes, length as u64);
         let req = self.slot.req();
         bump(&req.requests, 1);
         bump(&req.socket_requests, 1);
         set(&req.in_flight, self.calls.live() as u64);
-        Ok(id)
     }
 }

@@ -1,0 +1,182 @@
+//! Waiting for many connections at once, from one thread.
+//!
+//! A thread that drives several [`Synapse`]s looks with [`Synapse::try_receive`] wherever a reply may be, and waits here when
+//! there was none: spinning and yielding as the policy says, then asleep in one `poll()` on all the sockets. A connection in shared memory
+//! asks its server to ring over its socket meanwhile; one on the socket has its replies there anyway.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::config::WaitPolicy;
+use crate::error::RequestError;
+use crate::synapse::Synapse;
+use crate::wait::Look;
+use crate::wait::policy::Waiter;
+
+/// Waits for any of a set of connections. Holds none: it is what one thread knows about its waits, to be kept from one to the next.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use transport::{Config, Group, Synapse, WaitPolicy};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::default();
+/// let mut exchanges = [Synapse::connect("/run/a.sock", &config)?, Synapse::connect("/run/b.sock", &config)?];
+/// for synapse in &mut exchanges {
+///     synapse.submit(b"quote")?;
+/// }
+/// let mut group = Group::new(WaitPolicy::Adaptive);
+/// while let Some(first) = group.wait(&mut exchanges, Duration::from_secs(1))? {
+///     while let Some((_id, reply)) = exchanges[first].try_receive()? {
+///         println!("{first}: {} bytes", reply.len());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Group {
+    waiter: Waiter,
+    polled: Vec<libc::pollfd>,
+    /// Where the next look begins: behind the member that was found last, so that a busy one does not hide the others.
+    first: usize,
+}
+
+impl Group {
+    /// Waits by this policy. Its sleeps are `poll()`, whatever the policy calls them, except the ladder's.
+    pub fn new(policy: WaitPolicy) -> Self {
+        Self {
+            waiter: Waiter::new(policy),
+            polled: Vec::new(),
+            first: 0,
+        }
+    }
+
+    /// Waits until a member has a reply or has lost its server, for at most `limit`; which one. Its next [`Synapse::try_receive`]
+    /// returns the one or the other (or, rarely, nothing: then wait again). `Ok(None)`: the time is over.
+    ///
+    /// # Errors
+    /// [`RequestError::NothingInFlight`] if no member waits for a reply, [`RequestError::Forked`] in a forked child.
+    pub fn wait<S: AsMut<Synapse>>(
+        &mut self,
+        members: &mut [S],
+        limit: Duration,
+    ) -> Result<Option<usize>, RequestError> {
+        let mut any = Any {
+            members,
+            polled: &mut self.polled,
+            first: self.first,
+            sockets: false,
+            failed: None,
+        };
+        any.sockets = any.members.iter_mut().any(|m| !m.as_mut().is_shm());
+        let found = match any.look() {
+            Some(found) => Some(found),
+            None if any.members.iter_mut().all(|m| m.as_mut().in_flight() == 0) => {
+                return Err(RequestError::NothingInFlight);
+            }
+            None => self.waiter.wait(&mut any, limit).0,
+        };
+        if let Some(error) = any.failed {
+            return Err(error);
+        }
+        if let Some(index) = found {
+            self.first = index + 1;
+        }
+        Ok(found)
+    }
+}
+
+/// Whatever a group can be waiting for.
+struct Any<'a, S> {
+    members: &'a mut [S],
+    polled: &'a mut Vec<libc::pollfd>,
+    first: usize,
+    /// Some members are on the socket, where only the kernel knows what has come.
+    sockets: bool,
+    failed: Option<RequestError>,
+}
+
+impl<S: AsMut<Synapse>> Any<'_, S> {
+    /// Asks what the kernel knows, for at most `limit`. What comes of it stands in `polled`, empty if nothing does.
+    fn poll(&mut self, limit: Duration) {
+        self.polled.clear();
+        for member in self.members.iter_mut() {
+            self.polled.push(libc::pollfd {
+                // A negative descriptor is passed over.
+                fd: member.as_mut().fd().map_or(-1, |fd| fd.as_raw_fd()),
+                events: libc::POLLIN,
+                revents: 0,
+            });
+        }
+        let limit = libc::timespec {
+            tv_sec: limit.as_secs().min(86_400) as libc::time_t,
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        // SAFETY: the array is alive, exclusively borrowed and as long as said; the timespec outlives the call; no signal mask.
+        let ready = unsafe {
+            libc::ppoll(
+                self.polled.as_mut_ptr(),
+                self.polled.len() as libc::nfds_t,
+                &limit,
+                std::ptr::null(),
+            )
+        };
+        // An error (EINTR, ENOMEM) is a look that found nothing.
+        if ready <= 0 {
+            self.polled.clear();
+        }
+    }
+}
+
+impl<S: AsMut<Synapse>> Look for Any<'_, S> {
+    type Found = usize;
+
+    #[inline]
+    fn look(&mut self) -> Option<usize> {
+        if self.sockets {
+            self.poll(Duration::ZERO);
+        }
+        let n = self.members.len();
+        let first = if self.first < n { self.first } else { 0 };
+        (first..n).chain(0..first).find(|i| {
+            let member = self.members[*i].as_mut();
+            // A readable socket is where a member in shared memory is woken, no more.
+            let readable = self.polled.get(*i).is_some_and(|p| p.revents != 0);
+            member.is_ready() || (readable && !member.is_shm())
+        })
+    }
+
+    fn park(&mut self, limit: Duration) {
+        let mut quiet = true;
+        for member in self.members.iter_mut() {
+            match member.as_mut().arm() {
+                Ok(armed) => quiet &= armed,
+                Err(error @ RequestError::Forked) => {
+                    self.failed = Some(error);
+                    quiet = false;
+                }
+                // It is ready now: its end is what the next call finds.
+                Err(_) => quiet = false,
+            }
+        }
+        fault_point!(Announced);
+        if quiet {
+            self.poll(limit);
+        }
+        fault_point!(Woken);
+        for member in self.members.iter_mut() {
+            member.as_mut().disarm();
+        }
+    }
+
+    fn tend(&mut self) -> Option<usize> {
+        // A policy that never parks meets the end of a server only here.
+        for member in self.members.iter_mut() {
+            member.as_mut().disarm();
+        }
+        self.look()
+    }
+}

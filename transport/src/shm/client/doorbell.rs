@@ -1,0 +1,119 @@
+//! For callers that wait for descriptors instead of in here: asking for a byte over the socket, and calls that never wait.
+
+use std::os::fd::BorrowedFd;
+
+#[cfg(feature = "tokio")]
+use super::Arrived;
+use super::ShmClient;
+use super::line::Drained;
+#[cfg(feature = "tokio")]
+use crate::calls::RequestId;
+use crate::clock::Ticks;
+use crate::error::{Lost, RequestError};
+use crate::ring::storage::Bell;
+use crate::stats::recorder::{bump, set};
+
+impl ShmClient {
+    /// What becomes readable when an armed doorbell rings, and when the server is gone.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.line.fd()
+    }
+
+    /// Whether a look for a reply would find one, or the end. No system call.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.rx.is_ready() || self.line.has_ended() || self.lost.is_some()
+    }
+
+    /// Asks the server for a byte over the socket with its next reply. False: something is there already, and nothing was asked.
+    pub(crate) fn arm(&mut self) -> Result<bool, RequestError> {
+        self.usable()?;
+        if self.armed.is_some() {
+            return Ok(true);
+        }
+        if self.released > 0 {
+            self.ring_bell();
+        }
+        self.line.expect_bells();
+        self.rx.announce(Bell::Socket);
+        if self.is_ready() {
+            self.rx.retract();
+            return Ok(false);
+        }
+        if let Err(poison) = self.rx.cross_check() {
+            return Err(self.lose(Lost::Poisoned(poison)));
+        }
+        let begun = Ticks::now();
+        let now = begun.monotonic_ns();
+        set(&self.slot.req().oldest_ns, now);
+        set(&self.slot.wait().waiting_since_ns, now);
+        self.armed = Some(begun);
+        Ok(true)
+    }
+
+    /// Takes [`Self::arm`] back, and the bytes off the socket. The end, if that is met, is what the next look for a reply reports.
+    pub(crate) fn disarm(&mut self) -> Drained {
+        if self.generation != crate::mem::fork::generation() {
+            return Drained::Ended;
+        }
+        if let Some(begun) = self.armed.take() {
+            self.rx.retract();
+            self.sampler.paused();
+            let (req, wait) = (self.slot.req(), self.slot.wait());
+            set(&req.oldest_ns, 0);
+            set(&wait.waiting_since_ns, 0);
+            bump(&wait.waits, 1);
+            bump(&wait.sleeps, 1);
+            bump(&wait.sleep_ns, Ticks::now().ns_since(begun));
+            if self.rx.is_ready() {
+                bump(&wait.ended_sleep, 1);
+            } else {
+                bump(&wait.timed_out, 1);
+            }
+        }
+        self.line.drain()
+    }
+
+    /// As [`Self::submit`], but where that would wait, `Full` comes at once.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        let (id, sent) = self.publish_as::<false>(request)?;
+        self.book(sent, request.len());
+        self.ring_bell();
+        Ok(RequestId(id))
+    }
+
+    /// The next reply if it is there: its id, and what it says.
+    #[cfg(feature = "tokio")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "one use, and names would hide that an error reply has an id"
+    )]
+    pub(crate) fn next_reply(
+        &mut self,
+    ) -> Result<Option<(u64, Result<&[u8], RequestError>)>, RequestError> {
+        self.usable()?;
+        match self.arrived() {
+            Ok(Some(Arrived { id, length, failed })) => {
+                Ok(Some((id, self.deliver(length, failed))))
+            }
+            Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
+            Ok(None) => Ok(None),
+            Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
+        }
+    }
+
+    /// Gives one request up.
+    pub(crate) fn abandon(&mut self, id: u64) {
+        self.calls.abandon(id);
+        if self.generation == crate::mem::fork::generation() {
+            set(&self.slot.req().in_flight, self.calls.live() as u64);
+        }
+    }
+
+    /// Requests whose reply has not come, given-up ones included.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn unanswered(&self) -> usize {
+        self.calls.unanswered()
+    }
+}

@@ -1,0 +1,96 @@
+//! For callers that wait for descriptors instead of in here: what is readable, and calls that never wait.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::SocketClient;
+use crate::stats::recorder::set;
+
+#[cfg(feature = "tokio")]
+use super::{Arrived, gone_or_io};
+#[cfg(feature = "tokio")]
+use crate::calls::RequestId;
+#[cfg(feature = "tokio")]
+use crate::error::{Lost, RequestError};
+#[cfg(feature = "tokio")]
+use crate::wire::fdpass::{try_recv, try_send};
+
+impl SocketClient {
+    /// What becomes readable with a reply, and when the server is gone.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Whether a look for a reply would find one, or the end, in what was received already. No system call.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lost || self.decoder.is_ready()
+    }
+
+    /// Gives one request up.
+    pub(crate) fn abandon(&mut self, id: u64) {
+        self.calls.abandon(id);
+        if self.generation == crate::mem::fork::generation() {
+            set(&self.slot.req().in_flight, self.calls.live() as u64);
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl SocketClient {
+    /// As [`Self::submit`], but where that would wait, `Full` comes at once, or the rest of the frame goes out with
+    /// [`Self::flush`].
+    pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        if request.len() <= self.max_message && self.crowded(request.len()) {
+            crate::stats::recorder::bump(&self.slot.tx().tx_full, 1);
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
+        }
+        let (id, header, timed) = self.prepare(request)?;
+        self.outgoing.0.extend_from_slice(&header.encode());
+        self.outgoing.0.extend_from_slice(request);
+        self.book(id, timed, request.len());
+        self.flush()?;
+        Ok(RequestId(id))
+    }
+
+    /// Sends what has to go out, as far as the socket takes it. True if nothing is left.
+    pub(crate) fn flush(&mut self) -> Result<bool, RequestError> {
+        while self.outgoing.1 < self.outgoing.0.len() {
+            match try_send(
+                self.stream.as_fd(),
+                &self.outgoing.0[self.outgoing.1..],
+                &[],
+                None,
+            ) {
+                Ok(n) => self.outgoing.1 += n,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(self.lose(gone_or_io(e))),
+            }
+        }
+        self.outgoing.0.clear();
+        self.outgoing.1 = 0;
+        Ok(true)
+    }
+
+    /// The next reply if it is there: its id, and what it says. `None` only once the socket has nothing more.
+    #[expect(
+        clippy::type_complexity,
+        reason = "one use, and names would hide that an error reply has an id"
+    )]
+    pub(crate) fn next_reply(
+        &mut self,
+    ) -> Result<Option<(u64, Result<&[u8], RequestError>)>, RequestError> {
+        self.usable()?;
+        loop {
+            if let Some(Arrived { id, failed }) = self.arrived()? {
+                return Ok(Some((id, self.deliver(failed))));
+            }
+            match try_recv(self.stream.as_fd(), self.decoder.space()) {
+                Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
+                Ok(got) => self.decoder.filled(got.bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) => return Err(self.lose(gone_or_io(e))),
+            }
+        }
+    }
+}

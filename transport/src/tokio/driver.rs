@@ -1,0 +1,32 @@
+//! The task that waits for the connection's socket on behalf of all.
+
+use std::os::fd::OwnedFd;
+use std::sync::Weak;
+
+use ::tokio::io::Interest;
+use ::tokio::io::unix::AsyncFd;
+
+use super::shared::{Shared, Turn};
+
+/// Ends with the connection, or with its last handle. The duplicate of the socket that it holds tells nobody anything by then:
+/// whoever ends the connection shuts the socket down.
+pub(super) async fn drive(fd: AsyncFd<OwnedFd>, interest: Interest, shared: Weak<Shared>) {
+    loop {
+        let Ok(mut ready) = fd.ready(interest).await else {
+            // The runtime is shutting down: nobody will be woken any more.
+            return;
+        };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        match shared.turn() {
+            // The kernel said that there is nothing more after `ready` was made, so clearing it loses nothing.
+            Turn::Dry => ready.clear_ready(),
+            Turn::More => {
+                drop(shared);
+                ::tokio::task::yield_now().await;
+            }
+            Turn::Over => return,
+        }
+    }
+}

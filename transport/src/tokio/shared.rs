@@ -1,0 +1,342 @@
+//! What the tasks and the driver of one connection share: the connection, and who waits for which reply.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::tokio::sync::{Notify, oneshot};
+
+use super::loss_again;
+use crate::calls::{MAX_IN_FLIGHT, RequestId};
+use crate::error::{Lost, RequestError};
+use crate::shm::Drained;
+use crate::synapse::Synapse;
+
+/// Looks for a reply before the server is asked to ring, if the request is the only one: about 2 µs, in which a server that is awake
+/// answers. It costs less than the two system calls of a doorbell.
+const LOOKS_BEFORE_BELL: u32 = 80;
+/// Replies that one turn hands out at most, before other tasks run.
+const TURN_REPLIES: u32 = 1024;
+
+/// Rounds of looking before the mutex is let go: far more than the replies that a server can owe.
+const MAX_ROUNDS: usize = 4 * MAX_IN_FLIGHT;
+
+type Answer = Result<Vec<u8>, RequestError>;
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    timeout: Duration,
+    /// Room may have appeared, for requests that found none.
+    room: Notify,
+    closed: Notify,
+}
+
+struct State {
+    synapse: Synapse,
+    /// In the order of their ids.
+    waiting: VecDeque<Waiter>,
+    /// Why the connection is over.
+    lost: Option<Lost>,
+}
+
+struct Waiter {
+    id: u64,
+    buffer: Vec<u8>,
+    tell: oneshot::Sender<Answer>,
+}
+
+/// What became of a request.
+pub(super) enum Submitted<'a> {
+    /// The reply is here already.
+    Answered(Vec<u8>),
+    /// It was sent.
+    Waiting(Waiting<'a>),
+    /// It was not sent: no room. The vector is handed back.
+    Full(Vec<u8>),
+}
+
+/// What became of a turn of the driver.
+pub(super) enum Turn {
+    /// The kernel has nothing more.
+    Dry,
+    /// There is more to do.
+    More,
+    /// The connection is over.
+    Over,
+}
+
+/// A request that was sent. Dropped before its answer, it is given up.
+pub(super) struct Waiting<'a> {
+    shared: &'a Shared,
+    id: u64,
+    answer: oneshot::Receiver<Answer>,
+    over: bool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(synapse: Synapse) -> Self {
+        Self {
+            timeout: synapse.timeout(),
+            state: Mutex::new(State {
+                synapse,
+                waiting: VecDeque::new(),
+                lost: None,
+            }),
+            room: Notify::new(),
+            closed: Notify::new(),
+        }
+    }
+
+    /// A panic elsewhere can't have left the state half changed in a way that matters: at worst a waiter is told nothing, and times out.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn with<T>(&self, of: impl FnOnce(&Synapse) -> T) -> T {
+        of(&self.state().synapse)
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Completes when room may have appeared since this call.
+    pub(super) fn room(&self) -> impl Future<Output = ()> {
+        // `notify_waiters` reaches futures from their creation on, polled or not.
+        self.room.notified()
+    }
+
+    /// Completes when the connection is over.
+    pub(super) async fn closed(&self) {
+        let closed = self.closed.notified();
+        if self.state().lost.is_none() {
+            closed.await;
+        }
+    }
+
+    /// Sends a request if there is room, and takes its reply if it comes at once.
+    pub(super) fn submit(
+        &self,
+        request: &[u8],
+        buffer: Vec<u8>,
+    ) -> Result<Submitted<'_>, RequestError> {
+        let mut state = self.state();
+        if let Some(reason) = &state.lost {
+            return Err(RequestError::Disconnected {
+                reason: loss_again(reason),
+                in_flight: 0,
+            });
+        }
+        let id = match state.synapse.submit_now(request) {
+            Ok(RequestId(id)) => id,
+            Err(RequestError::Full { .. }) => {
+                self.look(&mut state);
+                match state.synapse.submit_now(request) {
+                    Ok(RequestId(id)) => id,
+                    Err(RequestError::Full { .. }) => {
+                        self.rest(&mut state);
+                        return Ok(Submitted::Full(buffer));
+                    }
+                    Err(e) => return Err(self.told(&mut state, e)),
+                }
+            }
+            Err(e) => return Err(self.told(&mut state, e)),
+        };
+        let (tell, mut answer) = oneshot::channel();
+        let alone = state.waiting.is_empty();
+        state.waiting.push_back(Waiter { id, buffer, tell });
+        if alone {
+            let mut looks = LOOKS_BEFORE_BELL;
+            while looks > 0 && !state.synapse.is_ready() {
+                std::hint::spin_loop();
+                looks -= 1;
+            }
+        }
+        if state.synapse.is_ready() {
+            self.look(&mut state);
+        }
+        self.rest(&mut state);
+        match answer.try_recv() {
+            Ok(Ok(reply)) => Ok(Submitted::Answered(reply)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(Submitted::Waiting(Waiting {
+                shared: self,
+                id,
+                answer,
+                over: false,
+            })),
+        }
+    }
+
+    /// An error of sending; one that ends the connection ends it for all.
+    fn told(&self, state: &mut State, error: RequestError) -> RequestError {
+        if let RequestError::Disconnected { reason, .. } = &error {
+            self.lose(state, loss_again(reason));
+        }
+        error
+    }
+
+    /// The driver's part: the socket is readable, or writable.
+    pub(super) fn turn(&self) -> Turn {
+        let mut state = self.state();
+        if state.lost.is_some() {
+            return Turn::Over;
+        }
+        let drained = state.synapse.disarm();
+        let more = !self.look(&mut state);
+        self.rest(&mut state);
+        if state.lost.is_some() {
+            Turn::Over
+        } else if more || drained == Drained::More {
+            Turn::More
+        } else {
+            Turn::Dry
+        }
+    }
+
+    /// Hands out the replies that are there. False: there may be more.
+    fn look(&self, state: &mut State) -> bool {
+        let mut left = TURN_REPLIES;
+        let before = state.synapse.unanswered();
+        let done = loop {
+            if left == 0 {
+                break false;
+            }
+            left -= 1;
+            let State {
+                synapse, waiting, ..
+            } = state;
+            match synapse.next_reply() {
+                Ok(Some((id, answer))) => {
+                    // A reply to nobody's request has been counted by the connection.
+                    if let Ok(place) = waiting.binary_search_by_key(&id, |w| w.id)
+                        && let Some(Waiter {
+                            mut buffer, tell, ..
+                        }) = waiting.remove(place)
+                    {
+                        let answer = answer.map(|bytes| {
+                            buffer.clear();
+                            buffer.extend_from_slice(bytes);
+                            buffer
+                        });
+                        // Who gave up has been taken out before; a task whose runtime ends is nobody to tell.
+                        let _ = tell.send(answer);
+                    }
+                }
+                Ok(None) => break true,
+                Err(error) => {
+                    self.told(state, error);
+                    break true;
+                }
+            }
+        };
+        if state.synapse.unanswered() < before {
+            self.room.notify_waiters();
+        }
+        done
+    }
+
+    /// Before the mutex is let go: what is still to come will make the socket readable.
+    fn rest(&self, state: &mut State) {
+        for _ in 0..MAX_ROUNDS {
+            if state.lost.is_some() {
+                return;
+            }
+            match state.synapse.flush() {
+                Ok(_) => {}
+                Err(error) => {
+                    self.told(state, error);
+                    return;
+                }
+            }
+            if state.synapse.unanswered() == 0 {
+                return;
+            }
+            match state.synapse.arm() {
+                Ok(true) => return,
+                Ok(false) => {
+                    self.look(state);
+                }
+                Err(error) => {
+                    self.told(state, error);
+                }
+            }
+        }
+        self.lose(state, Lost::BadFrame("replies to no request, without end"));
+        state.synapse.hang_up();
+    }
+
+    /// The connection is over: all who wait learn it.
+    fn lose(&self, state: &mut State, reason: Lost) {
+        for waiter in state.waiting.drain(..) {
+            let _ = waiter.tell.send(Err(RequestError::Disconnected {
+                reason: loss_again(&reason),
+                in_flight: 1,
+            }));
+        }
+        state.lost.get_or_insert(reason);
+        self.room.notify_waiters();
+        self.closed.notify_waiters();
+    }
+
+    /// Gives a request up.
+    fn abandon(&self, id: u64) {
+        let mut state = self.state();
+        if let Ok(place) = state.waiting.binary_search_by_key(&id, |w| w.id) {
+            state.waiting.remove(place);
+            state.synapse.cancel(RequestId(id));
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The driver holds a duplicate of the socket, which would keep the connection alive.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.synapse.hang_up();
+    }
+}
+
+impl Waiting<'_> {
+    /// The answer, once. May be dropped and called again until it has come.
+    pub(super) async fn reply(&mut self) -> Answer {
+        let answer = (&mut self.answer).await;
+        self.over = true;
+        // A sender is dropped unused only when its request was given up, which we have not done.
+        answer.unwrap_or(Err(RequestError::Disconnected {
+            reason: Lost::PeerGone,
+            in_flight: 1,
+        }))
+    }
+
+    /// The time is over: gives the request up, unless the answer came at this very moment.
+    pub(super) fn timed_out(mut self, timeout: Duration) -> Answer {
+        if let Ok(answer) = self.answer.try_recv() {
+            self.over = true;
+            return answer;
+        }
+        self.shared.state().synapse.book_timeout();
+        Err(RequestError::Timeout { timeout })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.shared.abandon(self.id);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! `Group`: one thread waits for many connections, whatever carries them, and learns which one has something.
+
+mod server;
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use server::{Server, WATCHDOG};
+use transport::error::RequestError;
+use transport::{Config, Group, Membrane, Synapse, TransportChoice, WaitPolicy};
+
+const POLICIES: [WaitPolicy; 4] = [
+    WaitPolicy::Adaptive,
+    WaitPolicy::Park,
+    WaitPolicy::Spin,
+    WaitPolicy::DOCUMENT,
+];
+
+struct World {
+    dir: tempfile::TempDir,
+    /// A handler answers when told to.
+    go: mpsc::Sender<()>,
+    server: Membrane,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (go, gone) = mpsc::channel();
+        let gone = Arc::new(Mutex::new(gone));
+        let config = Self::config(dir.path(), TransportChoice::Auto);
+        let server = Membrane::bind(dir.path().join("s"), &config, move |request, reply| {
+            if request == b"held" {
+                let told = gone.lock().expect("no panic").recv_timeout(WATCHDOG);
+                told.expect("the test goes on");
+            }
+            reply.extend_from_slice(request).expect("as large");
+        })
+        .expect("a server");
+        Self { dir, go, server }
+    }
+
+    fn config(dir: &std::path::Path, transport: TransportChoice) -> Config {
+        Config {
+            ring_bytes: 64 << 10,
+            max_message_bytes: 16 << 10,
+            transport,
+            stats_dir: Some(dir.join("stats")),
+            ..Config::default()
+        }
+    }
+
+    fn members(&self) -> Vec<Synapse> {
+        assert_eq!(self.server.clients(), 0);
+        members(self.dir.path())
+    }
+}
+
+/// Two in shared memory, two on the socket.
+fn members(dir: &std::path::Path) -> Vec<Synapse> {
+    [
+        TransportChoice::Shm,
+        TransportChoice::Socket,
+        TransportChoice::Shm,
+        TransportChoice::Socket,
+    ]
+    .map(|transport| {
+        Synapse::connect(dir.join("s"), &World::config(dir, transport)).expect("a client")
+    })
+    .into()
+}
+
+#[test]
+fn the_member_that_has_a_reply_is_found() {
+    for policy in POLICIES {
+        let world = World::new();
+        let mut members = world.members();
+        let mut group = Group::new(policy);
+        for round in 0..200usize {
+            let which = round % members.len();
+            let request = (round as u64).to_le_bytes();
+            members[which].submit(&request).expect("room");
+            loop {
+                let found = group.wait(&mut members, WATCHDOG).expect("in flight");
+                assert_eq!(found, Some(which), "{policy:?}");
+                if let Some((_, reply)) = members[which].try_receive().expect("a reply") {
+                    break assert_eq!(reply, request);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_wait_is_woken_by_a_reply_through_either_transport() {
+    for which in 0..4 {
+        let world = World::new();
+        let mut members = world.members();
+        members[which].submit(b"held").expect("room");
+        let mut group = Group::new(WaitPolicy::Park);
+        // Nothing comes before the handler is told to answer.
+        let brief = Duration::from_millis(5);
+        assert_eq!(group.wait(&mut members, brief).expect("in flight"), None);
+        let go = world.go.clone();
+        let teller = std::thread::spawn(move || go.send(()).expect("a handler waits"));
+        let found = group.wait(&mut members, WATCHDOG).expect("in flight");
+        assert_eq!(found, Some(which));
+        teller.join().expect("no panic");
+    }
+}
+
+#[test]
+fn a_member_that_always_has_something_does_not_hide_the_others() {
+    let world = World::new();
+    let mut members = world.members();
+    for member in &mut members {
+        member.submit(b"left lying").expect("room");
+    }
+    let mut group = Group::new(WaitPolicy::Adaptive);
+    let mut found = [false; 4];
+    let begun = std::time::Instant::now();
+    while found != [true; 4] {
+        // Nothing is received: what was found once is found again and again.
+        let which = group.wait(&mut members, WATCHDOG).expect("in flight");
+        found[which.expect("a reply")] = true;
+        assert!(begun.elapsed() < WATCHDOG, "{found:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_is_found_by_every_policy() {
+    for policy in POLICIES {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::start(&dir.path().join("s"));
+        let mut members = members(dir.path());
+        members[0].submit(b"hold").expect("room");
+        members[3].submit(b"hold").expect("room");
+        server.signal(Signal::SIGKILL);
+        let mut group = Group::new(policy);
+        let mut ended = [false; 4];
+        // One whose end was received is no longer waited for.
+        while !(ended[0] && ended[3]) {
+            let mut rest: Vec<_> = members
+                .iter_mut()
+                .zip(&mut ended)
+                .filter(|(_, ended)| !**ended)
+                .map(|(member, ended)| Ender(member, ended))
+                .collect();
+            let found = group.wait(&mut rest, WATCHDOG).expect("in flight");
+            let Ender(synapse, ended) = &mut rest[found.expect("the end is noticed")];
+            match synapse.try_receive() {
+                Err(RequestError::Disconnected { .. }) => **ended = true,
+                Ok(None) => {}
+                other => panic!("{policy:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+struct Ender<'a>(&'a mut Synapse, &'a mut bool);
+
+impl AsMut<Synapse> for Ender<'_> {
+    fn as_mut(&mut self) -> &mut Synapse {
+        self.0
+    }
+}
+
+#[test]
+fn a_group_that_waits_for_nothing_says_so() {
+    let world = World::new();
+    let mut members = world.members();
+    let mut group = Group::new(WaitPolicy::Adaptive);
+    match group.wait(&mut members, WATCHDOG) {
+        Err(RequestError::NothingInFlight) => {}
+        other => panic!("{other:?}"),
+    }
+    // And the connections work on as ever after having been armed.
+    for member in &mut members {
+        assert_eq!(member.fire_bytes(b"on").expect("a reply"), b"on");
+        member.check_alive().expect("alive");
+    }
+}

@@ -1,0 +1,364 @@
+//! `AsyncSynapse` keeps what the blocking client promises, on shared memory and on the socket, and ends with its server.
+
+mod server;
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use server::{Server, WATCHDOG};
+use transport::error::RequestError;
+use transport::{AsyncSynapse, Config, Membrane, Reply, TransportChoice};
+
+const BOTH: [TransportChoice; 2] = [TransportChoice::Shm, TransportChoice::Socket];
+
+struct World {
+    dir: tempfile::TempDir,
+    config: Config,
+}
+
+impl World {
+    fn new(transport: TransportChoice) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            ring_bytes: 256 << 10,
+            max_message_bytes: 100_000,
+            transport,
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        Self { dir, config }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("s")
+    }
+
+    fn serve(&self, handler: impl Fn(&[u8], &mut Reply<'_>) + Send + Sync + 'static) -> Membrane {
+        let config = Config {
+            transport: TransportChoice::Auto,
+            ..self.config.clone()
+        };
+        Membrane::bind(self.path(), &config, handler).expect("a server")
+    }
+
+    async fn client(&self) -> AsyncSynapse {
+        let client = AsyncSynapse::connect(self.path(), &self.config)
+            .await
+            .expect("a client");
+        assert_eq!(
+            client.is_shm(),
+            self.config.transport == TransportChoice::Shm
+        );
+        client
+    }
+}
+
+/// Runs the test on either transport, on one thread and on two.
+fn everywhere<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
+    for transport in BOTH {
+        for threads in [1, 2] {
+            let mut builder = if threads == 1 {
+                tokio::runtime::Builder::new_current_thread()
+            } else {
+                tokio::runtime::Builder::new_multi_thread()
+            };
+            let runtime = builder
+                .worker_threads(threads)
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                tokio::time::timeout(WATCHDOG, test(World::new(transport)))
+                    .await
+                    .expect("no hang");
+            });
+        }
+    }
+}
+
+fn echo(request: &[u8], reply: &mut Reply<'_>) {
+    reply
+        .extend_from_slice(request)
+        .expect("as large as the request");
+}
+
+fn pattern(seed: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|i| (seed * 31 + i * 7) as u8).collect()
+}
+
+/// Keeps handlers waiting until it is opened.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn wait(&self) {
+        let guard = self.0.0.lock().expect("no panic");
+        let (_open, waited) = self
+            .0
+            .1
+            .wait_timeout_while(guard, WATCHDOG, |open| !*open)
+            .expect("no panic");
+        assert!(!waited.timed_out(), "the gate was never opened");
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().expect("no panic") = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// Runs other tasks until `done`.
+async fn until(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn every_size_comes_back_whole() {
+    everywhere(|world| async move {
+        let _server = world.serve(echo);
+        let client = world.client().await;
+        let mut reply = Vec::new();
+        for (i, n) in [0, 1, 7, 64, 4096, 12_288, 20_000, 65_536, 99_999, 100_000]
+            .into_iter()
+            .cycle()
+            .take(60)
+            .enumerate()
+        {
+            let request = pattern(i, n);
+            reply = client
+                .fire_bytes_into(&request, reply)
+                .await
+                .expect("a reply");
+            assert!(reply == request, "{n} bytes");
+        }
+        match client.fire_bytes(&[0; 100_001]).await {
+            Err(RequestError::TooLarge {
+                size: 100_001,
+                limit: 100_000,
+            }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            client.fire_bytes(b"on").await.expect("as good as before"),
+            b"on"
+        );
+    });
+}
+
+#[test]
+fn many_tasks_share_a_connection_and_each_gets_its_own_reply() {
+    everywhere(|world| async move {
+        // The server must sleep now and then, and its replies must come while others are being sent.
+        let _server = world.serve(echo);
+        let client = world.client().await;
+        let tasks: Vec<_> = (0..40usize)
+            .map(|task| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    for i in 0..50 {
+                        let request = pattern(task * 1000 + i, (task * 977 + i * 131) % 9000);
+                        let reply = client.fire_bytes(&request).await.expect("a reply");
+                        assert!(reply == request, "task {task}");
+                        if i % 10 == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        assert_eq!(client.in_flight(), 0);
+    });
+}
+
+#[test]
+fn requests_beyond_the_room_wait_for_it_and_are_answered() {
+    everywhere(|world| async move {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let _server = world.serve(move |request, reply| {
+            held.wait();
+            echo(request, reply);
+        });
+        let client = world.client().await;
+        // 6 MB through a ring of 256 KiB.
+        let tasks: Vec<_> = (0..60usize)
+            .map(|i| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let request = pattern(i, 99_000);
+                    client
+                        .fire_bytes(&request)
+                        .await
+                        .map(|reply| reply == request)
+                })
+            })
+            .collect();
+        until(|| client.in_flight() > 0).await;
+        gate.open();
+        for task in tasks {
+            assert!(task.await.expect("no panic").expect("a reply"));
+        }
+    });
+}
+
+#[test]
+fn an_error_reaches_the_task_whose_request_it_answers() {
+    everywhere(|world| async move {
+        let _server = world.serve(|request, reply| match request {
+            b"bad" => reply.fail("no such thing"),
+            b"panic" => panic!("the handler's own affair"),
+            other => echo(other, reply),
+        });
+        let client = world.client().await;
+        let (bad, good, panicked) = tokio::join!(
+            client.fire_bytes(b"bad"),
+            client.fire_bytes(b"good"),
+            client.fire_bytes(b"panic"),
+        );
+        assert_eq!(good.expect("a reply"), b"good");
+        for (error, says) in [(bad, "no such thing"), (panicked, "panicked")] {
+            match error {
+                Err(RequestError::Remote { message }) => {
+                    assert!(message.contains(says), "{message}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_request_without_a_reply_times_out_and_its_late_reply_is_nobodys() {
+    everywhere(|mut world| async move {
+        world.config.request_timeout = Duration::from_millis(50);
+        let gate = Gate::default();
+        let held = gate.clone();
+        let _server = world.serve(move |request, reply| {
+            if request == b"held" {
+                held.wait();
+            }
+            echo(request, reply);
+        });
+        let client = world.client().await;
+        assert_eq!(
+            client.fire_bytes(b"before").await.expect("a reply"),
+            b"before"
+        );
+        match client.fire_bytes(b"held").await {
+            Err(RequestError::Timeout { timeout }) => {
+                assert_eq!(timeout, Duration::from_millis(50));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(client.in_flight(), 0);
+        gate.open();
+        // The first ones may still be behind the held one.
+        loop {
+            match client.fire_bytes(b"after").await {
+                Ok(reply) => break assert_eq!(reply, b"after"),
+                Err(RequestError::Timeout { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_dropped_call_gives_its_request_up_and_harms_no_other() {
+    everywhere(|world| async move {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let _server = world.serve(move |request, reply| {
+            held.wait();
+            echo(request, reply);
+        });
+        let client = world.client().await;
+        let tasks: Vec<_> = (0..10usize)
+            .map(|i| {
+                let client = client.clone();
+                tokio::spawn(async move { client.fire_bytes(&pattern(i, 100)).await })
+            })
+            .collect();
+        until(|| client.in_flight() == 10).await;
+        for task in tasks.iter().step_by(2) {
+            task.abort();
+        }
+        until(|| client.in_flight() == 5).await;
+        gate.open();
+        for (i, task) in tasks.into_iter().enumerate() {
+            match task.await {
+                Ok(reply) => assert_eq!(reply.expect("a reply"), pattern(i, 100)),
+                Err(e) => assert!(e.is_cancelled() && i % 2 == 0),
+            }
+        }
+        assert_eq!(client.fire_bytes(b"on").await.expect("a reply"), b"on");
+    });
+}
+
+#[test]
+fn a_killed_server_ends_all_calls_at_once_and_their_outcome_is_unknown() {
+    everywhere(|world| async move {
+        let server = Server::start(&world.path());
+        let client = world.client().await;
+        assert_eq!(client.fire_bytes(b"up").await.expect("a reply"), b"up");
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.fire_bytes(b"hold").await })
+            })
+            .collect();
+        until(|| client.in_flight() == 4).await;
+        server.signal(Signal::SIGKILL);
+        client.closed().await;
+        for task in tasks {
+            match task.await.expect("no panic") {
+                Err(RequestError::Disconnected { in_flight: 1, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        match client.fire_bytes(b"gone").await {
+            Err(RequestError::Disconnected { in_flight: 0, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_stopped_server_costs_a_timeout_and_one_that_goes_on_is_good_again() {
+    everywhere(|mut world| async move {
+        world.config.request_timeout = Duration::from_millis(50);
+        let server = Server::start(&world.path());
+        let client = world.client().await;
+        server.signal(Signal::SIGSTOP);
+        // Stopping is not at once; from some request on there is no reply.
+        while client.fire_bytes(b"stopped").await.is_ok() {}
+        server.signal(Signal::SIGCONT);
+        loop {
+            match client.fire_bytes(b"on").await {
+                Ok(reply) => break assert_eq!(reply, b"on"),
+                Err(RequestError::Timeout { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn the_last_handle_ends_the_connection() {
+    everywhere(|world| async move {
+        let server = world.serve(echo);
+        let client = world.client().await;
+        let other = client.clone();
+        drop(client);
+        assert_eq!(other.fire_bytes(b"still").await.expect("a reply"), b"still");
+        assert_eq!(server.clients(), 1);
+        drop(other);
+        until(|| server.clients() == 0).await;
+    });
+}
