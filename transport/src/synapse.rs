@@ -81,6 +81,16 @@ impl Synapse {
         self.max_message
     }
 
+    /// False once the connection is lost, and in a forked child: connect again. True says nothing about the server's health, see
+    /// [`Self::check_alive`].
+    pub fn is_usable(&self) -> bool {
+        match &self.transport {
+            Transport::Shm(shm) => shm.is_usable(),
+            Transport::Socket(socket) => socket.is_usable(),
+            Transport::Changing => false,
+        }
+    }
+
     /// Requests waiting for a reply.
     pub fn in_flight(&self) -> usize {
         match &self.transport {

@@ -2,12 +2,13 @@
 //!
 //! [`fire`] is the plain blocking call in a loop, for one connection with one request in flight. [`pump`] does
 //! everything else: windows, schedules, many connections. It sweeps all lanes; when a sweep moved nothing it waits
-//! in the lane whose request is oldest, so a thread with many lanes never spins while the exchange works. Only an
+//! for all of them at once, so a thread with many lanes sleeps while the exchange works. Only an
 //! open loop with room in its window must look at both the clock and the replies, and yields between looks.
 
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use transport::Group;
 use transport::error::RequestError;
 
 use super::lane::{Lane, Outcome};
@@ -16,7 +17,7 @@ use super::{Event, Pace, Plan, Shared, reconnect};
 /// How much earlier than due an open loop wakes, and yields the rest away: with the timer slack that the trader
 /// asks for, a sleep here ends some 15 µs late, which would otherwise count as the exchange's latency.
 const EARLY: Duration = Duration::from_micros(20);
-/// Sweeps that move nothing before a thread with several lanes blocks in one of them.
+/// Sweeps that move nothing before a thread with several lanes waits for all of them.
 const IDLE_SWEEPS: u32 = 2;
 
 /// A thread's surroundings.
@@ -87,7 +88,9 @@ fn fire(context: &Context<'_>, client: usize, lane: &mut Lane<'_>) -> Result<(),
 /// Any number of lanes with any number of requests in flight.
 fn pump(context: &Context<'_>, lanes: &mut [(usize, Lane<'_>)]) {
     let mut idle = 0;
-    let patience = if lanes.len() == 1 { 0 } else { IDLE_SWEEPS };
+    let mut group = Group::new(context.plan.config.wait);
+    let single = lanes.len() == 1;
+    let patience = if single { 0 } else { IDLE_SWEEPS };
     loop {
         if context.shared.stopping() {
             lanes.iter_mut().for_each(|(_, lane)| lane.books.close());
@@ -113,11 +116,39 @@ fn pump(context: &Context<'_>, lanes: &mut [(usize, Lane<'_>)]) {
             (None, None) if done => return,
             (None, Some(due)) => wait_for(context, due),
             (Some((client, lane)), None) if idle > patience => {
-                let outcome = lane.receive().map(|()| true);
-                settle(context, *client, lane, outcome);
+                if single {
+                    let outcome = lane.receive().map(|()| true);
+                    settle(context, *client, lane, outcome);
+                } else {
+                    wait_for_any(context, &mut group, lanes);
+                }
             }
             _ => std::thread::yield_now(),
         }
+    }
+}
+
+/// Something is in flight, and there is nothing to do before a reply comes.
+fn wait_for_any(context: &Context<'_>, group: &mut Group, lanes: &mut [(usize, Lane<'_>)]) {
+    let timeout = context.plan.config.request_timeout;
+    let mut members: Vec<_> = lanes
+        .iter_mut()
+        .filter(|(_, lane)| lane.in_flight() > 0)
+        .map(|(_, lane)| &mut lane.synapse)
+        .collect();
+    let found = group.wait(&mut members, timeout);
+    // Who has something is found by the next sweep. Nobody: as when waiting for one.
+    let error = match found {
+        Ok(Some(_)) => return,
+        Ok(None) => RequestError::Timeout { timeout },
+        Err(error) => error,
+    };
+    let oldest = lanes
+        .iter_mut()
+        .filter(|(_, lane)| lane.in_flight() > 0)
+        .min_by_key(|(_, lane)| lane.oldest());
+    if let Some((client, lane)) = oldest {
+        settle(context, *client, lane, Err(error));
     }
 }
 
@@ -166,7 +197,7 @@ fn mend(
     if context.plan.reconnect.is_zero() || context.shared.stopping() {
         return Err(GaveUp);
     }
-    match reconnect::again(context.plan, context.shared, client) {
+    match reconnect::again(context.plan, context.shared) {
         Ok(synapse) => {
             lane.synapse = synapse;
             context.tell(client, Event::Back);

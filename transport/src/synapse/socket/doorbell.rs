@@ -25,6 +25,11 @@ impl SocketClient {
         self.lost || self.decoder.is_ready()
     }
 
+    /// False once the connection is lost, and in a forked child.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.usable().is_ok()
+    }
+
     /// Gives one request up.
     pub(crate) fn abandon(&mut self, id: u64) {
         self.calls.abandon(id);

@@ -1,0 +1,139 @@
+//! Clients outlive their server: what was in flight is unknown and never repeated, what comes next finds the new one.
+
+mod server;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use server::{Server, WATCHDOG};
+use transport::error::{ConnectError, RequestError};
+use transport::reconnect::ReconnectError;
+use transport::{Backoff, Config, Reconnecting, TransportChoice};
+
+const PATIENT: Backoff = Backoff {
+    first: Duration::from_millis(1),
+    longest: Duration::from_millis(20),
+    patience: WATCHDOG,
+};
+
+fn config(dir: &std::path::Path, transport: TransportChoice) -> Config {
+    Config {
+        transport,
+        request_timeout: WATCHDOG,
+        stats_dir: Some(dir.join("stats")),
+        ..Config::default()
+    }
+}
+
+#[test]
+fn a_restarted_server_gets_its_clients_back_and_no_request_twice() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let mut server = Server::start(&path);
+        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
+            .expect("a server");
+        for round in 1..=3 {
+            assert_eq!(client.fire_bytes(b"on").expect("a reply"), b"on");
+            let synapse = client.synapse().expect("alive");
+            synapse.submit(b"hold").expect("room");
+            synapse.submit(b"behind it").expect("room");
+            server.signal(Signal::SIGKILL);
+            match synapse.receive() {
+                Err(RequestError::Disconnected { in_flight: 2, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            drop(server);
+            server = Server::start(&path);
+            // Were `hold` repeated, this would wait behind it until the timeout.
+            let begun = Instant::now();
+            assert_eq!(client.fire_bytes(b"back").expect("a reply"), b"back");
+            assert!(begun.elapsed() < WATCHDOG / 2);
+            assert_eq!(client.reconnects(), round);
+        }
+    }
+}
+
+#[test]
+fn the_call_that_meets_the_crash_says_unknown_and_is_not_repeated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s");
+    let server = Server::start(&path);
+    let config = config(dir.path(), TransportChoice::Auto);
+    let mut client = Reconnecting::connect(&path, &config, PATIENT).expect("a server");
+    let killer = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            server.signal(Signal::SIGKILL);
+            drop(server);
+            Server::start(&path)
+        }
+    });
+    match client.fire_bytes(b"hold") {
+        Err(ReconnectError::Request(RequestError::Disconnected { in_flight: 1, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    let _server = killer.join().expect("no panic");
+    assert_eq!(client.fire_bytes(b"back").expect("a reply"), b"back");
+}
+
+#[test]
+fn a_server_that_died_while_nothing_was_asked_costs_no_unknown_outcome() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let server = Server::start(&path);
+        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
+            .expect("a server");
+        assert_eq!(client.fire_bytes(b"on").expect("a reply"), b"on");
+        let idle_since = Instant::now();
+        drop(server);
+        let _server = Server::start(&path);
+        // As idle as the promise needs.
+        while idle_since.elapsed() < Duration::from_millis(60) {
+            std::thread::yield_now();
+        }
+        assert_eq!(client.fire_bytes(b"back").expect("no loss"), b"back");
+        assert_eq!(client.reconnects(), 1);
+    }
+}
+
+#[test]
+fn a_path_that_is_missing_for_a_while_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("later").join("s");
+    let config = config(dir.path(), TransportChoice::Auto);
+    let hasty = Backoff {
+        patience: Duration::from_millis(5),
+        ..PATIENT
+    };
+    match Reconnecting::connect(&path, &config, hasty) {
+        Err(ConnectError::NoServer { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            let mut client = Reconnecting::connect(&path, &config, PATIENT).expect("it comes");
+            client.fire_bytes(b"at last").map(<[u8]>::to_vec)
+        }
+    });
+    std::fs::create_dir(dir.path().join("later")).expect("a directory");
+    let _server = Server::start(&path);
+    let reply = waiting.join().expect("no panic").expect("a reply");
+    assert_eq!(reply, b"at last");
+}
+
+#[test]
+fn what_patience_can_not_mend_is_said_at_once() {
+    let config = Config {
+        ring_bytes: 5000,
+        ..Config::default()
+    };
+    let begun = Instant::now();
+    match Reconnecting::connect("/nowhere", &config, PATIENT) {
+        Err(ConnectError::Config(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(begun.elapsed() < WATCHDOG / 2);
+}
