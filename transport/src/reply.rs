@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::ring::plan::Kind;
+use crate::ring::plan::{Kind, STREAM_FROM_BYTES};
 use crate::ring::producer::{Sent, Slot};
 use crate::ring::storage::Mapped;
 
@@ -25,6 +25,8 @@ pub struct ReplyTooLarge {
 pub struct Reply<'a> {
     sink: Sink<'a>,
     failed: bool,
+    /// [`Reply::send`] was called: nothing can change any more.
+    whole: bool,
 }
 
 pub(crate) enum Sink<'a> {
@@ -39,25 +41,54 @@ pub(crate) struct RingSink<'a> {
     /// Used only then: allocated the first time, and kept.
     spill: &'a mut Vec<u8>,
     limit: usize,
+    /// The request's.
+    id: u64,
+    /// Set once the whole answer is with the client: what was sent, and its payload bytes.
+    sent: Option<(Sent, usize)>,
 }
 
 impl<'a> RingSink<'a> {
-    pub(crate) fn new(slot: Slot<'a, Mapped>, spill: &'a mut Vec<u8>, limit: usize) -> Self {
+    pub(crate) fn new(
+        slot: Slot<'a, Mapped>,
+        spill: &'a mut Vec<u8>,
+        limit: usize,
+        id: u64,
+    ) -> Self {
         Self {
             slot: Some(slot),
             spill,
             limit,
+            id,
+            sent: None,
         }
     }
 
     fn len(&self) -> usize {
-        self.slot.as_ref().map_or(self.spill.len(), Slot::written)
+        match (&self.sent, &self.slot) {
+            (Some((_, length)), _) => *length,
+            (None, Some(slot)) => slot.written(),
+            (None, None) => self.spill.len(),
+        }
     }
 
     fn clear(&mut self) {
         match &mut self.slot {
             Some(slot) => slot.clear(),
             None => self.spill.clear(),
+        }
+    }
+
+    /// Sends the whole answer, piece by piece if it is large: the client then reads while we write.
+    fn send(&mut self, bytes: &[u8]) {
+        let streams = bytes.len() >= STREAM_FROM_BYTES
+            && self
+                .slot
+                .as_mut()
+                .is_some_and(|slot| slot.written() == 0 && slot.fits(bytes.len()));
+        if streams && let Some(slot) = self.slot.take() {
+            self.sent = Some((slot.stream(Kind::Reply, self.id, bytes), bytes.len()));
+        } else {
+            self.write(bytes);
         }
     }
 
@@ -96,6 +127,7 @@ impl<'a> Reply<'a> {
         Self {
             sink,
             failed: false,
+            whole: false,
         }
     }
 
@@ -115,6 +147,7 @@ impl<'a> Reply<'a> {
     /// Bytes that may still be appended.
     pub fn remaining(&self) -> usize {
         match &self.sink {
+            _ if self.whole => 0,
             Sink::Ring(ring) => ring.limit - ring.len(),
             Sink::Buffer(buffer, limit) => limit - buffer.len(),
         }
@@ -139,9 +172,29 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
+    /// Answers with these bytes, at once: a large answer is read by the client while it is being copied, so this is quicker than
+    /// [`Self::extend_from_slice`]. Nothing can be appended afterwards, and it is too late to [`Self::fail`].
+    ///
+    /// # Errors
+    /// If the reply would exceed the connection's largest message, or was sent already. Nothing changes then.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyTooLarge> {
+        match &mut self.sink {
+            Sink::Ring(ring) if !self.whole && bytes.len() <= ring.limit - ring.len() => {
+                ring.send(bytes);
+            }
+            _ => self.extend_from_slice(bytes)?,
+        }
+        self.whole = true;
+        Ok(())
+    }
+
     /// Turns the reply into an error with this text (cut at 1 KiB); what was appended is dropped. The client's call returns
     /// [`crate::error::RequestError::Remote`].
     pub fn fail(&mut self, message: impl std::fmt::Display) {
+        if self.whole {
+            return;
+        }
         let text = message.to_string();
         let mut end = text
             .len()
@@ -176,6 +229,10 @@ impl<'a> Reply<'a> {
             Kind::Reply
         };
         match self.sink {
+            Sink::Ring(RingSink {
+                sent: Some((sent, _)),
+                ..
+            }) => Finished::Sent(sent),
             Sink::Ring(RingSink {
                 slot: Some(slot), ..
             }) => Finished::Sent(slot.commit(kind, id)),

@@ -126,6 +126,28 @@ impl Synapse {
         }
     }
 
+    /// As [`Self::submit`], but a sleeping server is woken only by the next call that is not `queue`: for many requests at once, followed
+    /// by a call that receives or by [`Self::flush`].
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    #[inline]
+    pub fn queue(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        match &mut self.transport {
+            Transport::Shm(shm) => shm.queue(request),
+            Transport::Socket(socket) => socket.submit(request),
+            Transport::Changing => Err(lost()),
+        }
+    }
+
+    /// Wakes the server, if it sleeps, for what was [`queue`](Self::queue)d.
+    #[inline]
+    pub fn flush(&mut self) {
+        if let Transport::Shm(shm) = &mut self.transport {
+            shm.flush();
+        }
+    }
+
     /// Waits for the next reply, at most the configured request timeout. Replies come in the order of submission. The slice is
     /// valid until the next call.
     ///

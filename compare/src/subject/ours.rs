@@ -106,7 +106,7 @@ impl Subject for Ours {
 
     fn serve(&self, job: &Job, stop: &Stop) -> io::Result<()> {
         let echo = |request: &[u8], reply: &mut Reply<'_>| {
-            if let Err(too_large) = reply.extend_from_slice(request) {
+            if let Err(too_large) = reply.send(request) {
                 reply.fail(too_large);
             }
         };
@@ -145,7 +145,7 @@ impl Client for Connection {
 
     #[inline]
     fn submit(&mut self, request: &[u8]) -> io::Result<bool> {
-        match self.0.submit(request) {
+        match self.0.queue(request) {
             Ok(_) => Ok(true),
             Err(RequestError::Full { .. }) => Ok(false),
             Err(error) => Err(io::Error::other(error)),

@@ -251,6 +251,12 @@ impl<S: Storage> Producer<S> {
         self.storage.take_bell(Flag::Empty)
     }
 
+    /// Whether the consumer has said that it sleeps, as far as can be seen without a fence: `false` promises nothing.
+    #[inline(always)]
+    pub(crate) fn is_announced(&self) -> bool {
+        self.storage.flag(Flag::Empty) != 0
+    }
+
     /// Announces that the producer is about to sleep until there is room; look again, then sleep on [`Flag::Full`].
     pub(crate) fn announce(&self) {
         self.storage.set_flag(Flag::Full, 1);
@@ -293,6 +299,11 @@ impl<S: Storage> Slot<'_, S> {
         };
         self.producer.storage.write(offset, bytes);
         true
+    }
+
+    /// Whether a payload of `length` bytes fits, if need be by extending the record where it is; it is large enough then.
+    pub(crate) fn fits(&mut self, length: usize) -> bool {
+        length <= self.room || self.extend(length - self.written)
     }
 
     /// Appends bytes that were reserved for.
@@ -400,7 +411,7 @@ impl<S: Storage> Slot<'_, S> {
 
     /// Copies `payload` in and publishes it piece by piece. Nothing can fail or panic between the first piece and the last, so
     /// only the death of this process leaves half a record, and then the connection ends.
-    fn stream(mut self, kind: Kind, id: u64, payload: &[u8]) -> Sent {
+    pub(crate) fn stream(mut self, kind: Kind, id: u64, payload: &[u8]) -> Sent {
         let record = record_bytes(payload.len());
         self.prepare(id, record);
         let mut pieces = payload.chunks(PIECE_BYTES);

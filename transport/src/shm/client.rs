@@ -43,6 +43,8 @@ pub struct ShmClient {
     timeout: Duration,
     /// Ring bytes of replies released since the server's doorbell was last tried.
     released: u64,
+    /// Requests were published since then whose bell was not rung.
+    bell_due: bool,
     /// Fork generation of the owner.
     generation: u64,
     /// Since when the server is asked for a byte over the socket.
@@ -89,6 +91,7 @@ impl ShmClient {
             slot,
             timeout,
             released: 0,
+            bell_due: false,
             generation: fork::generation(),
             armed: None,
             lost: None,

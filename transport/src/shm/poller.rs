@@ -151,6 +151,10 @@ impl Poller {
             self.first + 1
         };
         for i in (self.first..n).chain(0..self.first) {
+            // The next one's first line travels while this one is served.
+            if let Some(next) = self.connections.get(i + 1) {
+                next.prefetch();
+            }
             match self.connections[i].turn(handler, &mut self.buffer) {
                 Turn::Idle => {}
                 Turn::Served(count) => served += count,
@@ -173,21 +177,41 @@ impl Poller {
     }
 
     /// Waits until a connection or the inbox has something.
-    fn wait(&mut self) {
+    fn wait(&mut self, handler: &Handler) {
         let mut look = Anything {
             connections: &mut self.connections,
             inbox: &self.inbox,
             seen: self.seen_news,
             slot: &self.slot,
+            parked: false,
+            woken: None,
         };
         let (found, waited) = self.waiter.wait(&mut look, Duration::from_secs(1));
+        let (parked, mut woken) = (look.parked, look.woken);
+        if let Some(i) = woken {
+            // Whoever rang first: everything else here touches memory of all connections, which is cold after a sleep.
+            let connection = &mut self.connections[i];
+            connection.retract();
+            connection.paused();
+            if let Turn::Over(reason) = connection.turn(handler, &mut self.buffer) {
+                self.remove(i, reason);
+                woken = None;
+            }
+        }
+        if parked {
+            self.connections.iter().for_each(ShmServer::retract);
+        }
         record::waited(&self.slot, &self.waiter, &waited, found.is_some());
         self.waited_ns += waited.spin_ns + waited.yield_ns + waited.sleep_ns;
         if waited.yields + waited.sleeps > 0 {
             self.mark();
         }
         if waited.sleeps > 0 {
-            self.connections.iter_mut().for_each(ShmServer::paused);
+            for (i, connection) in self.connections.iter_mut().enumerate() {
+                if woken != Some(i) {
+                    connection.paused();
+                }
+            }
         }
     }
 }
@@ -203,7 +227,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
         }
         bump(&poller.slot.wait().polls, 1);
         if poller.round(handler) == 0 {
-            poller.wait();
+            poller.wait(handler);
         } else {
             busy_rounds += 1;
             if busy_rounds % ROUNDS_PER_MARK == 0 {
@@ -227,6 +251,10 @@ struct Anything<'a> {
     inbox: &'a Inbox,
     seen: u32,
     slot: &'a SlotWriter,
+    /// All connections' words announce a sleep; to be taken back by the poller.
+    parked: bool,
+    /// The connection whose word ended the last sleep.
+    woken: Option<usize>,
 }
 
 impl Look for Anything<'_> {
@@ -234,7 +262,8 @@ impl Look for Anything<'_> {
 
     #[inline]
     fn look(&mut self) -> Option<()> {
-        let ready = self.inbox.news.load(Ordering::Relaxed) != self.seen
+        let ready = self.woken.is_some_and(|i| self.connections[i].is_ready())
+            || self.inbox.news.load(Ordering::Relaxed) != self.seen
             || self.connections.iter_mut().any(ShmServer::is_ready);
         ready.then_some(())
     }
@@ -249,17 +278,19 @@ impl Look for Anything<'_> {
                 limit = limit.min(BLOCKED_SLICE);
             }
         }
+        (self.parked, self.woken) = (true, None);
         fault_point!(Announced);
         if self.look().is_none() {
             set(&self.slot.wait().waiting_since_ns, monotonic_ns());
-            if futex::wait_any(&words[..=n], limit).is_err() {
+            match futex::wait_any(&words[..=n], limit) {
+                // The first word is the inbox's.
+                Ok(index) => self.woken = index.and_then(|i| i.checked_sub(1)),
                 // No futex_waitv: sleep blindly, but briefly. Slower to wake, never deaf.
-                std::thread::sleep(BLIND_SLICE.min(limit));
+                Err(_) => std::thread::sleep(BLIND_SLICE.min(limit)),
             }
             set(&self.slot.wait().waiting_since_ns, 0);
         }
         fault_point!(Woken);
-        self.connections.iter().for_each(ShmServer::retract);
     }
 
     fn tend(&mut self) -> Option<()> {

@@ -127,6 +127,12 @@ impl ShmServer {
         self.rx.is_ready()
     }
 
+    /// Asks for the line that the next request begins in.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        self.rx.prefetch();
+    }
+
     /// Whether the client's socket has ended.
     pub(crate) fn is_gone(&self) -> bool {
         // Acquire pairs with the Release in `Ends::set_gone`.
@@ -214,6 +220,7 @@ impl ShmServer {
             room,
             &mut self.spill,
             self.max_message,
+            record.id,
         )));
         fault_point!(InHandler);
         // AssertUnwindSafe: of what the handler could leave half done, only `reply` is ours, and `fail` starts it over.

@@ -33,7 +33,7 @@ impl Synapse {
         let (mut sent, mut answered) = (0, 0);
         while answered < requests.len() {
             while sent < requests.len() {
-                match self.submit(requests[sent].as_ref()) {
+                match self.queue(requests[sent].as_ref()) {
                     Ok(_) => sent += 1,
                     Err(RequestError::Full { .. }) if sent > answered => break,
                     Err(error) => return Err(error),

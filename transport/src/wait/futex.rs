@@ -78,11 +78,11 @@ impl WaitWord {
     }
 }
 
-/// Sleeps while all `words` have their expected values, for at most `limit`.
+/// Sleeps while all `words` have their expected values, for at most `limit`. Returns the index of a word that was woken, if one was.
 ///
 /// # Errors
 /// ENOSYS before Linux 5.16; the caller then has to wake up by itself now and then. EAGAIN, EINTR and ETIMEDOUT are success: look again.
-pub(crate) fn wait_any(words: &[WaitWord], limit: Duration) -> io::Result<()> {
+pub(crate) fn wait_any(words: &[WaitWord], limit: Duration) -> io::Result<Option<usize>> {
     debug_assert!(words.len() <= MAX_WORDS);
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -107,12 +107,12 @@ pub(crate) fn wait_any(words: &[WaitWord], limit: Duration) -> io::Result<()> {
             libc::CLOCK_MONOTONIC,
         )
     };
-    if rc >= 0 {
-        return Ok(());
+    if let Ok(index) = usize::try_from(rc) {
+        return Ok(Some(index));
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT) => Ok(()),
+        Some(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT) => Ok(None),
         _ => Err(error),
     }
 }

@@ -50,9 +50,16 @@ impl ShmClient {
     }
 
     /// Looks a few times: a server that is awake answers within them (see [`LOOKS_BEFORE_BELL`]).
+    ///
+    /// In a crowd it needs the CPU that the looks would take; and one whose sleep is announced for all to see is woken first.
     #[inline(always)]
     fn look_briefly(&mut self) -> Result<Option<Arrived>, RequestError> {
-        for _ in 0..LOOKS_BEFORE_BELL {
+        let looks = if self.waiter.crowded() || self.tx.is_announced() {
+            1
+        } else {
+            LOOKS_BEFORE_BELL
+        };
+        for _ in 0..looks {
             match self.arrived() {
                 Ok(None) => std::hint::spin_loop(),
                 Ok(arrived) => return Ok(arrived),
@@ -68,7 +75,7 @@ impl ShmClient {
         if let Some(arrived) = self.look_briefly()? {
             return Ok(arrived);
         }
-        if self.released > 0 {
+        if self.released > 0 || self.bell_due {
             self.ring_bell();
         }
         self.await_long()

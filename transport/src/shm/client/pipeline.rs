@@ -20,6 +20,27 @@ impl ShmClient {
         Ok(RequestId(id))
     }
 
+    /// As [`Self::submit`], but a server that sleeps is woken only by the next call that is not `queue`: one look at its doorbell for many
+    /// requests, which costs more than sending a small one. End with a call that receives, or with [`Self::flush`].
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    #[inline]
+    pub fn queue(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        let (id, sent) = self.publish(request)?;
+        self.book(sent, request.len());
+        self.bell_due = true;
+        Ok(RequestId(id))
+    }
+
+    /// Wakes the server, if it sleeps, for what was [`queue`](Self::queue)d.
+    #[inline]
+    pub fn flush(&mut self) {
+        if self.bell_due && self.usable().is_ok() {
+            self.ring_bell();
+        }
+    }
+
     /// Waits for the next reply, for at most the request timeout. Replies come in the order of submission. The slice is valid until the next call.
     ///
     /// # Errors
@@ -44,7 +65,12 @@ impl ShmClient {
         self.usable()?;
         match self.arrived() {
             Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                if self.bell_due {
+                    self.ring_bell();
+                }
+                Ok(None)
+            }
             Ok(Some(Arrived { id, length, failed })) => self
                 .deliver(length, failed)
                 .map(|bytes| Some((RequestId(id), bytes))),

@@ -84,7 +84,7 @@ impl ShmClient {
             futex::wake(self.tx.storage().futex(Flag::Empty));
             bump(&self.slot.tx().tx_wakes, 1);
         }
-        self.released = 0;
+        (self.released, self.bell_due) = (0, false);
         if self.rx.must_wake_fenced() {
             futex::wake(self.rx.storage().futex(Flag::Full));
             bump(&self.slot.rx().rx_wakes, 1);
