@@ -127,7 +127,7 @@ impl Synapse {
     }
 
     /// As [`Self::submit`], but a sleeping server is woken only by the next call that is not `queue`: for many requests at once, followed
-    /// by a call that receives or by [`Self::flush`].
+    /// by a call that receives or by [`Self::notify`].
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -142,9 +142,9 @@ impl Synapse {
 
     /// Wakes the server, if it sleeps, for what was [`queue`](Self::queue)d.
     #[inline]
-    pub fn flush(&mut self) {
+    pub fn notify(&mut self) {
         if let Transport::Shm(shm) = &mut self.transport {
-            shm.flush();
+            shm.notify();
         }
     }
 

@@ -111,7 +111,7 @@ fn what_was_queued_wakes_a_sleeping_server_with_the_next_call_that_is_not_queue(
                 .map(|n| client.queue(&pattern(n, 100)).expect("room"))
                 .collect();
             if round % 2 == 0 {
-                client.flush();
+                client.notify();
             }
             for (n, id) in ids.into_iter().enumerate() {
                 let (found, reply) = client.receive().expect("a reply");

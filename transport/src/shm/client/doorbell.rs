@@ -31,7 +31,7 @@ impl ShmClient {
         if self.armed.is_some() {
             return Ok(true);
         }
-        if self.released > 0 {
+        if self.released > 0 || self.bell_due {
             self.ring_bell();
         }
         self.line.expect_bells();

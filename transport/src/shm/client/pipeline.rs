@@ -21,7 +21,7 @@ impl ShmClient {
     }
 
     /// As [`Self::submit`], but a server that sleeps is woken only by the next call that is not `queue`: one look at its doorbell for many
-    /// requests, which costs more than sending a small one. End with a call that receives, or with [`Self::flush`].
+    /// requests, which costs more than sending a small one. End with a call that receives, or with [`Self::notify`].
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -35,7 +35,7 @@ impl ShmClient {
 
     /// Wakes the server, if it sleeps, for what was [`queue`](Self::queue)d.
     #[inline]
-    pub fn flush(&mut self) {
+    pub fn notify(&mut self) {
         if self.bell_due && self.usable().is_ok() {
             self.ring_bell();
         }
