@@ -125,12 +125,15 @@ pub(crate) enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
         period: Option<Duration>,
     },
-    /// Shows a recording: the dashboard on a terminal, else the findings as they came and went
+    /// Shows a recording: the dashboard on a terminal; elsewhere, or with -f, the findings as they came and went
     Replay {
         /// The recording
         file: PathBuf,
+        /// What doctor would have said at this time since its begin
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        at: Option<Duration>,
     },
-    /// Compares two recordings, figure by figure
+    /// Compares two recordings: findings that came or went, then figure by figure
     Diff {
         /// Before
         a: PathBuf,

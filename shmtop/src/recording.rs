@@ -100,9 +100,12 @@ impl<R: Read> Recording<R> {
     /// A sentence: not a recording, another version.
     pub fn new(mut input: R, name: &str) -> Result<Self, String> {
         let mut header = [0; 16];
-        input
-            .read_exact(&mut header)
-            .map_err(|_| "not a shmtop recording (shorter than its header)".to_owned())?;
+        input.read_exact(&mut header).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                "not a shmtop recording (shorter than its header)".to_owned()
+            }
+            _ => e.to_string(),
+        })?;
         if &header[..8] != MAGIC {
             return Err("not a shmtop recording".into());
         }
@@ -228,6 +231,10 @@ mod tests {
     #[test]
     fn a_recording_cut_anywhere_gives_all_whole_frames() {
         let whole = recorded(3);
+        for cut in 0..16 {
+            let refused = read_all(&whole[..cut]).unwrap_err();
+            assert!(refused.contains("shorter than its header"), "{refused}");
+        }
         let frame = (whole.len() - 16) / 3;
         for cut in 16..whole.len() {
             let (samples, cut_off) = read_all(&whole[..cut]).unwrap();

@@ -8,4 +8,4 @@ mod summary;
 
 pub use expr::Expr;
 pub use parse::ParseError;
-pub use summary::{FIGURES, Figure, Summary, Watch};
+pub use summary::{FIGURES, Figure, Seen, Summary, Watch};

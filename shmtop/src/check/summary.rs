@@ -1,12 +1,12 @@
 //! The figures of a watch: what `check` asserts on and `diff` compares.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use transport::stats::{Histogram, Role, Slot};
 
 use crate::model::join::is_connection;
 use crate::model::measure::percentiles;
-use crate::model::{Client, ClientState, EndpointKey, Model, ModelBuilder, Severity};
+use crate::model::{Client, ClientState, EndpointKey, Model, ModelBuilder, Severity, Subject};
 use crate::rate::Span;
 use crate::reading::{Reading, Why};
 use crate::sample::Sample;
@@ -65,13 +65,26 @@ pub struct Watch {
     stalls: u64,
     deaths: u64,
     fill: Option<f64>,
-    found: HashSet<(String, Severity)>,
+    found: BTreeSet<(&'static str, Subject, Severity)>,
+    seen: BTreeMap<&'static str, Seen>,
+}
+
+/// A hint that fired during a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The gravest it was.
+    pub severity: Severity,
+    /// What it said first at that severity.
+    pub says: String,
+    /// How many it concerned.
+    pub subjects: usize,
 }
 
 /// The figures.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     values: BTreeMap<String, Reading<f64>>,
+    findings: BTreeMap<&'static str, Seen>,
 }
 
 impl Summary {
@@ -81,6 +94,11 @@ impl Summary {
             .get(name)
             .cloned()
             .unwrap_or_else(|| Err(Why::not_applicable("not among the figures")))
+    }
+
+    /// The hints that fired, by id.
+    pub fn findings(&self) -> &BTreeMap<&'static str, Seen> {
+        &self.findings
     }
 
     /// Sets a figure.
@@ -112,8 +130,16 @@ impl Watch {
             }
         }
         for f in &model.findings {
-            let subject = format!("{} {:?}", f.id, f.subject);
-            self.found.insert((subject, f.severity));
+            self.found.insert((f.id, f.subject.clone(), f.severity));
+            let seen = self.seen.entry(f.id).or_insert_with(|| Seen {
+                severity: f.severity,
+                says: f.says.clone(),
+                subjects: 0,
+            });
+            if f.severity > seen.severity {
+                seen.severity = f.severity;
+                seen.says.clone_from(&f.says);
+            }
         }
     }
 
@@ -132,7 +158,17 @@ impl Watch {
         keep(&mut model);
         rates(&mut out, &model);
         latencies(&mut out, first, last, &model);
-        let seen = |s: Severity| self.found.iter().filter(|(_, f)| *f == s).count() as f64;
+        let seen = |s: Severity| self.found.iter().filter(|(.., f)| *f == s).count() as f64;
+        out.findings.clone_from(&self.seen);
+        for (id, seen) in &mut out.findings {
+            let subjects: BTreeSet<&Subject> = self
+                .found
+                .iter()
+                .filter(|(found, ..)| found == id)
+                .map(|(_, subject, _)| subject)
+                .collect();
+            seen.subjects = subjects.len();
+        }
         out.set("stalls", Ok(self.stalls as f64));
         out.set("deaths", Ok(self.deaths as f64));
         out.set(

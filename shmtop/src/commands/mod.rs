@@ -6,6 +6,8 @@
 mod export;
 mod http;
 mod play;
+mod record;
+mod replay;
 mod settings;
 mod watch;
 
@@ -108,9 +110,9 @@ fn dispatch(cli: Cli) -> Outcome {
         Some(Command::Doctor { period }) => doctor(&settings, period),
         Some(Command::Check { period, asserts }) => check(&settings, period, &asserts),
         Some(Command::Explain { id }) => explain(id.as_deref()),
-        Some(Command::Record { file, period }) => play::record(&settings, &file, period),
-        Some(Command::Replay { file }) => play::replay(&settings, &file),
-        Some(Command::Diff { a, b }) => play::diff(&settings, &a, &b),
+        Some(Command::Record { file, period }) => record::record(&settings, &file, period),
+        Some(Command::Replay { file, at }) => replay::replay(&settings, &file, at),
+        Some(Command::Diff { a, b }) => replay::diff(&settings, &a, &b),
         Some(Command::Export { listen }) => export::serve(&settings, listen),
         Some(Command::Completions { shell }) => {
             let mut out = Vec::new();

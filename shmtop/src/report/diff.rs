@@ -1,11 +1,59 @@
-//! `diff A B`: the figures of two watches side by side.
+//! `diff A B`: the hints that came or went between two watches, then their figures side by side.
 
 use super::table::align;
-use crate::check::{FIGURES, Summary};
+use crate::check::{FIGURES, Seen, Summary};
 use crate::reading::Reading;
 
-/// Figures of two watches and the change; a figure that neither has is left out.
+/// What changed from one watch to the other: hints first, since they name it; then figures, except those that neither has.
 pub fn diff(names: (&str, &str), a: &Summary, b: &Summary) -> String {
+    let mut out = String::new();
+    let only = |x: &Summary, y: &Summary| -> Vec<(&'static str, Seen)> {
+        let mut list: Vec<_> = x
+            .findings()
+            .iter()
+            .filter(|(id, seen)| {
+                y.findings()
+                    .get(*id)
+                    .is_none_or(|s| s.severity < seen.severity)
+            })
+            .map(|(id, seen)| (*id, seen.clone()))
+            .collect();
+        list.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.severity));
+        list
+    };
+    for (name, list) in [(names.1, only(b, a)), (names.0, only(a, b))] {
+        for (id, seen) in list {
+            let more = match seen.subjects {
+                0 | 1 => String::new(),
+                n => format!(" (and {} more)", n - 1),
+            };
+            out += &format!(
+                "only in {name}: {} {id}: {}{more}\n",
+                seen.severity.name(),
+                seen.says
+            );
+        }
+    }
+    let both: Vec<&str> = a
+        .findings()
+        .iter()
+        .filter(|(id, seen)| {
+            b.findings()
+                .get(*id)
+                .is_some_and(|s| s.severity == seen.severity)
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    if !both.is_empty() {
+        out += &format!("in both: {}\n", both.join(", "));
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out + &figures(names, a, b)
+}
+
+fn figures(names: (&str, &str), a: &Summary, b: &Summary) -> String {
     let mut rows = vec![[
         "FIGURE".to_owned(),
         names.0.to_owned(),

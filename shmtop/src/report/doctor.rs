@@ -8,7 +8,7 @@ use crate::text;
 
 /// The findings as JSON, schema 1.
 pub fn doctor_json(model: &Model) -> Value {
-    let hints: Vec<Value> = model.findings.iter().map(hint).collect();
+    let hints: Vec<Value> = model.findings.iter().map(hint_json).collect();
     let unknown: Vec<Value> = model
         .unknown
         .iter()
@@ -27,7 +27,8 @@ fn subject(s: &Subject) -> Value {
     json!({ "endpoint": s.endpoint, "pid": s.pid, "client": s.client })
 }
 
-fn hint(f: &Finding) -> Value {
+/// One finding as JSON, as in `hints` of [`doctor_json`].
+pub fn hint_json(f: &Finding) -> Value {
     json!({
         "id": f.id,
         "severity": f.severity.name(),

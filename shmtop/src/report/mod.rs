@@ -16,7 +16,7 @@ mod table;
 pub use alerts::{alert_rules, alert_tests};
 pub use csv::csv;
 pub use diff::diff;
-pub use doctor::{doctor_json, doctor_text, finding_text};
+pub use doctor::{doctor_json, doctor_text, finding_text, hint_json};
 pub use json::snapshot_json;
 pub use metrics::{Dialect, MAX_CLIENTS, metrics};
 pub use ps::{ps, ps_json};

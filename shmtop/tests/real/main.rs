@@ -2,3 +2,4 @@
 
 mod actors;
 mod prometheus;
+mod recordings;

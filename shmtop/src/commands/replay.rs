@@ -1,0 +1,221 @@
+//! `replay` without the dashboard, and `diff`: what a recording says, told by the same model and hints that looked at it live.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::settings::Settings;
+use super::{Failure, Outcome, format, play, pretty, say, verdict};
+use crate::check::{Summary, Watch};
+use crate::cli::Format;
+use crate::model::{Finding, Model, ModelBuilder, Severity, Subject};
+use crate::recording::Recording;
+use crate::sample::Sample;
+use crate::{report, text};
+
+/// A recording being played through the model.
+struct Player<'s> {
+    settings: &'s Settings,
+    path: &'s Path,
+    recording: Recording<BufReader<File>>,
+    builder: ModelBuilder,
+    first_ns: Option<u64>,
+    last_ns: u64,
+}
+
+impl<'s> Player<'s> {
+    fn open(settings: &'s Settings, path: &'s Path) -> Result<Self, Failure> {
+        Ok(Self {
+            settings,
+            path,
+            recording: Recording::open(path).map_err(Failure::Usage)?,
+            builder: ModelBuilder::new(),
+            first_ns: None,
+            last_ns: 0,
+        })
+    }
+
+    /// The next sample and what is known then, of the endpoints that are wanted.
+    fn step(&mut self) -> Result<Option<(Sample, Model)>, Failure> {
+        let next = self.recording.next_sample();
+        let next = next.map_err(|e| Failure::Usage(format!("{}: {e}", self.path.display())))?;
+        let Some(sample) = next else {
+            return Ok(None);
+        };
+        let mut model = self.builder.push(sample.clone());
+        self.settings.select(&mut model);
+        self.first_ns.get_or_insert(model.at_ns);
+        self.last_ns = model.at_ns;
+        Ok(Some((sample, model)))
+    }
+
+    /// Time since the first sample.
+    fn at_ns(&self) -> u64 {
+        self.last_ns
+            .saturating_sub(self.first_ns.unwrap_or(self.last_ns))
+    }
+}
+
+/// The dashboard on a recording; without a terminal its findings as they came and went; with `at`, what `doctor` would have said
+/// then.
+pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
+    if at.is_none() && settings.format.is_none() && io::stdout().is_terminal() {
+        let recording = Recording::open(path).map_err(Failure::Usage)?;
+        return play::live(settings, Box::new(recording));
+    }
+    let format = format(settings, &[Format::Table, Format::Json])?;
+    let player = Player::open(settings, path)?;
+    match at {
+        Some(at) => then(player, at, format),
+        None => told(player, format),
+    }
+}
+
+fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
+    let mut latest = None;
+    while let Some((_, model)) = player.step()? {
+        latest = Some(model);
+        if u128::from(player.at_ns()) >= at.as_nanos() {
+            break;
+        }
+    }
+    let Some(model) = latest else {
+        return Err(Failure::NoEndpoint(format!(
+            "{}: no samples",
+            player.path.display()
+        )));
+    };
+    if u128::from(player.at_ns()) < at.as_nanos() {
+        return Err(Failure::Usage(format!(
+            "{}: it is only {} long",
+            player.path.display(),
+            text::ns(player.at_ns())
+        )));
+    }
+    if model.endpoints.is_empty() {
+        return Err(super::nothing(&model, player.settings));
+    }
+    match format {
+        Format::Json => say(&pretty(&report::doctor_json(&model)))?,
+        _ => say(&report::doctor_text(&model, player.settings.state.ascii))?,
+    }
+    verdict(&model)
+}
+
+/// A finding that came or went.
+struct Event {
+    at_ns: u64,
+    at_realtime_ns: u64,
+    fires: bool,
+    finding: Finding,
+}
+
+impl Event {
+    fn word(&self) -> &'static str {
+        if self.fires { "fires" } else { "clears" }
+    }
+
+    fn line(&self) -> String {
+        let f = &self.finding;
+        let seconds = self.at_ns as f64 / 1e9;
+        let whom = subject(&f.subject);
+        format!(
+            "{seconds:>8.1} s  {:<6}  {} {}{whom}: {}\n",
+            self.word(),
+            f.severity.name(),
+            f.id,
+            f.says
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "at_ns": self.at_ns, "at_realtime_ns": self.at_realtime_ns, "event": self.word(),
+            "hint": report::hint_json(&self.finding),
+        })
+    }
+}
+
+/// Whom a finding concerns, if not everything.
+fn subject(s: &Subject) -> String {
+    match (&s.endpoint, s.client) {
+        (Some(e), Some(c)) => format!(" ({e} client {c})"),
+        (Some(e), None) => format!(" ({e})"),
+        _ => String::new(),
+    }
+}
+
+fn told(mut player: Player<'_>, format: Format) -> Outcome {
+    let mut firing: BTreeMap<(&'static str, Subject), Finding> = BTreeMap::new();
+    let mut events = Vec::new();
+    let mut worst = None;
+    while let Some((_, model)) = player.step()? {
+        worst = worst.max(model.worst());
+        let from = events.len();
+        let event = |fires, finding: &Finding| Event {
+            at_ns: player.at_ns(),
+            at_realtime_ns: model.at_realtime_ns,
+            fires,
+            finding: finding.clone(),
+        };
+        let now: BTreeMap<_, _> = model
+            .findings
+            .iter()
+            .map(|f| ((f.id, f.subject.clone()), f.clone()))
+            .collect();
+        let came = now.iter().filter(|(key, _)| !firing.contains_key(key));
+        events.extend(came.map(|(_, f)| event(true, f)));
+        let went = firing.iter().filter(|(key, _)| !now.contains_key(key));
+        events.extend(went.map(|(_, f)| event(false, f)));
+        firing = now;
+        if format != Format::Json {
+            for event in events.drain(from..) {
+                say(&event.line())?;
+            }
+        }
+    }
+    let recording = &player.recording;
+    if format == Format::Json {
+        say(&pretty(&json!({
+            "schema": 1, "recording": recording.name(), "samples": recording.frames(), "length_ns": player.at_ns(),
+            "cut_off": recording.cut_off(), "events": events.iter().map(Event::json).collect::<Vec<_>>(),
+        })))?;
+    } else {
+        say(&format!(
+            "{}: {} samples over {}{}; {} findings at the end\n",
+            recording.name(),
+            recording.frames(),
+            text::ns(player.at_ns()),
+            if recording.cut_off() {
+                "; the end is cut off"
+            } else {
+                ""
+            },
+            firing.len()
+        ))?;
+    }
+    if worst >= Some(Severity::Warn) {
+        return Err(Failure::Findings);
+    }
+    Ok(())
+}
+
+/// Two recordings side by side.
+pub(super) fn diff(settings: &Settings, a: &Path, b: &Path) -> Outcome {
+    let (x, y) = (watched(settings, a)?, watched(settings, b)?);
+    let name = |p: &Path| text::clean(&p.file_name().unwrap_or(p.as_os_str()).to_string_lossy());
+    say(&report::diff((&name(a), &name(b)), &x, &y))
+}
+
+fn watched(settings: &Settings, path: &Path) -> Result<Summary, Failure> {
+    let mut player = Player::open(settings, path)?;
+    let mut watch = Watch::default();
+    while let Some((sample, model)) = player.step()? {
+        watch.look(&sample, &model);
+    }
+    Ok(watch.summary(|m| settings.select(m)))
+}
