@@ -10,9 +10,10 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use shmtop::model::ModelBuilder;
+use shmtop::model::{Model, ModelBuilder};
 use shmtop::runtime::{self, Settings};
 use shmtop::source::{self, World};
+use shmtop::ui::State;
 
 use crate::failure::Failure;
 use crate::options::{WaitName, parse};
@@ -22,7 +23,6 @@ use crate::units::{parse_bytes, parse_duration};
 
 mod cast;
 mod stage;
-mod table;
 
 use stage::Stage;
 
@@ -138,14 +138,14 @@ fn once(options: &Options) -> Result<u8, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             stage.clear();
-            return print(&table::table(&model));
+            return print(&model);
         }
         // Whole steps, and what remains of the first.
         let next = Duration::from_nanos((left.as_nanos() - 1) as u64 % STEP.as_nanos() as u64 + 1);
         if ended.recv_timeout(next) != Err(RecvTimeoutError::Timeout) {
             let model = models.push(world.sample());
             stage.clear();
-            return print(&table::table(&model));
+            return print(&model);
         }
     }
 }
@@ -158,7 +158,12 @@ fn world() -> World {
     })
 }
 
-fn print(text: &str) -> Result<u8, Failure> {
+/// The table of `shmtop snapshot`, and below it what was found.
+fn print(model: &Model) -> Result<u8, Failure> {
+    let mut text = shmtop::report::table(model, &State::default());
+    for f in &model.findings {
+        text.push_str(&shmtop::report::finding_text(f, false));
+    }
     let mut stdout = std::io::stdout();
     stdout
         .write_all(text.as_bytes())

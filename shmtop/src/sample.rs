@@ -22,7 +22,9 @@ pub use host::{
 };
 pub use page::{Discovery, FoundBy, Listener, Page, PageContent, ProcScan, RingHolder};
 pub use perf::{HardwareCounters, Perf, PerfThread, SoftwareCounters};
-pub use process::{Limit, Limits, Process, ProcessMemory, RingMapping, Thread, ThreadPolicy};
+pub use process::{
+    Limit, Limits, Place, Process, ProcessMemory, RingMapping, Thread, ThreadPolicy,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,8 @@ pub struct Viewer {
     pub cpu_ns: u64,
     /// Inode of its pid namespace: pages of another one speak of other pids.
     pub pid_ns_inode: Fact<u64>,
+    /// Where it lives besides: what others are compared with.
+    pub place: Place,
 }
 
 impl Sample {

@@ -122,6 +122,27 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
 }
 
 #[test]
+fn a_link_among_the_pages_that_leads_elsewhere_is_said_and_not_followed() {
+    let p = pair();
+    let secret = p.dir.path().join("secret");
+    std::fs::write(&secret, "SHMTOP01 not to be read").unwrap();
+    std::os::unix::fs::symlink(&secret, p.dir.path().join("4711-stray")).unwrap();
+    let (code, out, err) = run(p.dir.path(), &["ps"]);
+    assert_eq!(code, 0, "{err}");
+    let line = out.lines().find(|l| l.contains("4711-stray")).unwrap();
+    assert!(
+        line.contains("not to a descriptor of process 4711"),
+        "{line}"
+    );
+    let (_, out, _) = run(p.dir.path(), &["doctor", "--for", "1ms", "-f", "json"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        document["unreadable"][0]["name"], "4711-stray",
+        "{document}"
+    );
+}
+
+#[test]
 fn nothing_to_look_at_is_exit_3() {
     let dir = tempfile::tempdir().unwrap();
     for args in [

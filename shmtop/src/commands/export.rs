@@ -13,7 +13,6 @@ use super::settings::Settings;
 use super::{Failure, Outcome, say};
 use crate::model::ModelBuilder;
 use crate::report::{Dialect, metrics};
-use crate::source::World;
 
 /// Serves until it is killed.
 pub(super) fn serve(settings: &Settings, listen: SocketAddr) -> Outcome {
@@ -22,7 +21,7 @@ pub(super) fn serve(settings: &Settings, listen: SocketAddr) -> Outcome {
         _ => Failure::Usage(format!("{listen}: {e}")),
     })?;
     let address = listener.local_addr()?;
-    let mut world = World::new(settings.world());
+    let mut world = super::world(settings);
     let mut builder = ModelBuilder::new();
     let mut look = || {
         let sample = world.sample();

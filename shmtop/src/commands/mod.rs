@@ -6,6 +6,7 @@
 mod export;
 mod http;
 mod play;
+mod privileges;
 mod record;
 mod replay;
 mod settings;
@@ -19,8 +20,9 @@ use clap::{CommandFactory, Parser};
 use crate::check::{Expr, Watch};
 use crate::cli::{Cli, Command, Format};
 use crate::model::{Model, Severity};
-use crate::reading::WhyKind;
+use crate::reading::{Why, WhyKind};
 use crate::report::Dialect;
+use crate::sample::Discovery;
 use crate::{hint, report};
 use settings::Settings;
 
@@ -164,10 +166,13 @@ fn dashboard(settings: &Settings) -> Outcome {
             report::table(&watch.model, &settings.state)
         ));
     }
-    play::live(
-        settings,
-        Box::new(crate::source::World::new(settings.world())),
-    )
+    play::live(settings, Box::new(world(settings)))
+}
+
+/// The world to look at; from here on with no more privileges than looking takes.
+fn world(settings: &Settings) -> crate::source::World {
+    privileges::shed();
+    crate::source::World::new(settings.world())
 }
 
 fn ps(settings: &Settings) -> Outcome {
@@ -178,7 +183,11 @@ fn ps(settings: &Settings) -> Outcome {
     match format {
         Format::Json => say(&pretty(&report::ps_json(&watch.model)))?,
         _ if watch.model.endpoints.is_empty() && watch.model.unreadable.is_empty() => {}
-        _ => say(&report::ps(&watch.model))?,
+        _ => {
+            let unseen = unseen(&watch.sample().discovery);
+            let unseen = unseen.map_or(String::new(), |text| text + "\n");
+            say(&(report::ps(&watch.model) + &unseen))?;
+        }
     }
     found
 }
@@ -345,34 +354,46 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Why there is nothing to show, by what was found instead.
-pub(crate) fn nothing(model: &Model, settings: &Settings) -> Failure {
+/// Why there is nothing to show, by what was found instead and by how far the search saw.
+pub(crate) fn nothing(model: &Model, discovery: &Discovery, settings: &Settings) -> Failure {
+    const ALLOWED: &str = "run shmtop as its owner, or as root (sudo shmtop)";
     if let Some(u) = model.unreadable.iter().find(|u| u.version.is_some()) {
         return Failure::Incompatible(format!("{}: {}", u.name, u.why));
     }
-    if let Some(u) = model
-        .unreadable
-        .iter()
-        .find(|u| u.why.kind == WhyKind::NoPermission)
-    {
-        return Failure::Permission(format!("{}: {}", u.name, u.why));
+    let denied = |why: &Why| why.kind == WhyKind::NoPermission;
+    if let Some(u) = model.unreadable.iter().find(|u| denied(&u.why)) {
+        return Failure::Permission(format!("{}: {}; {ALLOWED}", u.name, u.why));
+    }
+    if let Some(why) = discovery.registry_links.why().filter(|why| denied(why)) {
+        return Failure::Permission(format!("{why}; {ALLOWED}"));
     }
     if settings.selects() {
         return Failure::NoEndpoint(
             "no endpoint matches; `shmtop ps` lists what is running".into(),
         );
     }
+    let unseen = unseen(discovery).map_or(String::new(), |unseen| format!("; {unseen}"));
     Failure::NoEndpoint(format!(
-        "no process with a stats page found (looked in {} and in /proc); start one, e.g. cargo run --release --bin demo",
+        "no process with a stats page found (looked in {} and in /proc{unseen}); start one, e.g. cargo run --release --bin demo",
         transport::stats::registry::default_dir().display()
     ))
+}
+
+/// What the search could not look into.
+fn unseen(discovery: &Discovery) -> Option<String> {
+    let denied = discovery.scan.known()?.denied;
+    let processes = if denied == 1 { "process" } else { "processes" };
+    (denied > 0).then(|| {
+        format!(
+            "{denied} {processes} of other users could not be searched, which sudo shmtop could"
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Unreadable;
-    use crate::reading::Why;
 
     #[test]
     fn why_there_is_nothing_to_show_decides_the_exit_code() {
@@ -386,12 +407,16 @@ mod tests {
                 why,
                 version,
             });
-            nothing(&model, &settings).code()
+            nothing(&model, &Discovery::default(), &settings).code()
         };
         assert_eq!(code(Why::not_there("layout 2.0"), Some((2, 0))), 5);
         assert_eq!(code(Why::no_permission("EACCES"), None), 4);
         assert_eq!(code(Why::not_there("it ended"), None), 3);
-        assert_eq!(nothing(&Model::empty(), &settings).code(), 3);
+        let empty = Model::empty();
+        let mut discovery = Discovery::default();
+        assert_eq!(nothing(&empty, &discovery, &settings).code(), 3);
+        discovery.registry_links = crate::sample::Fact::Unknown(Why::no_permission("EACCES"));
+        assert_eq!(nothing(&empty, &discovery, &settings).code(), 4);
     }
 
     #[test]

@@ -14,7 +14,6 @@ use super::settings::Settings;
 use super::{Failure, Outcome, say};
 use crate::recording::Recorder;
 use crate::runtime::SampleSource;
-use crate::source::World;
 use crate::text;
 
 /// Longest time until a signal is heard.
@@ -33,7 +32,7 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
         .open(path)
         .map_err(wrong)?;
     let mut recorder = Recorder::new(file).map_err(wrong)?;
-    let mut source = Selected::new(Box::new(World::new(settings.world())), settings);
+    let mut source = Selected::new(Box::new(super::world(settings)), settings);
     let step = settings.delay_or(0.5);
     let start = Instant::now();
     let mut pages = 0;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
-use super::{Failure, Outcome, format, play, pretty, say, verdict};
+use super::{Failure, Outcome, format, play, pretty, privileges, say, verdict};
 use crate::check::{Summary, Watch};
 use crate::cli::Format;
 use crate::model::{Finding, Model, ModelBuilder, Severity, Subject};
@@ -63,6 +63,7 @@ impl<'s> Player<'s> {
 /// The dashboard on a recording; without a terminal its findings as they came and went; with `at`, what `doctor` would have said
 /// then.
 pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
+    privileges::shed();
     if at.is_none() && settings.format.is_none() && io::stdout().is_terminal() {
         let recording = Recording::open(path).map_err(Failure::Usage)?;
         return play::live(settings, Box::new(recording));
@@ -77,13 +78,13 @@ pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> 
 
 fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
     let mut latest = None;
-    while let Some((_, model)) = player.step()? {
-        latest = Some(model);
+    while let Some(step) = player.step()? {
+        latest = Some(step);
         if u128::from(player.at_ns()) >= at.as_nanos() {
             break;
         }
     }
-    let Some(model) = latest else {
+    let Some((sample, model)) = latest else {
         return Err(Failure::NoEndpoint(format!(
             "{}: no samples",
             player.path.display()
@@ -97,7 +98,7 @@ fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
         )));
     }
     if model.endpoints.is_empty() {
-        return Err(super::nothing(&model, player.settings));
+        return Err(super::nothing(&model, &sample.discovery, player.settings));
     }
     match format {
         Format::Json => say(&pretty(&report::doctor_json(&model)))?,

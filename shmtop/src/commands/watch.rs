@@ -26,7 +26,7 @@ pub(super) struct Look<'a> {
 impl<'a> Look<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
         Self {
-            world: World::new(settings.world()),
+            world: super::world(settings),
             settings,
             builder: ModelBuilder::new(),
             sample: Sample::default(),
@@ -79,7 +79,7 @@ impl<'a> Look<'a> {
     /// An error if there is nothing to show.
     pub(super) fn endpoints(&self) -> Outcome {
         if self.model.endpoints.is_empty() {
-            return Err(nothing(&self.model, self.settings));
+            return Err(nothing(&self.model, &self.sample.discovery, self.settings));
         }
         Ok(())
     }

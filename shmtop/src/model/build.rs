@@ -9,7 +9,7 @@ use super::{Admission, Client, Endpoint, Model, Poller, Totals, Unreadable, mach
 use crate::history::History;
 use crate::rate::Span;
 use crate::reading::{Reading, Why};
-use crate::sample::{Page, PageContent, Sample};
+use crate::sample::{Fact, Page, PageContent, Sample};
 use crate::text;
 
 /// The model of `now`, with rates over the time since `before`.
@@ -101,6 +101,7 @@ fn endpoint(pair: &Pair<'_>, page: &Page, snapshot: &Snapshot) -> Endpoint {
         pid: page.pid,
         role: snapshot.role,
         uid: snapshot.uid,
+        place: place(pair.now, page.pid),
         socket_path: text::clean(&snapshot.socket_path),
         library: text::clean(&snapshot.library),
         version: snapshot.version,
@@ -115,6 +116,35 @@ fn endpoint(pair: &Pair<'_>, page: &Page, snapshot: &Snapshot) -> Endpoint {
         admission: admission(snapshot, now_ns),
         torn_slots: snapshot.torn,
     }
+}
+
+/// Where the process lives, if that is not where the viewer lives: "docker 3f2ab9c41d22, pid 1 inside".
+fn place(now: &Sample, pid: u32) -> Option<String> {
+    let (process, viewer) = (now.process(pid)?, &now.viewer);
+    let (there, here) = (&process.place, &viewer.place);
+    let other = |a: &Fact<u64>, b: &Fact<u64>| match (a.known(), b.known()) {
+        (Some(a), Some(b)) => a != b,
+        _ => false,
+    };
+    let other_pids = other(&process.pid_ns_inode, &viewer.pid_ns_inode);
+    let kinds: Vec<&str> = [
+        ("pid", other_pids),
+        ("mount", other(&there.mnt_ns_inode, &here.mnt_ns_inode)),
+        ("net", other(&there.net_ns_inode, &here.net_ns_inode)),
+    ]
+    .into_iter()
+    .filter_map(|(kind, differs)| differs.then_some(kind))
+    .collect();
+    let mut parts = Vec::new();
+    match &there.container {
+        Some(container) if there.container != here.container => parts.push(text::clean(container)),
+        _ if kinds.is_empty() => return None,
+        _ => parts.push(format!("other {} namespace", kinds.join("+"))),
+    }
+    if let Some(inner) = there.inner_pid.filter(|_| other_pids) {
+        parts.push(format!("pid {inner} inside"));
+    }
+    Some(parts.join(", "))
 }
 
 /// The server's waiters: its pollers, or in thread-per-client mode the thread of each connection.

@@ -101,6 +101,8 @@ pub struct Endpoint {
     pub role: Role,
     /// Effective uid.
     pub uid: u32,
+    /// If it lives elsewhere than this viewer: container, or the namespaces that differ, and its pid inside.
+    pub place: Option<String>,
     /// `comm` of the process, sanitised; the page's name if it can't be read.
     pub comm: String,
     /// Path of the server's socket, sanitised.

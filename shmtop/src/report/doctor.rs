@@ -18,6 +18,7 @@ pub fn doctor_json(model: &Model) -> Value {
         "schema": 1,
         "hints": hints,
         "unknown": unknown,
+        "unreadable": super::json::unreadable(model),
         "checked": model.checked,
         "needs_s": model.needs_s,
     })
@@ -71,6 +72,11 @@ pub fn doctor_text(model: &Model, ascii: bool) -> String {
         out += "nothing is wrong, as far as could be checked\n";
     }
     out += &limits(model);
+    for (i, u) in model.unreadable.iter().enumerate() {
+        let pid = u.pid.map_or("?".into(), |p| p.to_string());
+        let gap = if i == 0 { "\n" } else { "" };
+        out += &format!("{gap}not readable: {} (pid {pid}): {}\n", u.name, u.why);
+    }
     let mut whys: Vec<(String, Vec<&str>)> = Vec::new();
     for u in &model.unknown {
         let why = u.why.to_string();

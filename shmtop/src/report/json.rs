@@ -74,7 +74,8 @@ pub fn snapshot_json(model: &Model) -> Value {
     root.done()
 }
 
-fn unreadable(model: &Model) -> Vec<Value> {
+/// Pages that were found and can't be shown.
+pub(super) fn unreadable(model: &Model) -> Vec<Value> {
     let one = |u: &crate::model::Unreadable| json!({ "pid": u.pid, "name": u.name, "why": u.why.to_string() });
     model.unreadable.iter().map(one).collect()
 }
@@ -130,6 +131,7 @@ fn endpoint(e: &Endpoint) -> Value {
         .put("pid", e.pid)
         .put("role", role(e.role))
         .put("uid", e.uid)
+        .put("place", e.place.as_deref())
         .put("comm", e.comm.as_str())
         .put("socket", e.socket_path.as_str())
         .put("library", e.library.as_str())

@@ -11,11 +11,11 @@ use crate::text;
 /// One line per endpoint, and one per page that can't be read.
 pub fn ps(model: &Model) -> String {
     let head = [
-        "ROLE", "NAME", "PID", "UID", "CLIENTS", "VIA", "UP", "BUILD", "SOCKET",
+        "ROLE", "NAME", "PID", "UID", "CLIENTS", "VIA", "UP", "BUILD", "WHERE", "SOCKET",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(model.endpoints.iter().map(line));
-    let mut out = align(&rows, &[0, 1, 5, 7, 8]);
+    let mut out = align(&rows, &[0, 1, 5, 7, 8, 9]);
     for u in &model.unreadable {
         let pid = u.pid.map_or("?".into(), |p| p.to_string());
         out += &format!("not readable: {} (pid {pid}): {}\n", u.name, u.why);
@@ -23,7 +23,7 @@ pub fn ps(model: &Model) -> String {
     out
 }
 
-fn line(e: &Endpoint) -> [String; 9] {
+fn line(e: &Endpoint) -> [String; 10] {
     let t = &e.totals;
     let via = match (t.shm, t.socket) {
         (0, 0) => "–".into(),
@@ -44,6 +44,7 @@ fn line(e: &Endpoint) -> [String; 9] {
         via,
         text::ns(e.age_ns),
         if e.debug_build { "debug" } else { "release" }.into(),
+        e.place.clone().unwrap_or_else(|| "here".into()),
         e.socket_path.clone(),
     ]
 }
@@ -55,7 +56,7 @@ pub fn ps_json(model: &Model) -> Value {
         .iter()
         .map(|e| {
             json!({
-                "name": e.name, "pid": e.pid, "role": role(e.role), "uid": e.uid,
+                "name": e.name, "pid": e.pid, "role": role(e.role), "uid": e.uid, "place": e.place,
                 "clients": e.totals.clients, "shm": e.totals.shm, "socket": e.totals.socket,
                 "age_ns": e.age_ns, "socket_path": e.socket_path,
             })

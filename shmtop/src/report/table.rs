@@ -48,7 +48,8 @@ fn heading(e: &Endpoint, interval: &Reading<u64>) -> String {
         Role::Server => format!("{} clients: {} shm, {} socket", t.clients, t.shm, t.socket),
         Role::Client => "client; its server's page is not visible".into(),
     };
-    format!("{} ({})   {what}{rate}{over}\n", e.name, e.pid)
+    let place = e.place.as_ref().map_or(String::new(), |p| format!("; {p}"));
+    format!("{} ({}{place})   {what}{rate}{over}\n", e.name, e.pid)
 }
 
 const HEAD: [&str; 13] = [

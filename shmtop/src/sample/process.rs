@@ -48,8 +48,24 @@ pub struct Process {
     pub rings: Fact<Vec<RingMapping>>,
     /// Inode of its pid namespace.
     pub pid_ns_inode: Fact<u64>,
+    /// Where it lives besides.
+    pub place: Place,
     /// Its control groups.
     pub cgroups: Cgroups,
+}
+
+/// Where a process lives: what tells containers apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// Inode of its mount namespace.
+    pub mnt_ns_inode: Fact<u64>,
+    /// Inode of its network namespace.
+    pub net_ns_inode: Fact<u64>,
+    /// What it calls itself in its own pid namespace.
+    pub inner_pid: Option<u32>,
+    /// Engine and id of its container, if its control group names one; sanitised.
+    pub container: Option<String>,
 }
 
 impl Process {

@@ -18,6 +18,7 @@ mod pages;
 mod parse;
 mod perf;
 mod perf_group;
+mod place;
 mod process;
 mod rings;
 mod smaps;
@@ -27,7 +28,7 @@ mod tests;
 mod thread;
 
 use crate::reading::Reading;
-use crate::sample::{Host, Listener, Page, PerfThread, Process, Sample, Viewer};
+use crate::sample::{Host, Listener, Page, PerfThread, Place, Process, Sample, Viewer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use transport::stats::{Role, SlotState};
@@ -88,6 +89,7 @@ impl Default for Options {
 pub struct World {
     options: Options,
     own_pid_ns: Reading<u64>,
+    own_place: Place,
     pages: pages::PageStore,
     host: host::HostReader,
     cgroups: cgroup::CgroupReader,
@@ -102,7 +104,8 @@ impl World {
     /// A world to look at; nothing is read yet but the mounts and the cost of a clock.
     pub fn new(options: Options) -> Self {
         Self {
-            own_pid_ns: process::pid_ns_inode(&options.proc_root.join("self")),
+            own_pid_ns: process::ns_inode(&options.proc_root.join("self"), "pid"),
+            own_place: place::own(&options.proc_root),
             pages: pages::PageStore::new(
                 options.runtime_dir.clone(),
                 options.proc_root.clone(),
@@ -152,6 +155,7 @@ impl World {
                 euid: nix::unistd::geteuid().as_raw(),
                 cpu_ns: clock::own_cpu_ns(),
                 pid_ns_inode: self.own_pid_ns.clone().into(),
+                place: self.own_place.clone(),
             },
             discovery: self.pages.discovery().clone(),
             pages,
@@ -162,7 +166,12 @@ impl World {
     /// another pid namespace have numbers that mean others here, so they are left out.
     fn interest(&self, pages: &[Page]) -> BTreeMap<u32, BTreeSet<u32>> {
         let mut interest: BTreeMap<u32, BTreeSet<u32>> =
-            pages.iter().map(|p| (p.pid, BTreeSet::new())).collect();
+            // A link that leads to no process has no pid.
+            pages
+                .iter()
+                .filter(|p| p.pid != 0)
+                .map(|p| (p.pid, BTreeSet::new()))
+                .collect();
         for page in pages {
             let Some(snapshot) = page.snapshot() else {
                 continue;

@@ -33,6 +33,8 @@ pub(super) struct PageStore {
     registry_due_ns: u64,
     scan_due_ns: u64,
     scanned: Vec<Found>,
+    /// Links in the runtime directory that are named like pages and lead elsewhere.
+    strays: Vec<Page>,
     open: BTreeMap<PathBuf, OpenPage>,
     discovery: Discovery,
 }
@@ -67,6 +69,7 @@ impl PageStore {
             registry_due_ns: 0,
             scan_due_ns: 0,
             scanned: Vec::new(),
+            strays: Vec::new(),
             open: BTreeMap::new(),
         }
     }
@@ -100,6 +103,7 @@ impl PageStore {
                     Err(content) => content.clone(),
                 },
             })
+            .chain(self.strays.iter().cloned())
             .collect();
         pages.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
         pages
@@ -123,6 +127,7 @@ impl PageStore {
             .map(|found| found.len() as u32)
             .map_err(Why::clone)
             .into();
+        self.strays = strays(&self.runtime_dir);
         let announced = announced.unwrap_or_default();
         let announced = announced.into_iter().map(|f| (FoundBy::Registry, f));
         let scanned = self.scanned.iter().cloned().map(|f| (FoundBy::ProcScan, f));
@@ -175,6 +180,40 @@ impl PageStore {
     }
 }
 
+/// Links named `PID-NAME` that lead to anything but a descriptor of that process. They are not followed: whatever is there is no
+/// page that was announced by this library.
+fn strays(runtime_dir: &Path) -> Vec<Page> {
+    const MOST: usize = 16;
+    let Ok(entries) = std::fs::read_dir(runtime_dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let target = std::fs::read_link(entry.path()).ok()?;
+            let name = entry.file_name();
+            let (pid, _) = name.to_str()?.split_once('-')?;
+            let pid: u32 = pid.parse().ok()?;
+            let fd = target
+                .to_str()
+                .and_then(|t| t.strip_prefix(&format!("/proc/{pid}/fd/")));
+            if fd.is_some_and(|fd| fd.parse::<u32>().is_ok()) {
+                return None;
+            }
+            Some(Page {
+                link: harmless(name.as_encoded_bytes()),
+                pid: 0,
+                found_by: FoundBy::Registry,
+                content: PageContent::Hostile(format!(
+                    "its link leads to {}, not to a descriptor of process {pid}; not followed",
+                    harmless_path(&target)
+                )),
+            })
+        })
+        .take(MOST)
+        .collect()
+}
+
 /// A forked child that kept the descriptor: the page itself says whose it is. Across pid namespaces it can't be told.
 fn inherited(page: &OpenPage) -> bool {
     if page.found_by == FoundBy::Registry {
@@ -183,7 +222,7 @@ fn inherited(page: &OpenPage) -> bool {
     let Ok(Ok(snapshot)) = page.reader.as_ref().map(PageReader::snapshot) else {
         return false;
     };
-    let here = super::process::pid_ns_inode(Path::new("/proc/self"));
+    let here = super::process::ns_inode(Path::new("/proc/self"), "pid");
     here == Ok(snapshot.pid_ns_inode) && snapshot.pid != page.pid
 }
 

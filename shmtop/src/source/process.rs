@@ -8,7 +8,7 @@ use super::cgroup::CgroupReader;
 use super::file::{Kept, nonsense, text, why};
 use super::parse::{Stat, status_euid, status_number};
 use super::thread::ThreadWatch;
-use super::{limits, smaps};
+use super::{limits, place, smaps};
 use crate::reading::{Reading, Why};
 use crate::sample::{Fact, Process, ProcessMemory};
 use nix::errno::Errno;
@@ -168,9 +168,15 @@ impl ProcessWatch {
             ))
         };
         if seen.pid_ns_inode.known().is_none() {
-            seen.pid_ns_inode = pid_ns_inode(&self.dir).into();
+            seen.pid_ns_inode = ns_inode(&self.dir, "pid").into();
         }
         self.cgroup_text = text(&self.dir.join("cgroup"));
+        let lines = |text: &'_ Reading<String>| text.as_ref().ok().cloned();
+        seen.place = place::read(
+            &self.dir,
+            lines(&status).as_deref(),
+            lines(&self.cgroup_text).as_deref(),
+        );
         match &self.cgroup_text {
             Ok(text) => {
                 seen.cgroups.memory = look.cgroups.memory(text).into();
@@ -248,13 +254,13 @@ fn count_fds(dir: &Path) -> Reading<u64> {
     Ok(count)
 }
 
-/// Inode of the pid namespace of the process whose directory is `dir`.
-pub(super) fn pid_ns_inode(dir: &Path) -> Reading<u64> {
-    let path = dir.join("ns/pid");
+/// Inode of a namespace ("pid", "mnt", "net") of the process whose directory is `dir`.
+pub(super) fn ns_inode(dir: &Path, kind: &str) -> Reading<u64> {
+    let path = dir.join("ns").join(kind);
     let link = std::fs::read_link(&path).map_err(|e| why(&e, &path))?;
     let number = link
         .to_str()
-        .and_then(|l| l.strip_prefix("pid:[")?.strip_suffix(']'));
+        .and_then(|l| l.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
     number
         .and_then(|n| n.parse().ok())
         .ok_or_else(|| nonsense(&path))

@@ -43,23 +43,26 @@ impl Stage {
         self.0.path()
     }
 
-    /// What to start for a role, e.g. `trader 1 ping --think 1ms`; `before` are words that come first, such as `unshare -n`.
+    /// Starts a role, e.g. `trader 1 ping --think 1ms`; `before` are words that come first, such as `unshare -n`.
     pub(crate) fn actor(&self, before: &[&str], role: &str) -> Process {
         let me = std::env::current_exe().unwrap();
-        let words = before
-            .iter()
-            .map(std::ffi::OsStr::new)
-            .chain([me.as_os_str()]);
-        let words: Vec<_> = words.collect();
+        self.actor_at(before, &me, self.dir(), role)
+    }
+
+    /// The same by another copy of this program, in another runtime directory.
+    pub(crate) fn actor_at(&self, before: &[&str], me: &Path, dir: &Path, role: &str) -> Process {
+        let words = before.iter().map(std::ffi::OsStr::new);
+        let words: Vec<_> = words.chain([me.as_os_str()]).collect();
         let mut command = Command::new(words[0]);
         command
             .args(&words[1..])
             .args([TEST, "--exact", "--nocapture", "--test-threads=1"])
             .env(
                 ROLE,
-                format!("{role} --socket {}", self.dir().join("x.sock").display()),
+                format!("{role} --socket {}", dir.join("x.sock").display()),
             )
-            .env("SHMTOP_RUNTIME_DIR", self.dir());
+            .env("SHMTOP_RUNTIME_DIR", dir)
+            .current_dir("/");
         Process::start(command)
     }
 

@@ -36,7 +36,7 @@ fn installed() -> bool {
 }
 
 /// GET, with the Accept header given; status line and head, body.
-fn get(address: &str, path: &str, accept: &str) -> (String, String) {
+pub(crate) fn get(address: &str, path: &str, accept: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(WATCHDOG)).unwrap();
     let ask = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
@@ -52,22 +52,10 @@ fn api(address: &str, path: &str) -> Value {
     serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {head}\n{body}"))
 }
 
-fn exporter(stage: &Stage, pids: &[u32]) -> (Process, String) {
-    let pids = pids
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(",");
-    let args = [
-        "export",
-        "--listen",
-        "127.0.0.1:0",
-        "-d",
-        "500ms",
-        "-p",
-        &pids,
-    ];
-    let mut export = Process::start(stage.shmtop(&args));
+/// An exporter and its address.
+pub(crate) fn exporter(stage: &Stage, more: &[&str]) -> (Process, String) {
+    let args = ["export", "--listen", "127.0.0.1:0", "-d", "500ms"];
+    let mut export = Process::start(stage.shmtop(&[&args, more].concat()));
     let line = export.line("shmtop: metrics at http://");
     let address = line
         .split("http://")
@@ -121,7 +109,7 @@ fn a_stopped_trader_is_an_alert_in_prometheus_until_it_goes_on() {
     let stage = Stage::new();
     let exchange = stage.exchange();
     let trader = stage.trader("1 ping --think 1ms");
-    let (_export, target) = exporter(&stage, &[exchange.pid()]);
+    let (_export, target) = exporter(&stage, &["-p", &exchange.pid().to_string()]);
     let (_prometheus, address) = prometheus(&stage, &target);
     let requests = "/api/v1/query?query=shmtop_requests_total%7Brole%3D%22server%22%7D";
     until("a first scrape", || {
@@ -175,7 +163,7 @@ fn promtool_finds_nothing_to_complain_of() {
     let stage = Stage::new();
     let exchange = stage.exchange();
     let _trader = stage.trader("2 bytes 2000 --think 1ms");
-    let (_export, target) = exporter(&stage, &[exchange.pid()]);
+    let (_export, target) = exporter(&stage, &["-p", &exchange.pid().to_string()]);
     let (head, text) = get(&target, "/metrics", "*/*");
     assert!(
         head.contains("Content-Type: text/plain; version=0.0.4"),
@@ -204,7 +192,7 @@ fn promtool_finds_nothing_to_complain_of() {
 fn clients_that_dribble_or_take_nothing_keep_no_scrape_waiting_and_too_many_are_turned_away() {
     let stage = Stage::new();
     let exchange = stage.exchange();
-    let (_export, target) = exporter(&stage, &[exchange.pid()]);
+    let (_export, target) = exporter(&stage, &["-p", &exchange.pid().to_string()]);
     // Fifteen that say nothing: a place is left for one who does.
     let silent: Vec<TcpStream> = (0..15)
         .map(|_| TcpStream::connect(&target).unwrap())

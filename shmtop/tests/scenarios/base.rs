@@ -161,6 +161,7 @@ impl Base {
             }],
             perf,
             viewer: Viewer {
+                place: Place::default(),
                 pid: 99,
                 euid: 1000,
                 cpu_ns: t * 5_000_000,
@@ -229,6 +230,7 @@ impl Base {
     fn process(&self, pid: u32, tid: u32, comm: &str, l: Load, now: u64, t: u64) -> Process {
         let ms = |n: u64| t * n * 1_000_000;
         Process {
+            place: Place::default(),
             pid,
             gone: false,
             at_ns: now,

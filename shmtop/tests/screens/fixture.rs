@@ -319,6 +319,7 @@ fn server(name: &str, pid: u32, clients: Vec<Client>) -> Endpoint {
         pid,
         role: Role::Server,
         uid: 1_000,
+        place: None,
         comm: name.to_owned(),
         socket_path: format!("/run/user/1000/shmtop/{name}.sock"),
         library: "transport 0.1.0".to_owned(),
