@@ -7,11 +7,13 @@ pub mod fault;
 mod calls;
 mod clock;
 pub mod config;
+pub mod draft;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod group;
+pub mod in_place;
 mod layout;
 mod mem;
 pub mod membrane;
@@ -31,7 +33,9 @@ mod wire;
 pub use crate::tokio::AsyncSynapse;
 pub use calls::{MAX_IN_FLIGHT, RequestId};
 pub use config::{Config, TransportChoice, WaitPolicy};
+pub use draft::Draft;
 pub use group::Group;
+pub use in_place::{InPlace, TrustedServer};
 pub use membrane::Membrane;
 pub use reconnect::{Backoff, Reconnecting};
 pub use reply::{Reply, ReplyTooLarge};

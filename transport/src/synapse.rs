@@ -9,6 +9,7 @@ mod doorbell;
 mod page;
 mod socket;
 mod upgrade;
+mod zero_copy;
 
 pub use socket::SocketClient;
 pub use upgrade::{HandshakeEnd, UpgradeError};

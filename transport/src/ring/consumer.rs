@@ -195,16 +195,37 @@ impl<S: Storage> Consumer<S> {
         self.storage.read(offset, into);
     }
 
-    /// Follows `tail` through the record.
     fn read_streamed(&mut self, offset: usize, into: &mut [u8]) -> Result<bool, Poison> {
+        self.follow(into.len(), |this, from, to| {
+            this.copy_out(offset + from, &mut into[from..to]);
+        })
+    }
+
+    /// Whether all of the record that [`Self::peek`] has just returned is there, to be read where it lies. `Ok(false)` as in
+    /// [`Self::read`].
+    pub(crate) fn is_whole(&mut self, record: &Record) -> Result<bool, Poison> {
+        if record.streamed {
+            return self.follow(record.length, |_, _, _| {});
+        }
+        self.half = None;
+        Ok(true)
+    }
+
+    /// Follows `tail` through a record of `length` bytes, and gives each part that has become valid to `take`.
+    #[inline(always)]
+    fn follow(
+        &mut self,
+        length: usize,
+        mut take: impl FnMut(&Self, usize, usize),
+    ) -> Result<bool, Poison> {
         let base = self.head.wrapping_add(HEADER_BYTES);
         if self.half.is_some() && !self.is_ready() {
             return Ok(false);
         }
         let (mut done, mut looks) = (0usize, STREAM_PATIENCE);
-        while done < into.len() {
+        while done < length {
             if looks == 0 {
-                self.half = Some(base.wrapping_add(into.len() as u64));
+                self.half = Some(base.wrapping_add(length as u64));
                 return Ok(false);
             }
             looks -= 1;
@@ -219,13 +240,13 @@ impl<S: Storage> Consumer<S> {
                 }
                 valid = 0;
             }
-            let valid = (valid as usize).min(into.len());
+            let valid = (valid as usize).min(length);
             if valid <= done {
                 std::hint::spin_loop();
                 continue;
             }
             looks = (looks + (valid - done) / BYTES_PER_LOOK).min(2 * STREAM_PATIENCE);
-            self.copy_out(offset + done, &mut into[done..valid]);
+            take(self, done, valid);
             done = valid;
         }
         self.half = None;
@@ -271,6 +292,11 @@ impl<S: Storage> Consumer<S> {
             return Err(self.impossible(tail));
         }
         Ok(())
+    }
+
+    /// Where the payload of the record lies that [`Self::peek`] has just returned.
+    pub(crate) fn payload_offset(&self) -> usize {
+        self.plan.offset(self.head) + HEADER_BYTES as usize
     }
 
     fn impossible(&self, tail: u64) -> Poison {

@@ -63,6 +63,23 @@ pub(crate) struct Slot<'a, S: Storage> {
     written: usize,
 }
 
+/// A [`Slot`] laid aside: the same room, without the borrow. Good for nothing once anything else was reserved.
+#[derive(Debug)]
+pub(crate) struct Place {
+    at: u64,
+    padding: u64,
+    room: usize,
+    looked: bool,
+    written: usize,
+}
+
+impl Place {
+    /// Bytes written so far.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+}
+
 impl<S: Storage> Producer<S> {
     /// The producer of a fresh (all-zero) ring.
     pub(crate) fn new(storage: S, plan: Plan) -> Self {
@@ -226,6 +243,28 @@ impl<S: Storage> Producer<S> {
         }
     }
 
+    /// Takes up a slot that was laid aside; nothing was reserved since.
+    #[inline]
+    pub(crate) fn resume(&mut self, place: &Place) -> Slot<'_, S> {
+        let Place {
+            at,
+            padding,
+            room,
+            looked,
+            written,
+        } = *place;
+        // Nothing was committed since, at least: then what lies at `at` would be the consumer's.
+        assert!(at.wrapping_sub(padding) == self.tail);
+        Slot {
+            at,
+            padding,
+            room,
+            looked,
+            written,
+            producer: self,
+        }
+    }
+
     /// Sends a copy of `payload`. Large ones are published in pieces (I5).
     ///
     /// # Errors
@@ -271,6 +310,18 @@ impl<S: Storage> Producer<S> {
 }
 
 impl<S: Storage> Slot<'_, S> {
+    /// Lays it aside, see [`Producer::resume`].
+    #[inline]
+    pub(crate) fn lay_aside(self) -> Place {
+        Place {
+            at: self.at,
+            padding: self.padding,
+            room: self.room,
+            looked: self.looked,
+            written: self.written,
+        }
+    }
+
     /// Bytes written so far.
     pub(crate) fn written(&self) -> usize {
         self.written

@@ -184,6 +184,18 @@ impl Mapped {
         unsafe { AtomicU32::from_ptr(self.control.add(flag_offset(flag)).cast()) }
     }
 
+    /// Bytes of the data area, where they lie.
+    ///
+    /// # Safety
+    /// Nobody writes to them, in whatever process, for as long as the slice lives.
+    #[inline]
+    pub(crate) unsafe fn bytes(&self, offset: usize, length: usize) -> &[u8] {
+        assert!(offset <= self.capacity && length <= self.capacity - offset);
+        // SAFETY: inside the data area (asserted), which is mapped and initialised (a memfd's bytes are zero or written) for as long as
+        // `self`; that nobody writes is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.data.add(offset), length) }
+    }
+
     fn control_word(&self, word: Word) -> &AtomicU64 {
         // SAFETY: as in `futex`, with an offset that is a multiple of 8.
         unsafe { AtomicU64::from_ptr(self.control.add(word_offset(word)).cast()) }

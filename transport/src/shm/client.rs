@@ -3,6 +3,8 @@
 mod arrive;
 mod call;
 mod doorbell;
+mod draft;
+mod in_place;
 mod line;
 mod looks;
 mod pipeline;
@@ -12,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use in_place::Lying;
 pub(crate) use line::Drained;
 use line::Line;
 

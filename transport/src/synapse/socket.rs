@@ -118,6 +118,26 @@ impl SocketClient {
         }
     }
 
+    /// As [`crate::Synapse::draft`], in a private buffer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn draft(&mut self, room: usize) -> Result<crate::draft::Draft<'_>, RequestError> {
+        self.usable()?;
+        if room > self.max_message {
+            return Err(RequestError::TooLarge {
+                size: room,
+                limit: self.max_message,
+            });
+        }
+        Ok(crate::draft::Draft::in_buffer(self, room))
+    }
+
+    /// The reply that was received last, until the next call that receives.
+    pub(crate) fn last_reply(&self) -> &[u8] {
+        self.decoder.last_payload()
+    }
+
     /// As [`crate::Synapse::cancel_all`].
     pub fn cancel_all(&mut self) -> usize {
         let n = self.calls.abandon_all();

@@ -11,7 +11,7 @@ use crate::stats::recorder::{bump, set};
 
 /// Replies that one look discards at most: a server that sends nothing but replies to nobody's requests must not keep the caller
 /// from its clock.
-const MAX_DISCARDED: u32 = 64;
+pub(super) const MAX_DISCARDED: u32 = 64;
 
 impl ShmClient {
     /// The next live reply if it is there, copied out. Late ones are discarded on the way.
@@ -39,12 +39,24 @@ impl ShmClient {
                 index: self.rx.index(),
             });
         }
+        self.release(record);
+        Ok(self.answer(record))
+    }
+
+    /// Gives a record back to the server.
+    #[inline(always)]
+    pub(super) fn release(&mut self, record: &Record) {
         let released = self.rx.release(record);
         self.released += released.record;
         record::received(self.slot.rx(), &self.rx, released, record.length);
         if self.released > self.tx.plan().capacity() / 8 {
             self.ring_bell();
         }
+    }
+
+    /// Matches a reply to its request.
+    #[inline(always)]
+    pub(super) fn answer(&mut self, record: &Record) -> Option<Arrived> {
         match self.calls.answer(record.id) {
             Answered::Live(timed) => {
                 let req = self.slot.req();
@@ -53,19 +65,19 @@ impl ShmClient {
                 if let Some(timed) = timed {
                     self.sample(timed);
                 }
-                Ok(Some(Arrived {
+                Some(Arrived {
                     id: record.id,
                     length: record.length,
                     failed: record.kind == Kind::Error,
-                }))
+                })
             }
             Answered::Late => {
                 bump(&self.slot.req().late_replies, 1);
-                Ok(None)
+                None
             }
             Answered::Unknown => {
                 bump(&self.slot.rx().rx_invalid, 1);
-                Ok(None)
+                None
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::looks::Incoming;
 use super::{Arrived, ShmClient};
 use crate::clock::Ticks;
-use crate::error::{Lost, RequestError};
+use crate::error::{Lost, Poison, RequestError};
 use crate::record;
 use crate::stats::recorder::{bump, set};
 use crate::wait::Look;
@@ -22,45 +22,55 @@ impl ShmClient {
     /// [`RequestError`]; `Full` also if other requests are in flight: receive their replies first.
     #[inline]
     pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
+        let Arrived { length, failed, .. } = self.fire_and(request, Self::arrived)?;
+        self.deliver(length, failed)
+    }
+
+    /// Sends a request, and takes its reply with `take`.
+    #[inline(always)]
+    pub(super) fn fire_and<T>(
+        &mut self,
+        request: &[u8],
+        take: impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<T, RequestError> {
         if self.calls.live() > 0 {
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
             });
         }
         let (id, sent) = self.publish(request)?;
-        let early = self.look_briefly();
+        let early = self.look_briefly(&take);
         // Booked while the request travels, not before: its publication does not wait for the books.
         self.book(sent, request.len());
         let reply = match early {
             Ok(Some(arrived)) => Ok(arrived),
             Ok(None) => {
                 self.ring_bell();
-                self.await_long()
+                self.await_long(&take)
             }
             Err(error) => Err(error),
         };
-        let Arrived { length, failed, .. } = match reply {
-            Ok(arrived) => arrived,
-            Err(error) => {
-                self.calls.abandon(id);
-                return Err(error);
-            }
-        };
-        self.deliver(length, failed)
+        if reply.is_err() {
+            self.calls.abandon(id);
+        }
+        reply
     }
 
     /// Looks a few times: a server that is awake answers within them (see [`LOOKS_BEFORE_BELL`]).
     ///
     /// In a crowd it needs the CPU that the looks would take; and one whose sleep is announced for all to see is woken first.
     #[inline(always)]
-    fn look_briefly(&mut self) -> Result<Option<Arrived>, RequestError> {
+    fn look_briefly<T>(
+        &mut self,
+        take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<Option<T>, RequestError> {
         let looks = if self.waiter.crowded() || self.tx.is_announced() {
             1
         } else {
             LOOKS_BEFORE_BELL
         };
         for _ in 0..looks {
-            match self.arrived() {
+            match take(self) {
                 Ok(None) => std::hint::spin_loop(),
                 Ok(arrived) => return Ok(arrived),
                 Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
@@ -71,17 +81,23 @@ impl ShmClient {
 
     /// Waits for the next reply to requests whose bell was rung.
     #[inline]
-    pub(super) fn await_reply(&mut self) -> Result<Arrived, RequestError> {
-        if let Some(arrived) = self.look_briefly()? {
+    pub(super) fn await_reply<T>(
+        &mut self,
+        take: impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<T, RequestError> {
+        if let Some(arrived) = self.look_briefly(&take)? {
             return Ok(arrived);
         }
         if self.released > 0 || self.bell_due {
             self.ring_bell();
         }
-        self.await_long()
+        self.await_long(&take)
     }
 
-    fn await_long(&mut self) -> Result<Arrived, RequestError> {
+    fn await_long<T>(
+        &mut self,
+        take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<T, RequestError> {
         let begun = Ticks::now();
         loop {
             let left = self
@@ -115,7 +131,7 @@ impl ShmClient {
                 set(&self.slot.wait().waiting_since_ns, 0);
             }
             match found {
-                Some(Ok(())) => match self.arrived() {
+                Some(Ok(())) => match take(self) {
                     Ok(Some(arrived)) => return Ok(arrived),
                     // A late reply, or half a record: wait on.
                     Ok(None) => {}
@@ -123,7 +139,7 @@ impl ShmClient {
                 },
                 Some(Err(lost)) => {
                     // What the server committed before it died is still an answer.
-                    return match self.arrived() {
+                    return match take(self) {
                         Ok(Some(arrived)) => Ok(arrived),
                         Ok(None) => Err(self.lose(lost)),
                         Err(poison) => Err(self.lose(Lost::Poisoned(poison))),

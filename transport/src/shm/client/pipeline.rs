@@ -51,7 +51,7 @@ impl ShmClient {
         if self.calls.live() == 0 {
             return Err(RequestError::NothingInFlight);
         }
-        let Arrived { id, length, failed } = self.await_reply()?;
+        let Arrived { id, length, failed } = self.await_reply(Self::arrived)?;
         self.deliver(length, failed)
             .map(|bytes| (RequestId(id), bytes))
     }

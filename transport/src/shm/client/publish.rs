@@ -28,15 +28,7 @@ impl ShmClient {
         request: &[u8],
     ) -> Result<(u64, Sent), RequestError> {
         self.usable()?;
-        if request.len() > self.buffer.len() {
-            let tx = self.slot.tx();
-            bump(&tx.tx_rejected_size, 1);
-            set(&tx.tx_rejected_bytes, request.len() as u64);
-            return Err(RequestError::TooLarge {
-                size: request.len(),
-                limit: self.buffer.len(),
-            });
-        }
+        self.check_size(request.len())?;
         if self.calls.next_id().is_none() {
             if WAIT {
                 self.await_place()?;
@@ -68,6 +60,18 @@ impl ShmClient {
         Ok((id, sent))
     }
 
+    #[inline(always)]
+    pub(super) fn check_size(&self, size: usize) -> Result<(), RequestError> {
+        let limit = self.buffer.len();
+        if size > limit {
+            let tx = self.slot.tx();
+            bump(&tx.tx_rejected_size, 1);
+            set(&tx.tx_rejected_bytes, size as u64);
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        Ok(())
+    }
+
     /// Books a request that was published.
     #[inline(always)]
     pub(super) fn book(&self, sent: Sent, length: usize) {
@@ -91,7 +95,7 @@ impl ShmClient {
         }
     }
 
-    /// Waits for room in the ring.
+    /// Waits for room in the ring, and sends then.
     #[cold]
     fn send_blocked(
         &mut self,
@@ -99,12 +103,22 @@ impl ShmClient {
         request: &[u8],
         occupancy: u64,
     ) -> Result<Sent, RequestError> {
+        self.await_room(request.len(), occupancy)?;
+        match self.tx.push(Kind::Request, id, request) {
+            Ok(sent) => Ok(sent),
+            Err(NoSlot::Full { .. }) => Err(RequestError::Full { in_flight: 0 }),
+            Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
+        }
+    }
+
+    /// Waits for room in the ring.
+    #[cold]
+    pub(super) fn await_room(&mut self, length: usize, occupancy: u64) -> Result<(), RequestError> {
         record::full(self.slot.tx(), occupancy);
         let begun = Ticks::now();
         set(&self.slot.tx().tx_blocked_since_ns, begun.monotonic_ns());
         // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
         self.ring_bell();
-        let full = || RequestError::Full { in_flight: 0 };
         let found = loop {
             let left = self
                 .timeout
@@ -113,7 +127,7 @@ impl ShmClient {
                 tx: &mut self.tx,
                 rx: &self.rx,
                 line: &self.line,
-                length: request.len(),
+                length,
             };
             let (found, waited) = match room.look() {
                 Some(found) => (Some(found), None),
@@ -142,11 +156,7 @@ impl ShmClient {
         bump(&tx.tx_blocked_ns, Ticks::now().ns_since(begun));
         set(&tx.tx_blocked_since_ns, 0);
         match found {
-            Some(Ok(true)) => match self.tx.push(Kind::Request, id, request) {
-                Ok(sent) => Ok(sent),
-                Err(NoSlot::Full { .. }) => Err(full()),
-                Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
-            },
+            Some(Ok(true)) => Ok(()),
             // A reply is there: receiving it is what makes room.
             Some(Ok(false)) | None => Err(RequestError::Full {
                 in_flight: self.calls.live(),
@@ -158,7 +168,7 @@ impl ShmClient {
     /// The next request's place is held by one that was given up: discards late replies, and waits for them, for at most the
     /// request timeout, as long as nobody waits for a reply that the caller could receive.
     #[cold]
-    fn await_place(&mut self) -> Result<(), RequestError> {
+    pub(super) fn await_place(&mut self) -> Result<(), RequestError> {
         let begun = Ticks::now();
         loop {
             self.discard_late()?;

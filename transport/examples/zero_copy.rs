@@ -1,0 +1,89 @@
+//! What the copies cost: the same echo with requests and replies copied, requests written in place, replies read in place, and both.
+//! Each reply is summed up, as a parser would read it. Interleaved; server and client in one process.
+//!
+//! `cargo run --release --example zero_copy [BYTES]`
+
+use std::time::{Duration, Instant};
+
+use transport::{Config, Membrane, Synapse, TrustedServer};
+
+const ROUNDS: usize = 9;
+const EACH: Duration = Duration::from_millis(200);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let size = match std::env::args().nth(1) {
+        Some(bytes) => bytes.parse()?,
+        None => 20_000,
+    };
+    let path = std::env::temp_dir().join(format!("zero-copy-{}.sock", std::process::id()));
+    let config = Config::default();
+    let server = Membrane::bind(&path, &config, |request, reply| {
+        if let Err(too_large) = reply.extend_from_slice(request) {
+            reply.fail(too_large);
+        }
+    })?;
+    let mut synapse = Synapse::connect(server.path(), &config)?;
+    // SAFETY: the server is a `Membrane`, in this process.
+    let trusted = unsafe { TrustedServer::promise() };
+    // What the request is made of; put together by each way in its own place.
+    let parts: Vec<Vec<u8>> = (0..4).map(|i| vec![i; size / 4]).collect();
+    let mut whole = Vec::with_capacity(size);
+    let mut rates = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        for (way, rates) in rates.iter_mut().enumerate() {
+            let (begun, mut done) = (Instant::now(), 0u32);
+            while begun.elapsed() < EACH {
+                for _ in 0..64 {
+                    let sum = match way {
+                        0 => {
+                            assemble(&parts, &mut whole);
+                            sum(synapse.fire_bytes(&whole)?)
+                        }
+                        1 => {
+                            let mut draft = synapse.draft(size)?;
+                            for part in &parts {
+                                draft.extend_from_slice(part)?;
+                            }
+                            sum(draft.fire()?)
+                        }
+                        2 => {
+                            assemble(&parts, &mut whole);
+                            sum(&synapse.fire_in_place(&whole, trusted)?)
+                        }
+                        _ => {
+                            let mut draft = synapse.draft(size)?;
+                            for part in &parts {
+                                draft.extend_from_slice(part)?;
+                            }
+                            draft.submit()?;
+                            sum(&synapse.receive_in_place(trusted)?.1)
+                        }
+                    };
+                    assert_eq!(sum, 6 * (size / 4) as u64);
+                    done += 1;
+                }
+            }
+            rates.push(f64::from(done) / begun.elapsed().as_secs_f64());
+        }
+    }
+    for (name, rates) in ["copied", "written in place", "read in place", "both"]
+        .iter()
+        .zip(&mut rates)
+    {
+        rates.sort_by(f64::total_cmp);
+        let (low, median, high) = (rates[1], rates[ROUNDS / 2], rates[ROUNDS - 2]);
+        println!("{size} B, {name:<17} {median:>9.0} /s   ({low:.0} to {high:.0})");
+    }
+    Ok(())
+}
+
+fn assemble(parts: &[Vec<u8>], into: &mut Vec<u8>) {
+    into.clear();
+    for part in parts {
+        into.extend_from_slice(part);
+    }
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|b| u64::from(*b)).sum()
+}

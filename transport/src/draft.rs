@@ -1,0 +1,133 @@
+//! A request written straight into the memory it is sent from.
+
+use std::io;
+
+use crate::calls::RequestId;
+use crate::error::RequestError;
+use crate::ring::producer::Place;
+use crate::shm::ShmClient;
+use crate::synapse::SocketClient;
+
+/// A request being written, in shared memory: into the record reserved for it. From [`crate::Synapse::draft`].
+///
+/// Saves the copy of a request that would be put together elsewhere first. The server sees nothing of it before it is sent, and dropping it
+/// (in a panic, too) sends nothing: the room is free again. What was written can't be read back: it lies in memory that the
+/// server may scribble on. On the socket the same calls fill a private buffer.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    home: Home<'a>,
+    room: usize,
+}
+
+#[derive(Debug)]
+enum Home<'a> {
+    Ring(&'a mut ShmClient, Place),
+    Socket(&'a mut SocketClient, Vec<u8>),
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn in_ring(client: &'a mut ShmClient, place: Place, room: usize) -> Self {
+        Self {
+            home: Home::Ring(client, place),
+            room,
+        }
+    }
+
+    pub(crate) fn in_buffer(client: &'a mut SocketClient, room: usize) -> Self {
+        Self {
+            home: Home::Socket(client, Vec::with_capacity(room)),
+            room,
+        }
+    }
+
+    /// Bytes written so far.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.home {
+            Home::Ring(_, place) => place.written(),
+            Home::Socket(_, buffer) => buffer.len(),
+        }
+    }
+
+    /// True if nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the reserved room that are left.
+    #[inline]
+    pub fn remaining(&self) -> usize {
+        self.room - self.len()
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLarge`] beyond the room that was reserved; nothing of these bytes was written, and what was before stays.
+    #[inline]
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
+        if bytes.len() > self.remaining() {
+            return Err(RequestError::TooLarge {
+                size: self.len().saturating_add(bytes.len()),
+                limit: self.room,
+            });
+        }
+        match &mut self.home {
+            Home::Ring(client, place) => client.write_draft(place, bytes),
+            Home::Socket(_, buffer) => buffer.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    /// Sends what was written, which may be less than the room. The reply is received as after [`crate::Synapse::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn submit(self) -> Result<RequestId, RequestError> {
+        match self.home {
+            Home::Ring(client, place) => client.submit_draft(&place),
+            Home::Socket(client, buffer) => client.submit(&buffer),
+        }
+    }
+
+    /// Sends what was written and waits for the reply, as [`crate::Synapse::fire_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn fire(self) -> Result<&'a [u8], RequestError> {
+        match self.home {
+            Home::Ring(client, place) => {
+                if client.in_flight() > 0 {
+                    return Err(RequestError::Full {
+                        in_flight: client.in_flight(),
+                    });
+                }
+                let id = client.submit_draft(&place)?;
+                client.receive_only(id)
+            }
+            Home::Socket(client, buffer) => client.fire_bytes(&buffer),
+        }
+    }
+}
+
+impl io::Write for Draft<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(self.remaining());
+        if n == 0 && !bytes.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the draft has filled the room reserved for it",
+            ));
+        }
+        self.extend_from_slice(&bytes[..n])
+            .map_err(io::Error::other)?;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

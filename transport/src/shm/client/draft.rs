@@ -1,0 +1,91 @@
+//! Requests written where they will be sent from.
+
+use super::{Arrived, ShmClient};
+use crate::calls::{MAX_IN_FLIGHT, RequestId, Timed};
+use crate::clock::Ticks;
+use crate::draft::Draft;
+use crate::error::{Lost, RequestError};
+use crate::ring::plan::Kind;
+use crate::ring::producer::{NoSlot, Place};
+
+impl ShmClient {
+    /// As [`crate::Synapse::draft`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn draft(&mut self, room: usize) -> Result<Draft<'_>, RequestError> {
+        let place = self.reserve(room)?;
+        Ok(Draft::in_ring(self, place, room))
+    }
+
+    /// Room for one request; and an id is free for it.
+    #[inline]
+    fn reserve(&mut self, room: usize) -> Result<Place, RequestError> {
+        self.usable()?;
+        self.check_size(room)?;
+        if self.calls.next_id().is_none() {
+            self.await_place()?;
+        }
+        if self.calls.next_id().is_none() {
+            return Err(RequestError::Full {
+                in_flight: self.calls.live().min(MAX_IN_FLIGHT),
+            });
+        }
+        let error = match self.tx.reserve(room) {
+            Ok(slot) => return Ok(slot.lay_aside()),
+            Err(error) => error,
+        };
+        if let NoSlot::Full { occupancy } = error {
+            self.await_room(room, occupancy)?;
+        }
+        match self.tx.reserve(room) {
+            Ok(slot) => Ok(slot.lay_aside()),
+            Err(NoSlot::Full { .. }) => Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            }),
+            Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
+        }
+    }
+
+    /// Appends to a draft; the room was reserved.
+    #[inline]
+    pub(crate) fn write_draft(&mut self, place: &mut Place, bytes: &[u8]) {
+        let mut slot = self.tx.resume(place);
+        let wrote = slot.try_write(bytes);
+        assert!(wrote, "more than was reserved");
+        *place = slot.lay_aside();
+    }
+
+    /// Publishes a draft and wakes the server.
+    #[inline]
+    pub(crate) fn submit_draft(&mut self, place: &Place) -> Result<RequestId, RequestError> {
+        self.usable()?;
+        let Some(id) = self.calls.next_id() else {
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
+        };
+        let timed = self.sampler.due().map(|weight| Timed {
+            begun: Ticks::now(),
+            weight,
+        });
+        let sent = self.tx.resume(place).commit(Kind::Request, id);
+        self.calls.open(id, timed);
+        self.book(sent, place.written());
+        self.ring_bell();
+        Ok(RequestId(id))
+    }
+
+    /// Waits for the reply to the only request in flight, which has this id.
+    #[inline]
+    pub(crate) fn receive_only(&mut self, id: RequestId) -> Result<&[u8], RequestError> {
+        match self.await_reply(Self::arrived) {
+            Ok(Arrived { length, failed, .. }) => self.deliver(length, failed),
+            Err(error) => {
+                self.calls.abandon(id.0);
+                Err(error)
+            }
+        }
+    }
+}
