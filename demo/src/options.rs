@@ -38,9 +38,12 @@ pub(crate) struct CommonOptions {
     /// Largest message; the smaller of the two sides' counts [default: 2MiB, or what half the ring holds]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     max_message: Option<usize>,
-    /// Keep to certain CPUs: the exchange to the first one, the traders to the others, or to those listed
+    /// Keep to certain CPUs: the exchange to one, the traders to those that share a cache with it, or to those listed
     #[arg(long, value_name = "CPUS", num_args = 0..=1, require_equals = true, default_missing_value = "auto", default_value = "off", hide_default_value = true)]
     pub(crate) pin: Pin,
+    /// Rings in huge pages: reserved ones if some are free, else transparent ones, else small ones
+    #[arg(long)]
+    huge_pages: bool,
     /// Which way bytes may travel
     #[arg(long, value_enum, default_value = "auto")]
     transport: Via,
@@ -102,6 +105,7 @@ impl CommonOptions {
                 .max_message
                 .unwrap_or_else(|| MAX_MESSAGE.min((self.ring_size / 2).saturating_sub(64))),
             wait: self.wait_policy()?,
+            huge_pages: self.huge_pages,
             transport: match self.transport {
                 Via::Auto => TransportChoice::Auto,
                 Via::Shm => TransportChoice::Shm,

@@ -1,7 +1,9 @@
 //! Which CPUs a program keeps to.
 //!
-//! Pinning is for measuring: the exchange takes the first CPU that it may use, the traders share the others.
+//! Pinning is for measuring: the exchange takes a CPU, the traders those that share a cache with it. Which, [`placement`] decides.
 //! Threads inherit the mask of the thread that starts them, which is how the transport's own threads are reached.
+
+mod placement;
 
 use std::str::FromStr;
 
@@ -9,6 +11,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::failure::Failure;
+use placement::{Host, Placement};
 
 /// `--pin[=CPUS]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,23 +43,31 @@ impl FromStr for Pin {
 }
 
 impl Pin {
-    /// Keeps the calling thread, and those it starts, to the exchange's CPUs.
+    /// Keeps the calling thread, and those it starts, to the exchange's CPUs. Says once where and why.
     pub(crate) fn exchange(&self, workers: usize) -> Result<(), Failure> {
         match self {
             Self::Off => Ok(()),
-            Self::Auto => pin(allowed()?.iter().copied().take(workers)),
+            Self::Auto => {
+                let placement = Placement::choose(&allowed()?, workers, Host);
+                crate::note(format_args!("exchange: {}", placement.says()));
+                pin(placement.exchange.iter().copied())
+            }
             Self::Cpus(cpus) => pin(cpus.iter().copied()),
         }
     }
 
-    /// Keeps the calling thread to the CPU of trader thread number `index`.
+    /// Keeps the calling thread to the CPU of trader thread number `index`. The first says where all are, and why.
     pub(crate) fn trader(&self, index: usize) -> Result<(), Failure> {
-        let all;
+        let placement;
         let cpus = match self {
             Self::Off => return Ok(()),
             Self::Auto => {
-                all = allowed()?;
-                all.get(1..).filter(|rest| !rest.is_empty()).unwrap_or(&all)
+                // As an exchange with one worker sees it: the two programs agree without talking to each other.
+                placement = Placement::choose(&allowed()?, 1, Host);
+                if index == 0 {
+                    crate::note(format_args!("trader: {}", placement.says()));
+                }
+                &placement.traders
             }
             Self::Cpus(cpus) => cpus,
         };

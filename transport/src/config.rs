@@ -107,7 +107,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long connecting and each handshake step may take. Default 2 s.
     pub handshake_timeout: Duration,
-    /// Ask for huge pages (MFD_HUGETLB); falls back to 4 KiB pages when none are free, and says so. Default off.
+    /// Ask for huge pages (MFD_HUGETLB); falls back when none are free, to transparent ones where `shmem_enabled` allows, else to 4 KiB
+    /// pages, and says so in the stats page. The server's value counts; a client's advises its own mapping. Default off.
     pub huge_pages: bool,
     /// Server: clients admitted at most. Default 1024.
     pub max_clients: usize,

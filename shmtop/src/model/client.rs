@@ -79,7 +79,7 @@ pub struct Client {
     pub wait_policy: String,
     /// Largest payload allowed, bytes.
     pub max_message_bytes: u64,
-    /// 0 not asked, 1 in use, 2 asked but short.
+    /// 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
     pub huge_pages: u32,
     /// What bounds its speed.
     pub verdict: Verdict,

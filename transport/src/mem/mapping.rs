@@ -62,11 +62,13 @@ impl Mapping {
         })
     }
 
-    /// Asks for transparent huge pages (effective where `shmem_enabled` is `advise`).
-    pub(crate) fn advise_huge_pages(&self) -> Result<(), StepError> {
-        self.map
-            .advise(Advice::HugePage)
-            .map_err(|e| StepError::new(Step::Mmap, errno_of(&e)))
+    /// Asks for transparent huge pages, the next best to reserved ones. False if the kernel refuses, or is set not to give any to
+    /// shared memory (it takes the advice then all the same): 4 KiB pages remain.
+    pub(crate) fn advise_huge_pages(&self) -> bool {
+        let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+        // One that can't be read is of a kernel or a container without them.
+        let allowed = std::fs::read_to_string(setting).is_ok_and(|text| gives_transparent(&text));
+        self.map.advise(Advice::HugePage).is_ok() && allowed
     }
 
     /// First byte; see I1 and I2.
@@ -97,11 +99,35 @@ impl Drop for Mapping {
     }
 }
 
+/// Whether `shmem_enabled` (its choice stands in brackets) gives huge pages to those who advise.
+fn gives_transparent(shmem_enabled: &str) -> bool {
+    ["[always]", "[within_size]", "[advise]", "[force]"]
+        .iter()
+        .any(|choice| shmem_enabled.contains(choice))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::memfd::{RING_NAME, create_rings};
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn transparent_pages_are_claimed_only_where_the_kernel_gives_them() {
+        assert!(gives_transparent(
+            "always within_size [advise] never deny force\n"
+        ));
+        assert!(gives_transparent(
+            "[always] within_size advise never deny force\n"
+        ));
+        assert!(!gives_transparent(
+            "always within_size advise [never] deny force\n"
+        ));
+        assert!(!gives_transparent(
+            "always within_size advise never [deny] force\n"
+        ));
+        assert!(!gives_transparent(""));
+    }
 
     const LEN: usize = 64 * 1024;
 

@@ -480,7 +480,7 @@ pub mod info {
     pub const CLOSE_REASON: usize = 22;
     /// Slot index of the poller that serves this connection, plus one; 0 = this slot's own waiter.
     pub const POLLER_SLOT: usize = 23;
-    /// Huge pages: 0 not asked, 1 in use, 2 asked but short.
+    /// Huge pages: 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
     pub const HUGE_PAGES: usize = 24;
     /// st_ino of the ring's memfd.
     pub const RING_INODE: usize = 25;

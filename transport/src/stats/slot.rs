@@ -57,7 +57,7 @@ pub struct SlotFacts {
     pub max_message: u64,
     /// Slot of the poller that waits for this connection.
     pub poller_slot: Option<u32>,
-    /// 0 not asked, 1 in use, 2 asked but short.
+    /// 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
     pub huge_pages: u32,
     /// Inode of the ring's memfd.
     pub ring_inode: u64,

@@ -139,7 +139,7 @@ pub struct SlotInfo {
     pub close_reason: u32,
     /// Slot index of the poller that waits for this connection.
     pub poller_slot: Option<u32>,
-    /// 0 not asked, 1 in use, 2 asked but short.
+    /// 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
     pub huge_pages: u32,
     /// Inode of the ring's memfd; 0 on the socket.
     pub ring_inode: u64,

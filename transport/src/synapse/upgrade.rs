@@ -78,7 +78,9 @@ impl Synapse {
             self.transport = Transport::Socket(socket);
             return Err(UpgradeError::Busy { in_flight });
         }
-        let map = |fd: std::os::fd::OwnedFd, offer: &Offer| map_offer(fd, offer, self.max_message);
+        let huge = self.config.huge_pages;
+        let map =
+            |fd: std::os::fd::OwnedFd, offer: &Offer| map_offer(fd, offer, self.max_message, huge);
         let timeout = self.config.handshake_timeout;
         match drive::upgrade(socket.stream(), &mut self.handshake, timeout, map) {
             Ok(Upgraded::Shm(Mapped { rings, inode }, offer)) => {
@@ -123,6 +125,7 @@ fn map_offer(
     fd: std::os::fd::OwnedFd,
     offer: &Offer,
     max_message: usize,
+    huge: bool,
 ) -> Result<Mapped, StepError> {
     use std::os::fd::AsFd;
     memfd::validate(fd.as_fd(), offer.total_bytes)?;
@@ -134,6 +137,10 @@ fn map_offer(
             used: offer.server_to_client_bytes,
             ..StepError::new(Step::Validate, 0)
         });
+    }
+    if huge {
+        // Whoever touches a page first decides; of reserved ones this is no news. What became of it is in the server's page.
+        let _ = mapping.advise_huge_pages();
     }
     memfd::close(fd.as_fd())?;
     let inode = nix::sys::stat::fstat(&fd).map_or(0, |s| s.st_ino);

@@ -176,10 +176,11 @@ fn make(
         HugeState::NotAsked => 0,
         HugeState::Used => 1,
         HugeState::Short { .. } => {
-            // The next best: transparent ones, where `shmem_enabled` allows. A refusal leaves 4 KiB pages, which is what
-            // the 2 says either way.
-            let _ = mapping.advise_huge_pages();
-            2
+            if mapping.advise_huge_pages() {
+                3
+            } else {
+                2
+            }
         }
     };
     let rings = Rings::server(&mapping, capacity, max_message as usize);
