@@ -11,6 +11,7 @@ mod iceoryx_pubsub;
 mod old;
 mod old_ring;
 mod ours;
+mod ours_tokio;
 mod rtrb;
 mod shmipc;
 mod tokio_unix;
@@ -58,6 +59,7 @@ pub(crate) trait Subject: Sync {
 pub(crate) const ALL: &[&dyn Subject] = &[
     &ours::SHM,
     &ours::SOCKET,
+    &ours_tokio::Tokio,
     &ours::SPIN,
     &ours::PARK,
     &ours::DOCUMENT,

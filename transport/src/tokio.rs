@@ -110,6 +110,8 @@ impl AsyncSynapse {
         request: &[u8],
         mut into: Vec<u8>,
     ) -> Result<Vec<u8>, RequestError> {
+        // Replies that come at once must not keep the runtime from everything else.
+        ::tokio::task::coop::consume_budget().await;
         let timeout = self.shared.timeout();
         let deadline = Instant::now() + timeout;
         loop {

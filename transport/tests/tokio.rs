@@ -362,3 +362,29 @@ fn the_last_handle_ends_the_connection() {
         until(|| server.clients() == 0).await;
     });
 }
+
+#[test]
+fn a_task_whose_replies_come_at_once_lets_others_run() {
+    everywhere(|world| async move {
+        let _server = world.serve(echo);
+        let client = world.client().await;
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let busy = tokio::spawn({
+            let stop = Arc::clone(&stop);
+            async move {
+                let begun = std::time::Instant::now();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    client.fire_bytes(b"at once").await.expect("a reply");
+                    // The runtime's own clock would stand still.
+                    assert!(begun.elapsed() < WATCHDOG, "nobody else ran");
+                }
+            }
+        });
+        // On a single thread, this runs only if the other task pauses.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        busy.await.expect("no panic");
+    });
+}

@@ -77,7 +77,7 @@ pub(crate) const THREADS: Ours = Ours {
 };
 
 impl Ours {
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         Config {
             name: "compare".into(),
             wait: self.wait,
