@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Points per shared chunk.
-const CHUNK: usize = 32;
+/// Points per shared chunk: each refresh of each client clones one reference per full chunk and half a chunk of points.
+const CHUNK: usize = 64;
 /// Span kept at the refresh rate.
 pub const FINE_NS: u64 = 60_000_000_000;
 /// Most points kept at the refresh rate (60 s at 20 Hz).

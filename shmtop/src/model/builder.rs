@@ -12,7 +12,7 @@ use super::build::build;
 use super::join::{is_connection, key};
 use super::measure::percentiles;
 use super::slow::carry;
-use super::{Bound, Client, ClientState, EndpointKey, Model};
+use super::{Bound, Client, ClientState, EndpointKey, Finding, Model, UnknownRule};
 use crate::hint::Engine;
 use crate::history::{HeatColumn, History, Point};
 use crate::reading::Why;
@@ -52,6 +52,16 @@ pub struct ModelBuilder {
     engine: Engine,
     /// The model over the last window, without findings.
     window: Option<Model>,
+    /// What the rules say since the last window: they look at windows only, so it holds until the next one.
+    said: Option<Said>,
+}
+
+/// What the rules said at the end of a window.
+struct Said {
+    findings: Vec<Finding>,
+    unknown: Vec<UnknownRule>,
+    checked: Vec<&'static str>,
+    needs_s: u32,
 }
 
 impl ModelBuilder {
@@ -71,9 +81,31 @@ impl ModelBuilder {
             carry(&mut model, window);
         }
         self.remember(&mut model, &sample, closed);
-        self.engine.show(&mut model);
+        self.show(&mut model, closed);
         self.last = Some(sample);
         model
+    }
+
+    /// Adds what the rules say; going through them all costs more than the rest of a model, and only a window changes
+    /// their answers.
+    fn show(&mut self, model: &mut Model, closed: bool) {
+        match &self.said {
+            Some(said) if !closed => {
+                model.findings.clone_from(&said.findings);
+                model.unknown.clone_from(&said.unknown);
+                model.checked.clone_from(&said.checked);
+                model.needs_s = said.needs_s;
+            }
+            _ => {
+                self.engine.show(model);
+                self.said = Some(Said {
+                    findings: model.findings.clone(),
+                    unknown: model.unknown.clone(),
+                    checked: model.checked.clone(),
+                    needs_s: model.needs_s,
+                });
+            }
+        }
     }
 
     /// Another boot, time running backwards, a suspend or a long hole: windows would span it and mean nothing.
@@ -98,6 +130,7 @@ impl ModelBuilder {
                 r.handler.clear();
             }
             self.engine.interrupted(suspended.then_some(sample));
+            self.said = None;
             if backwards || rebooted {
                 self.last = None;
             }

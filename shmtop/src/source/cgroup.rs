@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Limits are read again after this long; the throttling of a group each time.
 const LIMITS_NS: u64 = 1_000_000_000;
+/// Memory of a group is read again after this long, whoever asks: its processes ask at different moments.
+const MEMORY_NS: u64 = 900_000_000;
 /// A group that nobody asked for in this long is forgotten.
 const FORGET_NS: u64 = 10_000_000_000;
 /// v1 writes "no limit" as the largest multiple of the page size; nothing real is above this.
@@ -21,8 +23,9 @@ const V1_UNLIMITED: u64 = 1 << 62;
 pub(super) struct CgroupReader {
     hierarchies: Reading<Vec<Hierarchy>>,
     cpu: HashMap<PathBuf, CpuWatch>,
-    /// Of the running sample only.
     memory: HashMap<PathBuf, Option<MemoryGroup>>,
+    /// When `memory` is emptied.
+    memory_due_ns: u64,
     buffer: Vec<u8>,
 }
 
@@ -41,6 +44,7 @@ impl CgroupReader {
             hierarchies: mounts::hierarchies(proc_root, sys_root),
             cpu: HashMap::new(),
             memory: HashMap::new(),
+            memory_due_ns: 0,
             buffer: Vec::new(),
         }
     }
@@ -136,7 +140,10 @@ impl CgroupReader {
     /// Ends a sample: what was read once in it is read again in the next, and what nobody asks for is forgotten.
     pub(super) fn end_sample(&mut self, now_ns: u64) {
         self.cpu.retain(|_, w| now_ns < w.limits_at_ns + FORGET_NS);
-        self.memory.clear();
+        if now_ns >= self.memory_due_ns {
+            self.memory_due_ns = now_ns + MEMORY_NS;
+            self.memory.clear();
+        }
     }
 }
 

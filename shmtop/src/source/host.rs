@@ -1,6 +1,6 @@
 //! The machine: memory, file table, sysctls, clocksource, pressure, CPUs. Called by `World`.
 //!
-//! What moves is read once a second, what somebody would have to set by hand every ten.
+//! What moves is read about once a second, what somebody would have to set by hand every ten.
 
 use super::cpu::CpuReader;
 use super::file::{field, line, nonsense, number, text};
@@ -12,7 +12,9 @@ use crate::sample::{
 use procfs::FromRead;
 use std::path::{Path, PathBuf};
 
-const MOVING_NS: u64 = 1_000_000_000;
+/// Below a second, so that every second's window has a new reading; long enough for a share in clock ticks to mean
+/// something.
+const MOVING_NS: u64 = 900_000_000;
 const SETTINGS_NS: u64 = 10_000_000_000;
 
 /// Reads the machine.

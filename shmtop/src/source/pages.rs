@@ -1,7 +1,7 @@
 //! The stats pages: found, kept open, copied each time. Called by `World`.
 //!
 //! Two ways lead to a page: its link in the runtime directory, looked for once a second, and a scan of every process's
-//! descriptors, every five seconds at most and never for more than a hundredth of the time. A mapping outlives its
+//! descriptors, every five seconds at most and never for more than a thousandth of the time. A mapping outlives its
 //! owner, so a page counts only while one of the two still finds it.
 
 use super::clock;
@@ -19,7 +19,7 @@ use transport::stats::{PageReader, ReadError, schema};
 const REGISTRY_NS: u64 = 1_000_000_000;
 const SCAN_NS: u64 = 5_000_000_000;
 /// A scan rests for this many times what it cost.
-const SCAN_REST: u64 = 100;
+const SCAN_REST: u64 = 1000;
 /// Pages looked at, at most.
 const MAX_PAGES: usize = 1024;
 

@@ -1,8 +1,9 @@
 //! One process: what is read of it each time, what once a second. Called by `World` for every process that has a page
 //! or is the peer of one.
 //!
-//! A process costs one small file per sample and each thread that owns a slot two. Everything else is due once a
-//! second, at another moment for each process, so that no sample pays for all of them.
+//! A process costs one small file and each thread that owns a slot two, twice a second; everything else is due once a
+//! second. Each process has its own moments, so that no sample pays for all of them. What was read when stands in
+//! the `at_ns` of the sample: rates are taken between readings, not between samples.
 
 use super::cgroup::CgroupReader;
 use super::file::{Kept, nonsense, text, why};
@@ -19,7 +20,15 @@ use std::path::{Path, PathBuf};
 
 /// Threads of one process that are looked at, at most.
 const MAX_THREADS: usize = 256;
-const SECOND_NS: u64 = 1_000_000_000;
+/// State, faults, CPU time: a stopped process must show within a second, and a rate needs some length.
+const QUICK_NS: u64 = 450_000_000;
+/// The rest. Below a second, so that every second's window has a new reading however the refresh jitters.
+const FACTS_NS: u64 = 900_000_000;
+/// What somebody would have to change by hand (limits, cgroup, slack), and what threads without a slot do: each so many
+/// times the facts are read.
+const SETTINGS_TURNS: u32 = 5;
+/// The first looks read everything quick: the second makes the first rates.
+const FIRST_LOOKS: u32 = 2;
 
 /// A process being watched, and what was last seen of it.
 #[derive(Debug)]
@@ -29,6 +38,9 @@ pub(super) struct ProcessWatch {
     stat: Kept,
     cgroup_text: Reading<String>,
     threads: Vec<ThreadWatch>,
+    looks: u32,
+    quick_due_ns: u64,
+    facts_looks: u32,
     due_ns: u64,
     seen: Process,
 }
@@ -57,6 +69,9 @@ impl ProcessWatch {
             cgroup_text: Err(Why::not_yet("not read yet")),
             dir,
             threads: Vec::new(),
+            looks: 0,
+            quick_due_ns: 0,
+            facts_looks: 0,
             due_ns: 0,
             seen: Process {
                 pid,
@@ -65,8 +80,20 @@ impl ProcessWatch {
         }
     }
 
-    /// Looks at the process.
+    /// Looks at the process, as far as it is time to.
     pub(super) fn look(&mut self, mut look: Look<'_>) -> Process {
+        let unknown = |tid: &u32| !self.threads.iter().any(|t| t.seen.tid == *tid);
+        if look.now_ns < self.quick_due_ns && !self.seen.gone && !look.hot.iter().any(unknown) {
+            return self.seen.clone();
+        }
+        self.looks += 1;
+        self.quick_due_ns = look.now_ns
+            + match self.looks {
+                0..FIRST_LOOKS => 0,
+                // Five groups of processes, 90 ms apart.
+                FIRST_LOOKS => (look.turn % 5 + 1) * (QUICK_NS / 5),
+                _ => QUICK_NS,
+            };
         let stat = self.stat.read(look.buffer).map(Stat::parse);
         let mut stat = stat.and_then(|s| s.ok_or_else(|| nonsense(self.stat.path())));
         if stat.is_err() && !self.dir.exists() {
@@ -93,9 +120,9 @@ impl ProcessWatch {
             self.facts(&mut look);
             self.due_ns = look.now_ns
                 + match self.due_ns {
-                    // Ten groups of processes, 100 ms apart.
-                    0 => (look.turn % 10 + 1) * (SECOND_NS / 10),
-                    _ => SECOND_NS,
+                    // Ten groups of processes, 90 ms apart.
+                    0 => (look.turn % 10 + 1) * (FACTS_NS / 10),
+                    _ => FACTS_NS,
                 };
         }
         for tid in look.hot {
@@ -144,6 +171,10 @@ impl ProcessWatch {
     }
 
     fn facts(&mut self, look: &mut Look<'_>) {
+        // The first two looks give everything its first rate.
+        let settings =
+            self.facts_looks < FIRST_LOOKS || self.facts_looks.is_multiple_of(SETTINGS_TURNS);
+        self.facts_looks += 1;
         let path = self.dir.join("status");
         let status = text(&path);
         let seen = &mut self.seen;
@@ -158,7 +189,9 @@ impl ProcessWatch {
             Ok(text) => memory(text).into(),
             Err(why) => Fact::Unknown(why.clone()),
         };
-        seen.limits = limits::read(&self.dir).into();
+        if settings {
+            seen.limits = limits::read(&self.dir).into();
+        }
         seen.fds = count_fds(&self.dir.join("fd")).into();
         seen.rings = if look.detail {
             smaps::rings(&self.dir).into()
@@ -170,13 +203,15 @@ impl ProcessWatch {
         if seen.pid_ns_inode.known().is_none() {
             seen.pid_ns_inode = ns_inode(&self.dir, "pid").into();
         }
-        self.cgroup_text = text(&self.dir.join("cgroup"));
-        let lines = |text: &'_ Reading<String>| text.as_ref().ok().cloned();
-        seen.place = place::read(
-            &self.dir,
-            lines(&status).as_deref(),
-            lines(&self.cgroup_text).as_deref(),
-        );
+        if settings {
+            self.cgroup_text = text(&self.dir.join("cgroup"));
+            let lines = |text: &'_ Reading<String>| text.as_ref().ok().cloned();
+            seen.place = place::read(
+                &self.dir,
+                lines(&status).as_deref(),
+                lines(&self.cgroup_text).as_deref(),
+            );
+        }
         match &self.cgroup_text {
             Ok(text) => {
                 seen.cgroups.memory = look.cgroups.memory(text).into();
@@ -203,8 +238,8 @@ impl ProcessWatch {
         let now = look.now_ns;
         self.threads.retain_mut(|thread| {
             let there = thread.read_quick(now, look.buffer);
-            if there {
-                thread.read_facts(now);
+            if there && (thread.hot || settings || thread.seen.facts_at_ns == 0) {
+                thread.read_facts(now, settings);
             }
             there
         });
@@ -215,7 +250,7 @@ impl ProcessWatch {
     fn add_thread(&mut self, tid: u32, look: &mut Look<'_>) {
         let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.keep);
         if thread.read_quick(look.now_ns, look.buffer) {
-            thread.read_facts(look.now_ns);
+            thread.read_facts(look.now_ns, true);
             let at = self.threads.partition_point(|t| t.seen.tid < tid);
             self.threads.insert(at, thread);
         }

@@ -89,8 +89,8 @@ impl ThreadWatch {
         true
     }
 
-    /// Reads the rest.
-    pub(super) fn read_facts(&mut self, now_ns: u64) {
+    /// Reads the rest; `settings` too, which hardly ever change.
+    pub(super) fn read_facts(&mut self, now_ns: u64, settings: bool) {
         let seen = &mut self.seen;
         seen.facts_at_ns = now_ns;
         let path = self.dir.join("status");
@@ -120,7 +120,9 @@ impl ThreadWatch {
                 migrations(&t).ok_or_else(|| Why::not_there("this kernel counts no migrations"))
             })
             .into();
-        seen.timer_slack_ns = number(&self.slack).into();
+        if settings || seen.timer_slack_ns.known().is_none() {
+            seen.timer_slack_ns = number(&self.slack).into();
+        }
         seen.wchan = wchan(&self.dir).into();
     }
 }
