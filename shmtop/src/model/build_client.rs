@@ -6,11 +6,10 @@ use super::client::{Client, ClientState, PerfView};
 use super::host::ThreadView;
 use super::join::{Pair, Side};
 use super::measure::{End, House, latency, past, ring, time, wait};
-use super::{machine, verdict};
+use super::{counters, machine, verdict};
 use crate::history::History;
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
-use crate::sample::Perf;
 use crate::text;
 
 /// Without progress for longer than this a connection with work to do is stalled.
@@ -109,10 +108,10 @@ pub(super) fn client(pair: &Pair<'_>, own: &Side<'_>) -> Client {
                 0 => Err(Why::not_applicable("the handler does not run")),
                 since => Ok(now_ns.saturating_sub(since)),
             });
-    let perf = client
-        .ok_or_else(no_client)
-        .and_then(|c| perf(pair, c))
-        .unwrap_or_else(no_perf);
+    let perf = match client {
+        Some(c) => perf(pair, c, &client_thread),
+        None => PerfView::none(&no_client()),
+    };
     let mut row = Client {
         slot: own.slot.index,
         connection_id: info.connection_id,
@@ -182,11 +181,13 @@ pub(super) fn thread_of(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadVi
     let thread = now.thread(tid).ok_or_else(|| {
         Why::not_there("the thread was not looked at (another pid namespace, or it ended)")
     })?;
-    Ok(machine::thread(
+    let mut view = machine::thread(
         pair.now.host.ticks_per_second,
         before.and_then(|b| b.thread(tid)),
         thread,
-    ))
+    );
+    view.counters = counters::of_thread(pair, tid);
+    Ok(view)
 }
 
 fn state(row: &Client, own: &Side<'_>, pair: &Pair<'_>) -> ClientState {
@@ -270,8 +271,8 @@ fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
     None
 }
 
-/// Events of a thread per message that any slot of this thread moved.
-fn perf(pair: &Pair<'_>, side: &Side<'_>) -> Reading<PerfView> {
+/// What was counted on a thread per message that any slot of it moved.
+fn perf(pair: &Pair<'_>, side: &Side<'_>, thread: &Reading<ThreadView>) -> PerfView {
     let tid = side.slot.info.tid;
     let messages = || -> Reading<u64> {
         let mut sum = 0u64;
@@ -287,71 +288,5 @@ fn perf(pair: &Pair<'_>, side: &Side<'_>) -> Reading<PerfView> {
         }
         Ok(sum)
     };
-    per_message(pair, tid, messages())
-}
-
-/// Events of a thread per message.
-pub(super) fn per_message(pair: &Pair<'_>, tid: u32, messages: Reading<u64>) -> Reading<PerfView> {
-    let now = pair
-        .now
-        .perf_of(tid)
-        .ok_or_else(|| Why::not_yet("its thread is not counted yet"))?;
-    let before = pair
-        .before
-        .and_then(|b| b.perf_of(tid))
-        .ok_or_else(machine::first)?;
-    fn reason<T>(p: &Perf<T>) -> Why {
-        let text = p.why().unwrap_or("no counters").to_owned();
-        match p {
-            Perf::Denied(_) => Why::no_permission(text),
-            _ => Why::not_there(text),
-        }
-    }
-    let hardware = || -> Reading<(u64, f64, f64)> {
-        let n = now
-            .hardware
-            .counting()
-            .ok_or_else(|| reason(&now.hardware))?;
-        let b = before.hardware.counting().ok_or_else(machine::first)?;
-        let enabled = delta(b.time_enabled_ns, n.time_enabled_ns)?;
-        let running = delta(b.time_running_ns, n.time_running_ns)?;
-        let share = crate::rate::ratio(running, enabled, "the thread did not run")?;
-        if share == 0.0 {
-            return Err(Why::not_yet("the counters were not on the CPU"));
-        }
-        let ipc = delta(b.instructions, n.instructions)? as f64
-            / delta(b.cycles, n.cycles)?.max(1) as f64;
-        Ok((delta(b.cache_misses, n.cache_misses)?, share, ipc))
-    };
-    let software = || -> Reading<(u64, Reading<u64>)> {
-        let n = now
-            .software
-            .counting()
-            .ok_or_else(|| reason(&now.software))?;
-        let b = before.software.counting().ok_or_else(machine::first)?;
-        Ok((
-            delta(b.page_faults, n.page_faults)?,
-            n.context_switches
-                .get()
-                .and_then(|now| delta(b.context_switches.get()?, now)),
-        ))
-    };
-    let per = |n: u64| Ok::<f64, Why>(n as f64 / messages.clone()? as f64);
-    Ok(PerfView {
-        cache_misses_per_message: hardware().and_then(|(m, share, _)| Ok(per(m)? / share)),
-        instructions_per_cycle: hardware().map(|(.., ipc)| ipc),
-        counted_share: hardware().map(|(_, share, _)| share),
-        faults_per_message: software().and_then(|(f, _)| per(f)),
-        context_switches_per_message: software().and_then(|(_, c)| per(c?)),
-    })
-}
-
-fn no_perf(why: Why) -> PerfView {
-    PerfView {
-        cache_misses_per_message: Err(why.clone()),
-        instructions_per_cycle: Err(why.clone()),
-        counted_share: Err(why.clone()),
-        faults_per_message: Err(why.clone()),
-        context_switches_per_message: Err(why),
-    }
+    counters::per_message(pair, tid, thread, &messages())
 }

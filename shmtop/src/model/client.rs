@@ -8,7 +8,7 @@ use transport::stats::{FallbackFact, Role, Via};
 use super::finding::Evidence;
 use super::host::ThreadView;
 use crate::history::History;
-use crate::reading::Reading;
+use crate::reading::{Reading, Why};
 
 /// One connection, seen from the endpoint it is listed under.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,6 +255,10 @@ pub struct RttView {
 pub struct PerfView {
     /// Cache misses (hardware).
     pub cache_misses_per_message: Reading<f64>,
+    /// References to (usually) the last-level cache (hardware).
+    pub cache_references_per_message: Reading<f64>,
+    /// Instructions in user space (hardware).
+    pub instructions_per_message: Reading<f64>,
     /// Instructions per cycle (hardware).
     pub instructions_per_cycle: Reading<f64>,
     /// Share of the time the hardware counters really counted (0..=1).
@@ -263,6 +267,21 @@ pub struct PerfView {
     pub faults_per_message: Reading<f64>,
     /// Context switches.
     pub context_switches_per_message: Reading<f64>,
+}
+
+impl PerfView {
+    /// Nothing, for this reason.
+    pub fn none(why: &Why) -> Self {
+        Self {
+            cache_misses_per_message: Err(why.clone()),
+            cache_references_per_message: Err(why.clone()),
+            instructions_per_message: Err(why.clone()),
+            instructions_per_cycle: Err(why.clone()),
+            counted_share: Err(why.clone()),
+            faults_per_message: Err(why.clone()),
+            context_switches_per_message: Err(why.clone()),
+        }
+    }
 }
 
 /// Where a thread's wall time went; the shares add up to 1.

@@ -1,5 +1,6 @@
 //! The machine, a process, a thread and their limits, as the views show them.
 
+use super::counters::CountersView;
 use crate::reading::{Reading, Why};
 use crate::sample::ThreadPolicy;
 
@@ -16,6 +17,8 @@ pub struct HostView {
     pub hypervisor: Reading<bool>,
     /// Load averages of 1, 5 and 15 minutes.
     pub load: Reading<[f64; 3]>,
+    /// Share of the last ten seconds in which some task waited for a CPU, for memory, for I/O (0..=1).
+    pub pressure: [Reading<f64>; 3],
     /// Current clock source.
     pub clocksource: Reading<String>,
     /// Measured cost of a clock_gettime call, ns.
@@ -50,6 +53,7 @@ impl HostView {
             cpus: Vec::new(),
             hypervisor: no(),
             load: no(),
+            pressure: [no(), no(), no()],
             clocksource: no(),
             clock_cost_ns: no(),
             memory_total_bytes: no(),
@@ -69,6 +73,12 @@ impl HostView {
 pub struct CpuView {
     /// Number.
     pub id: u32,
+    /// CPUs of the same core, itself included.
+    pub siblings: Reading<Vec<u32>>,
+    /// Lowest CPU that shares its last-level cache.
+    pub llc: Reading<u32>,
+    /// NUMA node.
+    pub node: Reading<u32>,
     /// Share of the interval it was busy (0..=1).
     pub busy: Reading<f64>,
     /// Share the hypervisor took (0..=1).
@@ -119,6 +129,10 @@ pub struct ThreadView {
     pub involuntary_per_s: Reading<f64>,
     /// Moves between CPUs per second.
     pub migrations_per_s: Reading<f64>,
+    /// Page faults per second, minor and major.
+    pub faults_per_s: Reading<f64>,
+    /// What the hardware counted; only of threads that own a slot.
+    pub counters: CountersView,
     /// CPU it last ran on.
     pub last_cpu: Reading<u32>,
     /// CPUs it may run on.
@@ -150,6 +164,8 @@ pub struct LimitsView {
     pub memory_max_bytes: Reading<u64>,
     /// Usage against that limit, reclaimable cache taken off.
     pub memory_current_bytes: Reading<u64>,
+    /// Directory of the memory cgroup it is in: who is charged for the pages that it touches first.
+    pub memory_group: Reading<String>,
     /// CPUs' worth of time that its cgroups allow.
     pub cpu_quota: Reading<f64>,
     /// Share of the periods in which the quota stopped it (0..=1).

@@ -2,6 +2,7 @@
 
 use transport::stats::Snapshot;
 
+use super::counters::CountersView;
 use super::host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
 use super::join::Pair;
 use crate::rate::{Span, delta, ratio};
@@ -24,6 +25,11 @@ pub(super) fn host(pair: &Pair<'_>) -> HostView {
         cpus: h.cpus.iter().map(|c| cpu(pair.before, c)).collect(),
         hypervisor: h.hypervisor.get(),
         load: h.load.get().map(|l| [l.one, l.five, l.fifteen]),
+        pressure: ["cpu", "memory", "io"].map(|resource| {
+            let found = h.pressure.get(resource);
+            let found = found.ok_or_else(|| Why::not_there("this kernel measures no pressure"))?;
+            Ok(found.as_reading()?.some.avg10 / 100.0)
+        }),
         clocksource: h.clocksource.as_reading().map(|n| text::clean(n)),
         clock_cost_ns: h.clock_gettime_ns.get(),
         memory_total_bytes: memory.clone().map(|m| m.total_bytes),
@@ -65,6 +71,9 @@ fn cpu(before: Option<&Sample>, now: &Cpu) -> CpuView {
     let idle = share(|c| c.jiffies.idle.saturating_add(c.jiffies.iowait));
     CpuView {
         id: now.cpu,
+        siblings: now.siblings.as_reading().cloned(),
+        llc: now.llc.get(),
+        node: now.node.get(),
         busy: idle.map(|i| 1.0 - i),
         steal: share(|c| c.jiffies.steal),
         frequency_khz: now
@@ -181,6 +190,11 @@ pub(super) fn thread(ticks_per_second: u64, before: Option<&Thread>, now: &Threa
         span.clone()?
             .share(ticks(b)?.saturating_mul(ns), ticks(now)?.saturating_mul(ns))
     };
+    let faults = || -> Reading<f64> {
+        let b = before.ok_or_else(first)?;
+        let sum = |t: &Thread| Ok(t.minor_faults.get()?.saturating_add(t.major_faults.get()?));
+        span.clone()?.per_second(sum(b)?, sum(now)?)
+    };
     ThreadView {
         tid: now.tid,
         comm: text::clean(&now.comm),
@@ -190,6 +204,10 @@ pub(super) fn thread(ticks_per_second: u64, before: Option<&Thread>, now: &Threa
         voluntary_per_s: rate(|t| &t.voluntary_switches),
         involuntary_per_s: rate(|t| &t.involuntary_switches),
         migrations_per_s: rate(|t| &t.migrations),
+        faults_per_s: faults(),
+        counters: CountersView::none(&Why::not_applicable(
+            "counted only on threads that own a slot",
+        )),
         last_cpu: now.last_cpu.get(),
         allowed_cpus: now.allowed_cpus.as_reading().cloned(),
         policy: now.policy.get(),
@@ -213,6 +231,7 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
             room_memory: no(),
             memory_max_bytes: no(),
             memory_current_bytes: no(),
+            memory_group: no(),
             cpu_quota: no(),
             throttled: no(),
             memlock_bytes: no(),
@@ -257,6 +276,10 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
         memory_current_bytes: group.and_then(|g| {
             let cache = g.inactive_file_bytes.get().unwrap_or(0);
             Ok(g.usage_bytes.get()?.saturating_sub(cache))
+        }),
+        memory_group: now.cgroups.memory.as_reading().and_then(|groups| {
+            let own = groups.first().map(|g| text::clean(&g.path));
+            own.ok_or_else(|| Why::not_applicable("in no memory cgroup"))
         }),
         cpu_quota: now.cgroups.cpu.as_reading().and_then(|_| {
             now.cgroups

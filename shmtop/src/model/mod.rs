@@ -7,6 +7,7 @@ mod build;
 mod build_client;
 pub mod builder;
 pub mod client;
+pub mod counters;
 pub mod finding;
 pub mod host;
 pub(crate) mod join;
@@ -21,6 +22,7 @@ pub use client::{
     Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,
     WaitView,
 };
+pub use counters::CountersView;
 pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
 pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
 

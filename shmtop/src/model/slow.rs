@@ -1,9 +1,11 @@
-//! What is read once a second only, shown in every refresh: the last window's rates stand in until the next reading.
+//! What is read more rarely than the screen refreshes, shown in every refresh: the last window's rates stand in until the
+//! next reading.
 //!
 //! Called by the builder on each model. A rate between two looks at the same reading would be a gap nine times in ten, and the
-//! screen would flicker; a rate over a few clock ticks would be noise. What a refresh measured itself is left alone.
+//! screen would flicker; a rate over a few clock ticks would be noise. What a refresh measured itself is left alone,
+//! except where a tenth of a second says too little: counters, where the time goes, and the verdict are the window's.
 
-use super::{Endpoint, Model, ThreadView};
+use super::{Client, Endpoint, Model, ThreadView};
 use crate::reading::{Reading, WhyKind};
 
 /// Fills what this refresh could not measure from the model of the last window.
@@ -39,10 +41,15 @@ pub(super) fn carry(model: &mut Model, window: &Model) {
 
 fn endpoint(e: &mut Endpoint, old: &Endpoint) {
     stand_in(&mut e.limits.throttled, &old.limits.throttled);
+    let (now, before) = (&mut e.process, &old.process);
+    stand_in(&mut now.cpu, &before.cpu);
+    stand_in(&mut now.minor_faults_per_s, &before.minor_faults_per_s);
+    stand_in(&mut now.major_faults_per_s, &before.major_faults_per_s);
     // In clock ticks: over a tenth of a second it would be a coin toss.
     if old.process.system_share.is_ok() {
         e.process.system_share = old.process.system_share.clone();
     }
+    counted(e, old);
     let (Ok(threads), Ok(before)) = (&mut e.process.threads, &old.process.threads) else {
         return;
     };
@@ -64,12 +71,45 @@ fn endpoint(e: &mut Endpoint, old: &Endpoint) {
     }
 }
 
+/// What is a second's business: counters, where the time goes, what bounds.
+fn counted(e: &mut Endpoint, old: &Endpoint) {
+    for c in &mut e.clients {
+        let same = |o: &&Client| o.slot == c.slot && o.connection_id == c.connection_id;
+        let Some(o) = old.clients.iter().find(same) else {
+            continue;
+        };
+        c.perf.clone_from(&o.perf);
+        c.time.clone_from(&o.time);
+        // A client that has just stopped, or goes on, has its own verdict.
+        if c.state == o.state {
+            c.verdict.clone_from(&o.verdict);
+        }
+        of_window(&mut c.thread, &o.thread);
+        of_window(&mut c.server_thread, &o.server_thread);
+    }
+    for p in &mut e.pollers {
+        if let Some(o) = old.pollers.iter().find(|o| o.slot == p.slot) {
+            of_window(&mut p.thread, &o.thread);
+            p.time.clone_from(&o.time);
+        }
+    }
+}
+
+fn of_window(now: &mut Reading<ThreadView>, old: &Reading<ThreadView>) {
+    if let (Ok(now), Ok(old)) = (now, old)
+        && now.tid == old.tid
+    {
+        now.counters.clone_from(&old.counters);
+    }
+}
+
 fn thread(t: &mut ThreadView, old: &ThreadView) {
     stand_in(&mut t.cpu, &old.cpu);
     stand_in(&mut t.run_delay, &old.run_delay);
     stand_in(&mut t.voluntary_per_s, &old.voluntary_per_s);
     stand_in(&mut t.involuntary_per_s, &old.involuntary_per_s);
     stand_in(&mut t.migrations_per_s, &old.migrations_per_s);
+    stand_in(&mut t.faults_per_s, &old.faults_per_s);
 }
 
 fn stand_in(now: &mut Reading<f64>, old: &Reading<f64>) {

@@ -278,6 +278,14 @@ fn perf(p: &PerfView) -> Value {
         "cache_misses_per_message",
         p.cache_misses_per_message.clone(),
     )
+    .read(
+        "cache_references_per_message",
+        p.cache_references_per_message.clone(),
+    )
+    .read(
+        "instructions_per_message",
+        p.instructions_per_message.clone(),
+    )
     .read("instructions_per_cycle", p.instructions_per_cycle.clone())
     .read("counted_share", p.counted_share.clone())
     .read("faults_per_message", p.faults_per_message.clone())

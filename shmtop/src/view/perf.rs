@@ -1,12 +1,14 @@
 //! Threads and counters: what the kernel says about every thread that serves or uses a ring, and what the hardware
-//! counted per message, or the sentence that says why it counted nothing.
+//! counted on it, per second and per message, or the sentence that says why it counted nothing.
 
 use super::Scene;
 use super::columns::{Align, Column};
 use super::format::{count, missing, percent};
 use super::pen::{Pen, Piece};
 use super::sheet::Sheet;
-use crate::model::{Client, ThreadView};
+use transport::stats::Role;
+
+use crate::model::{Client, Endpoint, ThreadView};
 use crate::reading::Reading;
 use crate::ui::Theme;
 
@@ -14,13 +16,18 @@ use crate::ui::Theme;
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     let theme = scene.theme();
     let room = usize::from(pen.area().width.saturating_sub(2));
-    let model = scene.model;
     let mut sheet = Sheet::default();
-    match &model.host.hardware_counters {
-        Ok(()) => sheet.line(vec![
-            ("● ".to_owned(), theme.good),
-            ("hardware counters are there".to_owned(), theme.text),
-        ]),
+    let hardware = &scene.model.host.hardware_counters;
+    match hardware {
+        Ok(()) => sheet.text(
+            &format!(
+                "● the hardware counts, in user space only{}",
+                shared(scene, room)
+            ),
+            theme.good,
+            room,
+            0,
+        ),
         Err(why) => {
             sheet.text(
                 &format!("– no hardware counters: {why}"),
@@ -29,18 +36,35 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
                 0,
             );
             sheet.text(
-                "Cache misses, instructions and cycles can't be had; what the kernel counts itself stands below.",
+                "Cache references and misses, instructions and cycles can't be had; what the kernel counts stands below.",
                 theme.dim,
                 room,
                 2,
             );
         }
     }
-    sheet.title(theme, "Threads");
-    threads(&mut sheet, scene, room);
+    sheet.title(theme, "Threads, per second of wall time");
+    threads(&mut sheet, scene, room, hardware.is_ok());
     sheet.title(theme, "Per message");
-    messages(&mut sheet, scene, room);
+    messages(&mut sheet, scene, room, hardware.is_ok());
     sheet.draw(pen, scene);
+}
+
+/// Says what it means if some thread's counters shared the PMU with others.
+fn shared(scene: &Scene<'_>, room: usize) -> &'static str {
+    if room < 70 {
+        return "";
+    }
+    let threads = scene
+        .model
+        .rows()
+        .filter_map(|(_, c)| c.thread.as_ref().ok());
+    let mut shares = threads.filter_map(|t| t.counters.counted_share.as_ref().ok());
+    if shares.any(|s| *s < 0.995) {
+        "; others use the counters too, so that rates are estimates from the share of time that was counted"
+    } else {
+        ""
+    }
 }
 
 fn cell(theme: &Theme, r: &Reading<f64>, wide: usize, show: impl FnOnce(f64) -> String) -> Piece {
@@ -50,8 +74,9 @@ fn cell(theme: &Theme, r: &Reading<f64>, wide: usize, show: impl FnOnce(f64) -> 
     }
 }
 
-fn threads(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
-    let theme = scene.theme();
+/// The columns of the threads. What the kernel counts is always there; the hardware's part only where there is one, and
+/// then it is worth more than names.
+fn columns(hardware: bool) -> Vec<Column<usize>> {
     let c = |key, title, width, most, align, rank| Column {
         key,
         title,
@@ -60,77 +85,124 @@ fn threads(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
         align,
         rank,
     };
-    let columns = [
+    let mut columns = vec![
         c(0, "whose", 12, 26, Align::Left, 0),
-        c(1, "thread", 7, 8, Align::Right, 1),
-        c(2, "name", 10, 16, Align::Left, 8),
-        c(3, "st", 2, 2, Align::Left, 6),
-        c(4, "CPU", 3, 4, Align::Right, 3),
-        c(5, "on core", 7, 8, Align::Right, 0),
-        c(6, "waits for", 9, 9, Align::Right, 0),
-        c(7, "vol. csw/s", 10, 10, Align::Right, 4),
-        c(8, "invol./s", 8, 8, Align::Right, 5),
-        c(9, "migr./s", 7, 7, Align::Right, 7),
-        c(10, "sleeps in", 9, 24, Align::Left, 9),
+        c(1, "thread", 7, 8, Align::Right, 6),
+        c(2, "name", 10, 16, Align::Left, 14),
+        c(3, "st", 2, 2, Align::Left, 12),
+        c(4, "CPU", 3, 4, Align::Right, 7),
+        c(5, "task-clock", 10, 10, Align::Right, 0),
+        c(6, "no core", 7, 8, Align::Right, 1),
+        c(7, "ctx sw", 6, 8, Align::Right, 2),
+        c(8, "forced", 6, 8, Align::Right, 8),
+        c(9, "migr.", 6, 7, Align::Right, 9),
+        c(10, "faults", 6, 8, Align::Right, 5),
     ];
-    let row = |who: String, t: &Reading<ThreadView>| -> Vec<Piece> {
-        let mut row = vec![(who, theme.accent)];
-        match t {
-            Err(why) => {
-                row.push(("–".to_owned(), theme.faint));
-                row.push((why.to_string(), theme.faint));
-            }
-            Ok(t) => {
-                let delay = t.run_delay.as_ref().ok().copied().unwrap_or(0.0);
-                row.push((t.tid.to_string(), theme.dim));
-                row.push((t.comm.clone(), theme.text));
-                row.push(match &t.state {
-                    Ok(s) => (s.to_string(), theme.text),
-                    Err(why) => (missing(why, 2).to_owned(), theme.faint),
-                });
-                row.push(match &t.last_cpu {
-                    Ok(cpu) => (cpu.to_string(), theme.text),
-                    Err(why) => (missing(why, 3).to_owned(), theme.faint),
-                });
-                row.push(cell(theme, &t.cpu, 7, percent));
-                let mut waits = cell(theme, &t.run_delay, 9, percent);
-                if delay > 0.01 {
-                    waits.1 = theme.warn;
-                }
-                row.push(waits);
-                row.push(cell(theme, &t.voluntary_per_s, 10, count));
-                row.push(cell(theme, &t.involuntary_per_s, 8, count));
-                row.push(cell(theme, &t.migrations_per_s, 7, count));
-                row.push(match &t.wchan {
-                    Ok(w) => (w.clone(), theme.dim),
-                    Err(why) => (missing(why, 9).to_owned(), theme.faint),
-                });
-            }
+    if hardware {
+        columns.extend([
+            c(11, "cycles", 6, 8, Align::Right, 4),
+            c(12, "instr.", 6, 8, Align::Right, 3),
+            c(13, "per cycle", 9, 9, Align::Right, 3),
+            c(14, "cache refs", 10, 10, Align::Right, 4),
+            c(15, "misses", 6, 8, Align::Right, 1),
+            c(16, "missed", 6, 7, Align::Right, 10),
+            c(17, "counted", 7, 8, Align::Right, 11),
+        ]);
+    }
+    columns.push(c(18, "sleeps in", 9, 24, Align::Left, 15));
+    columns
+}
+
+/// One thread's cells, in the order of [`columns`]' keys.
+fn row(theme: &Theme, who: String, thread: &Reading<ThreadView>) -> Vec<Piece> {
+    let mut row = vec![(who, theme.accent)];
+    let t = match thread {
+        Ok(thread) => thread,
+        Err(why) => {
+            row.push(("–".to_owned(), theme.faint));
+            row.push((why.to_string(), theme.faint));
+            return row;
         }
-        row
     };
+    row.push((t.tid.to_string(), theme.dim));
+    row.push((t.comm.clone(), theme.text));
+    row.push(match &t.state {
+        Ok(s) => (s.to_string(), theme.text),
+        Err(why) => (missing(why, 2).to_owned(), theme.faint),
+    });
+    row.push(match &t.last_cpu {
+        Ok(cpu) => (cpu.to_string(), theme.text),
+        Err(why) => (missing(why, 3).to_owned(), theme.faint),
+    });
+    row.push(cell(theme, &t.cpu, 10, percent));
+    let mut waits = cell(theme, &t.run_delay, 7, percent);
+    if t.run_delay.as_ref().is_ok_and(|delay| *delay > 0.01) {
+        waits.1 = theme.warn;
+    }
+    row.push(waits);
+    let switches = t.voluntary_per_s.clone();
+    let switches = switches.and_then(|v| Ok(v + t.involuntary_per_s.clone()?));
+    row.push(cell(theme, &switches, 6, count));
+    row.push(cell(theme, &t.involuntary_per_s, 6, count));
+    row.push(cell(theme, &t.migrations_per_s, 6, count));
+    row.push(cell(theme, &t.faults_per_s, 6, count));
+    let c = &t.counters;
+    row.push(cell(theme, &c.cycles_per_s, 6, count));
+    row.push(cell(theme, &c.instructions_per_s, 6, count));
+    let per_cycle = c.instructions_per_cycle();
+    row.push(cell(theme, &per_cycle, 9, |v| format!("{v:.2}")));
+    row.push(cell(theme, &c.cache_references_per_s, 10, count));
+    row.push(cell(theme, &c.cache_misses_per_s, 6, count));
+    row.push(cell(theme, &c.miss_ratio(), 6, percent));
+    row.push(cell(theme, &c.counted_share, 7, percent));
+    row.push(match &t.wchan {
+        Ok(w) => (w.clone(), theme.dim),
+        Err(why) => (missing(why, 9).to_owned(), theme.faint),
+    });
+    row
+}
+
+/// The endpoint's name where there are several; one alone stands in the header.
+fn whose(scene: &Scene<'_>, e: &Endpoint) -> String {
+    let shown =
+        |e: &&Endpoint| e.role == Role::Server || e.clients.iter().any(|c| !c.shown_at_server);
+    if scene.model.endpoints.iter().filter(shown).count() > 1 {
+        format!("{} ", e.name)
+    } else {
+        String::new()
+    }
+}
+
+fn threads(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
+    let theme = scene.theme();
     let mut rows = Vec::new();
     for e in &scene.model.endpoints {
         for p in &e.pollers {
-            rows.push(row(format!("{} poller {}", e.name, p.number), &p.thread));
+            rows.push(row(
+                theme,
+                format!("{}poller {}", whose(scene, e), p.number),
+                &p.thread,
+            ));
         }
     }
     for (e, client) in scene.model.rows() {
         rows.push(row(
-            format!("{} client {}", e.name, client.number),
+            theme,
+            format!("{}client {}", whose(scene, e), client.number),
             &client.thread,
         ));
         if e.pollers.is_empty() {
             rows.push(row(
+                theme,
                 format!("  its server {}", client.number),
                 &client.server_thread,
             ));
         }
     }
-    sheet.table(theme, &columns, rows, room);
+    sheet.table(theme, &columns(hardware), rows, room);
 }
 
-fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
+fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
     let theme = scene.theme();
     let c = |key, title, width, most, rank| Column {
         key,
@@ -140,15 +212,20 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
         align: if key == 0 { Align::Left } else { Align::Right },
         rank,
     };
-    let columns = [
+    let mut columns = vec![
         c(0, "client", 12, 26, 0),
         c(1, "messages/s", 10, 10, 0),
-        c(2, "cache misses", 12, 12, 0),
-        c(3, "instr/cycle", 11, 11, 1),
-        c(4, "counted", 8, 8, 4),
-        c(5, "page faults", 11, 11, 2),
-        c(6, "ctx switches", 12, 12, 3),
+        c(2, "page faults", 11, 11, 2),
+        c(3, "ctx switches", 12, 12, 1),
     ];
+    if hardware {
+        columns.extend([
+            c(4, "instr.", 7, 9, 2),
+            c(5, "cache refs", 10, 10, 3),
+            c(6, "cache misses", 12, 12, 0),
+            c(7, "counted", 7, 8, 4),
+        ]);
+    }
     let small = |v: f64| {
         if v > 0.0 && v < 0.05 {
             format!("{v:.4}")
@@ -161,17 +238,23 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
         vec![
             (who, theme.accent),
             cell(theme, &client.requests_per_s, 10, count),
-            cell(theme, &p.cache_misses_per_message, 12, small),
-            cell(theme, &p.instructions_per_cycle, 11, |v| format!("{v:.2}")),
-            cell(theme, &p.counted_share, 8, percent),
             cell(theme, &p.faults_per_message, 11, small),
             cell(theme, &p.context_switches_per_message, 12, small),
+            cell(theme, &p.instructions_per_message, 7, small),
+            cell(theme, &p.cache_references_per_message, 10, small),
+            cell(theme, &p.cache_misses_per_message, 12, small),
+            cell(theme, &p.counted_share, 7, percent),
         ]
     };
     let rows = scene
         .model
         .rows()
-        .map(|(e, client)| row(format!("{} client {}", e.name, client.number), client))
+        .map(|(e, client)| {
+            row(
+                format!("{}client {}", whose(scene, e), client.number),
+                client,
+            )
+        })
         .collect();
     sheet.table(theme, &columns, rows, room);
 }
