@@ -263,7 +263,7 @@ pub(super) fn legend(theme: &Theme) -> Vec<Piece> {
         ("░".to_owned(), theme.park),
         (" park ".to_owned(), theme.dim),
         ("·".to_owned(), theme.faint),
-        (" working".to_owned(), theme.dim),
+        (" the rest: at work, or nothing to do".to_owned(), theme.dim),
     ]
 }
 

@@ -8,9 +8,8 @@ use super::facts::{counters, memory, pointer, requests, waits};
 use super::format::{age, bytes};
 use super::panels::{latency, occupancy, time};
 use super::pen::{Pen, Piece, fit, wrap};
-use super::{Scene, bound_style, client_mark};
-use crate::model::{Client, Endpoint, ThreadView};
-use crate::reading::Reading;
+use super::{Scene, bound_style, client_mark, placement};
+use crate::model::{Client, Endpoint};
 use crate::ui::local_time::clock;
 
 /// The client that is open, while it is there.
@@ -51,7 +50,7 @@ const WAITS: Panel = Panel {
     draw: waits,
 };
 const MEMORY: Panel = Panel {
-    height: 6,
+    height: 7,
     draw: memory,
 };
 const COUNTERS: Panel = Panel {
@@ -188,11 +187,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
     ];
     pen.pieces(area.x + 1, area.y, &fit(groups, room, 3));
     let mut y = area.y + 1;
-    let place = format!(
-        "thread {} ⇄ server {}",
-        thread(&client.thread),
-        thread(&client.server_thread)
-    );
+    let place = placement::sentence(&scene.model.host, &client.thread, &client.server_thread);
     if area.height >= 14 {
         pen.put(area.x + 1, y, &place, theme.dim);
         y += 1;
@@ -246,14 +241,4 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
         y += 1;
     }
     y - area.y + u16::from(area.height >= 20)
-}
-
-fn thread(thread: &Reading<ThreadView>) -> String {
-    match thread {
-        Err(why) => format!("– {why}"),
-        Ok(t) => match &t.last_cpu {
-            Ok(cpu) => format!("{} on CPU {cpu}", t.tid),
-            Err(_) => t.tid.to_string(),
-        },
-    }
 }

@@ -53,7 +53,7 @@ pub(super) fn pointer(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         theme.text,
     );
     let hits = client.history.columns(
-        usize::from(inner.width.saturating_sub(12)),
+        usize::from(inner.width.saturating_sub(13)),
         scene.model.at_ns,
         60_000_000_000,
         |p| p.hit_ratio,
@@ -67,7 +67,12 @@ pub(super) fn pointer(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
 
 pub(super) fn waits(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let theme = scene.theme();
-    let inner = chart::frame(pen, theme, "waits of the client", "per second");
+    let inner = chart::frame(
+        pen,
+        theme,
+        "waits of the client",
+        "per s | of time | ends the wait",
+    );
     let mut part = pen.part(inner);
     let wait = match &client.wait {
         Ok(wait) => wait,
@@ -80,12 +85,7 @@ pub(super) fn waits(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let share = |r: &Reading<f64>| or_why(r, |v| percent(*v));
     let ended = |i: usize| or_why(&wait.ended, |e| percent(e[i]));
     let line = |n: &Reading<f64>, s: &Reading<f64>, i: usize| {
-        format!(
-            "{:>6}  {:>6} of time  ended {:>6} of waits",
-            rate(n),
-            share(s),
-            ended(i)
-        )
+        format!("{:>6} | {:>6} | {:>6}", rate(n), share(s), ended(i))
     };
     let spin = line(&wait.spins_per_s, &wait.spin_share, 0);
     let yields = line(&wait.yields_per_s, &wait.yield_share, 1);
@@ -162,6 +162,34 @@ pub(super) fn memory(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         _ => "4 KiB (huge ones asked for, none free)",
     };
     fact(&mut part, theme, 3, "pages", pages, theme.text);
+    fact(
+        &mut part,
+        theme,
+        4,
+        "charged to",
+        &charged(scene, client),
+        theme.text,
+    );
+}
+
+/// Whose memory cgroup pays: that of the process which touches a page first, as a rule the one that writes.
+fn charged(scene: &Scene<'_>, client: &Client) -> String {
+    let group = |pid: u32| {
+        let of = scene.model.endpoints.iter().find(|e| e.pid == pid)?;
+        Some(of.limits.memory_group.clone())
+    };
+    let server = super::client::find(scene).map(|(e, _)| e.pid);
+    let name = |group: Option<Reading<String>>| match group {
+        Some(Ok(path)) => path.trim_start_matches("/sys/fs/cgroup").to_owned(),
+        Some(Err(why)) => format!("– {why}"),
+        None => "– its page is not visible".to_owned(),
+    };
+    let (writer, replier) = (name(group(client.peer_pid)), name(server.and_then(group)));
+    if writer == replier {
+        format!("{writer} (both ends)")
+    } else {
+        format!("▶ {writer}  ◀ {replier} (first touch)")
+    }
 }
 
 pub(super) fn counters(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
@@ -186,7 +214,11 @@ pub(super) fn counters(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         &number(&perf.cache_misses_per_message),
         theme.text,
     );
-    let ipc = or_why(&perf.instructions_per_cycle, |v| format!("{v:.2}"));
+    let counted = match &perf.counted_share {
+        Ok(share) => format!(", counted {} of the time", percent(*share)),
+        Err(_) => String::new(),
+    };
+    let ipc = or_why(&perf.instructions_per_cycle, |v| format!("{v:.2}{counted}"));
     fact(&mut part, theme, 1, "instr/cycle", &ipc, theme.text);
     fact(
         &mut part,

@@ -5,6 +5,7 @@ use transport::stats::Role;
 
 use super::format::{bytes, percent};
 use super::pen::{Pen, Piece, fit, width};
+use super::room::room;
 use super::{Hits, Scene};
 use crate::model::Endpoint;
 use crate::ui::{Action, View};
@@ -76,15 +77,7 @@ fn summary(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, endpoint: &Endpoint) {
             ],
         ));
     }
-    let room = [
-        (limits.room_fds.as_ref().ok().copied(), "fds"),
-        (limits.room_memory.as_ref().ok().copied(), "memory"),
-    ];
-    if let Some((n, what)) = room
-        .into_iter()
-        .filter_map(|(n, what)| n.map(|n| (n, what)))
-        .min_by_key(|(n, _)| *n)
-    {
+    if let Some((n, what)) = room(endpoint) {
         let style = if n == 0 { theme.warn } else { theme.text };
         let n = if n > 9_999 {
             "> 9999".to_owned()
@@ -181,17 +174,6 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
     let keys_width: usize = keys.iter().map(|(k, n, _)| width(k) + n.len() + 3).sum();
     let room = usize::from(area.right().saturating_sub(x + 1));
     let names = room >= tabs_width + keys_width;
-    for (key, name, action) in keys {
-        let start = x;
-        let mut end = pen.put(x, y, key, theme.accent);
-        end = pen.put(end + 1, y, name, theme.dim);
-        hits.add(Rect::new(start, y, end.saturating_sub(start), 1), action);
-        x = end + 2;
-        // The views are the way around: they keep their digits even where the keys have no room.
-        if usize::from(area.right().saturating_sub(x)) < View::ALL.len() * 3 + 10 {
-            break;
-        }
-    }
     let tabs: Vec<(String, View)> = View::ALL
         .into_iter()
         .map(|v| {
@@ -204,6 +186,18 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
         })
         .collect();
     let total: usize = tabs.iter().map(|(t, _)| t.len() + 2).sum();
+    for (key, name, action) in keys {
+        // The views are the way around: they keep their digits even where the keys have no room.
+        let wide = (width(key) + 1 + width(name) + 1) as u16;
+        if x + wide > area.right().saturating_sub(total as u16) {
+            break;
+        }
+        let start = x;
+        let mut end = pen.put(x, y, key, theme.accent);
+        end = pen.put(end + 1, y, name, theme.dim);
+        hits.add(Rect::new(start, y, end.saturating_sub(start), 1), action);
+        x = end + 2;
+    }
     let mut x = area.right().saturating_sub(total as u16).max(area.x);
     for (text, view) in tabs {
         let style = if view == state.view {

@@ -17,10 +17,19 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
     let area = pen.area();
     pen.tint_line(y, theme.head);
     let narrow = area.width < 60;
-    let right = fit(right(scene, narrow), usize::from(area.width) * 3 / 5, 2);
+    let right = fit(
+        right(scene, narrow, area.width < 100),
+        usize::from(area.width) * 3 / 5,
+        2,
+    );
     let right_width: usize = right.iter().map(|(t, _)| width(t)).sum();
-    let room = usize::from(area.width).saturating_sub(right_width + 2);
-    let left = fit(left(scene), room, if narrow { 1 } else { 2 });
+    let room = usize::from(area.width).saturating_sub(right_width + 4);
+    // Who fell back is worth more than the time of day.
+    let left = fit(
+        left(scene, area.width < 100),
+        room,
+        if narrow { 1 } else { 2 },
+    );
     let on_head = |pieces: Vec<Piece>| -> Vec<Piece> {
         pieces
             .into_iter()
@@ -33,7 +42,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
 }
 
 /// What is looked at and how much moves.
-fn left(scene: &Scene<'_>) -> Vec<(u8, Vec<Piece>)> {
+fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
     let theme = scene.theme();
     let model = scene.model;
     let mut out = vec![(3, vec![("shmtop".to_owned(), theme.title)])];
@@ -65,7 +74,9 @@ fn left(scene: &Scene<'_>) -> Vec<(u8, Vec<Piece>)> {
     let (clients, shm, socket) = (sum(|t| t.clients), sum(|t| t.shm), sum(|t| t.socket));
     let mut who = vec![(plural(clients, "client"), theme.text)];
     if clients > 0 {
-        who.push((format!(": {shm} shm"), theme.dim));
+        if !short {
+            who.push((format!(": {shm} shm"), theme.dim));
+        }
         if socket > 0 {
             who.push((format!(", {socket} socket"), theme.warn));
         }
@@ -102,7 +113,7 @@ fn left(scene: &Scene<'_>) -> Vec<(u8, Vec<Piece>)> {
 }
 
 /// Live or not, own cost, time.
-fn right(scene: &Scene<'_>, narrow: bool) -> Vec<(u8, Vec<Piece>)> {
+fn right(scene: &Scene<'_>, narrow: bool, short: bool) -> Vec<(u8, Vec<Piece>)> {
     let theme = scene.theme();
     let status = scene.status;
     let hz = if status.interval_ns > 0 {
@@ -150,7 +161,7 @@ fn right(scene: &Scene<'_>, narrow: bool) -> Vec<(u8, Vec<Piece>)> {
     }
     out.push((2, own_cost(scene)));
     let when = clock(scene.model.at_realtime_ns, status.utc_offset_s);
-    if scene.model.at_realtime_ns > 0 {
+    if scene.model.at_realtime_ns > 0 && !short {
         out.push((3, vec![(when, theme.dim)]));
     }
     out

@@ -5,7 +5,7 @@ use super::bars::{TRACK, filled};
 use super::format::{bytes, duration, or_why, percent};
 use super::pen::{Pen, Piece};
 use super::sheet::Sheet;
-use crate::model::CpuView;
+use crate::model::{CpuView, HostView};
 use crate::reading::Reading;
 use crate::ui::Theme;
 
@@ -35,6 +35,8 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     if let Some(why) = same_reason(&host.cpus) {
         sheet.text(&format!("– frequency: {why}"), theme.dim, room, 2);
     }
+    sheet.title(theme, "Load");
+    load(&mut sheet, theme, host);
     sheet.title(theme, "Clock and memory");
     let mut line = |label: &str, value: String| {
         sheet.line(vec![
@@ -72,12 +74,55 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     sheet.draw(pen, scene);
 }
 
+/// Load averages, and how much of the time tasks waited for something.
+fn load(sheet: &mut Sheet, theme: &Theme, host: &HostView) {
+    let averages = or_why(&host.load, |[one, five, fifteen]| {
+        format!("{one:.2} over 1 min, {five:.2} over 5, {fifteen:.2} over 15")
+    });
+    sheet.line(vec![
+        (format!("  {:<14}", "tasks"), theme.dim),
+        (averages, theme.text),
+    ]);
+    let names = ["waits for CPU", "for memory", "for I/O"];
+    for (name, pressure) in names.into_iter().zip(&host.pressure) {
+        let mut line = vec![(format!("  {name:<14}"), theme.dim)];
+        match pressure {
+            Ok(share) => {
+                let style = if *share > 0.1 { theme.warn } else { theme.text };
+                line.push((format!("{:>6}", percent(*share)), style));
+                line.push((" of the last 10 s, some task".to_owned(), theme.dim));
+            }
+            Err(why) => line.push((format!("– {why}"), theme.faint)),
+        }
+        sheet.line(line);
+    }
+}
+
 /// The reason if no CPU's frequency is known and all give the same one: said once instead of on every line.
 fn same_reason(cpus: &[CpuView]) -> Option<&str> {
     let first = cpus.first()?.frequency_khz.as_ref().err()?;
     cpus.iter()
         .all(|c| c.frequency_khz.as_ref().err() == Some(first))
         .then_some(&*first.text)
+}
+
+/// Whom it shares a core and a cache with, and its memory node.
+fn topology(cpu: &CpuView) -> String {
+    let mut parts = Vec::new();
+    if let Ok(siblings) = &cpu.siblings {
+        let others = siblings.iter().filter(|s| **s != cpu.id);
+        let others: Vec<String> = others.map(u32::to_string).collect();
+        if !others.is_empty() {
+            parts.push(format!("core of {}", others.join(", ")));
+        }
+    }
+    if let Ok(llc) = &cpu.llc {
+        parts.push(format!("L3 of {llc}"));
+    }
+    if let Ok(node) = &cpu.node {
+        parts.push(format!("node {node}"));
+    }
+    parts.join(", ")
 }
 
 fn cpu_line(theme: &Theme, cpu: &CpuView, room: usize) -> Vec<Piece> {
@@ -115,6 +160,7 @@ fn cpu_line(theme: &Theme, cpu: &CpuView, room: usize) -> Vec<Piece> {
         }
         Err(_) => line.push(("– GHz".to_owned(), theme.faint)),
     }
+    line.push((format!("   {}", topology(cpu)), theme.dim));
     if let Ok(n) = &cpu.thermal_throttles
         && *n > 0
     {

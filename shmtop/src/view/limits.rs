@@ -6,7 +6,7 @@ use super::format::{bytes, missing, percent};
 use super::pen::{Pen, Piece};
 use super::sheet::Sheet;
 use crate::model::Endpoint;
-use crate::reading::Reading;
+use crate::reading::{Reading, WhyKind};
 use crate::ui::Theme;
 use transport::stats::Role;
 
@@ -21,26 +21,29 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     let room = usize::from(pen.area().width.saturating_sub(2));
     let model = scene.model;
     let mut sheet = Sheet::default();
-    if model.endpoints.is_empty() {
-        sheet.line(vec![(
-            "No process uses the transport now.".to_owned(),
-            theme.dim,
-        )]);
-    } else {
-        sheet.line(vec![("Per process".to_owned(), theme.title)]);
-        processes(&mut sheet, theme, &model.endpoints, room);
-    }
+    // What decides first; a long list of processes last.
     for server in model.endpoints.iter().filter(|e| e.role == Role::Server) {
         headroom(&mut sheet, theme, server, room);
     }
     sheet.title(theme, "This machine");
     machine(&mut sheet, scene, room);
+    sheet.title(theme, "Per process");
+    if model.endpoints.is_empty() {
+        sheet.line(vec![(
+            "  no process uses the transport now".to_owned(),
+            theme.dim,
+        )]);
+    } else {
+        processes(&mut sheet, theme, &model.endpoints, room);
+    }
     sheet.draw(pen, scene);
 }
 
 fn cell<T>(theme: &Theme, r: &Reading<T>, wide: usize, show: impl FnOnce(&T) -> String) -> Piece {
     match r {
         Ok(v) => (show(v), theme.text),
+        // A limit that is not set is an answer.
+        Err(why) if why.kind == WhyKind::NotApplicable => ("no limit".to_owned(), theme.dim),
         Err(why) => (missing(why, wide).to_owned(), theme.faint),
     }
 }
@@ -72,9 +75,7 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usi
     let size = |b: &u64| bytes(*b as f64);
     let none = |r: &Reading<u64>, wide| match r {
         Ok(b) => (bytes(*b as f64), theme.text),
-        Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => {
-            ("unlimited".to_owned(), theme.dim)
-        }
+        Err(why) if why.kind == WhyKind::NotApplicable => ("unlimited".to_owned(), theme.dim),
         Err(why) => (missing(why, wide).to_owned(), theme.faint),
     };
     let rows = endpoints
@@ -112,15 +113,7 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
     sheet.title(theme, &format!("Room at {} ({})", e.name, e.pid));
     let l = &e.limits;
     let a = &e.admission;
-    let places = a.max_clients.saturating_sub(e.totals.clients as u64);
-    let mut all: Vec<(u64, &str)> = vec![(places, "max clients")];
-    if let Ok(n) = l.room_fds {
-        all.push((n, "file descriptors"));
-    }
-    if let Ok(n) = l.room_memory {
-        all.push((n, "memory"));
-    }
-    if let Some((n, what)) = all.into_iter().min_by_key(|(n, _)| *n) {
+    if let Some((n, what)) = super::room::room(e) {
         let style = if n == 0 { theme.warn } else { theme.good };
         sheet.line(vec![
             ("  room for ".to_owned(), theme.dim),

@@ -30,6 +30,8 @@ mod limits;
 mod panels;
 mod pen;
 mod perf;
+mod placement;
+mod room;
 mod sheet;
 mod titles;
 mod top;

@@ -111,9 +111,9 @@ pub(super) fn titles(
             Key::Sorted(SortKey::ReplyRing) if column.width >= 18 => {
                 "◀ REPLIES (peak ╎)".to_owned()
             }
-            Key::Rate if column.width >= 20 => format!("REQ/s 60 s, max {}", count(f64::from(max))),
-            Key::Rate if column.width >= 14 => format!("60 s ≤ {}", count(f64::from(max))),
-            Key::Rate => format!("≤ {}", count(f64::from(max))),
+            Key::Rate if column.width >= 20 => format!("REQ/s, 60 s, ≤ {}", round(max)),
+            Key::Rate if column.width >= 14 => format!("60 s ≤ {}/s", round(max)),
+            Key::Rate => format!("≤{}/s", round(max)),
             _ => column.column.title.to_owned(),
         };
         if sorted && super::pen::width(&title) < usize::from(column.width) {
@@ -130,6 +130,11 @@ pub(super) fn titles(
             hits.add(cell, Action::SortBy(key));
         }
     }
+}
+
+/// The scale, which is a round number: `50k` where three figures would not fit.
+fn round(max: f32) -> String {
+    count(f64::from(max)).replace(".0", "").replace(' ', "")
 }
 
 #[cfg(test)]

@@ -21,22 +21,31 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16
     let room = if area.height >= 20 { 2 } else { 1 };
     let shown = loud.clamp(usize::from(!findings.is_empty()), room);
     let shown = shown.min(findings.len());
+    let mut lines = shown.max(1) as u16;
     for (i, finding) in findings.iter().take(shown).enumerate() {
         let y = area.y + 1 + i as u16;
         let more = if i == 0 { findings.len() } else { 0 };
-        line(pen, scene, y, finding, more);
+        let fixed = line(pen, scene, y, finding, more);
+        // A sentence that stands alone may have its command below it.
+        if !fixed && shown == 1 && room > 1 && finding.severity >= Severity::Warn {
+            let theme = scene.theme();
+            let x = pen.put(area.x + 3, y + 1, "→ ", theme.dim);
+            let right = area.right().saturating_sub(x + 1);
+            pen.put_max(x, y + 1, &finding.fix, usize::from(right), theme.accent);
+            lines = 2;
+        }
     }
     if shown == 0 {
         quiet(pen, scene, area.y + 1);
     }
-    let lines = shown.max(1) as u16;
     let rect = Rect::new(area.x, area.y + 1, area.width, lines);
     hits.add(rect, Action::Show(View::Hints));
     1 + lines
 }
 
 /// One finding: shape, subject, sentence; at the right the fix and how many there are.
-fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usize) {
+/// Whether there was room for the fix.
+fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usize) -> bool {
     let theme = scene.theme();
     let area = pen.area();
     let (mark, style) = severity_mark(theme, finding.severity);
@@ -65,7 +74,8 @@ fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usi
     let fix_start = right
         .saturating_sub(counter_width + u16::from(counter_width > 0) * 2)
         .saturating_sub(fix_width);
-    let room = if fix_width > 0 && fix_start > says_end + 2 {
+    let fits = fix_width > 0 && fix_start > says_end + 2;
+    let room = if fits {
         pen.put(fix_start, y, &finding.fix, theme.accent);
         says_end - x
     } else {
@@ -75,6 +85,7 @@ fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usi
     if counter_width > 0 {
         pen.put_right(right, y, &counter, theme.dim);
     }
+    fits || fix_width == 0
 }
 
 /// Whom a finding concerns, in a word or two.
@@ -95,13 +106,13 @@ pub(super) fn subject(finding: &Finding) -> String {
 /// The sentence, without the name that stands before it already.
 pub(super) fn sentence(finding: &Finding) -> &str {
     let says = finding.says.as_str();
-    let who = match (&finding.subject.endpoint, finding.subject.pid) {
-        (Some(name), Some(pid)) => format!("{name} (pid {pid})"),
-        _ => return says,
+    let Some(pid) = finding.subject.pid else {
+        return says;
     };
-    match says.strip_prefix(&who) {
-        Some(rest) => rest.trim_start_matches([' ', ':', ',']),
-        None => says,
+    // "exchange (pid 4711) …", or by the program's name: the subject names it.
+    match says.split_once(&format!(" (pid {pid})")) {
+        Some((name, rest)) if !name.contains(' ') => rest.trim_start_matches([' ', ':', ',']),
+        _ => says,
     }
 }
 

@@ -3,9 +3,10 @@
 
 use shmtop::history::{HeatColumn, History, Point};
 use shmtop::model::{
-    Admission, Bound, Client, ClientState, CpuView, Endpoint, EndpointKey, Evidence, Explained,
-    Finding, HostView, LimitsView, Model, Percentiles, PerfView, Poller, ProcessView, RingView,
-    RttView, Severity, Subject, ThreadView, TimeShares, Totals, UnknownRule, Verdict, WaitView,
+    Admission, Bound, Client, ClientState, CountersView, CpuView, Endpoint, EndpointKey, Evidence,
+    Explained, Finding, HostView, LimitsView, Model, Percentiles, PerfView, Poller, ProcessView,
+    RingView, RttView, Severity, Subject, ThreadView, TimeShares, Totals, UnknownRule, Verdict,
+    WaitView,
 };
 use shmtop::sample::ThreadPolicy;
 use shmtop::{Reading, Why};
@@ -161,6 +162,8 @@ fn thread(tid: u32, cpu: u32) -> ThreadView {
         voluntary_per_s: Ok(1_100.0),
         involuntary_per_s: Ok(14.0),
         migrations_per_s: Ok(0.2),
+        faults_per_s: Ok(0.0),
+        counters: CountersView::none(&no_pmu::<()>().unwrap_err()),
         last_cpu: Ok(cpu),
         allowed_cpus: Ok(vec![0, 1]),
         policy: Ok(ThreadPolicy::Other),
@@ -203,6 +206,8 @@ fn client(number: u32) -> Client {
         handler_running_ns: Err(Why::not_applicable("no handler runs")),
         perf: PerfView {
             cache_misses_per_message: no_pmu(),
+            cache_references_per_message: no_pmu(),
+            instructions_per_message: no_pmu(),
             instructions_per_cycle: no_pmu(),
             counted_share: no_pmu(),
             faults_per_message: Ok(0.0),
@@ -344,6 +349,7 @@ fn server(name: &str, pid: u32, clients: Vec<Client>) -> Endpoint {
             room_memory: Ok(45),
             memory_max_bytes: Ok(4_096 * MIB),
             memory_current_bytes: Ok(1_126 * MIB),
+            memory_group: Ok("/sys/fs/cgroup/exchange.service".to_owned()),
             cpu_quota: Err(Why::not_applicable("no quota is set")),
             throttled: Err(Why::not_applicable("no quota is set")),
             memlock_bytes: Ok(8 * MIB),
@@ -470,6 +476,9 @@ fn findings() -> Vec<Finding> {
 fn host() -> HostView {
     let cpu = |id| CpuView {
         id,
+        siblings: Ok(vec![id]),
+        llc: Ok(0),
+        node: Ok(0),
         busy: Ok(if id == 0 { 0.97 } else { 0.64 }),
         steal: Ok(0.004),
         frequency_khz: Err(Why::not_there(
@@ -483,6 +492,8 @@ fn host() -> HostView {
         kernel: Ok("6.18.0".to_owned()),
         cpus: vec![cpu(0), cpu(1)],
         hypervisor: Ok(true),
+        load: Ok([1.8, 1.2, 0.7]),
+        pressure: [Ok(0.114), Ok(0.0), Ok(0.002)],
         clocksource: Ok("tsc".to_owned()),
         clock_cost_ns: Ok(24),
         memory_total_bytes: Ok(16_384 * MIB),
@@ -493,7 +504,6 @@ fn host() -> HostView {
         perf_paranoid: Ok(2),
         hardware_counters: no_pmu(),
         numa_nodes: Ok(1),
-        ..HostView::unknown()
     }
 }
 
@@ -529,6 +539,43 @@ pub(crate) fn exchange() -> Model {
         checked: vec!["ring-full"; 41],
         viewer_cpu: Ok(0.004),
         ..Model::empty()
+    }
+}
+
+/// The exchange on a machine with a PMU, which two of its threads share with others.
+pub(crate) fn with_pmu() -> Model {
+    let mut model = healthy();
+    model.host.hardware_counters = Ok(());
+    let exchange = &mut model.endpoints[0];
+    for p in &mut exchange.pollers {
+        if let Ok(t) = &mut p.thread {
+            t.counters = counters(4.0, 1.0);
+        }
+    }
+    for c in &mut exchange.clients {
+        let share = if c.number < 3 { 0.62 } else { 1.0 };
+        if let Ok(t) = &mut c.thread {
+            t.counters = counters(f64::from(c.number) / 8.0, share);
+        }
+        c.perf = PerfView {
+            cache_misses_per_message: Ok(12.4),
+            cache_references_per_message: Ok(310.0),
+            instructions_per_message: Ok(4_100.0),
+            instructions_per_cycle: Ok(1.37),
+            counted_share: Ok(share),
+            ..c.perf.clone()
+        };
+    }
+    model
+}
+
+fn counters(load: f64, share: f64) -> CountersView {
+    CountersView {
+        cycles_per_s: Ok(load * 310e6),
+        instructions_per_s: Ok(load * 424e6),
+        cache_references_per_s: Ok(load * 8e6),
+        cache_misses_per_s: Ok(load * 0.32e6),
+        counted_share: Ok(share),
     }
 }
 

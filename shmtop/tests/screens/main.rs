@@ -138,6 +138,21 @@ fn every_view_at_120_and_80() {
 }
 
 #[test]
+fn counters_where_the_machine_has_them() {
+    let model = fixture::with_pmu();
+    for (width, height) in SIZES {
+        insta::assert_snapshot!(
+            format!("perf-with-pmu-{width}x{height}"),
+            screen(&model, &at(View::Perf), width, height)
+        );
+    }
+    insta::assert_snapshot!(
+        "client-with-pmu-120x40",
+        screen(&model, &opened(&model, 1), 120, 40)
+    );
+}
+
+#[test]
 fn other_moments() {
     let insta_at = |name: &str, model: &Model, state: &State, status: &Status| {
         insta::assert_snapshot!(name, text(&render(model, state, status, 120, 24).0));
@@ -217,4 +232,12 @@ fn colours_of_every_theme() {
         let (buffer, _) = render(&model, &state, &live(), 120, 24);
         insta::assert_snapshot!(format!("styles-{}", theme.name()), styles(&buffer));
     }
+    for (width, height) in [(80, 24), (40, 10)] {
+        let (buffer, _) = render(&model, &State::default(), &live(), width, height);
+        insta::assert_snapshot!(format!("styles-{width}x{height}"), styles(&buffer));
+    }
+    let (buffer, _) = render(&model, &opened(&model, 7), &live(), 120, 40);
+    insta::assert_snapshot!("styles-client", styles(&buffer));
+    let (buffer, _) = render(&model, &at(View::Hints), &live(), 120, 24);
+    insta::assert_snapshot!("styles-hints", styles(&buffer));
 }

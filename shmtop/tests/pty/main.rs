@@ -1,0 +1,168 @@
+//! The dashboard on a real terminal: it appears, it obeys, and whatever ends it gives the terminal back as it was.
+//!
+//! Each test opens a pseudo terminal ([`terminal`]), starts the real binary on it as a login would, and compares the modes
+//! before and after. Nothing sleeps: output is waited for, a watchdog ends a hang. [`session`] walks through all screens.
+
+#[path = "../scenarios/base.rs"]
+mod base;
+mod market;
+mod session;
+mod terminal;
+
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use terminal::{ENTER_SCREEN, MOUSE_OFF, SHOW_CURSOR, Terminal, WATCHDOG};
+
+#[test]
+fn q_leaves_and_the_terminal_is_as_it_was() {
+    let mut terminal = Terminal::dashboard();
+    assert!(terminal.is_raw());
+    terminal.type_keys("q");
+    terminal.wait_for(MOUSE_OFF);
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.assert_restored();
+    terminal.wait_for(SHOW_CURSOR);
+}
+
+#[test]
+fn ctrl_c_leaves_too_and_escape_does_not() {
+    let mut terminal = Terminal::dashboard();
+    terminal.type_keys("3");
+    terminal.wait_to_see("This machine");
+    // Alone, and answered before the next key: Escape and a letter in one go are Alt and the letter.
+    terminal.type_keys("\x1b");
+    while terminal.screen.screen().contents().contains("This machine") {
+        terminal.read_until(Instant::now() + WATCHDOG, "another view");
+    }
+    terminal.type_keys("?");
+    terminal.wait_to_see("never quits");
+    terminal.type_keys("\x03");
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.assert_restored();
+}
+
+#[test]
+fn a_signal_that_ends_it_gives_the_terminal_back_first() {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
+        let mut terminal = Terminal::dashboard();
+        terminal.signal(signal);
+        let status = terminal.wait();
+        let number = signal as i32;
+        assert!(
+            status.code() == Some(128 + number) || status.signal() == Some(number),
+            "{signal}: {status}"
+        );
+        terminal.assert_restored();
+    }
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_it() {
+    let mut terminal = Terminal::dashboard();
+    // The reader has the only other handle; it leaves with the next output, and the terminal with it.
+    drop(std::mem::replace(&mut terminal.output, channel().1));
+    terminal.master = None;
+    let status = terminal.wait();
+    assert!(
+        matches!(status.code(), Some(129)) || status.signal() == Some(Signal::SIGHUP as i32),
+        "{status}"
+    );
+}
+
+#[test]
+fn the_screen_follows_the_window() {
+    let mut terminal = Terminal::dashboard();
+    let size = libc::winsize {
+        ws_row: 50,
+        ws_col: 150,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let fd = terminal.master.as_ref().unwrap().as_raw_fd();
+    // SAFETY: TIOCSWINSZ reads one winsize through the pointer, which is to a live local; the fd is open.
+    let set = unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &raw const size) };
+    assert_eq!(set, 0);
+    // The last line is now the fiftieth.
+    terminal.screen.screen_mut().set_size(50, 150);
+    let bottom = |t: &Terminal| t.screen.screen().rows(0, 150).nth(49).unwrap_or_default();
+    while !bottom(&terminal).contains("1 overview") {
+        terminal.read_until(Instant::now() + WATCHDOG, "the views in the fiftieth line");
+    }
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.assert_restored();
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_until_it_is_continued() {
+    // A shell in between: job control needs a parent in the session. The second command keeps it from exec.
+    let mut command = Command::new("/bin/sh");
+    let script = format!("{}; exit $?", env!("CARGO_BIN_EXE_shmtop"));
+    command.args(["-c", &script]);
+    let mut terminal = Terminal::start(command);
+    terminal.wait_to_see("1 overview");
+    terminal.wait_for(ENTER_SCREEN);
+    let dashboard = child_of(terminal.child.id());
+    terminal.type_keys("\x1a");
+    terminal.assert_restored();
+    let end = Instant::now() + WATCHDOG;
+    while state_of(dashboard) != 'T' {
+        assert!(Instant::now() < end, "it did not stop");
+        std::thread::yield_now();
+    }
+    assert!(!terminal.is_raw());
+    kill(Pid::from_raw(dashboard as i32), Signal::SIGCONT).unwrap();
+    terminal.wait_for(ENTER_SCREEN);
+    terminal.wait_for("overview");
+    terminal.wait_to_see("1 overview");
+    assert!(terminal.is_raw());
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.assert_restored();
+}
+
+fn child_of(pid: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn state_of(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after = stat.rsplit(')').next().unwrap();
+    after.trim_start().chars().next().unwrap()
+}
+
+/// Run by the test below in a process of its own.
+#[test]
+#[ignore = "panics on purpose, on the terminal that the next test gives it"]
+fn a_dashboard_that_panics() {
+    let _screen = shmtop::ui::terminal::Screen::enter().unwrap();
+    panic!("the reason of the panic");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_before_it_is_reported() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([
+        "--ignored",
+        "--exact",
+        "a_dashboard_that_panics",
+        "--nocapture",
+    ]);
+    let mut terminal = Terminal::start(command);
+    terminal.wait_for(ENTER_SCREEN);
+    terminal.assert_restored();
+    terminal.wait_for("the reason of the panic");
+    assert!(!terminal.wait().success());
+}
