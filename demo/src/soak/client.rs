@@ -21,8 +21,24 @@ use crate::failure::Failure;
 
 /// How often the soak is told.
 const TELL_EVERY: Duration = Duration::from_millis(100);
-/// How long a reply may be missing on a connection that lives before it counts as lost: far longer than anybody is stopped.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often in a row a reply may be waited for in vain (300 ms each) on a connection that lives before it counts as lost: far
+/// longer than anybody is stopped. Counted, not timed: somebody may stop the whole soak for a while.
+const PATIENCE: u32 = 200;
+/// Largest message of a connection, in bytes.
+const SIZES: [u64; 10] = [
+    64,
+    64,
+    64,
+    64,
+    256,
+    256,
+    4096,
+    20_000,
+    200_000,
+    MAX_MESSAGE as u64,
+];
+/// Once in so many requests all are given up, and one is sent that is too large.
+const ODD_ONCE_IN: u64 = 20_000;
 /// Connections after which all that is made once has been made.
 const WARM: u64 = 3;
 
@@ -104,6 +120,18 @@ pub(super) fn run(dir: &Path, number: u32, seed: u64) -> Result<(), Failure> {
     }
 }
 
+/// A reply came: it must be that of the oldest request in flight.
+fn arrived(tally: &mut Tally, oldest: Option<(RequestId, Request)>, id: RequestId, bytes: &[u8]) {
+    match oldest {
+        Some((expected, request)) if expected == id => {
+            tally.messages += 1;
+            tally.bytes += bytes.len() as u64;
+            tally.corrupted += u64::from(!request.is_answered_by(bytes));
+        }
+        _ => tally.corrupted += 1,
+    }
+}
+
 fn say(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")
@@ -143,12 +171,13 @@ impl Client {
             return Ok(());
         };
         self.tally.sessions += 1;
+        // Mostly small ones: they find the races. Sometimes as large as may be, for a shorter time.
+        let largest = SIZES[self.dice.below(SIZES.len() as u64) as usize];
+        let most_ms = if largest > 256 { 300 } else { 3000 };
         let plan = Plan {
-            depth: [1, 1, 4, 32, 256][self.dice.below(5) as usize],
-            // Mostly small ones: they find the races. Sometimes as large as may be.
-            largest: [64, 64, 256, 256, 4096, 20_000, 200_000, MAX_MESSAGE as u64]
-                [self.dice.below(8) as usize],
-            until: Instant::now() + Duration::from_millis(200 + self.dice.below(3000)),
+            depth: [1, 4, 32, 256, 256][self.dice.below(5) as usize],
+            largest,
+            until: Instant::now() + Duration::from_millis(200 + self.dice.below(most_ms)),
         };
         self.exchange(&mut synapse, &plan)
     }
@@ -162,7 +191,8 @@ impl Client {
         let session = self.dice.next();
         let mut flying: VecDeque<(RequestId, Request)> = VecDeque::new();
         let mut buffer = Vec::new();
-        let (mut number, mut progress) = (0, Instant::now());
+        let mut odd_in = 1 + self.dice.below(2 * ODD_ONCE_IN);
+        let (mut number, mut in_vain) = (0, 0);
         loop {
             let now = Instant::now();
             if now.duration_since(self.told) > TELL_EVERY {
@@ -191,11 +221,11 @@ impl Client {
                     Err(RequestError::Full { .. }) => break,
                     Err(error) => return self.over(error, &flying),
                 }
-                if self.dice.once_in(20_000) {
+                odd_in -= 1;
+                if odd_in == 0 {
+                    odd_in = 1 + self.dice.below(2 * ODD_ONCE_IN);
                     self.tally.cancelled += synapse.cancel_all() as u64;
                     flying.clear();
-                }
-                if self.dice.once_in(20_000) {
                     match synapse.submit(&vec![0; MAX_MESSAGE + 1]) {
                         Err(RequestError::TooLarge { .. }) => self.tally.refused += 1,
                         other => {
@@ -220,20 +250,23 @@ impl Client {
             }
             match synapse.receive() {
                 Ok((id, bytes)) => {
-                    progress = Instant::now();
-                    let (tally, size) = (&mut self.tally, bytes.len() as u64);
-                    match flying.pop_front() {
-                        Some((expected, request)) if expected == id => {
-                            tally.messages += 1;
-                            tally.bytes += size;
-                            tally.corrupted += u64::from(!request.is_answered_by(bytes));
+                    in_vain = 0;
+                    arrived(&mut self.tally, flying.pop_front(), id, bytes);
+                    // What else is there already, so that time is looked at once for many.
+                    for _ in 1..plan.depth / 2 {
+                        match synapse.try_receive() {
+                            Ok(Some((id, bytes))) => {
+                                arrived(&mut self.tally, flying.pop_front(), id, bytes);
+                            }
+                            Ok(None) => break,
+                            Err(RequestError::Remote { .. }) => drop(flying.pop_front()),
+                            Err(error) => return self.over(error, &flying),
                         }
-                        _ => tally.corrupted += 1,
                     }
                 }
                 // The server found a wrong byte, and counts it.
                 Err(RequestError::Remote { .. }) => drop(flying.pop_front()),
-                Err(RequestError::Timeout { .. }) if progress.elapsed() < PATIENCE => {}
+                Err(RequestError::Timeout { .. }) if in_vain < PATIENCE => in_vain += 1,
                 Err(RequestError::Timeout { .. }) => {
                     self.tally.lost += flying.len() as u64;
                     return Ok(());

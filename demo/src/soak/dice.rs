@@ -18,11 +18,7 @@ impl Dice {
 
     /// From `0` to below `n`.
     pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    /// True once in `n`.
-    pub(super) fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
+        // The upper half of the product: a multiplication where `%` would be a division, once or twice per message.
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,8 +13,10 @@ use super::Options;
 use super::tally::Tally;
 use crate::failure::{FAULT, Failure};
 
-/// Ends a hang.
-const WATCHDOG: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(2);
+/// Looks after which it is a hang, two minutes of them. Counted, not timed: somebody may stop the whole soak for a while.
+const WATCHDOG: u32 = 60_000;
 
 /// A child, and what it said last.
 pub(super) struct Process {
@@ -146,12 +148,11 @@ impl Drop for Process {
 
 /// Waits until `done`.
 pub(super) fn wait(what: &str, mut done: impl FnMut() -> bool) -> Result<(), Failure> {
-    let begun = Instant::now();
-    while !done() {
-        if begun.elapsed() > WATCHDOG {
-            return Err(Failure::new(FAULT, format!("waited in vain for {what}")));
+    for _ in 0..WATCHDOG {
+        if done() {
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(LOOK);
     }
-    Ok(())
+    Err(Failure::new(FAULT, format!("waited in vain for {what}")))
 }
