@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use transport::error::RequestError;
+use transport::error::{Lost, RequestError};
 use transport::{Config, RequestId, Synapse, TransportChoice, WaitPolicy};
 
 use super::dice::Dice;
@@ -283,10 +283,11 @@ impl Client {
         flying: &VecDeque<(RequestId, Request)>,
     ) -> Result<(), Failure> {
         match error {
-            RequestError::Disconnected {
-                in_flight,
-                reason: transport::error::Lost::PeerGone,
-            } => {
+            // Over the socket, a request that a stopped server has taken half of is the end of the connection, too.
+            RequestError::Disconnected { in_flight, reason }
+                if matches!(&reason, Lost::PeerGone)
+                    || matches!(&reason, Lost::Io(e) if e.kind() == std::io::ErrorKind::TimedOut) =>
+            {
                 self.tally.unknown += flying.len() as u64;
                 self.tally.lost += (flying.len() as u64).abs_diff(in_flight as u64);
             }
