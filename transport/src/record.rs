@@ -92,6 +92,7 @@ pub(crate) fn waited(slot: &SlotWriter, waiter: &Waiter, w: &Waited, found: bool
     if w.yields + w.sleeps > 0 {
         set(&wait.crowded, u64::from(waiter.crowded()));
         set(&wait.spin_budget_ns, waiter.budget_ns());
+        set(&wait.asked_sleep_ns, waiter.asked_sleep_ns());
         bump(&wait.yields, w.yields);
         bump(&wait.sleeps, w.sleeps);
         bump(&wait.yield_ns, w.yield_ns);

@@ -67,6 +67,7 @@ pub struct Watch {
     fill: Option<f64>,
     found: BTreeSet<(&'static str, Subject, Severity)>,
     seen: BTreeMap<&'static str, Seen>,
+    samples: u64,
 }
 
 /// A hint that fired during a watch.
@@ -114,6 +115,7 @@ impl Watch {
             self.first = Some(sample.clone());
         }
         self.last = Some(sample.clone());
+        self.samples += 1;
         for (e, c) in model.rows() {
             let old = self
                 .states
@@ -141,6 +143,11 @@ impl Watch {
                 seen.says.clone_from(&f.says);
             }
         }
+    }
+
+    /// How many samples were looked at.
+    pub fn samples(&self) -> u64 {
+        self.samples
     }
 
     /// The figures over the whole watch, of what `keep` leaves in a model.

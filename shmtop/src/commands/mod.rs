@@ -268,6 +268,17 @@ fn verdict(model: &Model) -> Outcome {
     Ok(())
 }
 
+/// Every hint that spoke at any time of a watch, a line each, the gravest first.
+fn hints_that_spoke(samples: u64, summary: &crate::check::Summary) -> String {
+    let mut seen: Vec<_> = summary.findings().iter().collect();
+    seen.sort_by_key(|(_, s)| std::cmp::Reverse(s.severity));
+    let mut out = format!("{samples} samples, {} hints spoke\n", seen.len());
+    for (id, s) in seen {
+        out += &format!("  {} {id}: {}\n", s.severity.name(), s.says);
+    }
+    out
+}
+
 fn check(settings: &Settings, period: std::time::Duration, asserts: &[String]) -> Outcome {
     let mut exprs = Vec::new();
     for text in asserts {
@@ -283,6 +294,8 @@ fn check(settings: &Settings, period: std::time::Duration, asserts: &[String]) -
     watch.endpoints()?;
     let summary = figures.summary(|m| settings.select(m));
     let mut failed = false;
+    let of_hints = ["crits", "warns", "infos"];
+    let asks = |e: &Expr| e.figures().iter().any(|f| of_hints.contains(f));
     for (expr, text) in exprs.iter().zip(asserts) {
         let holds = expr.holds(&|name| summary.get(name));
         let shown: Vec<String> = expr
@@ -304,6 +317,9 @@ fn check(settings: &Settings, period: std::time::Duration, asserts: &[String]) -
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
         say(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
+    }
+    if exprs.iter().any(asks) {
+        say(&hints_that_spoke(figures.samples(), &summary))?;
     }
     if failed {
         Err(Failure::Findings)

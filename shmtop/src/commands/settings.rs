@@ -172,9 +172,12 @@ impl Settings {
                 })
             })
         };
-        model
-            .findings
-            .retain(|f| concerned(&f.subject) || f.also.iter().any(concerned));
+        model.findings.retain(|f| {
+            // A cause elsewhere counts if what was asked for bears its consequences.
+            concerned(&f.subject)
+                || f.also.iter().any(concerned)
+                || f.explains.iter().any(|x| concerned(&x.subject))
+        });
         model.unknown.retain(|u| concerned(&u.subject));
     }
 

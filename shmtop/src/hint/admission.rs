@@ -66,12 +66,36 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if backlog == 0 || f64::from(queue) < 0.8 * f64::from(backlog) || queue == 0 {
         return QUIET;
     }
+    let stopped = ctx.process(e.pid).is_ok_and(|p| p.is_stopped());
+    let (why, fix) = if stopped {
+        ("is stopped", format!("kill -CONT {}", e.pid))
+    } else {
+        (
+            "does not accept",
+            format!("ps -o pid,stat,wchan -p {}", e.pid),
+        )
+    };
     Fire::new(
-        format!("{queue} of {backlog} places in the accept queue of {} are taken: pid {} does not accept", e.socket_path, e.pid),
-        format!("ps -o pid,stat,wchan -p {}", e.pid),
+        format!(
+            "{queue} of {backlog} places in the accept queue of {} are taken: pid {} {why}",
+            e.socket_path, e.pid
+        ),
+        fix,
     )
-    .number("queue", f64::from(queue), "", "sock_diag: listening socket", format!(">= {:.0}", 0.8 * f64::from(backlog)))
-    .number("backlog", f64::from(backlog), "", "sock_diag: listening socket", "")
+    .number(
+        "queue",
+        f64::from(queue),
+        "",
+        "sock_diag: listening socket",
+        format!(">= {:.0}", 0.8 * f64::from(backlog)),
+    )
+    .number(
+        "backlog",
+        f64::from(backlog),
+        "",
+        "sock_diag: listening socket",
+        "",
+    )
     .fires()
 }
 

@@ -144,7 +144,8 @@ fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// EAGAIN is never the descriptor limit (that is EMFILE). From connect() it is a full accept queue, from a receive it
-    /// is a peer that did not answer in time; so the step decides the sentence.
+    /// is a peer that did not answer in time, from mmap() in a process that locks its memory it is RLIMIT_MEMLOCK; so the step
+    /// decides the sentence.
     FALLBACK_EAGAIN = "fallback-eagain", Warn, "a step of the upgrade met EAGAIN";
     fires: "the fallback's errno is EAGAIN";
     quiet: "any other errno";
@@ -154,7 +155,7 @@ rule! {
     check: Client(fallback_eagain);
 }
 
-fn fallback_eagain(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn fallback_eagain(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| f.errno == EAGAIN) else {
         return QUIET;
     };
@@ -174,6 +175,20 @@ fn fallback_eagain(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 c.peer_pid, c.peer_pid
             ),
         ),
+        Some(Step::Mmap) => {
+            let pid = where_it_failed(f, e, c);
+            let locks = ctx.process(pid).and_then(|p| p.memory.get());
+            let need = locks
+                .map_or(0, |m| m.locked_bytes)
+                .saturating_add(e.admission.ring_bytes.max(64 << 20));
+            (
+                "the process locks what it maps, and RLIMIT_MEMLOCK has no room for the rings",
+                format!(
+                    "prlimit --pid {pid} --memlock={need}, then reconnect pid {}",
+                    c.peer_pid
+                ),
+            )
+        }
         _ => (
             "the kernel was short of something for a moment",
             format!("reconnect pid {}", c.peer_pid),

@@ -38,6 +38,8 @@ pub struct Engine {
     suspend: Option<(u64, u64)>,
     asleep_ns: u64,
     windows: usize,
+    /// Processes that the reader asked for: where a finding speaks for many, it speaks with their numbers.
+    pub(crate) asked_for: Vec<u32>,
 }
 
 impl Engine {
@@ -176,7 +178,7 @@ impl Engine {
                 &b.subject,
             ))
         });
-        model.findings = speak_once(fold_symptoms(findings, model));
+        model.findings = speak_once(fold_symptoms(findings, model), &self.asked_for);
         self.show_unknown(model);
     }
 
@@ -212,7 +214,10 @@ impl Engine {
                     None => whys.push((t.subject.clone(), why)),
                 }
             }
-            needs_s = needs_s.max(waiting);
+            // What looks back on many seconds says so itself; all other answers don't wait for it.
+            if rule.looks_back_s <= 1 {
+                needs_s = needs_s.max(waiting);
+            }
             if waiting > 0 && !any_answered {
                 whys.push((Subject::default(), needs(waiting)));
             }

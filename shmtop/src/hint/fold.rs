@@ -5,6 +5,9 @@ use std::collections::{HashMap, HashSet};
 use super::rules;
 use crate::model::{Explained, Finding, Model, Subject};
 
+/// So many clients are named one by one.
+const CLIENTS_NAMED: usize = 8;
+
 /// Moves each finding that a graver or equal one explains under its cause.
 pub(super) fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Finding> {
     let explains: HashMap<&str, &[&str]> = rules().map(|r| (r.id, r.explains)).collect();
@@ -47,10 +50,14 @@ pub(super) fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Findin
     out.into_iter().flatten().collect()
 }
 
-/// Of the rules that speak once for all, the worst case, with the others beside it.
-pub(super) fn speak_once(findings: Vec<Finding>) -> Vec<Finding> {
+/// Of the rules that speak once for all, the worst case, with the others beside it. Of the processes that were asked for, if it is
+/// any of those: their numbers are what the reader wants.
+pub(super) fn speak_once(findings: Vec<Finding>, asked_for: &[u32]) -> Vec<Finding> {
     let once: HashSet<&str> = rules().filter(|r| r.once).map(|r| r.id).collect();
-    let worth = |f: &Finding| f.evidence.first().map_or(0.0, |e| e.value);
+    let worth = |f: &Finding| {
+        let asked = f.subject.pid.is_some_and(|p| asked_for.contains(&p));
+        (asked, f.evidence.first().map_or(0.0, |e| e.value))
+    };
     let mut out: Vec<Finding> = Vec::new();
     for f in findings {
         // States are causes (a step and its errno, a build); numbers are how much of it.
@@ -74,9 +81,24 @@ pub(super) fn speak_once(findings: Vec<Finding>) -> Vec<Finding> {
         kept.explains.append(&mut other.explains);
     }
     for f in out.iter_mut().filter(|f| !f.also.is_empty()) {
-        f.says += &format!(" (and {} more)", f.also.len());
+        f.says += &match clients(f) {
+            Some(numbers) => format!(" (clients {numbers})"),
+            None => format!(" (and {} more)", f.also.len()),
+        };
     }
     out
+}
+
+/// `1, 2, 3` if all of it is about clients of one endpoint, and they are few.
+fn clients(f: &Finding) -> Option<String> {
+    let all = || std::iter::once(&f.subject).chain(&f.also);
+    if all().any(|s| s.pid != f.subject.pid) || f.also.len() >= CLIENTS_NAMED {
+        return None;
+    }
+    let mut numbers: Vec<u32> = all().map(|s| s.client).collect::<Option<_>>()?;
+    numbers.sort_unstable();
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    Some(numbers.join(", "))
 }
 
 /// Whether a cause at `cause` can have a consequence at `symptom`.

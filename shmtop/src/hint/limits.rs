@@ -10,18 +10,28 @@ pub(super) const RULES: &[Rule] = &[FD_HEADROOM, SYSTEM_FD_HEADROOM, SHMMAX, RLI
 
 /// Fewer free descriptors than this are an emergency: a log file, a resolver and a pipe need them too.
 const FDS_LEFT: u64 = 6;
+/// Descriptors that a handshake holds for a moment besides those that the client keeps.
+const HANDED_OVER: u64 = 1;
 /// Below this use of the table the clients that may still come are a plan, not a need.
 const FDS_USED_SHARE: f64 = 0.8;
 
 rule! {
     /// A soft limit of 1024 is no problem by itself, and `max_clients` (1024 by default) is a promise that few servers ever
     /// have to keep: with both defaults the plain comparison would fire on every machine. So it also takes a table that
-    /// is 80 % full.
+    /// is 80 % full. Besides the descriptors that a client keeps there must be one for its rings while they are handed over, or it
+    /// ends up on the socket; so the last free descriptor is no room. A client that is on the socket for want of descriptors is the
+    /// consequence.
     FD_HEADROOM = "fd-headroom", Warn, "descriptors run out";
     fires: "more than 80 % of the soft limit used, and too few left for the clients that may still come; crit below 6 left";
     quiet: "the table is less than 80 % full, whatever the limit is";
     fix: "prlimit --pid PID --nofile=N; LimitNOFILE= in the unit; docker run --ulimit nofile=N";
+    explains: ["socket-fallback"];
     check: Endpoint(fd_headroom);
+}
+
+/// Clients that get shared memory with so many free descriptors, one after the other.
+pub(crate) fn room_for_clients(free: u64, each: u64) -> u64 {
+    free.saturating_sub(HANDED_OVER) / each.max(1)
 }
 
 fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
@@ -33,14 +43,14 @@ fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
         .max_clients
         .saturating_sub(e.clients.len() as u64);
     let short = each > 0
-        && left < each.saturating_mul(may_come)
+        && left < each.saturating_mul(may_come).saturating_add(HANDED_OVER)
         && used as f64 > FDS_USED_SHARE * soft as f64;
     if !short && left >= FDS_LEFT {
         return QUIET;
     }
     let clients = e.clients.len() as u64;
     let base = used.saturating_sub(clients.saturating_mul(each));
-    let room = match (each, left / each.max(1)) {
+    let room = match (each, room_for_clients(left, each)) {
         (0, _) => format!("{left} left"),
         (_, 1) => "room for 1 more client".into(),
         (_, n) => format!("room for {n} more clients"),

@@ -35,13 +35,15 @@ fn whereabouts(ctx: &Context<'_>, pid: u32, thread: &Reading<crate::model::Threa
 
 rule! {
     /// A stopped process is not dead: its connection stays and works again after SIGCONT. The state letter says so, T by a
-    /// signal and t by a debugger. Seen in two windows, so a debugger that only looks around is not reported.
+    /// signal and t by a debugger. Seen in two windows, so a debugger that only looks around is not reported. A process that is
+    /// stopped is one finding, however many clients it has.
     PEER_STOPPED = "peer-stopped", Crit, "a process on a ring is stopped";
     fires: "/proc/PID/stat says T or t";
     quiet: "any other state";
     fix: "kill -CONT PID, or leave the debugger";
     explains: ["consumer-stalled", "ring-full", "mutual-full", "stats-frozen", "late-replies", "outlier-client", "handler-stuck", "tail-spread"];
     onset: State;
+    once: true;
     check: Client(peer_stopped);
 }
 
@@ -89,6 +91,7 @@ fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             process.state.get()?.to_string(),
             format!("/proc/{pid}/stat"),
         )
+        .state("pid", pid.to_string(), format!("/proc/{pid}"))
         .number(
             "requests waiting",
             c.in_flight as f64,
@@ -148,7 +151,8 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// Bytes wait and the reader's index has not moved for a second. While the handler runs the server's reader can't move: that
-    /// is `handler-stuck`, and this one keeps out of it.
+    /// is `handler-stuck`, and this one keeps out of it. If both rings stand still it is the client that does not read: the server
+    /// takes no request that it has no room to answer.
     CONSUMER_STALLED = "consumer-stalled", Crit, "the reader of a ring has stopped reading";
     fires: "bytes in the ring and its consumer's index frozen for more than 1 s";
     quiet: "the handler is running";
@@ -167,18 +171,18 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     let rings = [
         (
-            c.request_ring(),
-            "request",
-            server_pid(e, c),
-            &c.server_thread,
-            "server",
-        ),
-        (
             c.reply_ring(),
             "reply",
             client_pid(e, c),
             &c.thread,
             "client",
+        ),
+        (
+            c.request_ring(),
+            "request",
+            server_pid(e, c),
+            &c.server_thread,
+            "server",
         ),
     ];
     let mut unknown = None;

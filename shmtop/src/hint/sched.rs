@@ -236,9 +236,10 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 }
 
 rule! {
-    /// An involuntary switch in the middle of a spin costs a scheduling period. Info: where run delay is low nothing is lost.
+    /// An involuntary switch in the middle of a spin costs a scheduling period. Info: where run delay is low nothing is lost. The
+    /// kernel counts a sched_yield that hands the core over as involuntary too, so the thread's yields are taken off.
     PREEMPTED_SPINNER = "preempted-spinner", Info, "a spinning thread is preempted often";
-    fires: "more than 100 involuntary switches per second at a spin share above 20 % and run delay above 1 %";
+    fires: "more than 100 involuntary switches per second beyond the thread's own yields, at a spin share above 20 % and run delay above 1 %";
     quiet: "run delay is low";
     fix: "give it a CPU of its own (isolcpus, cpuset, taskset)";
     once: true;
@@ -249,6 +250,7 @@ fn preempted_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     for w in ctx.waiters_of(e).iter().filter(|w| w.spin > SPINNER) {
         let Some(t) = w.thread else { continue };
         let (switches, delay) = (t.involuntary_per_s.clone()?, t.run_delay.clone()?);
+        let switches = (switches - w.yields_per_s).max(0.0);
         if switches > 100.0 && delay > DELAY {
             return Fire::new(
                 format!(
@@ -263,7 +265,7 @@ fn preempted_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 "involuntary switches",
                 switches,
                 "1/s",
-                format!("/proc/{}/task/{}/status", e.pid, w.tid),
+                format!("/proc/{}/task/{}/status, less yields", e.pid, w.tid),
                 "> 100",
             )
             .number(

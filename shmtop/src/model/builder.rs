@@ -70,6 +70,12 @@ impl ModelBuilder {
         Self::default()
     }
 
+    /// The processes that the reader asked for: a finding that speaks for many speaks with their numbers.
+    pub fn asked_for(mut self, pids: &[u32]) -> Self {
+        self.engine.asked_for = pids.to_vec();
+        self
+    }
+
     /// Takes the next sample and says what is known now. Samples that are not later than the last one give a model without
     /// rates and leave no trace.
     pub fn push(&mut self, sample: Sample) -> Model {

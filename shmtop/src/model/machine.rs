@@ -249,7 +249,8 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
         if each == 0 {
             return Err(Why::not_applicable("not a server"));
         }
-        Ok(soft.clone()?.saturating_sub(now.fds.get()?) / each)
+        let free = soft.clone()?.saturating_sub(now.fds.get()?);
+        Ok(crate::hint::room_for_clients(free, each))
     };
     let no_limit = || Why::not_applicable("no memory limit is set");
     let group = now

@@ -314,6 +314,13 @@ pub(super) fn time(
         }
     }
     t.idle = (1.0 - sum).max(0.0);
+    // The page's useful time is a sample of the passes, and at a few hundred long requests a second a thin one. Time on a core that
+    // was neither spun nor yielded away was work: the kernel counts it all.
+    if let Some(Ok(cpu)) = thread.map(|t| &t.cpu) {
+        let worked = (cpu - t.spin - t.yielding - t.useful).clamp(0.0, t.idle);
+        t.useful += worked;
+        t.idle -= worked;
+    }
     let mut delay = thread.and_then(|t| t.run_delay.clone().ok()).unwrap_or(0.0);
     for part in [
         &mut t.yielding,

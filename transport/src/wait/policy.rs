@@ -73,6 +73,14 @@ impl Waiter {
         self.crowd >= CROWDED
     }
 
+    /// How long a sleep of this policy is meant to last, in ns; 0 if it parks until it is woken.
+    pub(crate) fn asked_sleep_ns(&self) -> u64 {
+        match self.policy {
+            WaitPolicy::Ladder { sleep, .. } => u64::try_from(sleep.as_nanos()).unwrap_or(u64::MAX),
+            WaitPolicy::Adaptive | WaitPolicy::Spin | WaitPolicy::Park => 0,
+        }
+    }
+
     /// Spin time after which this waiter parks, at the moment, in ns.
     pub(crate) fn budget_ns(&self) -> u64 {
         match self.policy {
