@@ -37,16 +37,20 @@ impl Place {
 
     pub fn command(&self, program: &str, args: &str) -> Command {
         let path = match program {
-            "exchange" => env!("CARGO_BIN_EXE_exchange"),
-            "trader" => env!("CARGO_BIN_EXE_trader"),
-            "demo" => env!("CARGO_BIN_EXE_demo"),
-            "soak" => env!("CARGO_BIN_EXE_soak"),
+            "exchange" => env!("CARGO_BIN_EXE_exchange").into(),
+            "trader" => env!("CARGO_BIN_EXE_trader").into(),
+            "demo" => env!("CARGO_BIN_EXE_demo").into(),
+            "soak" => env!("CARGO_BIN_EXE_soak").into(),
+            // The test program itself, where it plays a part too.
+            "self" => std::env::current_exe().expect("it runs"),
             _ => panic!("no program {program}"),
         };
         let mut command = Command::new(path);
         command
             .args(args.split_whitespace())
             .env("SHMTOP_RUNTIME_DIR", self.dir())
+            // The user's own configuration is none of the tests' business.
+            .env("XDG_CONFIG_HOME", self.dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -1,0 +1,154 @@
+//! Threads that don't get a core, or should not have it.
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use crate::common::Place;
+use crate::connection::start;
+use crate::doctor::{is_well, names};
+use crate::memory::Group;
+use crate::{Outcome, Provocation, alone, kernel};
+
+pub(crate) const PROVOCATIONS: &[Provocation] = &[
+    alone("same-cpu", same_cpu),
+    alone("oversubscribed", oversubscribed),
+    alone("run-delay", run_delay),
+    alone("outlier-client", outlier_client),
+    alone("cfs-throttled", cfs_throttled),
+];
+
+/// The first two CPUs that we may use.
+pub(crate) fn two_cpus() -> Result<[usize; 2], String> {
+    let mine = sched_getaffinity(Pid::from_raw(0)).map_err(|e| e.to_string())?;
+    let mut cpus = (0..CpuSet::count()).filter(|cpu| mine.is_set(*cpu).unwrap_or(false));
+    match (cpus.next(), cpus.next()) {
+        (Some(a), Some(b)) => Ok([a, b]),
+        _ => Err("needs two CPUs".into()),
+    }
+}
+
+fn healthy(place: &Place, id: &str) {
+    let exchange = place.exchange("");
+    let _client = start(place, "client plain");
+    is_well(place, exchange.pid(), id);
+}
+
+/// Both ends on one CPU, both spinning.
+fn same_cpu(place: &Place) -> Outcome {
+    let [a, b] = two_cpus()?;
+    let exchange = place.exchange(&format!("--wait spin --pin={a}"));
+    let trader = place.start(
+        "trader",
+        &format!("1 ping --wait spin --pin={a} --duration forever"),
+    );
+    names(place, exchange.pid(), "same-cpu", "crit")
+        .says(format!("both pinned to CPU {a}"))
+        .fix(format!("taskset -cp {b} "))
+        .number("spin and yield", |n| n > 20.0);
+    drop((trader, exchange));
+    healthy(place, "same-cpu");
+    Ok(())
+}
+
+/// Five spinning threads on two CPUs.
+fn oversubscribed(place: &Place) -> Outcome {
+    let cpus = two_cpus()?;
+    let pin = format!("--pin={},{}", cpus[0], cpus[1]);
+    let exchange = place.exchange(&format!("--wait spin {pin}"));
+    let trader = place.start(
+        "trader",
+        &format!("4 ping --wait spin {pin} --duration forever"),
+    );
+    names(place, exchange.pid(), "oversubscribed", "crit")
+        .says("spinning threads share 2 CPUs")
+        .fix("--wait adaptive")
+        .number("spinning threads", |n| n > 2.0)
+        .number("run delay, mean", |n| n > 1.0);
+    drop((trader, exchange));
+    healthy(place, "oversubscribed");
+    Ok(())
+}
+
+/// The thread of a trader that used most CPU.
+fn ring_thread(pid: i32) -> i32 {
+    let used = |tid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"))
+            .ok()
+            .and_then(|s| s.split(' ').next()?.parse::<u64>().ok())
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("a process of ours")
+        .flatten()
+        .filter_map(|t| t.file_name().to_str()?.parse().ok())
+        .max_by_key(used)
+        .expect("a thread")
+}
+
+/// Somebody else's busy loop on the client's CPU.
+fn run_delay(place: &Place) -> Outcome {
+    let [a, b] = two_cpus()?;
+    let exchange = place.exchange(&format!("--pin={a}"));
+    let mut trader = place.start(
+        "trader",
+        &format!("1 ping --wait spin --pin={b} --duration forever"),
+    );
+    trader.line();
+    let hog = start(place, &format!("hog {b}"));
+    let tid = ring_thread(trader.pid());
+    names(place, trader.pid(), "run-delay", "warn")
+        .says(format!("(pid {}) thread {tid} waited", trader.pid()))
+        .fix(format!("taskset -cp CPU {tid}"))
+        .number("run delay", |n| n > 1.0)
+        .number("other processes", |n| n > 0.35);
+    drop(hog);
+    is_well(place, trader.pid(), "run-delay");
+    drop(exchange);
+    Ok(())
+}
+
+/// One of five clients with the lowest priority, on CPUs that all are busy.
+fn outlier_client(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let mut traders: Vec<_> = (0..5)
+        .map(|_| place.start("trader", "1 ping --duration forever"))
+        .collect();
+    for trader in &mut traders {
+        trader.line();
+    }
+    let slow = traders[0].pid();
+    for task in std::fs::read_dir(format!("/proc/{slow}/task"))
+        .expect("ours")
+        .flatten()
+    {
+        let tid: i32 = task.file_name().to_string_lossy().parse().expect("a tid");
+        kernel::nice(tid, 19).expect("lower is always allowed");
+    }
+    names(place, exchange.pid(), "outlier-client", "warn")
+        .says(format!("(pid {slow}) is"))
+        .says("its nice value is 19")
+        .fix(format!("renice -n 0 -p {slow}"));
+    drop(traders);
+    is_well(place, exchange.pid(), "outlier-client");
+    Ok(())
+}
+
+/// A tenth of a CPU for a server that wants a whole one.
+fn cfs_throttled(place: &Place) -> Outcome {
+    let group = Group::new("cpu", "throttled")?;
+    group.set("cpu.cfs_period_us", 100_000);
+    group.set("cpu.cfs_quota_us", 10_000);
+    let exchange = place.exchange("--wait spin");
+    let pid = exchange.pid();
+    group.take(pid);
+    let _client = start(place, "client plain");
+    names(place, pid, "cfs-throttled", "crit")
+        .says("the quota of 0.10 CPUs")
+        .says(format!("(pid {pid})"))
+        .fix(format!("{}/cpu.cfs_quota_us", group.path()))
+        .number("periods stopped", |n| n >= 5.0)
+        .explains("quota-below-spinners");
+    group.set("cpu.cfs_quota_us", -1);
+    is_well(place, pid, "cfs-throttled");
+    drop(exchange);
+    Ok(())
+}

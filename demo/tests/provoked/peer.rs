@@ -1,0 +1,141 @@
+//! Processes that stop, die, stall, or say what is not so.
+
+use nix::sys::signal::Signal;
+use transport::stats::schema::{self, header};
+
+use crate::common::{Place, wait_until};
+use crate::connection::{root, start};
+use crate::doctor::{is_well, names};
+use crate::page::Page;
+use crate::{Outcome, Provocation, kernel, together};
+
+pub(crate) const PROVOCATIONS: &[Provocation] = &[
+    together("peer-stopped", peer_stopped),
+    together("peer-gone", peer_gone),
+    together("consumer-stalled", consumer_stalled),
+    together("handler-stuck", handler_stuck),
+    together("inconsistent-peer", inconsistent_peer),
+    together("stats-frozen", stats_frozen),
+];
+
+/// One process with three clients is stopped: one finding, which names them all.
+fn peer_stopped(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let mut trader = place.start("trader", "3 ping --think 5ms --duration forever");
+    trader.line();
+    trader.signal(Signal::SIGSTOP);
+    let pid = trader.pid();
+    names(place, exchange.pid(), "peer-stopped", "crit")
+        .says(format!("client pid {pid} is stopped (SIGSTOP)"))
+        .says("clients 1, 2, 3")
+        .fix(format!("kill -CONT {pid}"))
+        .word("state", "T");
+    trader.signal(Signal::SIGCONT);
+    is_well(place, exchange.pid(), "peer-stopped");
+    Ok(())
+}
+
+/// A client that left a copy of itself behind: it is dead, and its socket is open.
+fn peer_gone(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let client = start(place, "client forks");
+    let pid = client.pid();
+    wait_until("the copy", || place.processes().len() == 3);
+    client.kill();
+    names(place, exchange.pid(), "peer-gone", "crit")
+        .says(format!("pid {pid} of client 1"))
+        .says("64 MiB")
+        .fix(exchange.pid().to_string())
+        .word("peer", "gone");
+    let copy = place.processes().into_iter().find(|p| *p != exchange.pid());
+    let copy = nix::unistd::Pid::from_raw(copy.expect("the copy"));
+    nix::sys::signal::kill(copy, Signal::SIGKILL).expect("ours");
+    is_well(place, exchange.pid(), "peer-gone");
+    Ok(())
+}
+
+/// A client that never reads a reply.
+fn consumer_stalled(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let client = start(place, "client deaf");
+    let pid = client.pid();
+    names(place, exchange.pid(), "consumer-stalled", "crit")
+        .says(format!("the client (pid {pid}) is S"))
+        .fix(format!("gdb -p {pid}"))
+        .number("occupancy", |n| n > 100.0)
+        .number("index frozen for", |n| n > 1e9);
+    drop(client);
+    // Both rings full, for the same reason: the server is not to blame.
+    let client = start(place, "client greedy");
+    names(place, exchange.pid(), "consumer-stalled", "crit")
+        .says(format!("the client (pid {})", client.pid()));
+    drop(client);
+    is_well(place, exchange.pid(), "consumer-stalled");
+    Ok(())
+}
+
+/// A handler that waits for something for ever.
+fn handler_stuck(place: &Place) -> Outcome {
+    let exchange = place.exchange("--work 3600s");
+    let client = start(place, "client plain");
+    let pid = exchange.pid();
+    names(place, pid, "handler-stuck", "crit")
+        .says(format!("in the handler of pid {pid} for"))
+        .fix(format!("gdb -p {pid}"))
+        .number("handler runs for", |n| n > 1e9);
+    drop((client, exchange));
+    let exchange = place.exchange("");
+    let _client = start(place, "client plain");
+    is_well(place, exchange.pid(), "handler-stuck");
+    Ok(())
+}
+
+/// Claims to have sent more than the ring holds and the server has received.
+fn inconsistent_peer(place: &Place) -> Outcome {
+    root()?;
+    let exchange = place.exchange("");
+    let client = start(place, "client plain");
+    let word = schema::descriptors()
+        .find(|d| d.name == "tx_record_bytes")
+        .expect("in the schema");
+    let pid = client.pid();
+    let page = Page::of(pid);
+    // The client's own is the first slot.
+    let sent = page.word(header::SLOTS_OFFSET) + word.offset as u64;
+    wait_until("its first request", || page.read(sent) > 0);
+    page.write(sent, 1 << 40);
+    names(place, exchange.pid(), "inconsistent-peer", "warn")
+        .says(format!("pid {pid}) contradicts the server"))
+        .fix(format!("/proc/{pid}/exe"));
+    drop(client);
+    let _client = start(place, "client plain");
+    is_well(place, exchange.pid(), "inconsistent-peer");
+    Ok(())
+}
+
+/// The thread that keeps house is held by a debugger; the process runs.
+fn stats_frozen(place: &Place) -> Outcome {
+    root()?;
+    let exchange = place.exchange("");
+    let pid = exchange.pid();
+    let heartbeat = schema::descriptors().find(|d| d.name == "heartbeat_ns");
+    let heartbeat = heartbeat.expect("in the schema").offset as u64;
+    let page = Page::of(pid);
+    wait_until("its first heartbeat", || page.read(heartbeat) > 0);
+    let thread = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("a process of ours")
+        .flatten()
+        .find(|t| {
+            std::fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.contains("control"))
+        })
+        .expect("its control thread");
+    let tid: i32 = thread.file_name().to_string_lossy().parse().expect("a tid");
+    let held = kernel::hold(tid).map_err(|e| format!("ptrace: {e}"))?;
+    names(place, pid, "stats-frozen", "warn")
+        .says(format!("(pid {pid}) are"))
+        .fix(format!("gdb -p {pid}"))
+        .number("age", |n| n > 3e9);
+    drop(held);
+    is_well(place, pid, "stats-frozen");
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Waiters that burn, oversleep, or pass the CPU around.
+
+use crate::common::Place;
+use crate::connection::start;
+use crate::doctor::{is_well, names};
+use crate::{Outcome, Provocation, alone};
+
+pub(crate) const PROVOCATIONS: &[Provocation] = &[
+    alone("idle-burn", idle_burn),
+    alone("oversleep", oversleep),
+    alone("sleep-on-path", sleep_on_path),
+];
+
+/// A ladder that never leaves its first rung, for a request now and then.
+fn idle_burn(place: &Place) -> Outcome {
+    let exchange = place.exchange("--spin 1000000000 --yield 0 --sleep 1us");
+    let pid = exchange.pid();
+    let _client = start(place, "client plain");
+    names(place, pid, "idle-burn", "warn")
+        .says(format!("(pid {pid}) thread"))
+        .says("policy ladder")
+        .fix(format!("restart pid {pid} with --wait adaptive"))
+        .number("CPU", |n| n > 50.0)
+        .number("messages", |n| n < 1000.0);
+    drop(exchange);
+    let exchange = place.exchange("");
+    let _client = start(place, "client plain");
+    is_well(place, exchange.pid(), "idle-burn");
+    Ok(())
+}
+
+/// Sleeps of a microsecond, with the kernel's usual slack.
+fn oversleep(place: &Place) -> Outcome {
+    let exchange = place.exchange("--spin 0 --yield 0 --sleep 1us");
+    let pid = exchange.pid();
+    let trader = place.start("trader", "1 ping --wait park --rate 500 --duration forever");
+    names(place, pid, "oversleep", "warn")
+        .says(format!("(pid {pid}) asks for sleeps of 1.0 µs"))
+        .fix(format!("restart pid {pid}"))
+        .number("asked for", |n| n == 1000.0)
+        .number("sleep, median", |n| n > 3000.0);
+    drop((trader, exchange));
+    let exchange = place.exchange("");
+    let _client = start(place, "client plain");
+    is_well(place, exchange.pid(), "oversleep");
+    Ok(())
+}
+
+/// Replies that come when the spinning is over: the server has to be woken for each.
+fn sleep_on_path(place: &Place) -> Outcome {
+    let exchange = place.exchange("--wait park");
+    let trader = place.start(
+        "trader",
+        "1 ping --rate 500 --spin 100 --yield 0 --sleep 50us --duration forever",
+    );
+    names(place, exchange.pid(), "sleep-on-path", "info")
+        .says("end in a sleep")
+        .fix("--spin")
+        .number("waits ended by a sleep", |n| n > 5.0);
+    drop((trader, exchange));
+    let exchange = place.exchange("");
+    let _client = start(place, "client plain");
+    is_well(place, exchange.pid(), "sleep-on-path");
+    Ok(())
+}
