@@ -73,11 +73,11 @@ pub(crate) fn ask_as(place: &Place, who: &str, args: &str) -> Report {
     }
 }
 
-/// Watches `pid` while the fault is there: `id` is named first, at this severity. Seven seconds: a connection's first two don't
-/// count, then three of five must hold, and who has just been started needs a moment.
+/// Watches `pid` while the fault is there: `id` is named first, at this severity. Nine seconds: a connection's first two don't
+/// count, then three of five must hold, and on a busy machine who has just been started needs a moment.
 #[track_caller]
 pub(crate) fn names(place: &Place, pid: i32, id: &str, severity: &str) -> Hint {
-    ask(place, &format!("-p {pid} --for 7s")).first(id, severity)
+    ask(place, &format!("-p {pid} --for 9s")).first(id, severity)
 }
 
 /// Watches `pid` when the fault is gone: `id` was looked at, and nothing is wrong.

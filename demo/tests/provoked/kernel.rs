@@ -154,13 +154,3 @@ impl Drop for Held {
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, 0, 0) };
     }
 }
-
-/// A copy of this process, as fork makes it. `false` in the child, which must not return from its caller.
-pub(crate) fn fork() -> io::Result<bool> {
-    // SAFETY: the child only sleeps and ends: nothing that another thread of the parent might have held is touched.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(false),
-        _ => Ok(true),
-    }
-}

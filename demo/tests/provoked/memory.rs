@@ -10,8 +10,6 @@ use crate::doctor::{ask, is_well, names};
 use crate::{Outcome, Provocation, alone, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
-    // First: it takes a minute.
-    together("ring-oversized", ring_oversized),
     together("memcg-headroom", memcg_headroom),
     together("oom-killed", oom_killed),
     together("hugepage-short", hugepage_short),
@@ -57,24 +55,6 @@ impl Drop for Group {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// Rings of 64 MiB where 256 MiB are allowed, and nothing ever in them.
-fn ring_oversized(place: &Place) -> Outcome {
-    let group = Group::new("memory", "oversized")?;
-    group.set("memory.limit_in_bytes", 512 << 20);
-    let exchange = place.exchange("--max-clients 1");
-    group.take(exchange.pid());
-    let _client = start(place, "client plain");
-    let pid = exchange.pid();
-    ask(place, &format!("-p {pid} --for 65s -d 1s"))
-        .first("ring-oversized", "info")
-        .says(format!("(pid {pid}) has reserved 64 MiB"))
-        .fix("--ring-size 1048576")
-        .number("high water", |n| n < 5.0);
-    group.set("memory.limit_in_bytes", 4u64 << 30);
-    is_well(place, pid, "ring-oversized");
-    Ok(())
 }
 
 /// A limit that the next client's rings would exceed.

@@ -227,15 +227,6 @@ fn client(words: &[&str]) -> Played {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
-        // Leaves a copy of itself behind that holds the socket.
-        "forks" => {
-            let synapse = connect(&config)?;
-            if kernel::fork()? {
-                stay()
-            }
-            let _held = synapse;
-            stay()
-        }
         // Has no place for a descriptor that it is sent.
         "no-room" => {
             // The socket takes the last one; nothing is left for the rings.

@@ -11,7 +11,6 @@ use crate::{Outcome, Provocation, kernel, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("peer-stopped", peer_stopped),
-    together("peer-gone", peer_gone),
     together("consumer-stalled", consumer_stalled),
     together("handler-stuck", handler_stuck),
     together("inconsistent-peer", inconsistent_peer),
@@ -32,25 +31,6 @@ fn peer_stopped(place: &Place) -> Outcome {
         .word("state", "T");
     trader.signal(Signal::SIGCONT);
     is_well(place, exchange.pid(), "peer-stopped");
-    Ok(())
-}
-
-/// A client that left a copy of itself behind: it is dead, and its socket is open.
-fn peer_gone(place: &Place) -> Outcome {
-    let exchange = place.exchange("");
-    let client = start(place, "client forks");
-    let pid = client.pid();
-    wait_until("the copy", || place.processes().len() == 3);
-    client.kill();
-    names(place, exchange.pid(), "peer-gone", "crit")
-        .says(format!("pid {pid} of client 1"))
-        .says("64 MiB")
-        .fix(exchange.pid().to_string())
-        .word("peer", "gone");
-    let copy = place.processes().into_iter().find(|p| *p != exchange.pid());
-    let copy = nix::unistd::Pid::from_raw(copy.expect("the copy"));
-    nix::sys::signal::kill(copy, Signal::SIGKILL).expect("ours");
-    is_well(place, exchange.pid(), "peer-gone");
     Ok(())
 }
 
