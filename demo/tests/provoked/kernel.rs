@@ -42,7 +42,7 @@ pub(crate) fn leave_descriptors(pid: i32, free: u64) -> io::Result<()> {
     let mut left = free;
     let mut limit_at = 0;
     // The limit is one of numbers, and there may be holes.
-    while left > 0 || open.iter().any(|n| *n == limit_at) {
+    while left > 0 || open.contains(&limit_at) {
         if !open.contains(&limit_at) {
             left -= 1;
         }
