@@ -110,6 +110,10 @@ fn hugepage_short(place: &Place) -> Outcome {
     if pool.trim() != "0" {
         return Err(format!("{} huge pages are set aside here", pool.trim()));
     }
+    let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    if !setting.is_ok_and(|s| s.contains("[never]")) {
+        return Err("shmem_enabled gives transparent ones instead".into());
+    }
     let server = start(place, "server huge-pages");
     let _client = start(place, "client plain");
     names(place, server.pid(), "hugepage-short", "warn")
