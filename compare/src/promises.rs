@@ -172,6 +172,21 @@ fn checks(m: &Medians<'_>) -> Vec<(&'static str, Vec<Check>)> {
             vec![check("k/s", m.ours("64-16c", thousands), AtLeast(10_000.0))],
         ),
         (
+            "64 B, 1 to 1,000 connections of one thread",
+            vec![
+                check(
+                    "CPU per request, 100 × 1",
+                    ratio(m.ours("64-100c", cpu), m.ours("64-1c", cpu)),
+                    AtMost(1.5),
+                ),
+                check(
+                    "CPU per request, 1,000 × 1",
+                    ratio(m.ours("64-1000c", cpu), m.ours("64-1c", cpu)),
+                    AtMost(1.5),
+                ),
+            ],
+        ),
+        (
             "16 idle clients",
             vec![
                 check("CPUs", m.ours("idle", |f| Some(f.cpus)), AtMost(0.01)),

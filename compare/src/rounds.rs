@@ -62,11 +62,7 @@ impl Schedule<'_> {
             };
         for round in 1..=self.rounds {
             for workload in &self.workloads {
-                for subject in self
-                    .subjects
-                    .iter()
-                    .filter(|s| s.does(workload.shape(), workload.clients))
-                {
+                for subject in self.subjects.iter().filter(|s| workload.is_for(**s)) {
                     if !one(&mut runs, round, workload, *subject) {
                         return runs;
                     }
@@ -120,7 +116,7 @@ impl Schedule<'_> {
         self.subjects
             .iter()
             .copied()
-            .filter(|subject| subject.does(workload.shape(), workload.clients))
+            .filter(|subject| workload.is_for(*subject))
             .filter(|subject| {
                 common.is_some_and(|regime| {
                     count(None, regime) > 0 && count(Some(subject.id()), regime) < enough

@@ -83,10 +83,7 @@ fn table(
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     });
     let reference = Group::of(runs, workload.id, REFERENCE, regime);
-    for subject in subjects
-        .iter()
-        .filter(|subject| subject.does(workload.shape(), workload.clients))
-    {
+    for subject in subjects.iter().filter(|subject| workload.is_for(**subject)) {
         let group = Group::of(runs, workload.id, subject.id(), regime);
         if group.figures.is_empty() {
             continue;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::conductor::Work;
 use crate::job::Shape;
+use crate::subject::Subject;
 
 /// One kind of work, by name.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Workload {
     pub(crate) clients: usize,
     /// Part of the table unless asked otherwise.
     pub(crate) listed: bool,
+    /// A question about the transport alone.
+    ours_only: bool,
 }
 
 const fn workload(
@@ -31,6 +34,7 @@ const fn workload(
         size,
         clients,
         listed: true,
+        ours_only: false,
     }
 }
 
@@ -86,28 +90,23 @@ pub(crate) const ALL: &[Workload] = &[
         64,
         16,
     ),
-    on_request("64-1c", "64 B, 1 connection, pipelined", 1),
-    on_request(
-        "64-64c",
-        "64 B, 64 connections from one thread, pipelined",
-        64,
+    ours_only("64-1c", "64 B, 1 connection, pipelined", 1),
+    ours_only(
+        "64-100c",
+        "64 B, 100 connections from one thread, pipelined",
+        100,
     ),
-    on_request(
-        "64-256c",
-        "64 B, 256 connections from one thread, pipelined",
-        256,
-    ),
-    on_request(
+    ours_only(
         "64-1000c",
         "64 B, 1,000 connections from one thread, pipelined",
         1000,
     ),
 ];
 
-/// What work costs per message from 1 to 1,000 connections.
-const fn on_request(id: &'static str, title: &'static str, clients: usize) -> Workload {
+/// What work costs the transport per message from 1 to 1,000 connections.
+const fn ours_only(id: &'static str, title: &'static str, clients: usize) -> Workload {
     Workload {
-        listed: false,
+        ours_only: true,
         ..workload(id, title, Shape::Pipelined, 64, clients)
     }
 }
@@ -118,8 +117,10 @@ impl Workload {
         matches!(self.shape, Shape::Idle)
     }
 
-    pub(crate) fn shape(&self) -> Shape {
-        self.shape
+    /// Whether it is put to this subject, and the subject can do it.
+    pub(crate) fn is_for(&self, subject: &dyn Subject) -> bool {
+        (!self.ours_only || subject.id().starts_with("transport"))
+            && subject.does(self.shape, self.clients)
     }
 
     /// The work to do.
