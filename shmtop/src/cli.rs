@@ -143,7 +143,7 @@ pub(crate) enum Command {
     /// Serves OpenMetrics over HTTP for Prometheus
     Export {
         /// Address and port, e.g. 127.0.0.1:9752
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", value_parser = address)]
         listen: std::net::SocketAddr,
     },
     /// Prints completions for a shell
@@ -163,6 +163,11 @@ fn check_help() -> String {
         out += &format!("  {:<16} {}\n", f.name, f.help);
     }
     out + "\nOperators: < <= > >= == !=, + - * /, ! && ||, parentheses. A figure that can't be had fails the assertion and says why."
+}
+
+fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "give an address and a port, e.g. 127.0.0.1:9752 or [::1]:9752".to_owned())
 }
 
 fn sort_key(text: &str) -> Result<crate::ui::SortKey, String> {

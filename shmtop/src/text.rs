@@ -22,6 +22,32 @@ fn is_harmless(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}'))
 }
 
+/// The name that `word` was probably meant to be: a typo or two away, whatever the case.
+pub(crate) fn nearest<'n>(names: impl Iterator<Item = &'n str>, word: &str) -> Option<&'n str> {
+    let word = word.to_lowercase();
+    names
+        .map(|name| (distance(name, &word), name))
+        .min()
+        .filter(|(d, _)| *d <= (1 + word.chars().count() / 4).min(3))
+        .map(|(_, name)| name)
+}
+
+/// Letters to change, add or leave out to make one of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
 /// A duration in ns: `840 ns`, `1.2 µs`, `31 ms`, `4.2 s`, `3 m 12 s`.
 pub fn ns(value: u64) -> String {
     let v = value as f64;

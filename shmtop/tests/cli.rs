@@ -100,8 +100,22 @@ fn pair() -> Pair {
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 9] = [
-        (&["check", "--assert", "p99us<5"], "no figure has this name"),
+    let cases: [(&[&str], &str); 17] = [
+        (&["check"], "were not provided: --assert <EXPR>; see --help"),
+        (
+            &["-p", "abc", "ps"],
+            "invalid value 'abc' for '--pid <PID>'",
+        ),
+        (&["ps", "-f", "xml"], "[possible values: table, json, csv"),
+        (&["snapsho"], "a similar subcommand exists: 'snapshot'"),
+        (
+            &["--theme", "pink"],
+            "there are dark, light, contrast, mono",
+        ),
+        (&["export", "--listen", "here"], "e.g. 127.0.0.1:9752"),
+        (&["explain", "FD-HEADROOM"], "did you mean fd-headroom?"),
+        (&["explain", "nope"], "`shmtop explain` lists all"),
+        (&["replay", "/"], "Is a directory"),
         (&["snapshot", "-d", "5"], "give a unit"),
         (&["explain", "fd-headrom"], "did you mean fd-headroom?"),
         (&["replay", "/nonexistent"], "/nonexistent: No such file"),
@@ -118,7 +132,15 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         let (code, out, err) = run(dir.path(), args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
         assert!(err.contains(says), "{args:?}: {err}");
+        assert!(
+            err.starts_with("shmtop: ") && err.lines().count() == 1,
+            "{args:?}: {err}"
+        );
     }
+    let (code, out, err) = run(dir.path(), &["check", "--assert", "rps>1 && p99us<5"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    let shown = "no figure has this name; did you mean p99_us?\n  rps>1 && p99us<5\n           ^\n";
+    assert!(err.ends_with(shown), "{err}");
 }
 
 #[test]

@@ -48,7 +48,10 @@ pub(super) fn parse(text: &str) -> Result<Node, ParseError> {
     let root = p.or()?;
     p.space();
     if p.at < text.len() {
-        return Err(p.error(p.at, "expected an operator or the end"));
+        return Err(p.error(
+            p.at,
+            "expected an operator (&& || < <= > >= == != + - * /) or the end",
+        ));
     }
     if !root.is_truth() {
         return Err(p.error(0, "a number is no assertion: compare it, e.g. p99_us < 5"));
@@ -252,11 +255,12 @@ impl Parser<'_> {
             .find(|f| f.name == word)
             .map(|f| Node::Figure(f.name))
             .ok_or_else(|| {
-                let names: Vec<&str> = FIGURES.iter().map(|f| f.name).collect();
-                self.error(
-                    start,
-                    format!("no figure has this name; there are {}", names.join(", ")),
-                )
+                let names = || FIGURES.iter().map(|f| f.name);
+                let instead = match crate::text::nearest(names(), &word) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
+                };
+                self.error(start, format!("no figure has this name; {instead}"))
             })
     }
 }

@@ -80,8 +80,11 @@ pub(crate) fn main(
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
-            // clap's text goes to stdout for --help and to stderr for mistakes; a closed pipe is nobody's mistake.
-            let _ = e.print();
+            // A closed pipe is nobody's mistake.
+            let _ = match e.use_stderr() {
+                true => writeln!(io::stderr(), "shmtop: {}", sentence(&e.to_string())),
+                false => e.print(),
+            };
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
@@ -100,6 +103,19 @@ pub(crate) fn main(
             }
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// clap's paragraphs as one sentence: what is wrong, and its tip if there is one.
+fn sentence(text: &str) -> String {
+    let mut paragraphs = text.split("\n\n");
+    let words = |p: &str| p.split_whitespace().collect::<Vec<_>>().join(" ");
+    let wrong = words(paragraphs.next().unwrap_or(""));
+    let wrong = wrong.strip_prefix("error: ").unwrap_or(&wrong);
+    let tip = paragraphs.map(words).find(|p| p.starts_with("tip: "));
+    match tip.as_deref().and_then(|t| t.strip_prefix("tip: ")) {
+        Some(tip) => format!("{wrong}; {tip}"),
+        None => format!("{wrong}; see --help"),
     }
 }
 
@@ -217,7 +233,13 @@ fn snapshot(settings: &Settings) -> Outcome {
         match format {
             Format::Table => {
                 let gap = if i > 0 { "\n" } else { "" };
-                say(&format!("{gap}{}", report::table(model, &settings.state)))?;
+                let table = match report::table(model, &settings.state) {
+                    empty if empty.is_empty() => {
+                        format!("no client matches {:?}\n", settings.state.filter)
+                    }
+                    table => table,
+                };
+                say(&format!("{gap}{table}"))?;
             }
             Format::Json => say(&pretty(&report::snapshot_json(model)))?,
             Format::Csv => {
@@ -338,12 +360,8 @@ fn explain(id: Option<&str>) -> Outcome {
     match hint::explain(id) {
         Some(text) => say(&text),
         None => {
-            let near = hint::rules()
-                .map(|r| (distance(r.id, id), r.id))
-                .min()
-                .filter(|(d, _)| *d <= 3);
-            let hint = match near {
-                Some((_, near)) => format!("did you mean {near}?"),
+            let hint = match crate::text::nearest(hint::rules().map(|r| r.id), id) {
+                Some(near) => format!("did you mean {near}?"),
                 None => "`shmtop explain` lists all".to_owned(),
             };
             Err(Failure::Usage(format!(
@@ -352,22 +370,6 @@ fn explain(id: Option<&str>) -> Outcome {
             )))
         }
     }
-}
-
-/// Letters to change, add or leave out to make one of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Why there is nothing to show, by what was found instead and by how far the search saw.
@@ -397,13 +399,15 @@ pub(crate) fn nothing(model: &Model, discovery: &Discovery, settings: &Settings)
 
 /// What the search could not look into.
 fn unseen(discovery: &Discovery) -> Option<String> {
-    let denied = discovery.scan.known()?.denied;
+    let denied = discovery.scan.known().map_or(0, |scan| scan.denied);
     let processes = if denied == 1 { "process" } else { "processes" };
-    (denied > 0).then(|| {
-        format!(
+    match nix::unistd::geteuid().is_root() {
+        _ if denied == 0 => None,
+        true => Some(format!("{denied} {processes} could not be searched")),
+        false => Some(format!(
             "{denied} {processes} of other users could not be searched, which sudo shmtop could"
-        )
-    })
+        )),
+    }
 }
 
 #[cfg(test)]
