@@ -364,7 +364,7 @@ fn the_last_handle_ends_the_connection() {
 }
 
 #[test]
-fn a_task_whose_replies_come_at_once_lets_others_run() {
+fn a_task_whose_calls_end_at_once_lets_others_run() {
     everywhere(|world| async move {
         let _server = world.serve(echo);
         let client = world.client().await;
@@ -374,9 +374,13 @@ fn a_task_whose_replies_come_at_once_lets_others_run() {
             async move {
                 let begun = std::time::Instant::now();
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    client.fire_bytes(b"at once").await.expect("a reply");
+                    // Never waits, as a reply that is there at once does not.
+                    client
+                        .fire_bytes(&[0; 100_001])
+                        .await
+                        .expect_err("too large");
                     // The runtime's own clock would stand still.
-                    assert!(begun.elapsed() < WATCHDOG, "nobody else ran");
+                    assert!(begun.elapsed() < WATCHDOG / 6, "nobody else ran");
                 }
             }
         });
