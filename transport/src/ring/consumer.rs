@@ -105,12 +105,6 @@ impl<S: Storage> Consumer<S> {
         }
     }
 
-    /// Asks for the line in which the next record begins.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        self.storage.prefetch(self.plan.offset(self.head));
-    }
-
     /// The next record, if it is there. Looking twice gives the same one until it is released.
     #[inline]
     pub(crate) fn peek(&mut self) -> Result<Option<Record>, Poison> {

@@ -87,9 +87,6 @@ pub(crate) trait Storage {
     fn swap_flag(&self, flag: Flag, value: u32) -> u32;
     /// Sequentially consistent fence.
     fn fence(&self);
-    /// A hint that the line at `offset` will be read soon; any offset is harmless.
-    #[inline(always)]
-    fn prefetch(&self, _offset: usize) {}
 
     /// Whether somebody sleeps on this word, and how to wake them; at most once per announcement.
     #[inline(always)]
@@ -273,16 +270,5 @@ impl Storage for Mapped {
     #[inline(always)]
     fn fence(&self) {
         fence(Ordering::SeqCst);
-    }
-    #[inline(always)]
-    fn prefetch(&self, offset: usize) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads nothing and faults never, whatever the address; this one is inside the mapping or just behind it.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.data.wrapping_add(offset).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
     }
 }

@@ -151,10 +151,6 @@ impl Poller {
             self.first + 1
         };
         for i in (self.first..n).chain(0..self.first) {
-            // The next one's first line travels while this one is served.
-            if let Some(next) = self.connections.get(i + 1) {
-                next.prefetch();
-            }
             match self.connections[i].turn(handler, &mut self.buffer) {
                 Turn::Idle => {}
                 Turn::Served(count) => served += count,

@@ -127,12 +127,6 @@ impl ShmServer {
         self.rx.is_ready()
     }
 
-    /// Asks for the line that the next request begins in.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        self.rx.prefetch();
-    }
-
     /// Whether the client's socket has ended.
     pub(crate) fn is_gone(&self) -> bool {
         // Acquire pairs with the Release in `Ends::set_gone`.
