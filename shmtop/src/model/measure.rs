@@ -166,7 +166,7 @@ pub(super) fn ring(
             0 => Err(Why::not_applicable("the producer does not wait for room")),
             since => Ok(now_ns.saturating_sub(since)),
         }),
-        touched_bytes: on_shm().and_then(|()| Ok(producer()?.slot.tx.tx_touched_bytes)),
+        touched_bytes: on_shm().and_then(|()| Ok(touched(&producer()?.slot.tx, capacity))),
         window_bytes: on_shm().and_then(|()| Ok(producer()?.slot.tx.tx_window_bytes)),
         moved_age_ns: on_shm().and_then(|()| match house()?.moved_ns {
             0 => Err(Why::not_yet("nothing has moved yet")),
@@ -177,6 +177,16 @@ pub(super) fn ring(
         largest_bytes: Ok(largest),
         mean_bytes: grown,
         rejected: producer().map(|p| p.slot.tx.tx_rejected_size),
+    }
+}
+
+/// How far into the ring's memory was ever written. A producer says it when it looks at the consumer's index, so not before its first
+/// lap is over; until then its own index, which starts at 0, is the answer.
+fn touched(tx: &transport::stats::TxCounters, capacity: u64) -> u64 {
+    if tx.tx_wraps == 0 {
+        tx.tx_touched_bytes.max(tx.tx_index.min(capacity))
+    } else {
+        tx.tx_touched_bytes
     }
 }
 
@@ -335,4 +345,27 @@ pub(super) fn time(
         delay -= taken;
     }
     Ok(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::touched;
+    use transport::stats::TxCounters;
+
+    #[test]
+    fn what_a_ring_touched_is_known_before_its_first_lap_is_over() {
+        let first_lap = TxCounters {
+            tx_index: 4096,
+            ..TxCounters::default()
+        };
+        assert_eq!(touched(&first_lap, 1 << 20), 4096);
+        assert_eq!(touched(&first_lap, 1 << 10), 1 << 10, "a claim is bounded");
+        let later = TxCounters {
+            tx_index: 9 << 20,
+            tx_wraps: 9,
+            tx_touched_bytes: 1 << 20,
+            ..TxCounters::default()
+        };
+        assert_eq!(touched(&later, 32 << 20), 1 << 20);
+    }
 }
