@@ -94,7 +94,7 @@ fn a_client_killed_anywhere_costs_its_server_nothing() {
             .with("TRANSPORT", transport(point))
             .go();
         client.tell("go");
-        client.is_killed();
+        client.is_killed(&what, &server);
         let took = gives_back(server.pid(), before, &what);
         times.0.push(took);
         let pid = client.pid();
@@ -150,7 +150,7 @@ fn a_server_killed_anywhere_is_noticed_by_its_client_and_replaced() {
             (&mut client, before[0])
         };
         survivor.tell("go");
-        server.is_killed();
+        server.is_killed(&what, survivor);
         let dead = std::time::Instant::now();
         loop {
             let line = survivor.line();

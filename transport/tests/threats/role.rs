@@ -19,6 +19,8 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     role: String,
+    /// What it was told last.
+    told: String,
 }
 
 /// How a process is started.
@@ -79,6 +81,7 @@ impl Start {
             stdin,
             lines,
             role: self.1,
+            told: String::new(),
         }
     }
 }
@@ -91,6 +94,7 @@ impl Process {
 
     /// Gives it a command. It may be dead already: what it says, or its end, tells.
     pub(crate) fn tell(&mut self, command: &str) {
+        command.clone_into(&mut self.told);
         let _ = writeln!(self.stdin.as_mut().expect("open"), "{command}");
     }
 
@@ -126,27 +130,70 @@ impl Process {
         nix::sys::signal::kill(pid, signal).expect("our child");
     }
 
-    /// Waits for its end, and asserts that it is SIGKILL: that it came by the place where it was to be killed.
-    pub(crate) fn is_killed(&mut self) {
-        let status = self.ends();
-        assert_eq!(
-            status.signal(),
-            Some(libc::SIGKILL),
-            "{}: {status:?}",
-            self.role
+    /// Waits for its end, and asserts that it is SIGKILL: that it came by the place where it was to be killed, which is `what`.
+    /// If it does not, says what it and the `other` process are about: whether that is a hang, or a place hardly ever passed.
+    pub(crate) fn is_killed(&mut self, what: &str, other: &Self) {
+        let Some(status) = self.end() else {
+            panic!(
+                "{what}: the {} lives\n{}{}",
+                self.role,
+                self.about(),
+                other.about()
+            );
+        };
+        let killed = status.signal() == Some(libc::SIGKILL);
+        assert!(killed, "{what}: {} {status:?}", self.role);
+    }
+
+    /// What it was told, what it has said that nobody heard, and where each of its threads is.
+    fn about(&self) -> String {
+        let said: Vec<String> = self.lines.try_iter().collect();
+        let mut text = format!(
+            "{} {}: told {:?}, said {said:?}\n",
+            self.role,
+            self.pid(),
+            self.told
         );
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        for task in tasks.into_iter().flatten().flatten() {
+            let read =
+                |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let stat = read("stat");
+            // After the name: state first, ticks of user and system time as the 12th and 13th.
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            let fields: Vec<_> = rest.split(' ').collect();
+            let field = |n: usize| fields.get(n).copied().unwrap_or("?");
+            text += &format!(
+                "  {} {}: {} in {}, ticks {} + {}, syscall {}, stack {:?}\n",
+                task.file_name().display(),
+                read("comm").trim_end(),
+                field(0),
+                read("wchan"),
+                field(11),
+                field(12),
+                read("syscall").trim_end(),
+                read("stack"),
+            );
+        }
+        text
     }
 
     /// Waits for its end.
     pub(crate) fn ends(&mut self) -> ExitStatus {
+        self.end()
+            .unwrap_or_else(|| panic!("it lives\n{}", self.about()))
+    }
+
+    /// Its end, if it ends before the watchdog.
+    fn end(&mut self) -> Option<ExitStatus> {
         let begun = Instant::now();
-        loop {
+        while begun.elapsed() < WATCHDOG {
             if let Some(status) = self.child.try_wait().expect("our child") {
-                return status;
+                return Some(status);
             }
-            assert!(begun.elapsed() < WATCHDOG, "{} lives", self.role);
             std::thread::sleep(Duration::from_micros(200));
         }
+        None
     }
 
     /// Kills it and waits for its end.
