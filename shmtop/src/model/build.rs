@@ -235,6 +235,7 @@ fn admission(snapshot: &Snapshot, now_ns: u64) -> Admission {
             .iter()
             .map(|(_, n)| n)
             .fold(0, |a, n| a.saturating_add(*n)),
+        rejected_by: rejected,
         accept_errors: p.accept_errors,
         fds_per_client: p.fds_per_client,
         ring_bytes: p.ring_bytes,

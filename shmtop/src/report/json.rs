@@ -2,6 +2,8 @@
 //!
 //! A value that can't be had is `null`; `why` beside it says the reason, or the reasons by name where they differ.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use transport::stats::{Role, Via};
 
@@ -166,7 +168,9 @@ fn endpoint(e: &Endpoint) -> Value {
             json!({
                 "max_clients": a.max_clients, "pending": a.pending, "accepted": a.accepted,
                 "handshakes": a.handshakes, "upgrades": a.upgrades, "fallbacks": a.fallbacks,
-                "rejected": a.rejected, "accept_errors": a.accept_errors,
+                "rejected": a.rejected,
+                "rejected_by": a.rejected_by.iter().copied().collect::<BTreeMap<_, _>>(),
+                "accept_errors": a.accept_errors,
                 "fds_per_client": a.fds_per_client, "ring_bytes_per_client": a.ring_bytes,
             }),
         );

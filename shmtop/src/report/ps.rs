@@ -11,11 +11,11 @@ use crate::text;
 /// One line per endpoint, and one per page that can't be read.
 pub fn ps(model: &Model) -> String {
     let head = [
-        "ROLE", "NAME", "PID", "UID", "CLIENTS", "VIA", "UP", "BUILD", "WHERE", "SOCKET",
+        "ROLE", "NAME", "PID", "UID", "CLIENTS", "REFUSED", "VIA", "UP", "BUILD", "WHERE", "SOCKET",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(model.endpoints.iter().map(line));
-    let mut out = align(&rows, &[0, 1, 5, 7, 8, 9]);
+    let mut out = align(&rows, &[0, 1, 6, 8, 9, 10]);
     for u in &model.unreadable {
         let pid = u.pid.map_or("?".into(), |p| p.to_string());
         out += &format!("not readable: {} (pid {pid}): {}\n", u.name, u.why);
@@ -23,7 +23,7 @@ pub fn ps(model: &Model) -> String {
     out
 }
 
-fn line(e: &Endpoint) -> [String; 10] {
+fn line(e: &Endpoint) -> [String; 11] {
     let t = &e.totals;
     let via = match (t.shm, t.socket) {
         (0, 0) => "–".into(),
@@ -35,12 +35,17 @@ fn line(e: &Endpoint) -> [String; 10] {
         Role::Server => format!("{}/{}", t.clients, e.admission.max_clients),
         Role::Client => t.clients.to_string(),
     };
+    let refused = match e.role {
+        Role::Server => e.admission.rejected.to_string(),
+        Role::Client => "–".into(),
+    };
     [
         role(e.role).into(),
         e.name.clone(),
         e.pid.to_string(),
         e.uid.to_string(),
         clients,
+        refused,
         via,
         text::ns(e.age_ns),
         if e.debug_build { "debug" } else { "release" }.into(),
@@ -58,6 +63,7 @@ pub fn ps_json(model: &Model) -> Value {
             json!({
                 "name": e.name, "pid": e.pid, "role": role(e.role), "uid": e.uid, "place": e.place,
                 "clients": e.totals.clients, "shm": e.totals.shm, "socket": e.totals.socket,
+                "rejected": e.admission.rejected,
                 "age_ns": e.age_ns, "socket_path": e.socket_path,
             })
         })

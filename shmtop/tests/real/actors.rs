@@ -158,6 +158,10 @@ impl Process {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end: exit code, stdout and stderr from where they were read.
     pub(crate) fn finish(mut self) -> (Option<i32>, String, String) {
         let until = Instant::now() + WATCHDOG;

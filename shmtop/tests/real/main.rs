@@ -2,5 +2,6 @@
 
 mod actors;
 mod elsewhere;
+mod limits;
 mod prometheus;
 mod recordings;

@@ -62,3 +62,41 @@ impl Drop for Reserved {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_reserve_at_once_never_exceed_it_between_them() {
+        const LIMIT: u64 = 3;
+        let budget = Budget::new(LIMIT);
+        let held = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100_000 {
+                        match budget.reserve(1) {
+                            Ok(reserved) => {
+                                let now = held.fetch_add(1, SeqCst) + 1;
+                                assert!(now <= LIMIT, "{now} of {LIMIT}");
+                                held.fetch_sub(1, SeqCst);
+                                drop(reserved);
+                            }
+                            Err(why) => {
+                                assert_eq!((why.step, why.limit), (Step::Headroom, LIMIT));
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        // All is given back, and no more than that.
+        let again: Vec<_> = (0..LIMIT).filter_map(|_| budget.reserve(1).ok()).collect();
+        assert_eq!(again.len() as u64, LIMIT);
+        assert!(budget.reserve(1).is_err());
+    }
+}
