@@ -1,12 +1,12 @@
 //! Bounded past of one client or endpoint, for sparklines, charts and the latency heatmap.
 //!
-//! Points are kept in shared chunks: cloning a history into the next model costs a few reference counts, not a
-//! copy, and a frozen dashboard that keeps old models shares their memory. Filled by the model builder only.
+//! Points are kept in shared chunks that are only ever added to: cloning a history into the next model costs a few reference
+//! counts, not a copy, and a frozen dashboard that keeps old models shares their memory. Filled by the model builder only.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// Points per shared chunk: each refresh of each client clones one reference per full chunk and half a chunk of points.
+/// Points per shared chunk.
 const CHUNK: usize = 64;
 /// Span kept at the refresh rate.
 pub const FINE_NS: u64 = 60_000_000_000;
@@ -38,6 +38,45 @@ pub struct Point {
     pub hit_ratio: Option<f32>,
 }
 
+/// Values of a point.
+const VALUES: usize = 7;
+
+impl Point {
+    fn values(&self) -> [Option<f32>; VALUES] {
+        [
+            self.requests_per_s,
+            self.bytes_per_s,
+            self.request_ring_bytes,
+            self.reply_ring_bytes,
+            self.p50_ns,
+            self.p99_ns,
+            self.hit_ratio,
+        ]
+    }
+
+    fn of(at_ns: u64, values: [Option<f32>; VALUES]) -> Self {
+        let [
+            requests_per_s,
+            bytes_per_s,
+            request_ring_bytes,
+            reply_ring_bytes,
+            p50_ns,
+            p99_ns,
+            hit_ratio,
+        ] = values;
+        Self {
+            at_ns,
+            requests_per_s,
+            bytes_per_s,
+            request_ring_bytes,
+            reply_ring_bytes,
+            p50_ns,
+            p99_ns,
+            hit_ratio,
+        }
+    }
+}
+
 /// Round trips of one second: (bucket, count), ascending; see [`transport::stats::histogram`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatColumn {
@@ -47,48 +86,110 @@ pub struct HeatColumn {
     pub buckets: Vec<(u16, u64)>,
 }
 
+/// Values that are added one by one and never change. Who has a copy sees as many as there were.
+#[derive(Debug)]
+struct Chunk<T>([OnceLock<T>; CHUNK]);
+
+impl<T> Chunk<T> {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| OnceLock::new()))
+    }
+}
+
 /// A bounded queue in shared chunks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 struct Chunked<T> {
-    full: VecDeque<Arc<Vec<T>>>,
-    tail: Vec<T>,
+    full: Arc<VecDeque<Arc<Chunk<T>>>>,
+    /// The last chunk and how many of its values are ours: the original goes on writing behind them. `None` while empty.
+    tail: Option<Arc<Chunk<T>>>,
+    filled: usize,
     limit: usize,
 }
 
 impl<T: Clone> Chunked<T> {
     fn new(limit: usize) -> Self {
         Self {
-            full: VecDeque::new(),
-            tail: Vec::new(),
+            full: Arc::default(),
+            tail: None,
+            filled: 0,
             limit,
         }
     }
 
     fn push(&mut self, value: T) {
-        self.tail.push(value);
-        if self.tail.len() == CHUNK {
-            self.full
-                .push_back(Arc::new(std::mem::take(&mut self.tail)));
+        let tail = self.tail.get_or_insert_with(|| Arc::new(Chunk::new()));
+        if let Err(value) = tail.0[self.filled].set(value) {
+            // Another copy has gone on from here: this one needs a chunk of its own.
+            let own = Chunk::new();
+            let ours = tail.0[..self.filled].iter().filter_map(OnceLock::get);
+            for (place, old) in own.0.iter().zip(ours.cloned().chain([value])) {
+                let _ = place.set(old);
+            }
+            *tail = Arc::new(own);
+        }
+        self.filled += 1;
+        if self.filled == CHUNK {
+            let full = Arc::make_mut(&mut self.full);
+            full.extend(self.tail.take());
+            self.filled = 0;
             // Whole chunks leave, so between `limit` and `limit + CHUNK` values stay.
-            while (self.full.len() - 1) * CHUNK >= self.limit {
-                self.full.pop_front();
+            while (full.len() - 1) * CHUNK >= self.limit {
+                full.pop_front();
             }
         }
     }
 
     fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.full.iter().flat_map(|c| c.iter()).chain(&self.tail)
+        let tail = self.tail.iter().flat_map(|c| &c.0[..self.filled]);
+        let full = self.full.iter().flat_map(|c| &c.0);
+        full.chain(tail).filter_map(OnceLock::get)
     }
 }
 
-/// The past of one client or endpoint.
+impl<T: Clone + PartialEq> PartialEq for Chunked<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+/// The points since the last one-second mean, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Second {
+    first_ns: u64,
+    points: u32,
+    /// Sum and number of what was there, in the order of [`Point::values`].
+    sums: [(f32, u32); VALUES],
+}
+
+impl Second {
+    fn add(&mut self, point: &Point) {
+        if self.points == 0 {
+            self.first_ns = point.at_ns;
+        }
+        self.points += 1;
+        for ((sum, n), value) in self.sums.iter_mut().zip(point.values()) {
+            if let Some(v) = value {
+                *sum += v;
+                *n += 1;
+            }
+        }
+    }
+
+    /// Means of what was there; the moment of the last point.
+    fn mean(&self, at_ns: u64) -> Point {
+        let means = self.sums.map(|(sum, n)| (n > 0).then(|| sum / n as f32));
+        Point::of(at_ns, means)
+    }
+}
+
+/// The past of one client or endpoint. A clone costs three pairs of reference counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     fine: Chunked<Point>,
     coarse: Chunked<Point>,
     heat: Chunked<Arc<HeatColumn>>,
-    /// Points since the last coarse one.
-    second: Vec<Point>,
+    /// Since the last coarse point.
+    second: Second,
 }
 
 impl Default for History {
@@ -97,7 +198,7 @@ impl Default for History {
             fine: Chunked::new(FINE_POINTS),
             coarse: Chunked::new(COARSE_POINTS),
             heat: Chunked::new(HEAT_COLUMNS),
-            second: Vec::new(),
+            second: Second::default(),
         }
     }
 }
@@ -109,15 +210,10 @@ impl History {
             return;
         }
         self.fine.push(point);
-        self.second.push(point);
-        if self
-            .second
-            .first()
-            .is_some_and(|first| point.at_ns - first.at_ns >= 1_000_000_000)
-        {
-            let mean = mean(&self.second);
-            self.coarse.push(mean);
-            self.second.clear();
+        self.second.add(&point);
+        if point.at_ns - self.second.first_ns >= 1_000_000_000 {
+            self.coarse.push(self.second.mean(point.at_ns));
+            self.second = Second::default();
         }
     }
 
@@ -179,27 +275,6 @@ impl History {
     }
 }
 
-/// Means of what is there; the moment of the last point.
-fn mean(points: &[Point]) -> Point {
-    let of = |f: fn(&Point) -> Option<f32>| {
-        let (n, sum) = points
-            .iter()
-            .filter_map(f)
-            .fold((0u32, 0f32), |(n, sum), v| (n + 1, sum + v));
-        (n > 0).then(|| sum / n as f32)
-    };
-    Point {
-        at_ns: points.last().map_or(0, |p| p.at_ns),
-        requests_per_s: of(|p| p.requests_per_s),
-        bytes_per_s: of(|p| p.bytes_per_s),
-        request_ring_bytes: of(|p| p.request_ring_bytes),
-        reply_ring_bytes: of(|p| p.reply_ring_bytes),
-        p50_ns: of(|p| p.p50_ns),
-        p99_ns: of(|p| p.p99_ns),
-        hit_ratio: of(|p| p.hit_ratio),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,5 +318,11 @@ mod tests {
         let frozen = h.clone();
         h.push(at(20_000, 1.0));
         assert_eq!(frozen.latest().unwrap().requests_per_s, Some(99.0));
+        assert_eq!(frozen.fine().count(), 99);
+        let mut other = frozen.clone();
+        other.push(at(20_000, 2.0));
+        assert_eq!(h.latest().unwrap().requests_per_s, Some(1.0));
+        assert_eq!(other.latest().unwrap().requests_per_s, Some(2.0));
+        assert_eq!(other.fine().count(), h.fine().count());
     }
 }

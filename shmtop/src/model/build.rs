@@ -17,9 +17,9 @@ pub(crate) fn build(before: Option<&Sample>, now: &Sample) -> Model {
     let pair = Pair::new(before, now);
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut unreadable = Vec::new();
-    for page in &now.pages {
+    for (number, page) in now.pages.iter().enumerate() {
         match page.snapshot() {
-            Some(snapshot) => endpoints.push(endpoint(&pair, page, snapshot)),
+            Some(snapshot) => endpoints.push(endpoint(&pair, number, page, snapshot)),
             None => unreadable.push(no_page(page)),
         }
     }
@@ -67,20 +67,18 @@ fn no_page(page: &Page) -> Unreadable {
     }
 }
 
-fn endpoint(pair: &Pair<'_>, page: &Page, snapshot: &Snapshot) -> Endpoint {
+fn endpoint<'a>(
+    pair: &Pair<'a>,
+    number: usize,
+    page: &'a Page,
+    snapshot: &'a Snapshot,
+) -> Endpoint {
     let now_ns = pair.now.time.monotonic_ns;
-    // The index hands out data of the sample's own lifetime; look the page up there.
-    let page = pair
-        .now
-        .pages
-        .iter()
-        .find(|p| std::ptr::eq(*p, page))
-        .unwrap_or(page);
     let mut clients: Vec<Client> = snapshot
         .slots
         .iter()
         .filter(|s| is_connection(s))
-        .map(|slot| client(pair, &pair.side(page, snapshot, slot)))
+        .map(|slot| client(pair, &pair.side(number, page, snapshot, slot)))
         .collect();
     clients.sort_by_key(|c| (c.number, c.slot));
     let heartbeat = match (snapshot.role, snapshot.process.heartbeat_ns) {
@@ -110,7 +108,7 @@ fn endpoint(pair: &Pair<'_>, page: &Page, snapshot: &Snapshot) -> Endpoint {
         heartbeat_age_ns: heartbeat,
         process: machine::process(pair, page.pid),
         limits: machine::limits(pair, page.pid, snapshot),
-        pollers: pollers(pair, page, snapshot),
+        pollers: pollers(pair, number, page, snapshot),
         totals: totals(&clients),
         clients,
         admission: admission(snapshot, now_ns),
@@ -148,7 +146,12 @@ fn place(now: &Sample, pid: u32) -> Option<String> {
 }
 
 /// The server's waiters: its pollers, or in thread-per-client mode the thread of each connection.
-fn pollers(pair: &Pair<'_>, page: &Page, snapshot: &Snapshot) -> Vec<Poller> {
+fn pollers<'a>(
+    pair: &Pair<'a>,
+    number: usize,
+    page: &'a Page,
+    snapshot: &'a Snapshot,
+) -> Vec<Poller> {
     let now_ns = pair.now.time.monotonic_ns;
     let is_waiter = |s: &&transport::stats::Slot| match s.info.kind {
         SlotKind::Poller => s.info.state != SlotState::Closed,
@@ -159,7 +162,7 @@ fn pollers(pair: &Pair<'_>, page: &Page, snapshot: &Snapshot) -> Vec<Poller> {
     let slots = snapshot.slots.iter().filter(is_waiter);
     slots
         .map(|slot| {
-            let side = pair.side(page, snapshot, slot);
+            let side = pair.side(number, page, snapshot, slot);
             let wait = measure::wait(&side, now_ns);
             let thread = thread_of(pair, page.pid, slot.info.tid);
             Poller {

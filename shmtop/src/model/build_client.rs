@@ -4,19 +4,19 @@ use transport::stats::{Role, Via};
 
 use super::client::{Client, ClientState, PerfView};
 use super::host::ThreadView;
-use super::join::{Pair, Side};
+use super::join::{Pair, Side, slot_at};
 use super::measure::{End, House, latency, past, ring, time, wait};
 use super::{counters, machine, verdict};
 use crate::history::History;
-use crate::rate::delta;
 use crate::reading::{Reading, Why};
+use crate::sample::Process;
 use crate::text;
 
 /// Without progress for longer than this a connection with work to do is stalled.
 pub(crate) const STALL_NS: u64 = 1_000_000_000;
 
 /// The row of one connection.
-pub(super) fn client(pair: &Pair<'_>, own: &Side<'_>) -> Client {
+pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
     let now_ns = pair.now.time.monotonic_ns;
     let info = &own.slot.info;
     let role = own.snapshot.role;
@@ -109,7 +109,10 @@ pub(super) fn client(pair: &Pair<'_>, own: &Side<'_>) -> Client {
                 since => Ok(now_ns.saturating_sub(since)),
             });
     let perf = match client {
-        Some(c) => perf(pair, c, &client_thread),
+        Some(c) => {
+            let moved = pair.messages_of_thread(c);
+            counters::per_message(pair, c.slot.info.tid, &client_thread, &moved)
+        }
         None => PerfView::none(&no_client()),
     };
     let mut row = Client {
@@ -158,7 +161,7 @@ pub(super) fn client(pair: &Pair<'_>, own: &Side<'_>) -> Client {
         doubt: server.zip(client).and_then(|(s, c)| doubt(s, c)),
         history: History::default(),
     };
-    row.state = state(&row, own, pair);
+    row.state = state(&row, own, peer, pair);
     row.verdict = verdict::of(&row);
     row
 }
@@ -169,7 +172,7 @@ fn waiter_tid(side: &Side<'_>) -> u32 {
         .slot
         .info
         .poller_slot
-        .and_then(|index| side.snapshot.slots.iter().find(|s| s.index == index));
+        .and_then(|index| slot_at(side.snapshot, index));
     poller.map_or(side.slot.info.tid, |p| p.info.tid)
 }
 
@@ -190,8 +193,8 @@ pub(super) fn thread_of(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadVi
     Ok(view)
 }
 
-fn state(row: &Client, own: &Side<'_>, pair: &Pair<'_>) -> ClientState {
-    if let Some(peer) = pair.peer_process(own, pair.other(own).as_ref()) {
+fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) -> ClientState {
+    if let Some(peer) = peer {
         let reused = matches!(
             peer.start_ticks.known(),
             Some(start) if own.slot.info.peer_start_ticks != 0
@@ -269,24 +272,4 @@ fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
         }
     }
     None
-}
-
-/// What was counted on a thread per message that any slot of it moved.
-fn perf(pair: &Pair<'_>, side: &Side<'_>, thread: &Reading<ThreadView>) -> PerfView {
-    let tid = side.slot.info.tid;
-    let messages = || -> Reading<u64> {
-        let mut sum = 0u64;
-        for slot in side.snapshot.slots.iter().filter(|s| s.info.tid == tid) {
-            let s = pair.side(side.page, side.snapshot, slot);
-            let (old, _) = past(&s)?;
-            sum = sum
-                .saturating_add(delta(old.tx.tx_messages, slot.tx.tx_messages)?)
-                .saturating_add(delta(old.rx.rx_messages, slot.rx.rx_messages)?);
-        }
-        if sum == 0 {
-            return Err(Why::not_yet("no message in the interval"));
-        }
-        Ok(sum)
-    };
-    counters::per_message(pair, tid, thread, &messages())
 }

@@ -12,7 +12,7 @@ use super::build::build;
 use super::join::{is_connection, key};
 use super::measure::percentiles;
 use super::slow::carry;
-use super::{Bound, Client, ClientState, EndpointKey, Finding, Model, UnknownRule};
+use super::{Bound, Client, ClientState, EndpointKey, Finding, Model, Percentiles, UnknownRule};
 use crate::hint::Engine;
 use crate::history::{HeatColumn, History, Point};
 use crate::reading::Why;
@@ -27,7 +27,14 @@ const KEPT: usize = 11;
 /// After a hole of this length between two samples nothing earlier is comparable.
 const HOLE_NS: u64 = 10_000_000_000;
 
-type ClientKey = (EndpointKey, u32, u64);
+/// What is remembered of one endpoint.
+#[derive(Default)]
+struct Past {
+    totals: History,
+    /// By slot and connection.
+    clients: HashMap<(u32, u64), Remembered>,
+    seen_ns: u64,
+}
 
 /// What is remembered of one connection.
 struct Remembered {
@@ -36,9 +43,17 @@ struct Remembered {
     state_since_ns: u64,
     bound: Bound,
     bound_since_ns: u64,
-    /// Round trips up to each of the last windows: (moment, histogram).
-    rtt: VecDeque<(u64, Histogram)>,
-    handler: VecDeque<(u64, Histogram)>,
+    /// Round trips up to each of the last windows.
+    rtt: Windows,
+    handler: Windows,
+    seen_ns: u64,
+}
+
+/// A histogram at the ends of the last windows, oldest first, and what they say together.
+#[derive(Default)]
+struct Windows {
+    kept: VecDeque<(u64, Arc<Histogram>)>,
+    recent: Option<Percentiles>,
 }
 
 /// Makes a [`Model`] of each [`Sample`].
@@ -47,8 +62,7 @@ pub struct ModelBuilder {
     last: Option<Arc<Sample>>,
     /// Samples at window borders, oldest first.
     windows: VecDeque<Arc<Sample>>,
-    clients: HashMap<ClientKey, Remembered>,
-    totals: HashMap<EndpointKey, History>,
+    past: HashMap<EndpointKey, Past>,
     engine: Engine,
     /// The model over the last window, without findings.
     window: Option<Model>,
@@ -82,7 +96,7 @@ impl ModelBuilder {
         let sample = Arc::new(sample);
         self.forget_if_incomparable(&sample);
         let mut model = build(self.last.as_deref(), &sample);
-        let closed = self.close_window(&sample);
+        let closed = self.close_window(&sample, &model);
         if let Some(window) = &self.window {
             carry(&mut model, window);
         }
@@ -131,9 +145,9 @@ impl ModelBuilder {
         if suspended || backwards || rebooted || hole {
             self.windows.clear();
             self.window = None;
-            for r in self.clients.values_mut() {
-                r.rtt.clear();
-                r.handler.clear();
+            for r in self.past.values_mut().flat_map(|p| p.clients.values_mut()) {
+                r.rtt = Windows::default();
+                r.handler = Windows::default();
             }
             self.engine.interrupted(suspended.then_some(sample));
             self.said = None;
@@ -143,15 +157,19 @@ impl ModelBuilder {
         }
     }
 
-    /// Runs the rules when a second is full.
-    fn close_window(&mut self, sample: &Arc<Sample>) -> bool {
+    /// Runs the rules when a second is full. `model` is the one since the last sample.
+    fn close_window(&mut self, sample: &Arc<Sample>, model: &Model) -> bool {
         let at = sample.time.monotonic_ns;
         match self.windows.back() {
             Some(start) if at < start.time.monotonic_ns.saturating_add(WINDOW_NS - EARLY_NS) => {
                 return false;
             }
             Some(start) => {
-                let mut window = build(Some(start), sample);
+                // At a slow refresh the window is no longer than the interval.
+                let mut window = match &self.last {
+                    Some(last) if Arc::ptr_eq(last, start) => model.clone(),
+                    _ => build(Some(start), sample),
+                };
                 self.date(&mut window);
                 self.engine.window(&window, sample, &self.windows);
                 self.window = Some(window);
@@ -169,9 +187,12 @@ impl ModelBuilder {
     fn date(&self, window: &mut Model) {
         let at_ns = window.at_ns;
         for e in &mut window.endpoints {
+            let Some(past) = self.past.get(&e.key) else {
+                continue;
+            };
             for c in &mut e.clients {
-                let id = (e.key.clone(), c.slot, c.connection_id);
-                if let Some(r) = self.clients.get(&id).filter(|r| r.state == c.state) {
+                let r = past.clients.get(&(c.slot, c.connection_id));
+                if let Some(r) = r.filter(|r| r.state == c.state) {
                     c.state_for_ns = at_ns.saturating_sub(r.state_since_ns);
                 }
             }
@@ -181,71 +202,68 @@ impl ModelBuilder {
     /// Adds what a pair of samples can't know, and takes down what the next models will need.
     fn remember(&mut self, model: &mut Model, sample: &Sample, closed: bool) {
         let at_ns = model.at_ns;
-        let mut live_clients = Vec::new();
         for endpoint in &mut model.endpoints {
+            let past = match self.past.get_mut(&endpoint.key) {
+                Some(past) => past,
+                None => self.past.entry(endpoint.key.clone()).or_default(),
+            };
+            past.seen_ns = at_ns;
             for client in &mut endpoint.clients {
-                let id = (endpoint.key.clone(), client.slot, client.connection_id);
-                let r = self
-                    .clients
-                    .entry(id.clone())
-                    .or_insert_with(|| Remembered::new(client, at_ns));
-                r.update(client, at_ns);
-                live_clients.push(id);
+                let id = (client.slot, client.connection_id);
+                let r = past.clients.entry(id);
+                r.or_insert_with(|| Remembered::new(client, at_ns))
+                    .update(client, at_ns);
             }
-            let totals = self.totals.entry(endpoint.key.clone()).or_default();
-            totals.push(Point {
+            past.clients.retain(|_, r| r.seen_ns == at_ns);
+            let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
+            past.totals.push(Point {
                 at_ns,
-                requests_per_s: endpoint
-                    .totals
-                    .requests_per_s
-                    .as_ref()
-                    .ok()
-                    .map(|v| *v as f32),
-                bytes_per_s: endpoint.totals.bytes_per_s.as_ref().ok().map(|v| *v as f32),
+                requests_per_s: f(&endpoint.totals.requests_per_s),
+                bytes_per_s: f(&endpoint.totals.bytes_per_s),
                 ..Point::default()
             });
         }
+        self.past.retain(|_, p| p.seen_ns == at_ns);
         if closed {
             self.take_histograms(sample);
         }
         for endpoint in &mut model.endpoints {
+            let Some(past) = self.past.get(&endpoint.key) else {
+                continue;
+            };
             for client in &mut endpoint.clients {
-                let id = (endpoint.key.clone(), client.slot, client.connection_id);
-                if let Some(r) = self.clients.get(&id) {
+                if let Some(r) = past.clients.get(&(client.slot, client.connection_id)) {
                     client.history = r.history.clone();
                 }
             }
-            if let Some(h) = self.totals.get(&endpoint.key) {
-                endpoint.totals.history = h.clone();
-            }
+            endpoint.totals.history = past.totals.clone();
         }
-        let live: std::collections::HashSet<_> = live_clients.into_iter().collect();
-        self.clients.retain(|id, _| live.contains(id));
-        let keys: std::collections::HashSet<_> =
-            model.endpoints.iter().map(|e| e.key.clone()).collect();
-        self.totals.retain(|k, _| keys.contains(k));
     }
 
     /// Copies the latency histograms at a window's border: ten seconds of them carry a p99.9, and each second is a heat column.
     fn take_histograms(&mut self, sample: &Sample) {
         let at_ns = sample.time.monotonic_ns;
-        let mut rtt_of: HashMap<(u64, Role), &Histogram> = HashMap::new();
-        for s in sample.pages.iter().filter_map(|p| p.snapshot()) {
+        let mut rtt_of: HashMap<u64, &Histogram> = HashMap::new();
+        let snapshots = || sample.pages.iter().filter_map(|p| p.snapshot());
+        for s in snapshots().filter(|s| s.role == Role::Client) {
             for slot in s.slots.iter().filter(|s| is_connection(s)) {
-                rtt_of.insert((slot.info.connection_id, s.role), &slot.rtt);
+                rtt_of.insert(slot.info.connection_id, &slot.rtt);
             }
         }
         for page in &sample.pages {
             let Some(snapshot) = page.snapshot() else {
                 continue;
             };
+            let Some(past) = self.past.get_mut(&key(page, snapshot)) else {
+                continue;
+            };
             for slot in snapshot.slots.iter().filter(|s| is_connection(s)) {
-                let id = (key(page, snapshot), slot.index, slot.info.connection_id);
-                let Some(r) = self.clients.get_mut(&id) else {
+                let id = (slot.index, slot.info.connection_id);
+                let Some(r) = past.clients.get_mut(&id) else {
                     continue;
                 };
-                if let Some(rtt) = rtt_of.get(&(slot.info.connection_id, Role::Client)) {
-                    if let Some((_, old)) = r.rtt.back()
+                if let Some(rtt) = rtt_of.get(&slot.info.connection_id) {
+                    if let Some((_, old)) = r.rtt.kept.back()
                         && let Some(grown) = rtt.since(old)
                     {
                         r.history.push_heat(HeatColumn {
@@ -253,18 +271,26 @@ impl ModelBuilder {
                             buckets: grown.buckets,
                         });
                     }
-                    keep(&mut r.rtt, at_ns, rtt);
+                    r.rtt.keep(at_ns, rtt);
                 }
-                keep(&mut r.handler, at_ns, &slot.handler);
+                r.handler.keep(at_ns, &slot.handler);
             }
         }
     }
 }
 
-fn keep(kept: &mut VecDeque<(u64, Histogram)>, at_ns: u64, h: &Histogram) {
-    kept.push_back((at_ns, h.clone()));
-    if kept.len() > KEPT {
-        kept.pop_front();
+impl Windows {
+    fn keep(&mut self, at_ns: u64, h: &Histogram) {
+        let last = self.kept.back().map(|(_, last)| last);
+        let h = match last {
+            Some(last) if **last == *h => Arc::clone(last),
+            _ => Arc::new(h.clone()),
+        };
+        self.kept.push_back((at_ns, h));
+        if self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+        self.recent = recent(&self.kept);
     }
 }
 
@@ -276,12 +302,14 @@ impl Remembered {
             state_since_ns: at_ns,
             bound: client.verdict.bound,
             bound_since_ns: at_ns,
-            rtt: VecDeque::new(),
-            handler: VecDeque::new(),
+            rtt: Windows::default(),
+            handler: Windows::default(),
+            seen_ns: at_ns,
         }
     }
 
     fn update(&mut self, client: &mut Client, at_ns: u64) {
+        self.seen_ns = at_ns;
         if self.state != client.state {
             self.state = client.state;
             self.state_since_ns = at_ns;
@@ -292,9 +320,15 @@ impl Remembered {
             self.bound_since_ns = at_ns;
         }
         client.verdict.since_ns = self.bound_since_ns;
-        client.rtt.recent = recent(&self.rtt).map_or_else(|| client.rtt.interval.clone(), Ok);
-        client.handler.recent =
-            recent(&self.handler).map_or_else(|| client.handler.interval.clone(), Ok);
+        for (shown, windows) in [
+            (&mut client.rtt, &self.rtt),
+            (&mut client.handler, &self.handler),
+        ] {
+            shown.recent = match &windows.recent {
+                Some(recent) => Ok(recent.clone()),
+                None => shown.interval.clone(),
+            };
+        }
         let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
         let u = |r: &crate::reading::Reading<u64>| r.as_ref().ok().map(|v| *v as f32);
         let rtt = client.rtt.interval.as_ref().ok();
@@ -312,7 +346,7 @@ impl Remembered {
 }
 
 /// Percentiles of the windows that are kept; `None` while there are fewer than two of them or nothing was timed.
-fn recent(kept: &VecDeque<(u64, Histogram)>) -> Option<super::Percentiles> {
+fn recent(kept: &VecDeque<(u64, Arc<Histogram>)>) -> Option<Percentiles> {
     let (old, new) = (kept.front()?, kept.back()?);
     if old.0 == new.0 {
         return None;

@@ -3,17 +3,22 @@
 //! Used by the model builder and by rules that go back to the sample. Identity is never the pid alone: pids are
 //! used again, and a page of another namespace speaks of other pids.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use transport::stats::{Role, Slot, SlotKind, SlotState, Snapshot};
 
 use super::EndpointKey;
-use crate::rate::Span;
+use super::measure::past;
+use crate::rate::{Span, delta};
+use crate::reading::{Reading, Why};
 use crate::sample::{Page, Process, Sample};
 
 /// One side of a connection, with its past if there is one.
 #[derive(Clone, Copy)]
 pub(crate) struct Side<'a> {
+    /// Number of its page in the sample.
+    number: usize,
     /// Its page.
     pub(crate) page: &'a Page,
     /// What the page says.
@@ -33,7 +38,10 @@ pub(crate) struct Pair<'a> {
     /// Time between them.
     pub(crate) span: Option<Span>,
     sides: HashMap<(u64, Role), (usize, usize)>,
-    earlier: HashMap<EndpointKey, &'a Snapshot>,
+    /// By number of the page in `now`.
+    earlier: Vec<Option<&'a Snapshot>>,
+    /// By number of the page: messages moved on each of its threads, counted when first asked for.
+    moved: RefCell<HashMap<usize, HashMap<u32, Reading<u64>>>>,
 }
 
 /// What names a page for good.
@@ -50,6 +58,12 @@ pub(crate) fn key(page: &Page, snapshot: &Snapshot) -> EndpointKey {
 pub(crate) fn is_connection(slot: &Slot) -> bool {
     slot.info.kind == SlotKind::Connection
         && matches!(slot.info.state, SlotState::Open | SlotState::Handshaking)
+}
+
+/// The slot with this index: a page lists its slots by it.
+pub(crate) fn slot_at(snapshot: &Snapshot, index: u32) -> Option<&Slot> {
+    let at = snapshot.slots.binary_search_by_key(&index, |s| s.index);
+    at.ok().map(|i| &snapshot.slots[i])
 }
 
 impl<'a> Pair<'a> {
@@ -71,10 +85,14 @@ impl<'a> Pair<'a> {
                 }
             }
         }
-        let earlier = before
+        let known: HashMap<EndpointKey, &Snapshot> = before
             .iter()
             .flat_map(|b| &b.pages)
             .filter_map(|page| page.snapshot().map(|s| (key(page, s), s)))
+            .collect();
+        let earlier = now.pages.iter();
+        let earlier = earlier
+            .map(|page| known.get(&key(page, page.snapshot()?)).copied())
             .collect();
         Self {
             now,
@@ -82,31 +100,54 @@ impl<'a> Pair<'a> {
             span,
             sides,
             earlier,
+            moved: RefCell::default(),
         }
     }
 
-    /// The page's own past.
-    pub(crate) fn earlier(&self, key: &EndpointKey) -> Option<(&'a Snapshot, Span)> {
-        Some((*self.earlier.get(key)?, self.span?))
-    }
-
-    /// A slot with its past: the same index, kind and connection in the same page.
-    pub(crate) fn side(&self, page: &'a Page, snapshot: &'a Snapshot, slot: &'a Slot) -> Side<'a> {
-        let before = self.earlier(&key(page, snapshot)).and_then(|(old, span)| {
-            old.slots
-                .iter()
-                .find(|o| {
-                    o.index == slot.index
-                        && o.info.kind == slot.info.kind
-                        && o.info.connection_id == slot.info.connection_id
-                })
-                .map(|o| (o, span))
-        });
+    /// A slot of page `number` with its past: the same index, kind and connection in the same page.
+    pub(crate) fn side(
+        &self,
+        number: usize,
+        page: &'a Page,
+        snapshot: &'a Snapshot,
+        slot: &'a Slot,
+    ) -> Side<'a> {
+        let before = || {
+            let old = slot_at(self.earlier.get(number).copied().flatten()?, slot.index)?;
+            let same = old.info.kind == slot.info.kind
+                && old.info.connection_id == slot.info.connection_id;
+            same.then_some((old, self.span?))
+        };
         Side {
+            number,
             page,
             snapshot,
             slot,
-            before,
+            before: before(),
+        }
+    }
+
+    /// Messages that all slots of this side's thread moved, both ways.
+    pub(crate) fn messages_of_thread(&self, side: &Side<'a>) -> Reading<u64> {
+        let mut moved = self.moved.borrow_mut();
+        let by_thread = moved.entry(side.number).or_insert_with(|| {
+            let mut sums: HashMap<u32, Reading<u64>> = HashMap::new();
+            for slot in &side.snapshot.slots {
+                let sum = sums.entry(slot.info.tid).or_insert(Ok(0));
+                let both = sum.clone().and_then(|sum| {
+                    let s = self.side(side.number, side.page, side.snapshot, slot);
+                    let (old, _) = past(&s)?;
+                    Ok(sum
+                        .saturating_add(delta(old.tx.tx_messages, slot.tx.tx_messages)?)
+                        .saturating_add(delta(old.rx.rx_messages, slot.rx.rx_messages)?))
+                });
+                *sum = both;
+            }
+            sums
+        });
+        match by_thread.get(&side.slot.info.tid) {
+            None | Some(Ok(0)) => Err(Why::not_yet("no message in the interval")),
+            Some(sum) => sum.clone(),
         }
     }
 
@@ -119,7 +160,7 @@ impl<'a> Pair<'a> {
         let &(p, s) = self.sides.get(&(side.slot.info.connection_id, role))?;
         let page = &self.now.pages[p];
         let snapshot = page.snapshot()?;
-        Some(self.side(page, snapshot, &snapshot.slots[s]))
+        Some(self.side(p, page, snapshot, &snapshot.slots[s]))
     }
 
     /// The peer's process as this viewer sees it: through its own page, or by pid when the writer of the page

@@ -271,7 +271,7 @@ pub(super) fn latency(
 
 /// Percentiles of a histogram; `None` when it is empty. Of a difference the largest value is known to its bucket only.
 pub(crate) fn percentiles(h: &Histogram, difference: bool) -> Option<Percentiles> {
-    let q = |q| h.quantile(q);
+    let [p50, p90, p99, p999] = h.quantiles([0.5, 0.9, 0.99, 0.999])?;
     let top = h
         .buckets
         .last()
@@ -282,10 +282,10 @@ pub(crate) fn percentiles(h: &Histogram, difference: bool) -> Option<Percentiles
         h.max_ns
     };
     Some(Percentiles {
-        p50: q(0.5)?,
-        p90: q(0.9)?,
-        p99: q(0.99)?,
-        p999: q(0.999)?,
+        p50,
+        p90,
+        p99,
+        p999,
         max,
         count: h.count(),
     })

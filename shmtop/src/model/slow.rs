@@ -5,8 +5,10 @@
 //! screen would flicker; a rate over a few clock ticks would be noise. What a refresh measured itself is left alone,
 //! except where a tenth of a second says too little: counters, where the time goes, and the verdict are the window's.
 
-use super::{Client, Endpoint, Model, ThreadView};
-use crate::reading::{Reading, WhyKind};
+use std::collections::HashMap;
+
+use super::{Endpoint, EndpointKey, Model, ThreadView};
+use crate::reading::{Reading, Why, WhyKind};
 
 /// Fills what this refresh could not measure from the model of the last window.
 pub(super) fn carry(model: &mut Model, window: &Model) {
@@ -16,26 +18,33 @@ pub(super) fn carry(model: &mut Model, window: &Model) {
             stand_in(&mut cpu.steal, &old.steal);
         }
     }
+    let earlier: HashMap<&EndpointKey, &Endpoint> =
+        window.endpoints.iter().map(|e| (&e.key, e)).collect();
     for e in &mut model.endpoints {
-        if let Some(old) = window.endpoints.iter().find(|o| o.key == e.key) {
+        if let Some(old) = earlier.get(&e.key) {
             endpoint(e, old);
         }
     }
-    let threads: Vec<ThreadView> = model
+    let whole: Vec<Reading<Vec<ThreadView>>> = model
         .endpoints
-        .iter()
-        .filter_map(|e| e.process.threads.as_ref().ok())
-        .flatten()
-        .cloned()
+        .iter_mut()
+        .map(|e| std::mem::replace(&mut e.process.threads, Err(Why::not_yet("taken out"))))
         .collect();
+    let mut by_tid: HashMap<u32, &ThreadView> = HashMap::new();
+    for t in whole.iter().flatten().flatten() {
+        by_tid.entry(t.tid).or_insert(t);
+    }
     let rows = model.endpoints.iter_mut().flat_map(|e| &mut e.clients);
     for t in rows
         .flat_map(|c| [&mut c.thread, &mut c.server_thread])
         .flatten()
     {
-        if let Some(full) = threads.iter().find(|f| f.tid == t.tid) {
+        if let Some(full) = by_tid.get(&t.tid) {
             thread(t, full);
         }
+    }
+    for (e, threads) in model.endpoints.iter_mut().zip(whole) {
+        e.process.threads = threads;
     }
 }
 
@@ -54,8 +63,9 @@ fn endpoint(e: &mut Endpoint, old: &Endpoint) {
         return;
     };
     for t in threads.iter_mut() {
-        if let Some(b) = before.iter().find(|b| b.tid == t.tid) {
-            thread(t, b);
+        // By tid, like the sample's.
+        if let Ok(i) = before.binary_search_by_key(&t.tid, |b| b.tid) {
+            thread(t, &before[i]);
         }
     }
     let known: Vec<f64> = threads.iter().filter_map(|t| t.cpu.clone().ok()).collect();
@@ -64,9 +74,9 @@ fn endpoint(e: &mut Endpoint, old: &Endpoint) {
     }
     for p in &mut e.pollers {
         if let Ok(t) = &mut p.thread
-            && let Some(full) = threads.iter().find(|f| f.tid == t.tid)
+            && let Ok(i) = threads.binary_search_by_key(&t.tid, |f| f.tid)
         {
-            thread(t, full);
+            thread(t, &threads[i]);
         }
     }
 }
@@ -74,10 +84,15 @@ fn endpoint(e: &mut Endpoint, old: &Endpoint) {
 /// What is a second's business: counters, where the time goes, what bounds.
 fn counted(e: &mut Endpoint, old: &Endpoint) {
     for c in &mut e.clients {
-        let same = |o: &&Client| o.slot == c.slot && o.connection_id == c.connection_id;
-        let Some(o) = old.clients.iter().find(same) else {
+        // Clients stand by number and slot.
+        let at = old
+            .clients
+            .binary_search_by_key(&(c.number, c.slot), |o| (o.number, o.slot));
+        let Ok(i) = at else { continue };
+        let o = &old.clients[i];
+        if o.connection_id != c.connection_id {
             continue;
-        };
+        }
         c.perf.clone_from(&o.perf);
         c.time.clone_from(&o.time);
         // A client that has just stopped, or goes on, has its own verdict.
@@ -88,7 +103,8 @@ fn counted(e: &mut Endpoint, old: &Endpoint) {
         of_window(&mut c.server_thread, &o.server_thread);
     }
     for p in &mut e.pollers {
-        if let Some(o) = old.pollers.iter().find(|o| o.slot == p.slot) {
+        if let Ok(i) = old.pollers.binary_search_by_key(&p.slot, |o| o.slot) {
+            let o = &old.pollers[i];
             of_window(&mut p.thread, &o.thread);
             p.time.clone_from(&o.time);
         }

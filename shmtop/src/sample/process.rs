@@ -71,7 +71,8 @@ pub struct Place {
 impl Process {
     /// The thread with this tid, if it was looked at.
     pub fn thread(&self, tid: u32) -> Option<&Thread> {
-        self.threads.iter().find(|t| t.tid == tid)
+        let at = self.threads.binary_search_by_key(&tid, |t| t.tid);
+        at.ok().map(|i| &self.threads[i])
     }
 
     /// Stopped by a signal or a debugger.

@@ -66,29 +66,42 @@ impl Histogram {
     /// its bucket, never above [`Self::max_ns`], and for the open-ended last bucket [`Self::max_ns`] itself.
     /// `None` when nothing was recorded.
     pub fn quantile(&self, q: f64) -> Option<u64> {
+        self.quantiles([q]).map(|[value]| value)
+    }
+
+    /// Several of them in one pass; `shares` must ascend.
+    pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[u64; N]> {
         let total = self.count();
         if total == 0 {
             return None;
         }
-        let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).clamp(1, total);
-        let mut seen = 0u64;
-        for &(index, n) in &self.buckets {
-            seen = seen.saturating_add(n);
-            if seen >= rank {
-                let low = lower_bound(usize::from(index));
-                if usize::from(index) >= BUCKETS - 1 {
-                    return Some(self.max_ns.max(low));
-                }
-                let next = lower_bound(usize::from(index) + 1);
-                let mid = low + next.saturating_sub(low) / 2;
-                return Some(if self.max_ns > 0 {
-                    mid.min(self.max_ns)
-                } else {
-                    mid
-                });
+        let mut buckets = self.buckets.iter();
+        let (mut seen, mut index) = (0u64, 0);
+        Some(shares.map(|q| {
+            let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).clamp(1, total);
+            while seen < rank
+                && let Some(&(i, n)) = buckets.next()
+            {
+                seen = seen.saturating_add(n);
+                index = usize::from(i);
             }
+            self.middle(index)
+        }))
+    }
+
+    /// What stands for the values of a bucket.
+    fn middle(&self, index: usize) -> u64 {
+        let low = lower_bound(index);
+        if index >= BUCKETS - 1 {
+            return self.max_ns.max(low);
         }
-        None
+        let next = lower_bound(index + 1);
+        let mid = low + next.saturating_sub(low) / 2;
+        if self.max_ns > 0 {
+            mid.min(self.max_ns)
+        } else {
+            mid
+        }
     }
 
     /// Mean in ns, or `None` when nothing was recorded.
