@@ -8,6 +8,10 @@ use crate::clock::Ticks;
 /// Requests in flight at most, per connection.
 pub const MAX_IN_FLIGHT: usize = 4096;
 
+/// Replies to no request that are borne by callers who have no clock to end a flood of them.
+#[cfg(feature = "tokio")]
+const MAX_UNKNOWN: u64 = 256;
+
 /// Names a request on its connection, in the order of submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(crate) u64);
@@ -53,6 +57,8 @@ pub(crate) struct Calls {
     next: u64,
     live: usize,
     abandoned: usize,
+    /// Replies to no request, so far.
+    unknown: u64,
 }
 
 impl Calls {
@@ -62,6 +68,7 @@ impl Calls {
             next: 1,
             live: 0,
             abandoned: 0,
+            unknown: 0,
         }
     }
 
@@ -91,6 +98,7 @@ impl Calls {
     pub(crate) fn answer(&mut self, id: u64) -> Answered {
         let entry = self.slot(id);
         if id == 0 || entry.id != id {
+            self.unknown += 1;
             return Answered::Unknown;
         }
         let Entry {
@@ -137,6 +145,12 @@ impl Calls {
     #[cfg(feature = "tokio")]
     pub(crate) fn unanswered(&self) -> usize {
         self.live + self.abandoned
+    }
+
+    /// True once more replies came to no request than any honest server sends, which is none.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.unknown > MAX_UNKNOWN
     }
 
     /// Requests that wait for a reply.

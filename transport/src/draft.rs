@@ -10,9 +10,9 @@ use crate::synapse::SocketClient;
 
 /// A request being written, in shared memory: into the record reserved for it. From [`crate::Synapse::draft`].
 ///
-/// Saves the copy of a request that would be put together elsewhere first. The server sees nothing of it before it is sent, and dropping it
-/// (in a panic, too) sends nothing: the room is free again. What was written can't be read back: it lies in memory that the
-/// server may scribble on. On the socket the same calls fill a private buffer.
+/// Saves the copy of a request that would be put together elsewhere first. The server is given nothing of it before it is sent, and dropping
+/// it (in a panic, too) sends nothing: the room is free again. It lies in memory that the server could look at and scribble on meanwhile: it
+/// can't be read back, and a secret that may yet be thought better of does not belong in it. On the socket the same calls fill a private buffer.
 #[derive(Debug)]
 pub struct Draft<'a> {
     home: Home<'a>,
@@ -64,6 +64,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// [`RequestError::TooLarge`] beyond the room that was reserved; nothing of these bytes was written, and what was before stays.
+    /// [`RequestError::Forked`] in a forked child.
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
         if bytes.len() > self.remaining() {
@@ -74,9 +75,11 @@ impl<'a> Draft<'a> {
         }
         match &mut self.home {
             Home::Ring(client, place) => client.write_draft(place, bytes),
-            Home::Socket(_, buffer) => buffer.extend_from_slice(bytes),
+            Home::Socket(_, buffer) => {
+                buffer.extend_from_slice(bytes);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Sends what was written, which may be less than the room. The reply is received as after [`crate::Synapse::submit`].

@@ -28,7 +28,10 @@ use crate::wait::policy::Waiter;
 ///     synapse.submit(b"quote")?;
 /// }
 /// let mut group = Group::new(WaitPolicy::Adaptive);
-/// while let Some(first) = group.wait(&mut exchanges, Duration::from_secs(1))? {
+/// while exchanges.iter().any(|synapse| synapse.in_flight() > 0) {
+///     let Some(first) = group.wait(&mut exchanges, Duration::from_secs(1))? else {
+///         break;
+///     };
 ///     while let Some((_id, reply)) = exchanges[first].try_receive()? {
 ///         println!("{first}: {} bytes", reply.len());
 ///     }
@@ -55,7 +58,8 @@ impl Group {
     }
 
     /// Waits until a member has a reply or has lost its server, for at most `limit`; which one. Its next [`Synapse::try_receive`]
-    /// returns the one or the other (or, rarely, nothing: then wait again). `Ok(None)`: the time is over.
+    /// returns the one or the other (or, rarely, nothing: then wait again). `Ok(None)`: the time is over. A member that is lost is found again
+    /// and again until it is taken out.
     ///
     /// # Errors
     /// [`RequestError::NothingInFlight`] if no member waits for a reply, [`RequestError::Forked`] in a forked child.
@@ -71,7 +75,12 @@ impl Group {
             sockets: false,
             failed: None,
         };
-        any.sockets = any.members.iter_mut().any(|m| !m.as_mut().is_shm());
+        for member in any.members.iter_mut() {
+            let member = member.as_mut();
+            any.sockets |= !member.is_shm();
+            // What was queued: of policies that never sleep, nothing later would wake the server.
+            member.notify();
+        }
         let found = match any.look() {
             Some(found) => Some(found),
             None if any.members.iter_mut().all(|m| m.as_mut().in_flight() == 0) => {

@@ -15,6 +15,7 @@ mod shared;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
@@ -75,7 +76,7 @@ impl AsyncSynapse {
     pub fn new(mut synapse: Synapse) -> std::io::Result<Self> {
         synapse.cancel_all();
         let fd = match synapse.fd() {
-            Some(fd) => fd.try_clone_to_owned()?,
+            Some(fd) => driver::Watched::new(fd)?,
             None => return Err(std::io::ErrorKind::NotConnected.into()),
         };
         // On the socket, frames that did not fit go out when there is room.
@@ -113,7 +114,10 @@ impl AsyncSynapse {
         // Replies that come at once must not keep the runtime from everything else.
         ::tokio::task::coop::consume_budget().await;
         let timeout = self.shared.timeout();
-        let deadline = Instant::now() + timeout;
+        let now = Instant::now();
+        // One that the clock can't express is a year, as everywhere.
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let deadline = now.checked_add(timeout).unwrap_or(now + year);
         loop {
             // Made before the look, so that room that appears in between is not missed.
             let room = self.shared.room();

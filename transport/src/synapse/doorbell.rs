@@ -103,9 +103,9 @@ impl Synapse {
         }
     }
 
-    /// Ends the connection for every descriptor of its socket.
+    /// Ends the connection for every descriptor of its socket; unless it has ended, or this is a fork's copy, and the connection its parent's.
     pub(crate) fn hang_up(&self) {
-        if let Some(fd) = self.fd() {
+        if let Some(fd) = self.fd().filter(|_| self.is_usable()) {
             // The end itself is the message; a socket that is gone already says the same.
             let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }

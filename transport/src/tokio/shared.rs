@@ -19,7 +19,7 @@ const LOOKS_BEFORE_BELL: u32 = 80;
 /// Replies that one turn hands out at most, before other tasks run.
 const TURN_REPLIES: u32 = 1024;
 
-/// Rounds of looking before the mutex is let go: far more than the replies that a server can owe.
+/// Rounds of looking before the mutex is let go: far more than the replies that a server can owe, each of which one round takes.
 const MAX_ROUNDS: usize = 4 * MAX_IN_FLIGHT;
 
 type Answer = Result<Vec<u8>, RequestError>;
@@ -275,7 +275,7 @@ impl Shared {
                 }
             }
         }
-        self.lose(state, Lost::BadFrame("replies to no request, without end"));
+        self.lose(state, Lost::BadFrame("half a reply, again and again"));
         state.synapse.hang_up();
     }
 

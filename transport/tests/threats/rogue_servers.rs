@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use transport::error::{CloseReason, ConnectError, Lost, RequestError, Step};
-use transport::{Config, Synapse, TransportChoice, UpgradeError};
+use transport::{Config, Group, Synapse, TransportChoice, UpgradeError, WaitPolicy};
 
 use crate::payload;
 use crate::rogue::{
@@ -597,6 +597,110 @@ fn one_look_discards_a_bounded_number_of_replies_to_nobody() {
             );
         },
     );
+}
+
+/// A call of a service on tokio that meets a flood of replies to nobody must end with the connection, after few of them: its thread is
+/// everybody's. How many were counted on that connection.
+fn meets_a_flood(client: Synapse) -> u64 {
+    let id = client.connection_id();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let ended = runtime.block_on(async {
+        let client = transport::AsyncSynapse::new(client).expect("a descriptor");
+        client.fire_bytes(b"anybody").await
+    });
+    assert!(
+        matches!(
+            ended,
+            Err(RequestError::Disconnected {
+                reason: Lost::BadFrame(_),
+                ..
+            })
+        ),
+        "{ended:?}"
+    );
+    let page = own_page().expect("our page");
+    let slots = page.slots.iter();
+    slots
+        .filter(|s| s.info.connection_id == id)
+        .map(|s| s.rx.rx_invalid)
+        .max()
+        .expect("our slot")
+}
+
+#[test]
+fn a_server_that_answers_nobodys_requests_for_ever_does_not_hold_a_runtime_up() {
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            // And rings the doorbell.
+            while raw.say(&[0]) {
+                rings.flood(1 << 40);
+            }
+        },
+        |client| {
+            let counted = meets_a_flood(client);
+            assert!((1..1000).contains(&counted), "{counted}");
+        },
+    );
+    // Over the socket, faster than they can be read; given up only so that a client that never ends shows.
+    against(
+        |mut raw| {
+            raw.expect(HELLO);
+            raw.say(&welcome());
+            let mut request = [0; 24 + b"anybody".len()];
+            raw.0.read_exact(&mut request).expect("a request");
+            let flood = header(REPLY, 1 << 40, 0, 0).repeat(4096);
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < 2 * REQUEST_TIMEOUT && raw.say(&flood) {}
+        },
+        |path, config| {
+            let config = Config {
+                transport: TransportChoice::Socket,
+                ..config
+            };
+            let client = Synapse::connect(path, &config).expect("a client");
+            let counted = meets_a_flood(client);
+            assert!((1..5000).contains(&counted), "{counted}");
+        },
+    );
+}
+
+#[test]
+fn a_server_asleep_is_woken_for_queued_requests_by_a_group_of_every_policy() {
+    for policy in [
+        WaitPolicy::Adaptive,
+        WaitPolicy::Park,
+        WaitPolicy::Spin,
+        WaitPolicy::DOCUMENT,
+    ] {
+        let (asleep, is_asleep) = std::sync::mpsc::channel();
+        on_shm(
+            |_, mut rings| {
+                // One that does nothing before it is woken, as the protocol allows.
+                let memory = std::sync::Arc::clone(&rings.memory);
+                let flag = memory.flag(EMPTY);
+                flag.store(1, Ordering::SeqCst);
+                asleep.send(()).expect("the client waits");
+                let begun = std::time::Instant::now();
+                while flag.load(Ordering::SeqCst) == 1 && begun.elapsed() < 2 * REQUEST_TIMEOUT {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                answers(&mut rings, 1);
+                rings.wake();
+            },
+            |mut client| {
+                is_asleep.recv().expect("the server sleeps");
+                let request = payload::request(1, 16, 8);
+                client.queue(&request).expect("room");
+                let mut group = Group::new(policy);
+                let found = group.wait(&mut [client], REQUEST_TIMEOUT);
+                assert_eq!(found.expect("in flight"), Some(0), "{policy:?}");
+            },
+        );
+    }
 }
 
 #[test]

@@ -133,6 +133,19 @@ pub(crate) fn leave_a_fork_behind() {
     let client = server
         .is_none()
         .then(|| Synapse::connect(dir.join("s"), &config).expect("a server"));
+    // With another descriptor of the same socket.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let on_tokio = required("ROLE_OF_PARENT") == "async";
+    let (client, on_tokio) = if on_tokio {
+        let _inside = runtime.enter();
+        let client = client.map(|c| transport::AsyncSynapse::new(c).expect("a descriptor"));
+        (None, client)
+    } else {
+        (client, None)
+    };
     // SAFETY: the child calls nothing but pause.
     match unsafe { libc::fork() } {
         0 => loop {
@@ -142,7 +155,7 @@ pub(crate) fn leave_a_fork_behind() {
         child => say(format_args!("forked {child}")),
     }
     crate::role::command();
-    drop((server, client));
+    drop((server, client, on_tokio));
 }
 
 /// A fork, killed with the test.
@@ -166,7 +179,7 @@ impl Drop for Orphan {
 fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
     for transport in ["shm", "socket"] {
         let world = World::new();
-        let parent = |role: &str| {
+        let parent = |world: &World, role: &str| {
             let dir = world.path();
             let mut parent = start("parent")
                 .with("DIR", dir.parent().expect("a directory"))
@@ -181,7 +194,7 @@ fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
             ..world.config()
         };
         {
-            let mut server = parent("server");
+            let mut server = parent(&world, "server");
             let mut client = Synapse::connect(world.path(), &config).expect("a client");
             let _orphan = Orphan::of(&mut server);
             assert_eq!(client.fire_bytes(b"there").expect("a reply"), b"there");
@@ -201,18 +214,21 @@ fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
                 "{next:?}"
             );
         }
-        let server = ready(world.server());
-        let mut client = parent("client");
-        let _orphan = Orphan::of(&mut client);
-        assert_eq!(world.page(&server).process.accepted, 1);
-        client.kill();
-        within(WATCHDOG, "the client's death is noticed", || {
-            let held = crate::watch::held(server.pid());
-            let open = world.page(&server).process.open_clients;
-            (open == 0 && held.rings == 0)
-                .then_some(())
-                .ok_or((open, held))
-        });
+        for role in ["client", "async"] {
+            let world = World::new();
+            let server = ready(world.server());
+            let mut client = parent(&world, role);
+            let _orphan = Orphan::of(&mut client);
+            assert_eq!(world.page(&server).process.accepted, 1);
+            client.kill();
+            within(WATCHDOG, "the client's death is noticed", || {
+                let held = crate::watch::held(server.pid());
+                let open = world.page(&server).process.open_clients;
+                (open == 0 && held.rings == 0)
+                    .then_some(())
+                    .ok_or((role, open, held))
+            });
+        }
     }
 }
 

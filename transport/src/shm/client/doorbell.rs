@@ -13,6 +13,10 @@ use crate::error::{Lost, RequestError};
 use crate::ring::storage::Bell;
 use crate::stats::recorder::{bump, set};
 
+/// Why a connection ends on which the server answers nobody.
+#[cfg(feature = "tokio")]
+pub(crate) const FLOODED: &str = "replies to no request, without end";
+
 impl ShmClient {
     /// What becomes readable when an armed doorbell rings, and when the server is gone.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -83,7 +87,7 @@ impl ShmClient {
         Ok(RequestId(id))
     }
 
-    /// The next reply if it is there: its id, and what it says.
+    /// The next reply if it is there: its id, and what it says. A flood of replies to nobody ends the connection: the thread is not ours.
     #[cfg(feature = "tokio")]
     #[expect(
         clippy::type_complexity,
@@ -98,6 +102,7 @@ impl ShmClient {
                 Ok(Some((id, self.deliver(length, failed))))
             }
             Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
+            Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => Ok(None),
             Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
         }

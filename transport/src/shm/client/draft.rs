@@ -5,6 +5,7 @@ use crate::calls::{MAX_IN_FLIGHT, RequestId, Timed};
 use crate::clock::Ticks;
 use crate::draft::Draft;
 use crate::error::{Lost, RequestError};
+use crate::mem::fork;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Place};
 
@@ -50,11 +51,20 @@ impl ShmClient {
 
     /// Appends to a draft; the room was reserved.
     #[inline]
-    pub(crate) fn write_draft(&mut self, place: &mut Place, bytes: &[u8]) {
+    pub(crate) fn write_draft(
+        &mut self,
+        place: &mut Place,
+        bytes: &[u8],
+    ) -> Result<(), RequestError> {
+        if self.generation != fork::generation() {
+            // The memory is not mapped here.
+            return Err(RequestError::Forked);
+        }
         let mut slot = self.tx.resume(place);
         let wrote = slot.try_write(bytes);
         assert!(wrote, "more than was reserved");
         *place = slot.lay_aside();
+        Ok(())
     }
 
     /// Publishes a draft and wakes the server.

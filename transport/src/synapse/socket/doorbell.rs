@@ -12,6 +12,8 @@ use crate::calls::RequestId;
 #[cfg(feature = "tokio")]
 use crate::error::{Lost, RequestError};
 #[cfg(feature = "tokio")]
+use crate::shm::FLOODED;
+#[cfg(feature = "tokio")]
 use crate::wire::fdpass::{try_recv, try_send};
 
 impl SocketClient {
@@ -77,7 +79,8 @@ impl SocketClient {
         Ok(true)
     }
 
-    /// The next reply if it is there: its id, and what it says. `None` only once the socket has nothing more.
+    /// The next reply if it is there: its id, and what it says. `None` only once the socket has nothing more, so a flood of replies to
+    /// nobody has to end the connection.
     #[expect(
         clippy::type_complexity,
         reason = "one use, and names would hide that an error reply has an id"
@@ -89,6 +92,9 @@ impl SocketClient {
         loop {
             if let Some(Arrived { id, failed }) = self.arrived()? {
                 return Ok(Some((id, self.deliver(failed))));
+            }
+            if self.calls.is_flooded() {
+                return Err(self.lose(Lost::BadFrame(FLOODED)));
             }
             match try_recv(self.stream.as_fd(), self.decoder.space()) {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
