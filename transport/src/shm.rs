@@ -15,4 +15,4 @@ pub use client::ShmClient;
 pub(crate) use client::{Drained, Lying};
 pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
 pub(crate) use poller::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
-pub(crate) use server::{Ends, Handler, ShmServer};
+pub(crate) use server::{Ends, Handler, Kept, ShmServer};

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::budget::Reserved;
 use super::house::House;
 use crate::mem::fork::NotInForks;
-use crate::shm::{Ends, HouseView, Inbox};
+use crate::shm::{Ends, HouseView, Inbox, Kept};
 use crate::stats::slot::SlotWriter;
 
 /// A connection's key: never reused, and what epoll gives back.
@@ -35,14 +34,16 @@ pub(super) struct ShmPart {
     pub(super) house: House,
     pub(super) ends: Arc<Ends>,
     pub(super) inbox: Arc<Inbox>,
-    /// Its part of the memory budget.
-    pub(super) _reserved: Reserved,
+    /// Its part of the memory budget. Last: given back after the memory.
+    pub(super) _kept: Kept,
 }
 
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) by_key: BTreeMap<Key, Client>,
     last_key: Key,
+    /// Of clients that have gone, and whose poller still holds their memory and socket: it is in a handler.
+    leaving: Vec<Arc<Ends>>,
 }
 
 impl Table {
@@ -65,6 +66,17 @@ impl Table {
         };
         self.by_key.insert(self.last_key, client);
         (self.last_key, number)
+    }
+
+    /// Enters one that has gone, until its poller has let go of it.
+    pub(super) fn leaves(&mut self, ends: &Arc<Ends>) {
+        self.leaving.push(Arc::clone(ends));
+    }
+
+    /// Connections there are, with those whose memory and socket are still held.
+    pub(super) fn held(&mut self) -> usize {
+        self.leaving.retain(|ends| !ends.is_over());
+        self.by_key.len() + self.leaving.len()
     }
 
     /// Handshakes under way: all, and of this user.

@@ -255,7 +255,8 @@ impl Control {
         };
         let socket = Arc::new(socket);
         let mut table = shared.clients.lock();
-        let clients = table.by_key.len();
+        // Whoever comes and goes while a handler is busy must not pile up behind it.
+        let clients = table.held();
         let (_, pending) = table.pending(peer.uid);
         let own = nix::unistd::geteuid().as_raw();
         let refused = if peer.uid != own && !config.allowed_uids.contains(&peer.uid) {
@@ -310,9 +311,14 @@ impl Control {
 
     /// A client on shared memory has ended, or its poller gave it up.
     fn ended(&self, key: Key, reason: CloseReason) {
-        let Some(client) = self.shared.clients.lock().by_key.remove(&key) else {
+        let mut table = self.shared.clients.lock();
+        let Some(client) = table.by_key.remove(&key) else {
             return;
         };
+        if let Some(shm) = client.shm.as_ref().filter(|s| !s.ends.is_over()) {
+            table.leaves(&shm.ends);
+        }
+        drop(table);
         // Its descriptor leaves the epoll set when it is closed; the other holder, if any, is about to.
         let _ = self.shared.epoll.delete(&*client.socket);
         // The end is the message; a socket that has ended already says the same.

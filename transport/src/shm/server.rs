@@ -34,7 +34,7 @@ const FIRST_EXPECTED_BYTES: usize = 4 << 10;
 pub(crate) struct Ends {
     /// Control → poller: the client's socket has ended.
     gone: AtomicBool,
-    /// Poller → control: the connection was given up.
+    /// Poller → control: the connection was given up, and its memory let go of.
     over: AtomicBool,
 }
 
@@ -72,7 +72,12 @@ pub(crate) struct ShmServer {
     pending: Option<(Kind, u64)>,
     /// The client's memory made no sense; the next turn ends the connection.
     poisoned: bool,
+    /// Given back with the memory. Last: dropped after it.
+    _kept: Kept,
 }
+
+/// What a connection's memory takes of a budget; given back when the last who has the memory mapped drops it.
+pub(crate) type Kept = Arc<dyn Send + Sync>;
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +97,7 @@ impl ShmServer {
         slot: Arc<SlotWriter>,
         ends: Arc<Ends>,
         socket: Arc<UnixStream>,
+        kept: Kept,
     ) -> Self {
         Self {
             tx: rings.tx,
@@ -107,6 +113,7 @@ impl ShmServer {
             spill: Vec::new(),
             pending: None,
             poisoned: false,
+            _kept: kept,
         }
     }
 
@@ -354,8 +361,10 @@ impl ShmServer {
     /// Gives the connection up: the control thread closes its socket.
     pub(crate) fn end(self, reason: CloseReason) {
         self.slot.close(reason);
-        // Release pairs with the Acquire in `Ends::is_over`.
-        self.ends.over.store(true, Ordering::Release);
+        let ends = Arc::clone(&self.ends);
+        drop(self);
+        // After the memory is unmapped. Release pairs with the Acquire in `Ends::is_over`.
+        ends.over.store(true, Ordering::Release);
     }
 }
 

@@ -532,6 +532,35 @@ fn clients_that_come_at_once_do_not_exceed_the_memory_budget_between_them() {
 }
 
 #[test]
+fn those_who_leave_while_a_handler_is_busy_count_until_their_rings_are_gone() {
+    let most = 3;
+    let budget = most * (4096 + 2 * RING_BYTES);
+    for (limit, value) in [("BUDGET", budget), ("MAX_CLIENTS", most)] {
+        let world = World::new();
+        let server = ready(world.server().with(limit, value.to_string()));
+        let mut busy = world.connect();
+        let before = held(server.pid());
+        busy.submit(b"wait 2000").expect("room");
+        // The only poller is in the handler: it lets go of nothing.
+        let mut come = 0;
+        while come < 30 && busy.try_receive().expect("alive").is_none() {
+            let _ = Synapse::connect(world.path(), &world.config());
+            come += 1;
+            let now = held(server.pid());
+            assert!(
+                now.rings <= most && now.fds <= before.fds + 8,
+                "{limit}: {now:?} after {come} who came and left"
+            );
+        }
+        println!("{limit}: {come} came and left");
+        within(WATCHDOG, "room again", || {
+            let client = Synapse::connect(world.path(), &world.config());
+            client.is_ok_and(|c| c.is_shm()).then_some(()).ok_or(())
+        });
+    }
+}
+
+#[test]
 fn those_who_are_refused_take_nobodys_place() {
     let world = World::new();
     let server = ready(world.server().with("MAX_CLIENTS", "2"));

@@ -17,7 +17,7 @@ use crate::layout;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{self, HugeState};
 use crate::mem::{StepError, headroom};
-use crate::shm::{Ends, HouseView, Inbox, Rings, ShmServer};
+use crate::shm::{Ends, HouseView, Inbox, Kept, Rings, ShmServer};
 use crate::stats::Via;
 use crate::stats::slot::SlotFacts;
 use crate::wire::drive::{self, Upgraded};
@@ -101,12 +101,14 @@ impl Connection<'_> {
         };
         self.slot.publish_info(&self.facts);
         let max_message = self.admitted.max_message as usize;
+        let kept: Kept = Arc::new(made.reserved);
         let server = ShmServer::new(
             made.rings,
             max_message,
             Arc::clone(&self.slot),
             Arc::clone(&ends),
             Arc::clone(self.socket),
+            Arc::clone(&kept),
         );
         let part = ShmPart {
             slot: Arc::clone(&self.slot),
@@ -114,7 +116,7 @@ impl Connection<'_> {
             house: House::default(),
             ends: Arc::clone(&ends),
             inbox: Arc::clone(&inbox),
-            _reserved: made.reserved,
+            _kept: kept,
         };
         match self.shared.clients.lock().by_key.get_mut(&self.key) {
             Some(client) => client.shm = Some(part),
