@@ -4,7 +4,7 @@
 //! see [`Onset`]), clears after 5 clean ones, and says "needs N s more" until it has seen enough to be quiet. A window
 //! in which a rule could not be answered counts neither way. The first 2 s of a subject's life don't count.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use transport::stats::ProcessCounters;
@@ -30,14 +30,24 @@ enum Key {
     Client(EndpointKey, u32, u64),
 }
 
+/// The trackers of one subject, and the last window that had it.
+#[derive(Default)]
+struct Watched {
+    trackers: Vec<Tracker>,
+    window: u64,
+}
+
 /// Applies every rule to every subject, window by window.
 #[derive(Default)]
 pub struct Engine {
-    trackers: HashMap<(&'static str, Key), Tracker>,
+    /// Of each subject one tracker per rule about its kind, in the order of the rules: a look-up per subject, not per rule.
+    subjects: HashMap<Key, Watched>,
     minute: HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
     suspend: Option<(u64, u64)>,
     asleep_ns: u64,
     windows: usize,
+    /// Windows so far, interrupted or not.
+    number: u64,
     /// Processes that the reader asked for: where a finding speaks for many, it speaks with their numbers.
     pub(crate) asked_for: Vec<u32>,
 }
@@ -46,7 +56,7 @@ impl Engine {
     /// The windows before don't connect with those after: only what fires stays. `woke` is the first sample after a suspend.
     pub(crate) fn interrupted(&mut self, woke: Option<&Sample>) {
         self.windows = 0;
-        for t in self.trackers.values_mut() {
+        for t in self.subjects.values_mut().flat_map(|s| &mut s.trackers) {
             t.held = 0;
             t.clean = 0;
             t.answered = 0;
@@ -87,37 +97,37 @@ impl Engine {
             minute: &minute,
             suspend: self.suspend,
         };
-        let mut seen = HashSet::new();
-        for rule in rules() {
-            match rule.check {
-                Check::Host(check) => {
-                    let key = (rule.id, Key::Host);
-                    self.take(&ctx, rule, &key, Subject::default(), u64::MAX, || {
-                        check(&ctx)
-                    });
-                    seen.insert(key);
+        self.number += 1;
+        self.take(
+            &ctx,
+            Key::Host,
+            &Subject::default(),
+            u64::MAX,
+            |rule| match rule.check {
+                Check::Host(check) => Some(check(&ctx)),
+                _ => None,
+            },
+        );
+        for e in &model.endpoints {
+            let key = Key::Endpoint(e.key.clone());
+            self.take(&ctx, key, &of_endpoint(e), e.age_ns, |rule| {
+                match rule.check {
+                    Check::Endpoint(check) => Some(check(&ctx, e)),
+                    _ => None,
                 }
-                Check::Endpoint(check) => {
-                    for e in &model.endpoints {
-                        let key = (rule.id, Key::Endpoint(e.key.clone()));
-                        self.take(&ctx, rule, &key, of_endpoint(e), e.age_ns, || {
-                            check(&ctx, e)
-                        });
-                        seen.insert(key);
-                    }
-                }
-                Check::Client(check) => {
-                    for (e, c) in model.rows() {
-                        let key = (rule.id, Key::Client(e.key.clone(), c.slot, c.connection_id));
-                        let age = c.age_ns.min(e.age_ns);
-                        self.take(&ctx, rule, &key, of_client(e, c), age, || check(&ctx, e, c));
-                        seen.insert(key);
-                    }
-                }
-            }
+            });
+        }
+        for (e, c) in model.rows() {
+            let key = Key::Client(e.key.clone(), c.slot, c.connection_id);
+            let age = c.age_ns.min(e.age_ns);
+            self.take(&ctx, key, &of_client(e, c), age, |rule| match rule.check {
+                Check::Client(check) => Some(check(&ctx, e, c)),
+                _ => None,
+            });
         }
         self.minute = minute;
-        self.trackers.retain(|key, _| seen.contains(key));
+        let number = self.number;
+        self.subjects.retain(|_, s| s.window == number);
     }
 
     fn note_admissions(&mut self, model: &Model, sample: &Sample) {
@@ -139,37 +149,54 @@ impl Engine {
             .retain(|k, _| model.endpoints.iter().any(|e| e.key == *k));
     }
 
+    /// Asks the rules about one subject. `check` answers for a rule about its kind, and does not for others.
     fn take(
         &mut self,
         ctx: &Context<'_>,
-        rule: &'static Rule,
-        key: &(&'static str, Key),
-        subject: Subject,
+        key: Key,
+        subject: &Subject,
         age_ns: u64,
-        check: impl FnOnce() -> Answer,
+        check: impl Fn(&Rule) -> Option<Answer>,
     ) {
         let window_ns = ctx.model.interval_ns.clone().unwrap_or(0);
-        let t = self
-            .trackers
-            .entry(key.clone())
-            .or_insert_with(|| Tracker::new(rule));
-        t.subject = subject;
         // A window counts when it began after the warm-up.
         let missing = WARM_UP_NS.saturating_sub(age_ns.saturating_sub(window_ns));
-        t.warm_up_s = missing.div_ceil(1_000_000_000);
-        if t.warm_up_s > 0 {
-            return;
+        let warm_up_s = missing.div_ceil(1_000_000_000);
+        let mine = |rule: &&Rule| {
+            matches!(
+                (&key, rule.check),
+                (Key::Host, Check::Host(_))
+                    | (Key::Endpoint(_), Check::Endpoint(_))
+                    | (Key::Client(..), Check::Client(_))
+            )
+        };
+        let new = match self.subjects.contains_key(&key) {
+            true => Vec::new(),
+            false => rules().filter(mine).map(Tracker::new).collect(),
+        };
+        let watched = self.subjects.entry(key).or_default();
+        watched.window = self.number;
+        watched.trackers.extend(new);
+        for t in &mut watched.trackers {
+            if t.subject != *subject {
+                t.subject.clone_from(subject);
+            }
+            t.warm_up_s = warm_up_s;
+            if warm_up_s == 0
+                && let Some(answer) = check(t.rule)
+            {
+                t.answer(answer, ctx.model, window_ns);
+            }
         }
-        t.answer(check(), ctx.model, window_ns);
+    }
+
+    fn trackers(&self) -> impl Iterator<Item = &Tracker> {
+        self.subjects.values().flat_map(|s| &s.trackers)
     }
 
     /// Writes what holds now into a model.
     pub(crate) fn show(&self, model: &mut Model) {
-        let mut findings: Vec<Finding> = self
-            .trackers
-            .values()
-            .filter_map(Tracker::finding)
-            .collect();
+        let mut findings: Vec<Finding> = self.trackers().filter_map(Tracker::finding).collect();
         let order: HashMap<&str, usize> = rules().enumerate().map(|(i, r)| (r.id, i)).collect();
         findings.sort_by(|a, b| {
             (b.severity, order.get(a.id), &a.subject).cmp(&(
@@ -185,9 +212,13 @@ impl Engine {
     fn show_unknown(&self, model: &mut Model) {
         let mut unknown: Vec<UnknownRule> = Vec::new();
         let mut needs_s = 0u64;
-        let none = self.trackers.is_empty();
+        let none = self.trackers().next().is_none();
+        let mut by_rule: HashMap<&str, Vec<&Tracker>> = HashMap::new();
+        for t in self.trackers() {
+            by_rule.entry(t.rule.id).or_default().push(t);
+        }
         for rule in rules() {
-            let mine = || self.trackers.values().filter(|t| t.rule.id == rule.id);
+            let mine = || by_rule.get(rule.id).into_iter().flatten();
             let answered = !none && mine().all(|t| t.why_unknown(self.windows).is_none());
             let any_answered = mine().any(|t| t.why_unknown(self.windows).is_none());
             if any_answered || answered {

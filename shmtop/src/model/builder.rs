@@ -325,7 +325,7 @@ impl Remembered {
             (&mut client.handler, &self.handler),
         ] {
             shown.recent = match &windows.recent {
-                Some(recent) => Ok(recent.clone()),
+                Some(recent) => Ok(*recent),
                 None => shown.interval.clone(),
             };
         }

@@ -95,7 +95,9 @@ impl Pace {
             return;
         }
         if cost > TOO_MUCH && self.interval() < SLOWEST {
-            self.stretch *= 2;
+            // At once as far as it takes: with a thousand clients, doubling would be ten times too much for half a minute.
+            let excess = (cost / TOO_MUCH).ceil().min(64.0) as u32;
+            self.stretch = (self.stretch * excess.next_power_of_two()).min(1 << 10);
             self.since_ns = 0;
         } else if cost < LITTLE && self.stretch > 1 {
             self.stretch /= 2;
@@ -148,6 +150,17 @@ mod tests {
         }
         assert!(!pace.is_slowed());
         assert_eq!(pace.interval(), TENTH);
+    }
+
+    #[test]
+    fn ten_times_too_much_is_answered_in_one_step() {
+        let mut pace = Pace::new(TENTH, 1);
+        let needed = 2 * SETTLE_NS / 100_000_000 + 1;
+        for _ in 0..needed {
+            pace.observe(0.2, 100_000_000);
+        }
+        assert!(pace.interval() >= 10 * TENTH, "{:?}", pace.interval());
+        assert!(pace.interval() <= SLOWEST);
     }
 
     #[test]
