@@ -10,6 +10,7 @@ mod kills;
 mod limits;
 mod paths;
 mod payload;
+mod reborn;
 mod rogue;
 mod rogue_clients;
 mod rogue_servers;
