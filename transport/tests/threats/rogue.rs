@@ -401,8 +401,9 @@ impl Rings {
             self.memory.word(behind).store(0, Ordering::Relaxed);
             self.memory.word(at).store(word, Ordering::Release);
             self.tail += 16;
+            // Each time: a consumer that has caught up must find it where it is.
+            self.out(TAIL).store(self.tail, Ordering::Release);
         }
-        self.out(TAIL).store(self.tail, Ordering::Release);
     }
 
     /// Wakes the peer, for either ring.
