@@ -260,6 +260,34 @@ fn one_who_keeps_the_last_descriptor_on_loan_keeps_nobody_out_for_long() {
 }
 
 #[test]
+fn who_finds_the_last_descriptor_on_loan_gets_it_when_it_comes_back() {
+    let world = World::new();
+    let server = ready(world.server());
+    let idle = idle_descriptors(&server);
+    limit(&server, libc::RLIMIT_NOFILE, limit_with_room(&idle, 2));
+    for round in 0..20 {
+        let mut holder = Raw::connect(&world.path());
+        holder.say(&hello(1 << 16, 20_000));
+        assert_eq!(holder.hear().map(|h| h.kind()), Some(WELCOME));
+        holder.say(&message(UPGRADE, 1, &[]));
+        assert_eq!(holder.hear().map(|h| h.kind()), Some(OFFER));
+        // In the queue, with nothing left to accept it with; then there is.
+        let mut next = Raw::connect(&world.path());
+        next.say(&hello(1 << 16, 20_000));
+        drop(holder);
+        let heard = next.hear().map(|h| h.kind());
+        assert_eq!(heard, Some(WELCOME), "round {round}");
+        drop(next);
+        within(WATCHDOG, "all is given back", || {
+            let now = held(server.pid());
+            (now.fds == idle.len() && now.rings == 0)
+                .then_some(())
+                .ok_or(now)
+        });
+    }
+}
+
+#[test]
 fn a_server_that_cannot_accept_does_not_spin() {
     let world = World::new();
     let server = ready(world.server().with("HANDSHAKE_MS", "500"));
