@@ -299,39 +299,42 @@ pub(super) fn time(
     thread: Option<&ThreadView>,
 ) -> Reading<TimeShares> {
     let (old, span) = past(side)?;
-    let useful = span.share(old.wait.useful_ns, side.slot.wait.useful_ns)?;
-    let mut t = TimeShares {
-        useful,
+    let useful = crate::rate::delta(old.wait.useful_ns, side.slot.wait.useful_ns)?;
+    let page = TimeShares {
+        useful: useful as f64 / span.ns() as f64,
         spin: wait.spin_share.clone()?,
         yielding: wait.yield_share.clone()?,
         sleep: wait.sleep_share.clone()?,
         blocked,
         ..TimeShares::default()
     };
-    let sum = t.useful + t.spin + t.yielding + t.sleep + t.blocked;
-    if sum > 1.25 {
+    let cpu = thread.and_then(|t| t.cpu.clone().ok());
+    let delay = thread.and_then(|t| t.run_delay.clone().ok());
+    settle(page, cpu, delay.unwrap_or(0.0))
+}
+
+/// Makes shares that add up to 1 of what the page counted and what the kernel says of the thread.
+fn settle(mut t: TimeShares, cpu: Option<f64>, mut delay: f64) -> Reading<TimeShares> {
+    let waited = t.spin + t.yielding + t.sleep + t.blocked;
+    if waited > 1.25 {
         return Err(Why::gap("the page accounts for more time than passed"));
     }
-    if sum > 1.0 {
-        for part in [
-            &mut t.useful,
-            &mut t.spin,
-            &mut t.yielding,
-            &mut t.sleep,
-            &mut t.blocked,
-        ] {
-            *part /= sum;
+    if waited > 1.0 {
+        for part in [&mut t.spin, &mut t.yielding, &mut t.sleep, &mut t.blocked] {
+            *part /= waited;
         }
     }
-    t.idle = (1.0 - sum).max(0.0);
-    // The page's useful time is a sample of the passes, and at a few hundred long requests a second a thin one. Time on a core that
-    // was neither spun nor yielded away was work: the kernel counts it all.
-    if let Some(Ok(cpu)) = thread.map(|t| &t.cpu) {
+    // A poller that never waits books its useful time every 1024 rounds, and with handlers of a millisecond those are seconds: what
+    // does not fit belongs to the intervals before.
+    t.useful = t.useful.clamp(0.0, (1.0 - waited).max(0.0));
+    t.idle = (1.0 - waited - t.useful).max(0.0);
+    // For the same reason it may have booked nothing yet, and at a few hundred long requests a second the samples are thin. Time on a
+    // core that was neither spun nor yielded away was work: the kernel counts it all.
+    if let Some(cpu) = cpu {
         let worked = (cpu - t.spin - t.yielding - t.useful).clamp(0.0, t.idle);
         t.useful += worked;
         t.idle -= worked;
     }
-    let mut delay = thread.and_then(|t| t.run_delay.clone().ok()).unwrap_or(0.0);
     for part in [
         &mut t.yielding,
         &mut t.spin,
@@ -349,8 +352,24 @@ pub(super) fn time(
 
 #[cfg(test)]
 mod tests {
-    use super::touched;
+    use super::{TimeShares, settle, touched};
     use transport::stats::TxCounters;
+
+    /// What a poller with handlers of a millisecond books: nothing for seconds, then seconds at once.
+    #[test]
+    fn a_server_that_never_waits_is_busy_in_each_interval_however_late_it_books() {
+        for booked in [0.0, 0.3, 4.1] {
+            let page = TimeShares {
+                useful: booked,
+                spin: 0.01,
+                ..TimeShares::default()
+            };
+            let time = settle(page, Some(0.98), 0.0).unwrap();
+            assert!(time.useful > 0.96, "{booked} booked: {time:?}");
+            let sum: f64 = time.parts().iter().map(|(_, share)| share).sum();
+            assert!((0.999..1.001).contains(&sum), "{time:?}");
+        }
+    }
 
     #[test]
     fn what_a_ring_touched_is_known_before_its_first_lap_is_over() {

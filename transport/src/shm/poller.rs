@@ -90,6 +90,8 @@ pub(crate) struct Poller {
     booked: Ticks,
     /// Time waited since then.
     waited_ns: u64,
+    /// A handler took so long that its time is booked before the usual number of rounds.
+    overdue: bool,
 }
 
 impl Poller {
@@ -110,6 +112,7 @@ impl Poller {
             first: 0,
             booked: Ticks::now(),
             waited_ns: 0,
+            overdue: false,
         }
     }
 
@@ -154,6 +157,10 @@ impl Poller {
             match self.connections[i].turn(handler, &mut self.buffer) {
                 Turn::Idle => {}
                 Turn::Served(count) => served += count,
+                Turn::ServedLong(count) => {
+                    served += count;
+                    self.overdue = true;
+                }
                 Turn::Over(reason) => over = Some((i, reason)),
             }
         }
@@ -170,6 +177,7 @@ impl Poller {
         bump(&self.slot.wait().useful_ns, useful);
         set(&self.slot.req().last_progress_ns, now.monotonic_ns());
         (self.booked, self.waited_ns) = (now, 0);
+        self.overdue = false;
     }
 
     /// Waits until a connection or the inbox has something.
@@ -226,7 +234,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
             poller.wait(handler);
         } else {
             busy_rounds += 1;
-            if busy_rounds % ROUNDS_PER_MARK == 0 {
+            if busy_rounds % ROUNDS_PER_MARK == 0 || poller.overdue {
                 poller
                     .connections
                     .iter_mut()

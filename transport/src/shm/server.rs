@@ -70,6 +70,8 @@ pub(crate) struct ShmServer {
     spill: Vec<u8>,
     /// Kind and id of an answer that stands in `spill` and waits for room.
     pending: Option<(Kind, u64)>,
+    /// A handler took [`LONG_NS`] or more in this turn.
+    long: bool,
     /// The client's memory made no sense; the next turn ends the connection.
     poisoned: bool,
     /// Given back with the memory. Last: dropped after it.
@@ -79,6 +81,9 @@ pub(crate) struct ShmServer {
 /// What a connection's memory takes of a budget; given back when the last who has the memory mapped drops it.
 pub(crate) type Kept = Arc<dyn Send + Sync>;
 
+/// A handler that takes this long (100 µs) is longer than the clock that books it by three orders of magnitude.
+const LONG_NS: u64 = 100_000;
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -86,6 +91,8 @@ pub(crate) enum Turn {
     Idle,
     /// So many requests were answered.
     Served(u32),
+    /// So many, and a handler took [`LONG_NS`] or more: the time is worth booking now.
+    ServedLong(u32),
     /// The connection is over.
     Over(CloseReason),
 }
@@ -112,6 +119,7 @@ impl ShmServer {
             blocked: None,
             spill: Vec::new(),
             pending: None,
+            long: false,
             poisoned: false,
             _kept: kept,
         }
@@ -174,6 +182,9 @@ impl ShmServer {
             return Turn::Idle;
         }
         self.ring_bell();
+        if std::mem::take(&mut self.long) {
+            return Turn::ServedLong(served);
+        }
         Turn::Served(served)
     }
 
@@ -238,6 +249,7 @@ impl ShmServer {
             let ns = now.ns_since(begun);
             self.slot.handler().record(ns, weight);
             bump(&req.handler_ns, ns.saturating_mul(weight));
+            self.long |= ns >= LONG_NS;
             set(&req.handler_since_ns, 0);
             set(&req.last_progress_ns, now.monotonic_ns());
             self.sampler.adapt(now.ns_since(self.last_sample));
