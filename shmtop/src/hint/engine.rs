@@ -212,11 +212,22 @@ impl Engine {
     fn show_unknown(&self, model: &mut Model) {
         let mut unknown: Vec<UnknownRule> = Vec::new();
         let mut needs_s = 0u64;
-        let none = self.trackers().next().is_none();
+        // Where the reader asked for some processes, an answer about others is none.
+        let connections: HashSet<u64> = (model.endpoints.iter())
+            .filter(|e| self.asked_for.contains(&e.pid))
+            .flat_map(|e| e.clients.iter().map(|c| c.connection_id))
+            .collect();
+        let concerned = |t: &&Tracker| {
+            let of = &t.subject;
+            self.asked_for.is_empty()
+                || of.pid.is_none_or(|pid| self.asked_for.contains(&pid))
+                || of.connection_id.is_some_and(|id| connections.contains(&id))
+        };
         let mut by_rule: HashMap<&str, Vec<&Tracker>> = HashMap::new();
-        for t in self.trackers() {
+        for t in self.trackers().filter(concerned) {
             by_rule.entry(t.rule.id).or_default().push(t);
         }
+        let none = by_rule.is_empty();
         for rule in rules() {
             let mine = || by_rule.get(rule.id).into_iter().flatten();
             let answered = !none && mine().all(|t| t.why_unknown(self.windows).is_none());

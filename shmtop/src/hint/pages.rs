@@ -1,6 +1,6 @@
 //! Rules about the pages of rings: faults, swap, huge pages, strangers who hold them.
 
-use transport::stats::{Role, Via};
+use transport::stats::{Role, Slot, Via};
 
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
@@ -17,12 +17,12 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 rule! {
-    /// The first lap of a ring touches its pages one by one, and that is warm-up. Faults that go on while nothing new is touched
+    /// The first lap of a ring touches its pages one by one, and that is warm-up. Faults beyond those pages
     /// are paid on the path of requests. A rate of 100 faults per second is the floor: a process that hardly works has faults of
     /// its own.
     FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
-    fires: "more than 10 minor faults per 1000 messages, and more than 100 per second, after the first lap";
-    quiet: "warm-up: the touched part of a ring still grows";
+    fires: "more than 10 minor faults per 1000 messages, and more than 100 per second, beyond the pages of a first lap";
+    quiet: "warm-up: as many pages of the rings were touched for the first time";
     fix: "prefault the rings; keep buffers instead of freeing them";
     check: Endpoint(faults_on_path);
 }
@@ -34,22 +34,27 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return QUIET;
     }
     let (page, old) = (ctx.page(e)?, ctx.old_page(e)?);
-    let growing = page.slots.iter().any(|s| {
-        let before = old
-            .slots
-            .iter()
-            .find(|o| o.index == s.index && o.info.connection_id == s.info.connection_id);
-        before.is_none_or(|o| o.tx.tx_touched_bytes != s.tx.tx_touched_bytes)
-    });
-    let peers_grow = e.clients.iter().any(|c| match &c.rx.touched_bytes {
-        Ok(now) => ctx.old_slot(e, c).is_ok_and(|o| {
-            o.rx.rx_index < o.info.rx_capacity
-                && *now < o.info.rx_capacity
-                && c.age_ns < 30_000_000_000
-        }),
-        Err(_) => false,
-    });
-    if growing || peers_grow {
+    let walked: u64 = page
+        .slots
+        .iter()
+        .map(|s| {
+            let same =
+                |o: &&Slot| o.index == s.index && o.info.connection_id == s.info.connection_id;
+            old.slots
+                .iter()
+                .find(same)
+                .map_or(u64::MAX, |o| first_lap(o, s))
+        })
+        .fold(0, u64::saturating_add);
+    let seconds = ctx
+        .sample
+        .time
+        .monotonic_ns
+        .saturating_sub(ctx.before()?.time.monotonic_ns) as f64
+        / 1e9;
+    // Each page of a first lap costs a fault, and a lap goes on while the page is read.
+    let faults = faults - 1.25 * (walked / 4096) as f64 / seconds.max(0.1);
+    if faults < 100.0 || faults <= 0.01 * 2.0 * requests {
         return QUIET;
     }
     Fire::new(
@@ -69,6 +74,21 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!("> {:.0}", (0.02 * requests).max(100.0)),
     )
     .fires()
+}
+
+/// Bytes of a connection's rings that were walked for the first time between two looks.
+fn first_lap(before: &Slot, now: &Slot) -> u64 {
+    let (t, o) = (&now.tx, &before.tx);
+    let produced = if o.tx_wraps == 0 {
+        let end = |index: u64| index.min(now.info.tx_capacity);
+        end(t.tx_index).saturating_sub(end(o.tx_index))
+    } else {
+        0
+    };
+    let end = |index: u64| index.min(now.info.rx_capacity);
+    let consumed = end(now.rx.rx_index).saturating_sub(end(before.rx.rx_index));
+    let touched = t.tx_touched_bytes.saturating_sub(o.tx_touched_bytes);
+    produced.max(touched).saturating_add(consumed)
 }
 
 rule! {

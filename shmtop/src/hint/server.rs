@@ -16,6 +16,7 @@ rule! {
     fires: "the median handler time is above 80 % of the median round trip";
     quiet: "otherwise";
     fix: "a faster handler, or more workers";
+    explains: ["shm-no-win"];
     once: true;
     check: Client(handler_bound);
 }
