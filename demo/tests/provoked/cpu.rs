@@ -4,10 +4,10 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use crate::common::Place;
-use crate::connection::start;
-use crate::doctor::{is_well, names};
+use crate::connection::{root, start};
+use crate::doctor::{is_well, names, well_without};
 use crate::memory::Group;
-use crate::{Outcome, Provocation, alone, kernel};
+use crate::{Outcome, Provocation, alone, kernel, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     alone("same-cpu", same_cpu),
@@ -15,6 +15,10 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     alone("run-delay", run_delay),
     alone("outlier-client", outlier_client),
     alone("cfs-throttled", cfs_throttled),
+    alone("quota-below-spinners", quota_below_spinners),
+    alone("rt-spinner", rt_spinner),
+    alone("preempted-spinner", preempted_spinner),
+    together("server-saturated", server_saturated),
 ];
 
 /// The first two CPUs that we may use.
@@ -27,17 +31,11 @@ pub(crate) fn two_cpus() -> Result<[usize; 2], String> {
     }
 }
 
-fn healthy(place: &Place, id: &str) {
-    let exchange = place.exchange("");
-    let _client = start(place, "client plain");
-    is_well(place, exchange.pid(), id);
-}
-
 /// Both ends on one CPU, both spinning.
 fn same_cpu(place: &Place) -> Outcome {
     let [a, b] = two_cpus()?;
     let exchange = place.exchange(&format!("--wait spin --pin={a}"));
-    let trader = place.start(
+    let _trader = place.start(
         "trader",
         &format!("1 ping --wait spin --pin={a} --duration forever"),
     );
@@ -45,8 +43,7 @@ fn same_cpu(place: &Place) -> Outcome {
         .says(format!("both pinned to CPU {a}"))
         .fix(format!("taskset -cp {b} "))
         .number("spin and yield", |n| n > 20.0);
-    drop((trader, exchange));
-    healthy(place, "same-cpu");
+    well_without("same-cpu");
     Ok(())
 }
 
@@ -55,7 +52,7 @@ fn oversubscribed(place: &Place) -> Outcome {
     let cpus = two_cpus()?;
     let pin = format!("--pin={},{}", cpus[0], cpus[1]);
     let exchange = place.exchange(&format!("--wait spin {pin}"));
-    let trader = place.start(
+    let _trader = place.start(
         "trader",
         &format!("4 ping --wait spin {pin} --duration forever"),
     );
@@ -64,8 +61,7 @@ fn oversubscribed(place: &Place) -> Outcome {
         .fix("--wait adaptive")
         .number("spinning threads", |n| n > 2.0)
         .number("run delay, mean", |n| n > 1.0);
-    drop((trader, exchange));
-    healthy(place, "oversubscribed");
+    well_without("oversubscribed");
     Ok(())
 }
 
@@ -149,6 +145,83 @@ fn cfs_throttled(place: &Place) -> Outcome {
         .explains("quota-below-spinners");
     group.set("cpu.cfs_quota_us", -1);
     is_well(place, pid, "cfs-throttled");
+    drop(exchange);
+    Ok(())
+}
+
+/// One worker for four clients, and a handler that blocks: no CPU is busy, and its time is used up.
+fn server_saturated(place: &Place) -> Outcome {
+    let exchange = place.exchange("--workers 1 --wait park --work 2ms");
+    let trader = place.start("trader", "4 ping --wait park --duration forever");
+    let pid = exchange.pid();
+    names(place, pid, "server-saturated", "warn")
+        .says(format!("(pid {pid}): thread"))
+        .fix("--workers 2")
+        .number("useful time", |n| n > 95.0);
+    drop(trader);
+    let _client = start(place, "client plain");
+    is_well(place, pid, "server-saturated");
+    drop(exchange);
+    Ok(())
+}
+
+/// A client that spins for a third of the time, and a quota that lets it, but not one that spins all the time.
+fn quota_below_spinners(place: &Place) -> Outcome {
+    let group = Group::new("cpu", "quota")?;
+    group.set("cpu.cfs_period_us", 100_000);
+    group.set("cpu.cfs_quota_us", 50_000);
+    let [a, b] = two_cpus()?;
+    let exchange = place.exchange(&format!("--work 1ms --pin={a}"));
+    let trader = place.start(
+        "trader",
+        &format!("1 ping --wait spin --pin={b} --rate 250 --duration forever"),
+    );
+    let pid = trader.pid();
+    group.take(pid);
+    names(place, pid, "quota-below-spinners", "warn")
+        .says(format!("(pid {pid}) has 1 spinning thread(s)"))
+        .fix("--wait park")
+        .number("quota", |n| n == 0.5);
+    group.set("cpu.cfs_quota_us", -1);
+    is_well(place, pid, "quota-below-spinners");
+    drop((trader, exchange));
+    Ok(())
+}
+
+/// A server that spins with real-time priority.
+fn rt_spinner(place: &Place) -> Outcome {
+    root()?;
+    two_cpus()?;
+    let exchange = place.exchange("--wait spin");
+    let _client = start(place, "client plain");
+    let pid = exchange.pid();
+    let tid = ring_thread(pid);
+    kernel::real_time(tid).map_err(|e| format!("sched_setscheduler: {e}"))?;
+    names(place, pid, "rt-spinner", "crit")
+        .says(format!("(pid {pid}) thread {tid} spins"))
+        .fix(format!("chrt -o -p 0 {tid}"))
+        .number("spin share", |n| n > 50.0);
+    well_without("rt-spinner");
+    Ok(())
+}
+
+/// Somebody who wants the client's CPU often, and never for long.
+fn preempted_spinner(place: &Place) -> Outcome {
+    let [a, b] = two_cpus()?;
+    let exchange = place.exchange(&format!("--pin={a} --wait park --work 1ms"));
+    let mut trader = place.start(
+        "trader",
+        &format!("1 ping --wait spin --pin={b} --duration forever"),
+    );
+    trader.line();
+    let tid = ring_thread(trader.pid());
+    let knocker = start(place, &format!("knocker {b}"));
+    names(place, trader.pid(), "preempted-spinner", "info")
+        .says(format!("thread {tid} was preempted"))
+        .fix(format!("taskset -cp CPU {tid}"))
+        .number("involuntary switches", |n| n > 100.0);
+    drop(knocker);
+    is_well(place, trader.pid(), "preempted-spinner");
     drop(exchange);
     Ok(())
 }

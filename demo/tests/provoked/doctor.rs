@@ -1,9 +1,11 @@
 //! Asking `shmtop doctor -f json`, and what must stand in its answer.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use serde_json::Value;
 
+use crate::Outcome;
 use crate::common::Place;
 
 /// What is said of the machine and of the build under test rather than of a fault: no PMU, a debug build, and a viewer that is one.
@@ -16,14 +18,14 @@ const USUAL: [&str; 5] = [
 ];
 
 /// Looks at an idle exchange: whatever else speaks of that would be taken for a fault provoked here.
-pub(crate) fn look_at_the_machine() {
-    let place = Place::new();
+pub(crate) fn look_at_the_machine(place: &Place) -> Outcome {
     let exchange = place.exchange("");
-    let report = ask(&place, &format!("-p {}", exchange.pid()));
+    let report = ask(place, &format!("-p {}", exchange.pid()));
     let faults: Vec<_> = report.hints.iter().filter(|h| !h.usual()).collect();
     assert!(faults.is_empty(), "of an idle exchange: {faults:#?}");
     let usual: Vec<_> = report.hints.iter().map(Hint::id).collect();
     println!("of this machine and build, without any fault: {usual:?}");
+    Ok(())
 }
 
 /// One answer.
@@ -73,17 +75,35 @@ pub(crate) fn ask_as(place: &Place, who: &str, args: &str) -> Report {
     }
 }
 
-/// Watches `pid` while the fault is there: `id` is named first, at this severity. Nine seconds: a connection's first two don't
-/// count, then three of five must hold, and on a busy machine who has just been started needs a moment.
+/// Watches `pid` while the fault is there: `id` is named first, at this severity. Seven seconds: a connection's first two
+/// don't count, then three of five must hold.
 #[track_caller]
 pub(crate) fn names(place: &Place, pid: i32, id: &str, severity: &str) -> Hint {
-    ask(place, &format!("-p {pid} --for 9s")).first(id, severity)
+    ask(place, &format!("-p {pid} --for 7s")).first(id, severity)
 }
 
 /// Watches `pid` when the fault is gone: `id` was looked at, and nothing is wrong.
 #[track_caller]
 pub(crate) fn is_well(place: &Place, pid: i32, id: &str) {
     ask(place, &format!("-p {pid}")).well(id);
+}
+
+/// Hints whose fault went with its processes: there is nothing to be well but a new exchange, and one will do for all.
+static WELL_WITHOUT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
+/// The fault is gone with this test; [`without_faults`] looks later.
+pub(crate) fn well_without(id: &'static str) {
+    WELL_WITHOUT.lock().expect("no panic").push(id);
+}
+
+/// An exchange and a client as they should be.
+pub(crate) fn without_faults(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let _client = crate::connection::start(place, "client plain");
+    let report = ask(place, &format!("-p {}", exchange.pid()));
+    let ids = std::mem::take(&mut *WELL_WITHOUT.lock().expect("no panic"));
+    ids.iter().for_each(|id| report.well(id));
+    Ok(())
 }
 
 impl Report {

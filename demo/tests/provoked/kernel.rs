@@ -129,6 +129,13 @@ pub(crate) fn nice(pid: i32, value: i32) -> io::Result<()> {
     done(unsafe { libc::setpriority(libc::PRIO_PROCESS, pid as libc::id_t, value) })
 }
 
+/// Makes a thread a real-time one, of the lowest priority.
+pub(crate) fn real_time(tid: i32) -> io::Result<()> {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `lowest` is of this frame, and only read.
+    done(unsafe { libc::sched_setscheduler(tid, libc::SCHED_FIFO, &raw const lowest) })
+}
+
 /// A thread of another process that stands still while the others go on, until this is dropped. Stays with the thread that made it.
 pub(crate) struct Held(i32);
 

@@ -1,9 +1,10 @@
 //! Faults provoked for real, and what `shmtop doctor -f json` says of them: the hint is named first, by its cause, within ten
 //! seconds, with numbers and a command that contains the real pids; and when the fault is gone nothing at warn or above is left.
 //!
-//! `cargo test -p demo --test provoked [-- HINT-ID…]`. What needs root, or a file that this machine does not have, is skipped and says why.
-//! The program also plays those who misbehave (`parts`), so it has its own main instead of libtest's. Provocations that
-//! want the CPUs for themselves run one after the other; the rest share the time, a few at once.
+//! `cargo test -p demo --test provoked [-- HINT-ID…]`. What needs root, or a file that this machine does not have, is skipped and says why;
+//! so is what was not seen while other programs had the CPUs.
+//! The program also plays those who misbehave (`parts`), so it has its own main instead of libtest's. Provocations share
+//! the time as far as the CPUs allow.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,6 +13,7 @@ mod cpu;
 mod doctor;
 mod kernel;
 mod limits;
+mod load;
 mod memory;
 mod page;
 mod parts;
@@ -28,35 +30,55 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Place;
+use load::{Load, STARVED};
 
 /// `Err`: why it can't be provoked here.
 type Outcome = Result<(), String>;
+
+/// What a provocation needs of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// Next to nothing: mostly a doctor that waits.
+    Little,
+    /// One CPU.
+    Cpu,
+    /// All CPUs, or that nobody else looks: it changes what all see.
+    Machine,
+}
+
+impl Needs {
+    /// So many go on at once.
+    const fn at_once(self) -> usize {
+        match self {
+            Self::Little => 8,
+            Self::Cpu => 2,
+            Self::Machine => 1,
+        }
+    }
+}
 
 /// One hint and the fault that makes it speak; or a verdict.
 struct Provocation {
     /// The hint.
     id: &'static str,
-    /// Wants the CPUs, or changes what all others see.
-    alone: bool,
+    needs: Needs,
     run: fn(&Place) -> Outcome,
 }
 
-/// Shares the time with others.
-const fn together(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
-    Provocation {
-        id,
-        alone: false,
-        run,
-    }
+const fn provocation(id: &'static str, needs: Needs, run: fn(&Place) -> Outcome) -> Provocation {
+    Provocation { id, needs, run }
 }
 
-/// Has the machine for itself.
+const fn together(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
+    provocation(id, Needs::Little, run)
+}
+
+const fn in_pairs(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
+    provocation(id, Needs::Cpu, run)
+}
+
 const fn alone(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
-    Provocation {
-        id,
-        alone: true,
-        run,
-    }
+    provocation(id, Needs::Machine, run)
 }
 
 const FAMILIES: &[&[Provocation]] = &[
@@ -71,15 +93,12 @@ const FAMILIES: &[&[Provocation]] = &[
     cpu::PROVOCATIONS,
 ];
 
-/// Provocations at once; each is mostly a doctor that waits.
-const AT_ONCE: usize = 8;
-
 fn is_hint(id: &str) -> bool {
     shmtop::hint::rules().any(|r| r.id == id)
 }
 
 /// Ends a hang; all of it takes half as long.
-const WATCHDOG: Duration = Duration::from_secs(900);
+const WATCHDOG: Duration = Duration::from_secs(480);
 
 fn main() -> ExitCode {
     kernel::close_inherited();
@@ -104,38 +123,44 @@ fn main() -> ExitCode {
         eprintln!("watchdog: something hangs");
         std::process::exit(1);
     });
-    doctor::look_at_the_machine();
     let ends = Mutex::new(Vec::new());
-    let shared: Vec<&Provocation> = all().filter(|p| !p.alone).collect();
-    let next = AtomicUsize::new(0);
     let provoke = |p: &Provocation| {
         let end = provoke(p);
         ends.lock().expect("no panic").push((p.id, end));
     };
-    std::thread::scope(|s| {
-        for _ in 0..AT_ONCE {
-            s.spawn(|| {
-                while let Some(p) = shared.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    provoke(p);
-                }
-            });
-        }
-    });
-    all().filter(|p| p.alone).for_each(provoke);
+    provoke(&alone("an idle exchange", doctor::look_at_the_machine));
+    for needs in [Needs::Little, Needs::Cpu, Needs::Machine] {
+        let these: Vec<&Provocation> = all().filter(|p| p.needs == needs).collect();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..needs.at_once() {
+                s.spawn(|| {
+                    while let Some(p) = these.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        provoke(p);
+                    }
+                });
+            }
+        });
+    }
+    provoke(&alone("without faults", doctor::without_faults));
     let ends = ends.into_inner().expect("no panic");
     let those = |wanted: End| {
         let ids = ends.iter().filter(|(_, end)| *end == wanted);
         ids.map(|(id, _)| *id).collect::<Vec<_>>()
     };
-    let failed = those(End::Failed);
+    let (passed, failed, skipped) = (those(End::Passed), those(End::Failed), those(End::Skipped));
+    let hints = passed.iter().filter(|id| is_hint(id)).count();
+    let seconds = started.elapsed().as_secs_f64();
     println!(
-        "\n{} of {} hints provoked, {} failed, {} skipped, in {:.0} s",
-        those(End::Passed).iter().filter(|id| is_hint(id)).count(),
+        "\nprovoked: {} passed ({hints} of {} hints), {} failed, {} skipped, in {seconds:.0} s",
+        passed.len(),
         shmtop::hint::rules().count(),
         failed.len(),
-        those(End::Skipped).len(),
-        started.elapsed().as_secs_f64()
+        skipped.len(),
     );
+    if !skipped.is_empty() {
+        println!("skipped: {}", skipped.join(", "));
+    }
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -151,15 +176,22 @@ enum End {
 }
 
 fn provoke(p: &Provocation) -> End {
+    let before = Load::now();
     let started = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| (p.run)(&Place::new())));
     let seconds = started.elapsed().as_secs_f64();
+    let others = before.others();
+    // Of a failure the panic's own words are on stderr already.
     let (end, word) = match result {
         Ok(Ok(())) => (End::Passed, "ok".to_owned()),
-        Ok(Err(why)) => (End::Skipped, format!("skipped: {why}")),
-        // The panic's own words are on stderr already.
+        Ok(Err(why)) => (End::Skipped, format!("SKIPPED: {why}")),
+        Err(_) if others > STARVED => (End::Skipped, "SKIPPED: others had the CPUs".to_owned()),
         Err(_) => (End::Failed, "FAILED".to_owned()),
     };
-    println!("provoked {} … {word} ({seconds:.1} s)", p.id);
+    println!(
+        "provoked {} … {word} ({seconds:.1} s; others took {:.0} % of the CPUs)",
+        p.id,
+        others * 100.0
+    );
     end
 }

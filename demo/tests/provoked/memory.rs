@@ -10,6 +10,7 @@ use crate::doctor::{ask, is_well, names};
 use crate::{Outcome, Provocation, alone, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
+    together("ring-oversized", ring_oversized),
     together("memcg-headroom", memcg_headroom),
     together("oom-killed", oom_killed),
     together("hugepage-short", hugepage_short),
@@ -158,5 +159,29 @@ fn shmem_thp(place: &Place) -> Outcome {
     drop(trader);
     let _client = start(place, "client plain");
     is_well(place, exchange.pid(), "shmem-thp");
+    Ok(())
+}
+
+/// Rings that are a tenth of what the group may use, and never held more than a request. The rule looks at a server that
+/// is a minute old.
+fn ring_oversized(place: &Place) -> Outcome {
+    let group = Group::new("memory", "oversized")?;
+    group.set("memory.limit_in_bytes", 512 << 20);
+    let mut exchange = place.start("exchange", "");
+    group.take(exchange.pid());
+    assert!(!exchange.line().is_empty(), "{:?}", exchange.finish());
+    let pid = exchange.pid();
+    let begun = Instant::now();
+    let client = start(place, "client plain");
+    crate::common::wait_until("the minute to be nearly over", || {
+        begun.elapsed().as_secs() >= 57
+    });
+    names(place, pid, "ring-oversized", "info")
+        .says(format!("(pid {pid})"))
+        .fix("--ring-size")
+        .number("reserved", |n| n >= f64::from(64 << 20));
+    group.set("memory.limit_in_bytes", -1);
+    is_well(place, pid, "ring-oversized");
+    drop((client, exchange));
     Ok(())
 }

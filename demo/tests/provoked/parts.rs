@@ -63,7 +63,8 @@ fn part(name: &str, args: &[String]) -> Option<ExitCode> {
         "trader" => return Some(demo::trader::main(command_line().map(Into::into))),
         "server" => server(&words),
         "client" => client(&words),
-        "hog" => hog(&words),
+        "hog" => hog(&words, None),
+        "knocker" => hog(&words, Some(Duration::from_millis(2))),
         "holder" => holder(&words),
         "eater" => eater(&words),
         _ => return None,
@@ -237,8 +238,7 @@ fn client(words: &[&str]) -> Played {
         }
         // Takes fresh memory for each request and gives it back.
         "forgetful" => {
-            // Small rings, whose first lap is soon over: until then faults are warm-up.
-            let mut synapse = connect(&small(config))?;
+            let mut synapse = connect(&config)?;
             loop {
                 // More than malloc ever keeps: it comes from the kernel, and untouched.
                 let mut request = vec![0u8; 33 << 20];
@@ -264,8 +264,8 @@ fn client(words: &[&str]) -> Played {
     }
 }
 
-/// Keeps a CPU busy.
-fn hog(words: &[&str]) -> Played {
+/// Keeps a CPU busy, or wants it for 100 µs after each pause.
+fn hog(words: &[&str], pause: Option<Duration>) -> Played {
     let mut cpus = nix::sched::CpuSet::new();
     cpus.set(words.first().ok_or("which CPU?")?.parse()?)?;
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)?;
@@ -273,7 +273,13 @@ fn hog(words: &[&str]) -> Played {
     let parent = std::os::unix::process::parent_id();
     // Its end is the test's business, but a hog without a test would stay for ever.
     while std::os::unix::process::parent_id() == parent {
-        std::hint::spin_loop();
+        let until = std::time::Instant::now() + Duration::from_micros(100);
+        while std::time::Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        if let Some(pause) = pause {
+            std::thread::sleep(pause);
+        }
     }
     Ok(())
 }

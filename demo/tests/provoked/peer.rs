@@ -15,6 +15,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("handler-stuck", handler_stuck),
     together("inconsistent-peer", inconsistent_peer),
     together("stats-frozen", stats_frozen),
+    together("peer-gone", peer_gone),
 ];
 
 /// One process with three clients is stopped: one finding, which names them all.
@@ -93,6 +94,16 @@ fn inconsistent_peer(place: &Place) -> Outcome {
     Ok(())
 }
 
+/// The thread of a server that keeps house.
+fn control_thread(pid: i32) -> i32 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
+    let is_it = |t: &std::fs::DirEntry| {
+        std::fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.contains("control"))
+    };
+    let thread = threads.flatten().find(is_it).expect("its control thread");
+    thread.file_name().to_string_lossy().parse().expect("a tid")
+}
+
 /// The thread that keeps house is held by a debugger; the process runs.
 fn stats_frozen(place: &Place) -> Outcome {
     root()?;
@@ -102,20 +113,30 @@ fn stats_frozen(place: &Place) -> Outcome {
     let heartbeat = heartbeat.expect("in the schema").offset as u64;
     let page = Page::of(pid);
     wait_until("its first heartbeat", || page.read(heartbeat) > 0);
-    let thread = std::fs::read_dir(format!("/proc/{pid}/task"))
-        .expect("a process of ours")
-        .flatten()
-        .find(|t| {
-            std::fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.contains("control"))
-        })
-        .expect("its control thread");
-    let tid: i32 = thread.file_name().to_string_lossy().parse().expect("a tid");
-    let held = kernel::hold(tid).map_err(|e| format!("ptrace: {e}"))?;
+    let held = kernel::hold(control_thread(pid)).map_err(|e| format!("ptrace: {e}"))?;
     names(place, pid, "stats-frozen", "warn")
         .says(format!("(pid {pid}) are"))
         .fix(format!("gdb -p {pid}"))
         .number("age", |n| n > 3e9);
     drop(held);
     is_well(place, pid, "stats-frozen");
+    Ok(())
+}
+
+/// Held like that, it does not see that a client has died.
+fn peer_gone(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let pid = exchange.pid();
+    let client = start(place, "client plain");
+    let died = client.pid();
+    let held = kernel::hold(control_thread(pid)).map_err(|e| format!("ptrace: {e}"))?;
+    client.kill();
+    names(place, pid, "peer-gone", "crit")
+        .says(format!("pid {died} of client 1 died"))
+        .fix(format!("-p {pid}"))
+        .number("rings held", |n| n > 1e6);
+    drop(held);
+    let _client = start(place, "client plain");
+    is_well(place, pid, "peer-gone");
     Ok(())
 }

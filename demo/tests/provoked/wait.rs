@@ -2,13 +2,14 @@
 
 use crate::common::Place;
 use crate::connection::start;
-use crate::doctor::{is_well, names};
-use crate::{Outcome, Provocation, alone};
+use crate::doctor::{is_well, names, well_without};
+use crate::{Outcome, Provocation, alone, in_pairs};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
-    alone("idle-burn", idle_burn),
-    alone("oversleep", oversleep),
-    alone("sleep-on-path", sleep_on_path),
+    in_pairs("idle-burn", idle_burn),
+    in_pairs("oversleep", oversleep),
+    in_pairs("sleep-on-path", sleep_on_path),
+    alone("yield-storm", yield_storm),
 ];
 
 /// A ladder that never leaves its first rung, for a request now and then.
@@ -61,5 +62,21 @@ fn sleep_on_path(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let _client = start(place, "client plain");
     is_well(place, exchange.pid(), "sleep-on-path");
+    Ok(())
+}
+
+/// Four workers that do nothing but yield, and two CPUs.
+fn yield_storm(place: &Place) -> Outcome {
+    let exchange = place.exchange("--workers 4 --spin 0 --yield 1000000000 --sleep 1ms");
+    let pid = exchange.pid();
+    let _trader = place.start(
+        "trader",
+        "4 ping --wait park --rate 1000 --duration forever",
+    );
+    names(place, pid, "yield-storm", "warn")
+        .says(format!("(pid {pid})"))
+        .fix(format!("{pid}"))
+        .number("yields", |n| n > 100_000.0);
+    well_without("yield-storm");
     Ok(())
 }
