@@ -66,8 +66,8 @@ rule! {
     /// share is taken off. And another worker only helps where a core is free: on a machine whose CPUs are all busy
     /// a busy server is how it should be.
     SERVER_SATURATED = "server-saturated", Warn, "a server thread has no time left";
-    fires: "useful time above 95 % of wall, on a core all that time, while another half CPU is free";
-    quiet: "spinning; all CPUs busy";
+    fires: "useful time above 95 % of wall with two clients or more waiting, while another half CPU is free";
+    quiet: "spinning; one client; all CPUs busy";
     fix: "another worker (--workers)";
     explains: ["ring-full", "tail-spread"];
     check: Endpoint(server_saturated);
@@ -93,7 +93,13 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         if free < 0.5 {
             continue;
         }
-        let waiting = e.clients.iter().filter(|c| c.in_flight > 0).count();
+        let served_here = |c: &&Client| c.server_thread.as_ref().is_ok_and(|t| t.tid == p.tid);
+        let here = e.clients.iter().filter(served_here);
+        let waiting = here.filter(|c| c.in_flight > 0).count();
+        // A connection has one worker; a second would have nothing to do.
+        if waiting < 2 {
+            continue;
+        }
         return Fire::new(
             format!("{} (pid {}): thread {} is {} busy; {waiting} of {} clients wait, {free:.1} CPUs are free", e.name, e.pid, p.tid, text::percent(time.useful), e.clients.len()),
             format!("start it with --workers {}", e.pollers.len() + 1),
