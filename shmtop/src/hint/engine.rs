@@ -4,7 +4,7 @@
 //! see [`Onset`]), clears after 5 clean ones, and says "needs N s more" until it has seen enough to be quiet. A window
 //! in which a rule could not be answered counts neither way. The first 2 s of a subject's life don't count.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use transport::stats::ProcessCounters;
