@@ -65,13 +65,13 @@ fn sleep_on_path(place: &Place) -> Outcome {
     Ok(())
 }
 
-/// Four workers that do nothing but yield, and two CPUs.
+/// Six workers that do nothing but yield, and two CPUs: a third of a core each. With half of one, `idle-burn` would be as right.
 fn yield_storm(place: &Place) -> Outcome {
-    let exchange = place.exchange("--workers 4 --spin 0 --yield 1000000000 --sleep 1ms");
+    let exchange = place.exchange("--workers 6 --spin 0 --yield 1000000000 --sleep 1ms");
     let pid = exchange.pid();
     let _trader = place.start(
         "trader",
-        "4 ping --wait park --rate 1000 --duration forever",
+        "6 ping --wait park --rate 1000 --duration forever",
     );
     names(place, pid, "yield-storm", "warn")
         .says(format!("(pid {pid})"))
