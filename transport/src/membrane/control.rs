@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{SockFlag, accept4};
 
@@ -162,11 +163,17 @@ impl Control {
                 Err(Errno::EAGAIN) => return self.waits_no_more(),
                 // The peer gave up while it waited; the next one may not have.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
+                // accept takes a descriptor before it looks: a full table alone is no reason to hold others up, nor an error.
+                Err(Errno::EMFILE | Errno::ENFILE) if !self.somebody_waits() => {
+                    return self.waits_no_more();
+                }
                 Err(Errno::EMFILE | Errno::ENFILE) if self.waits_for_a_descriptor() => return,
                 Err(e) => {
-                    self.waits_no_more();
                     process.accept_errors.fetch_add(1, Ordering::Relaxed);
-                    if !self.shed(e) {
+                    let shed = self.shed(e);
+                    // Not before: the reserve is given up for this connection, and not for who takes descriptors on loan.
+                    self.waits_no_more();
+                    if !shed {
                         return;
                     }
                 }
@@ -196,10 +203,19 @@ impl Control {
     fn waits_no_more(&mut self) {
         if std::mem::take(&mut self.waits_since_ns) != 0 {
             self.shared.descriptors.accept_goes_on();
-            // Back into the set at the next tick if this fails, or right now.
-            self.deaf_until_ns = 1;
+            if self.deaf_until_ns == 0 {
+                // Back into the set right now; or at the next tick if that fails, or if `shed` wants it left alone.
+                self.deaf_until_ns = 1;
+            }
             self.hear_again(monotonic_ns());
         }
+    }
+
+    /// Whether a connection is in the queue.
+    fn somebody_waits(&self) -> bool {
+        let mut listener = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        // An error tells nothing: then accept's word counts.
+        poll(&mut listener, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
     }
 
     /// Takes the listener back into the epoll set once its time has come.
@@ -233,7 +249,7 @@ impl Control {
             self.reserve = reserve();
             match accepted {
                 Ok(_) => return true,
-                // Nobody waits any more; accept asks for a descriptor before it looks.
+                // Nobody waits any more.
                 Err(Errno::EAGAIN) if self.reserve.is_some() => return false,
                 Err(_) => {}
             }

@@ -66,7 +66,7 @@ fn a_server_out_of_descriptors_refuses_or_falls_back_says_why_and_leaks_nothing(
                     None => on_shm += 1,
                 }
             }
-            Err(ConnectError::Refused { reason }) => {
+            Err(ConnectError::Refused { reason, .. }) => {
                 assert!(reason.contains("descriptor"), "{descriptors}: {reason}");
                 refused += 1;
             }
@@ -244,11 +244,12 @@ fn one_who_keeps_the_last_descriptor_on_loan_keeps_nobody_out_for_long() {
         ..world.config()
     };
     match Synapse::connect(world.path(), &config) {
-        Err(ConnectError::Refused { reason }) => {
+        Err(ConnectError::Refused { reason, .. }) => {
             assert!(reason.contains("descriptor"), "{reason}");
         }
         other => panic!("{other:?}"),
     }
+    let served = world.page(&server).process.heartbeat_ns;
     // One more, and it is served at once: over the socket, for the rogue still has the rings.
     limit(&server, libc::RLIMIT_NOFILE, limit_with_room(&idle, 3));
     let mut client = Synapse::connect(world.path(), &config).expect("a client");
@@ -257,6 +258,12 @@ fn one_who_keeps_the_last_descriptor_on_loan_keeps_nobody_out_for_long() {
         Some((Step::MemfdCreate, libc::EMFILE))
     );
     assert!(matches!(mix(&mut client, 1, 0), Ended::Done));
+    // Nobody has waited since: the full table alone held nobody up, and counted as no error. Time enough to give such a wait up.
+    within(WATCHDOG, "housekeeping", || {
+        let since = world.page(&server).process.heartbeat_ns - served;
+        (since > 800_000_000).then_some(()).ok_or(since)
+    });
+    assert_eq!(world.page(&server).process.accept_errors, 1);
 }
 
 #[test]
