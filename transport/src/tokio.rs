@@ -92,11 +92,12 @@ impl AsyncSynapse {
         Ok(Self { shared })
     }
 
-    /// Sends a request and waits for its reply, for at most the configured request timeout, room in the ring included.
+    /// Sends a request and waits for its reply, for at most the configured request timeout, room in the ring included. Requests that wait
+    /// for room are sent in the order of the calls.
     ///
     /// # Errors
-    /// As [`Synapse::fire_bytes`]; `Full` only when the timeout passes before there is room. After a lost connection, each task learns of its
-    /// own request that its outcome is unknown.
+    /// As [`Synapse::fire_bytes`]; `Full` only when the timeout passes before there is room. When the connection is lost, each task learns of
+    /// its own request that its outcome is unknown (`Disconnected` with one in flight), or that it was not sent (with none).
     pub async fn fire_bytes(&self, request: &[u8]) -> Result<Vec<u8>, RequestError> {
         self.fire_bytes_into(request, Vec::new()).await
     }
@@ -118,10 +119,9 @@ impl AsyncSynapse {
         // One that the clock can't express is a year, as everywhere.
         let year = Duration::from_secs(365 * 24 * 3600);
         let deadline = now.checked_add(timeout).unwrap_or(now + year);
+        let mut place = None;
         loop {
-            // Made before the look, so that room that appears in between is not missed.
-            let room = self.shared.room();
-            match self.shared.submit(request, into)? {
+            let in_line = match self.shared.submit(request, into, place)? {
                 Submitted::Answered(reply) => return Ok(reply),
                 Submitted::Waiting(mut waiting) => {
                     return match timeout_at(deadline, waiting.reply()).await {
@@ -129,13 +129,17 @@ impl AsyncSynapse {
                         Err(_) => waiting.timed_out(timeout),
                     };
                 }
-                Submitted::Full(back) => into = back,
-            }
-            if timeout_at(deadline, room).await.is_err() {
+                Submitted::Full(back, in_line) => {
+                    into = back;
+                    in_line
+                }
+            };
+            if timeout_at(deadline, in_line.called()).await.is_err() {
                 return Err(RequestError::Full {
                     in_flight: self.shared.in_flight(),
                 });
             }
+            place = Some(in_line);
         }
     }
 

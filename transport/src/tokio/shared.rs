@@ -1,8 +1,7 @@
 //! What the tasks and the driver of one connection share: the connection, and who waits for which reply.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::tokio::sync::{Notify, oneshot};
@@ -27,8 +26,6 @@ type Answer = Result<Vec<u8>, RequestError>;
 pub(super) struct Shared {
     state: Mutex<State>,
     timeout: Duration,
-    /// Room may have appeared, for requests that found none.
-    room: Notify,
     closed: Notify,
 }
 
@@ -36,6 +33,8 @@ struct State {
     synapse: Synapse,
     /// In the order of their ids.
     waiting: VecDeque<Waiter>,
+    /// Requests that found no room, first come, first served. Only the first tries again, when room may have appeared.
+    line: VecDeque<Arc<Notify>>,
     /// Why the connection is over.
     lost: Option<Lost>,
 }
@@ -46,14 +45,20 @@ struct Waiter {
     tell: oneshot::Sender<Answer>,
 }
 
+/// A place in the line of those who wait for room; left when dropped, and the next one called.
+pub(super) struct Place<'a> {
+    shared: &'a Shared,
+    call: Arc<Notify>,
+}
+
 /// What became of a request.
 pub(super) enum Submitted<'a> {
     /// The reply is here already.
     Answered(Vec<u8>),
     /// It was sent.
     Waiting(Waiting<'a>),
-    /// It was not sent: no room. The vector is handed back.
-    Full(Vec<u8>),
+    /// It was not sent: no room, or others wait for it already. The vector is handed back, with its place in the line.
+    Full(Vec<u8>, Place<'a>),
 }
 
 /// What became of a turn of the driver.
@@ -89,9 +94,9 @@ impl Shared {
             state: Mutex::new(State {
                 synapse,
                 waiting: VecDeque::new(),
+                line: VecDeque::new(),
                 lost: None,
             }),
-            room: Notify::new(),
             closed: Notify::new(),
         }
     }
@@ -113,12 +118,6 @@ impl Shared {
         self.state().waiting.len()
     }
 
-    /// Completes when room may have appeared since this call.
-    pub(super) fn room(&self) -> impl Future<Output = ()> {
-        // `notify_waiters` reaches futures from their creation on, polled or not.
-        self.room.notified()
-    }
-
     /// Completes when the connection is over.
     pub(super) async fn closed(&self) {
         let closed = self.closed.notified();
@@ -127,12 +126,14 @@ impl Shared {
         }
     }
 
-    /// Sends a request if there is room, and takes its reply if it comes at once.
-    pub(super) fn submit(
-        &self,
+    /// Sends a request if there is room, and takes its reply if it comes at once. Where others wait for room already, it has to wait its
+    /// turn. `place` is its place in the line, from the last time; it is left, if it is, when the mutex is free: parameters are dropped last.
+    pub(super) fn submit<'a>(
+        &'a self,
         request: &[u8],
         buffer: Vec<u8>,
-    ) -> Result<Submitted<'_>, RequestError> {
+        place: Option<Place<'a>>,
+    ) -> Result<Submitted<'a>, RequestError> {
         let mut state = self.state();
         if let Some(reason) = &state.lost {
             return Err(RequestError::Disconnected {
@@ -140,20 +141,25 @@ impl Shared {
                 in_flight: 0,
             });
         }
-        let id = match state.synapse.submit_now(request) {
-            Ok(RequestId(id)) => id,
-            Err(RequestError::Full { .. }) => {
-                self.look(&mut state);
-                match state.synapse.submit_now(request) {
-                    Ok(RequestId(id)) => id,
-                    Err(RequestError::Full { .. }) => {
-                        self.rest(&mut state);
-                        return Ok(Submitted::Full(buffer));
-                    }
-                    Err(e) => return Err(self.told(&mut state, e)),
-                }
-            }
-            Err(e) => return Err(self.told(&mut state, e)),
+        let its_turn = match (state.line.front(), &place) {
+            (None, _) => true,
+            (Some(first), Some(place)) => Arc::ptr_eq(first, &place.call),
+            (Some(_), None) => false,
+        };
+        let sent = if its_turn {
+            self.try_send(&mut state, request)?
+        } else {
+            None
+        };
+        let Some(id) = sent else {
+            let place = place.unwrap_or_else(|| {
+                let call = Arc::new(Notify::new());
+                state.line.push_back(Arc::clone(&call));
+                Place { shared: self, call }
+            });
+            // Not before it stands in line: room, or the end, that shows now is its to be told.
+            self.rest(&mut state);
+            return Ok(Submitted::Full(buffer, place));
         };
         let (tell, mut answer) = oneshot::channel();
         let alone = state.waiting.is_empty();
@@ -181,12 +187,34 @@ impl Shared {
         }
     }
 
-    /// An error of sending; one that ends the connection ends it for all.
-    fn told(&self, state: &mut State, error: RequestError) -> RequestError {
-        if let RequestError::Disconnected { reason, .. } = &error {
-            self.lose(state, loss_again(reason));
+    /// Sends a request, if need be after a look at the replies that are there; its id, or `None` if there is no room.
+    fn try_send(&self, state: &mut State, request: &[u8]) -> Result<Option<u64>, RequestError> {
+        for first in [true, false] {
+            match state.synapse.submit_now(request) {
+                Ok(RequestId(id)) => return Ok(Some(id)),
+                Err(RequestError::Full { .. }) if first => {
+                    self.look(state);
+                }
+                Err(RequestError::Full { .. }) => {}
+                Err(e) => return Err(self.told(state, e)),
+            }
         }
-        error
+        Ok(None)
+    }
+
+    /// An error of sending; one that ends the connection ends it for all. What was to be sent then was not, or not whole: the server
+    /// can't have taken it for a request.
+    fn told(&self, state: &mut State, error: RequestError) -> RequestError {
+        match error {
+            RequestError::Disconnected { reason, .. } => {
+                self.lose(state, loss_again(&reason));
+                RequestError::Disconnected {
+                    reason,
+                    in_flight: 0,
+                }
+            }
+            other => other,
+        }
     }
 
     /// The driver's part: the socket is readable, or writable.
@@ -243,8 +271,10 @@ impl Shared {
                 }
             }
         };
-        if state.synapse.unanswered() < before {
-            self.room.notify_waiters();
+        if state.synapse.unanswered() < before
+            && let Some(first) = state.line.front()
+        {
+            first.notify_one();
         }
         done
     }
@@ -288,7 +318,7 @@ impl Shared {
             }));
         }
         state.lost.get_or_insert(reason);
-        self.room.notify_waiters();
+        state.line.iter().for_each(|call| call.notify_one());
         self.closed.notify_waiters();
     }
 
@@ -307,6 +337,29 @@ impl Drop for Shared {
         // The driver holds a duplicate of the socket, which would keep the connection alive.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.synapse.hang_up();
+    }
+}
+
+impl Place<'_> {
+    /// Completes when room may have appeared since the last time, and it is this one's turn.
+    pub(super) async fn called(&self) {
+        self.call.notified().await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        let place = state.line.iter().position(|c| Arc::ptr_eq(c, &self.call));
+        if let Some(place) = place {
+            state.line.remove(place);
+        }
+        // There may be room for more than one; and who leaves may have been called in vain.
+        if place == Some(0)
+            && let Some(next) = state.line.front()
+        {
+            next.notify_one();
+        }
     }
 }
 

@@ -46,6 +46,8 @@ impl SocketClient {
     /// As [`Self::submit`], but where that would wait, `Full` comes at once, or the rest of the frame goes out with
     /// [`Self::flush`].
     pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        // What is lost is crowded for ever.
+        self.usable()?;
         if request.len() <= self.max_message && self.crowded(request.len()) {
             crate::stats::recorder::bump(&self.slot.tx().tx_full, 1);
             return Err(RequestError::Full {
