@@ -217,6 +217,8 @@ pub enum ConnectError {
     Refused {
         /// Its reason.
         reason: String,
+        /// Whether it may change its mind: it was full, or ended just then. Not if it takes us for the wrong program or user.
+        may_pass: bool,
     },
     /// Shared memory was demanded (`TransportChoice::Shm`) and can't be had.
     #[error("shared memory can't be had: {0}")]
@@ -242,10 +244,11 @@ pub enum RequestError {
         /// The limit.
         limit: usize,
     },
-    /// No room for the request within the timeout, or no room for one more in flight. Receive replies first.
+    /// No room for the request within the timeout, or no room for one more in flight. Nothing was sent: receive replies first, and if
+    /// there are none to receive, ask again later.
     #[error("no room for the request: {in_flight} in flight")]
     Full {
-        /// Requests in flight.
+        /// Requests in flight. 0: what takes the room was given up, and the server has not come to it yet.
         in_flight: usize,
     },
     /// No reply in time. Should it still come, it is discarded and counted.

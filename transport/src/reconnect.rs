@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::error::{ConnectError, RequestError};
+use crate::error::{ConnectError, RequestError, Step};
 use crate::synapse::Synapse;
 
 /// After so long without a request, a look whether the server lives comes before the next: one that died meanwhile then costs a new
@@ -84,14 +84,14 @@ impl Iterator for Pauses {
 
 impl ConnectError {
     /// Whether it may pass by itself: no server (yet), one that does not answer or has no place for us, a limit of the moment. False for
-    /// what only another configuration can mend.
+    /// what only another configuration, user or program can mend.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::NoServer { .. }
-            | Self::Unresponsive { .. }
-            | Self::Refused { .. }
-            | Self::NoSharedMemory(_)
-            | Self::Io { .. } => true,
+            // EACCES too: a server that lets others in binds its socket first, and opens it to them then.
+            Self::NoServer { .. } | Self::Unresponsive { .. } | Self::Io { .. } => true,
+            Self::Refused { may_pass, .. } => *may_pass,
+            // A server for the socket only, or memory that is no ring of ours.
+            Self::NoSharedMemory(why) => !matches!(why.step, Step::Disabled | Step::Validate),
             Self::Config(_) | Self::PathTooLong { .. } => false,
         }
     }

@@ -4,7 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
 
 use super::upgrade::UpgradeError;
 use super::{MAX_PATH_BYTES, SocketClient, Synapse, Transport, page};
@@ -17,6 +21,7 @@ use crate::mem::fork::NotInForks;
 use crate::stats::Via;
 use crate::stats::slot::SlotFacts;
 use crate::wire::drive;
+use crate::wire::edge::Deadline;
 use crate::wire::fdpass;
 use crate::wire::handshake::Ending;
 use crate::wire::messages::{Hello, Name};
@@ -117,7 +122,7 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
         });
     }
     let io = |step| {
-        move |e: nix::errno::Errno| ConnectError::Io {
+        move |e: Errno| ConnectError::Io {
             step,
             source: e.into(),
         }
@@ -130,28 +135,31 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
         None,
     )
     .map_err(io(Step::Socket))?;
-    // For a Unix socket, the send timeout is also how long connect() waits for a place in the accept queue.
-    let timeout = nix::sys::time::TimeVal::new(
-        config.handshake_timeout.as_secs().min(3600) as i64,
-        i64::from(config.handshake_timeout.subsec_micros().max(1)),
-    );
-    nix::sys::socket::setsockopt(&fd, sockopt::SendTimeout, &timeout).map_err(io(Step::Socket))?;
+    let unresponsive = || ConnectError::Unresponsive {
+        path: path.into(),
+        step: Step::Connect,
+        timeout: config.handshake_timeout,
+        source: nix::errno::Errno::EAGAIN.into(),
+    };
+    let deadline = Deadline::after(config.handshake_timeout);
     loop {
+        // For a Unix socket, the send timeout is also how long connect() waits for a place in the accept queue. Set anew after a signal:
+        // the wait begins anew, and signals must not prolong it.
+        let left = deadline.left();
+        let timeout = TimeVal::new(
+            left.as_secs().min(3600) as i64,
+            i64::from(left.subsec_micros().max(1)),
+        );
+        setsockopt(&fd, sockopt::SendTimeout, &timeout).map_err(io(Step::Socket))?;
         return match connect(fd.as_raw_fd(), &address) {
             Ok(()) => Ok(UnixStream::from(fd)),
-            Err(nix::errno::Errno::EINTR) => continue,
-            Err(e @ (nix::errno::Errno::ENOENT | nix::errno::Errno::ECONNREFUSED)) => {
-                Err(ConnectError::NoServer {
-                    path: path.into(),
-                    source: e.into(),
-                })
-            }
-            Err(nix::errno::Errno::EAGAIN) => Err(ConnectError::Unresponsive {
+            Err(Errno::EINTR) if deadline.passed() => Err(unresponsive()),
+            Err(Errno::EINTR) => continue,
+            Err(e @ (Errno::ENOENT | Errno::ECONNREFUSED)) => Err(ConnectError::NoServer {
                 path: path.into(),
-                step: Step::Connect,
-                timeout: config.handshake_timeout,
-                source: nix::errno::Errno::EAGAIN.into(),
+                source: e.into(),
             }),
+            Err(Errno::EAGAIN) => Err(unresponsive()),
             Err(e) => Err(io(Step::Connect)(e)),
         };
     }
@@ -172,6 +180,7 @@ fn refused(ending: impl Into<Ending>, path: &Path, config: &Config) -> ConnectEr
         },
         other => ConnectError::Refused {
             reason: other.to_string(),
+            may_pass: other.may_pass(),
         },
     }
 }

@@ -126,6 +126,22 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// Client: whether another attempt may end otherwise.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused(refused) => match Reject::from_number(refused.reason) {
+                Some(Reject::Magic | Reject::Version | Reject::Layout | Reject::Uid) => false,
+                Some(Reject::Timeout | Reject::Full | Reject::Descriptors) => true,
+                // A newer server's. Who tries again has a limit to that.
+                None => true,
+            },
+            Self::Version { .. } | Self::Broken { .. } => false,
+            Self::Timeout | Self::PeerGone | Self::Bye | Self::Failed(_) => true,
+        }
+    }
+}
+
 impl From<MessageError> for Ending {
     fn from(e: MessageError) -> Self {
         match e {

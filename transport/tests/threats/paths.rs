@@ -1,6 +1,7 @@
 //! Rows 29 to 31: who owns a socket's path, and what clients see when its owner is killed and another one comes.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::thread::JoinHandleExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -140,6 +141,42 @@ fn fill_the_queue(path: &Path) {
             Err(e) => panic!("{e}"),
         }
     }
+}
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+#[test]
+fn signals_do_not_prolong_the_wait_for_a_place_in_the_queue() {
+    let world = World::new();
+    let _stopped = std::os::unix::net::UnixListener::bind(world.path()).expect("a socket");
+    fill_the_queue(&world.path());
+    // Without SA_RESTART: each one interrupts the wait.
+    let action = nix::sys::signal::SigAction::new(
+        nix::sys::signal::SigHandler::Handler(nothing),
+        nix::sys::signal::SaFlags::empty(),
+        nix::sys::signal::SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing; the signal has no other user in this process.
+    unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGUSR2, &action) }
+        .expect("a handler");
+    let config = transport::Config {
+        handshake_timeout: Duration::from_millis(100),
+        ..world.config()
+    };
+    let path = world.path();
+    let waiting = std::thread::spawn(move || Synapse::connect(path, &config).map(drop));
+    let begun = std::time::Instant::now();
+    while !waiting.is_finished() && begun.elapsed() < WATCHDOG {
+        // SAFETY: the thread is not joined yet, so its handle is valid.
+        unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR2) };
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(waiting.is_finished(), "each signal begins the wait anew");
+    let ended = waiting.join().expect("no panic");
+    assert!(
+        matches!(ended, Err(ConnectError::Unresponsive { .. })),
+        "{ended:?}"
+    );
 }
 
 #[test]
