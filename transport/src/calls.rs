@@ -9,7 +9,6 @@ use crate::clock::Ticks;
 pub const MAX_IN_FLIGHT: usize = 4096;
 
 /// Replies to no request that are borne by callers who have no clock to end a flood of them.
-#[cfg(feature = "tokio")]
 const MAX_UNKNOWN: u64 = 256;
 
 /// Names a request on its connection, in the order of submission.
@@ -57,7 +56,7 @@ pub(crate) struct Calls {
     next: u64,
     live: usize,
     abandoned: usize,
-    /// Replies to no request, so far.
+    /// Replies to no request since the last one to a request in flight.
     unknown: u64,
 }
 
@@ -109,6 +108,7 @@ impl Calls {
             return Answered::Late;
         }
         self.live -= 1;
+        self.unknown = 0;
         Answered::Live(timed)
     }
 
@@ -147,8 +147,8 @@ impl Calls {
         self.live + self.abandoned
     }
 
-    /// True once more replies came to no request than any honest server sends, which is none.
-    #[cfg(feature = "tokio")]
+    /// True once more replies in a row came to no request than any honest server sends, which is none. (A reply in place that its
+    /// caller forgot is met again as one.)
     pub(crate) fn is_flooded(&self) -> bool {
         self.unknown > MAX_UNKNOWN
     }

@@ -28,6 +28,9 @@ impl TrustedServer {
 /// A reply where it lies: in the ring, whose room the server gets back when this is dropped; on the socket, in the private buffer.
 ///
 /// From [`crate::Synapse::fire_in_place`]. Holding it holds up nothing but that room: the server answers on until the ring is full.
+///
+/// # Panics
+/// If read in a forked child, which does not have the ring.
 #[derive(Debug)]
 pub struct InPlace<'a> {
     home: Home<'a>,
@@ -61,6 +64,10 @@ impl Deref for InPlace<'_> {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.home {
+            // A fault would be all that a fork learned.
+            Home::Ring(client, _) if !client.is_of_this_process() => {
+                panic!("a reply in memory of the parent process, read in its fork")
+            }
             // SAFETY: `in_ring` wants a `TrustedServer`, and whoever made one promised that the server leaves these bytes alone for as long as
             // `self` exists, which the slice does not outlive.
             Home::Ring(client, lying) => unsafe { client.bytes_in_hand(lying) },

@@ -173,7 +173,8 @@ impl<'a> Reply<'a> {
     }
 
     /// Answers with these bytes, at once: a large answer is read by the client while it is being copied, so this is quicker than
-    /// [`Self::extend_from_slice`]. Nothing can be appended afterwards, and it is too late to [`Self::fail`].
+    /// [`Self::extend_from_slice`]. A client that sleeps is woken when the handler returns, so let that be soon. Nothing can be appended
+    /// afterwards, and it is too late to [`Self::fail`].
     ///
     /// # Errors
     /// If the reply would exceed the connection's largest message, or was sent already. Nothing changes then.

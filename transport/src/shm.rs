@@ -9,10 +9,8 @@ mod link;
 mod poller;
 mod server;
 
-#[cfg(feature = "tokio")]
-pub(crate) use client::FLOODED;
 pub use client::ShmClient;
-pub(crate) use client::{Drained, Lying};
+pub(crate) use client::{Drained, FLOODED, Lying};
 pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
 pub(crate) use poller::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
 pub(crate) use server::{Ends, Handler, Kept, ShmServer};

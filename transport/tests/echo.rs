@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use transport::error::{ConnectError, RequestError};
+use transport::stats::{PageReader, Role};
 use transport::{Config, Membrane, Reply, Synapse, TransportChoice, WaitPolicy};
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
@@ -418,5 +419,90 @@ fn after_everything_was_given_up_the_connection_takes_requests_again() {
             let (_, reply) = client.receive().expect("a reply");
             assert_eq!(reply, request.repeat(4));
         }
+    }
+}
+
+#[test]
+fn a_call_that_failed_is_not_in_flight_on_the_page_either() {
+    everywhere(|mut world| {
+        world.config.request_timeout = Duration::from_millis(5);
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = std::sync::Mutex::new(gone);
+        let _server = world.serve(move |_, _| {
+            // Until the test has looked; its end is as good.
+            let _ = gone.lock().expect("no panic").recv();
+        });
+        let mut client = world.client();
+        let id = client.connection_id();
+        match client.fire_bytes(b"no answer") {
+            Err(RequestError::Timeout { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(in_flight_of(id), Some(0), "{:?}", world.config.wait);
+        let mut draft = client.draft(8).expect("room");
+        draft.extend_from_slice(b"nor here").expect("room");
+        match draft.fire() {
+            Err(RequestError::Timeout { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(in_flight_of(id), Some(0), "{:?}", world.config.wait);
+        drop(go);
+    });
+}
+
+/// What the page of this process's clients says of a connection.
+fn in_flight_of(connection_id: u64) -> Option<u64> {
+    let fds = std::fs::read_dir("/proc/self/fd").expect("ours").flatten();
+    let pages = fds
+        .map(|fd| fd.path())
+        .filter(|path| {
+            std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("shmtop-stats"))
+        })
+        .filter_map(|path| PageReader::open(path).ok()?.snapshot().ok())
+        .filter(|page| page.role == Role::Client);
+    let mut slots = pages.flat_map(|page| page.slots);
+    let slot = slots.find(|slot| slot.info.connection_id == connection_id)?;
+    Some(slot.req.in_flight)
+}
+
+#[test]
+fn requests_with_long_handlers_do_not_hold_up_other_clients() {
+    let world = World::new(TransportChoice::Shm, WaitPolicy::Adaptive);
+    let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&order);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let config = Config {
+        workers: 1,
+        ..world.config.clone()
+    };
+    let _server = Membrane::bind(world.path(), &config, move |request, reply| {
+        match request {
+            b"held" => gone.lock().expect("no panic").recv().expect("told"),
+            b"long" => std::thread::sleep(Duration::from_millis(1)),
+            _ => {}
+        }
+        seen.lock().expect("no panic").push(request.to_vec());
+        echo(request, reply);
+    })
+    .expect("a server");
+    let [mut holder, mut slow, mut quick] = std::array::from_fn(|_| world.client());
+    // Whose turn is first changes from round to round.
+    for _ in 0..8 {
+        holder.submit(b"held").expect("room");
+        for _ in 0..16 {
+            slow.submit(b"long").expect("room");
+        }
+        quick.submit(b"quick").expect("room");
+        go.send(()).expect("a handler waits");
+        holder.receive().expect("a reply");
+        quick.receive().expect("a reply");
+        for _ in 0..16 {
+            slow.receive().expect("a reply");
+        }
+        let order = std::mem::take(&mut *order.lock().expect("no panic"));
+        let before = order.iter().take_while(|r| *r != b"quick");
+        let long = before.filter(|r| *r == b"long").count();
+        assert!(long <= 1, "{long} of another client's before it");
     }
 }

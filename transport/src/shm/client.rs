@@ -14,7 +14,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "tokio")]
 pub(crate) use doorbell::FLOODED;
 pub(crate) use in_place::Lying;
 pub(crate) use line::Drained;

@@ -159,7 +159,9 @@ impl ShmServer {
         if self.poisoned {
             return Turn::Over(CloseReason::Poisoned);
         }
-        while served < TURN_MESSAGES && bytes < TURN_BYTES {
+        // Handlers that take their time must keep neither the replies before them from a client that sleeps, nor other clients from
+        // their turn.
+        while served < TURN_MESSAGES && bytes < TURN_BYTES && !self.long {
             let turn = match self.flush() {
                 Ok(false) => Ok(None),
                 Ok(true) => self.serve_one(handler, buffer),

@@ -112,7 +112,7 @@ impl SocketClient {
         match self.wait() {
             Ok(Arrived { failed, .. }) => self.deliver(failed),
             Err(error) => {
-                self.calls.abandon(id);
+                self.abandon(id);
                 Err(error)
             }
         }

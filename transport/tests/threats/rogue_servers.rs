@@ -10,7 +10,9 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use transport::error::{CloseReason, ConnectError, Lost, RequestError, Step};
-use transport::{Config, Group, Synapse, TransportChoice, UpgradeError, WaitPolicy};
+use transport::{
+    Backoff, Config, Group, Reconnecting, Synapse, TransportChoice, UpgradeError, WaitPolicy,
+};
 
 use crate::payload;
 use crate::rogue::{
@@ -666,6 +668,102 @@ fn a_server_that_answers_nobodys_requests_for_ever_does_not_hold_a_runtime_up() 
             assert!((1..5000).contains(&counted), "{counted}");
         },
     );
+}
+
+/// A thread that waits for many connections has no clock in between: a flood of replies to nobody on one of them must end that one.
+fn group_meets_a_flood(mut client: Synapse) {
+    client.submit(b"anybody").expect("room");
+    let mut group = Group::new(WaitPolicy::Adaptive);
+    let begun = std::time::Instant::now();
+    loop {
+        let found = group.wait(std::slice::from_mut(&mut client), WATCHDOG);
+        assert!(matches!(found, Ok(Some(0))), "{found:?}");
+        match client.try_receive() {
+            Ok(None) => assert!(begun.elapsed() < WATCHDOG, "found again and again"),
+            Err(RequestError::Disconnected {
+                reason: Lost::BadFrame(_),
+                in_flight: 1,
+            }) => return,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_answers_nobodys_requests_for_ever_does_not_keep_a_group_busy() {
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            while !raw.is_closed_within(Duration::ZERO) {
+                rings.flood(1 << 40);
+            }
+        },
+        group_meets_a_flood,
+    );
+    against(
+        |mut raw| {
+            raw.expect(HELLO);
+            raw.say(&welcome());
+            let flood = header(REPLY, 1 << 40, 0, 0).repeat(4096);
+            while raw.say(&flood) {}
+        },
+        |path, config| {
+            let config = Config {
+                transport: TransportChoice::Socket,
+                ..config
+            };
+            group_meets_a_flood(Synapse::connect(path, &config).expect("a client"));
+        },
+    );
+}
+
+#[test]
+fn who_reconnects_tries_again_only_what_may_pass() {
+    let backoff = Backoff {
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(1),
+        patience: Duration::from_millis(200),
+    };
+    let refused = |reason: u64| message(REFUSED, 0, &[(24, reason)]);
+    let mut newer = welcome();
+    newer[20..24].copy_from_slice(&(2 * VERSION).to_le_bytes());
+    let noise = b"HTTP/1.1 400 Bad Request".repeat(11);
+    let for_good = [1, 2, 3, 4].map(refused).into_iter().chain([newer, noise]);
+    // Too slow, full, short of descriptors, a reason that we don't know; and one who ends.
+    let for_now = [5, 6, 7, 77].map(refused).into_iter().chain([Vec::new()]);
+    let answers = for_good.map(|answer| (answer, 1));
+    for (answer, attempts) in answers.chain(for_now.map(|answer| (answer, 2))) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let config = Config {
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        let came = std::thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let mut came = 0;
+                // A second one is enough to know; then nobody is there.
+                while came < 2 {
+                    let mut raw = Raw::over(listener.accept().expect("somebody").0);
+                    let mut hello = [0; MESSAGE];
+                    if raw.0.read_exact(&mut hello).is_err() {
+                        // The test itself: all is over.
+                        break;
+                    }
+                    raw.say(&answer);
+                    came += 1;
+                }
+                std::fs::remove_file(&path).expect("ours");
+                came
+            });
+            Reconnecting::connect(&path, &config, backoff).expect_err("no server");
+            // It may be gone.
+            let _ = std::os::unix::net::UnixStream::connect(&path);
+            server.join().expect("no panic")
+        });
+        assert_eq!(came, attempts, "{:?}", answer.get(..32));
+    }
 }
 
 #[test]

@@ -89,6 +89,7 @@ pub(crate) fn fork() {
             }
         }
     }
+    in_place_in_a_fork(&mut shm);
     assert!(shm.fire_bytes(b"still").expect("a reply") == b"still");
     for (number, to) in inherited() {
         let new = !before.contains(&(number.clone(), to.clone()));
@@ -97,6 +98,31 @@ pub(crate) fn fork() {
         assert!(!new || own, "a child has inherited {number} -> {to}");
     }
     say(format_args!("done"));
+}
+
+/// A reply that lies in the ring, which a fork does not have: reading it there is a panic, and not a fault.
+fn in_place_in_a_fork(shm: &mut Synapse) {
+    // SAFETY: the server is a `Membrane` of this process.
+    let trusted = unsafe { transport::TrustedServer::promise() };
+    let reply = shm.fire_in_place(b"in place", trusted).expect("a reply");
+    // SAFETY: the child panics once, without a message, and leaves by _exit; the C library keeps its allocator usable for that.
+    match unsafe { libc::fork() } {
+        0 => {
+            std::panic::set_hook(Box::new(|_| {}));
+            let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reply.len()));
+            // Nor does giving it back touch what is not there.
+            drop(reply);
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(i32::from(read.is_ok())) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: our child, waited for once, into a valid int.
+            unsafe { libc::waitpid(child, &mut status, 0) };
+            assert_eq!(status, 0, "read (1 in the second byte), or its signal");
+            assert_eq!(&*reply, b"in place");
+        }
+    }
 }
 
 #[test]

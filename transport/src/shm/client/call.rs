@@ -51,7 +51,7 @@ impl ShmClient {
             Err(error) => Err(error),
         };
         if reply.is_err() {
-            self.calls.abandon(id);
+            self.abandon(id);
         }
         reply
     }

@@ -14,7 +14,6 @@ use crate::ring::storage::Bell;
 use crate::stats::recorder::{bump, set};
 
 /// Why a connection ends on which the server answers nobody.
-#[cfg(feature = "tokio")]
 pub(crate) const FLOODED: &str = "replies to no request, without end";
 
 impl ShmClient {

@@ -93,7 +93,7 @@ impl ShmClient {
         match self.await_reply(Self::arrived) {
             Ok(Arrived { length, failed, .. }) => self.deliver(length, failed),
             Err(error) => {
-                self.calls.abandon(id.0);
+                self.abandon(id.0);
                 Err(error)
             }
         }

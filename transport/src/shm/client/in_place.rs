@@ -89,10 +89,16 @@ impl ShmClient {
         unsafe { self.rx.storage().bytes(at, lying.record.length) }
     }
 
+    /// False in a forked child: the rings are not mapped there.
+    #[inline]
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
     /// Gives a reply in hand back to the server.
     #[inline]
     pub(crate) fn give_back(&mut self, lying: &Lying) {
-        if self.generation == fork::generation() {
+        if self.is_of_this_process() {
             self.release(&lying.record);
         }
     }

@@ -1,5 +1,6 @@
 //! Several requests in flight: submit, receive, give up.
 
+use super::doorbell::FLOODED;
 use super::{Arrived, ShmClient};
 use crate::calls::RequestId;
 use crate::error::{Lost, RequestError};
@@ -65,6 +66,8 @@ impl ShmClient {
         self.usable()?;
         match self.arrived() {
             Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
+            // Who looks here has no clock: a `Group` would find this connection ready again and again.
+            Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => {
                 if self.bell_due {
                     self.ring_bell();

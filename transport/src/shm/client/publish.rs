@@ -106,7 +106,9 @@ impl ShmClient {
         self.await_room(request.len(), occupancy)?;
         match self.tx.push(Kind::Request, id, request) {
             Ok(sent) => Ok(sent),
-            Err(NoSlot::Full { .. }) => Err(RequestError::Full { in_flight: 0 }),
+            Err(NoSlot::Full { .. }) => Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            }),
             Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
         }
     }

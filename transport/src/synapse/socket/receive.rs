@@ -6,6 +6,7 @@ use super::{Arrived, SocketClient, gone_or_io};
 use crate::calls::{Answered, RequestId};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::{Lost, RequestError};
+use crate::shm::FLOODED;
 use crate::stats::recorder::{bump, raise, set};
 use crate::stats::sanitise;
 use crate::wire::edge::{Deadline, recv_until};
@@ -43,6 +44,8 @@ impl SocketClient {
             arrived = self.arrived()?;
         }
         match arrived {
+            // Who looks here has no clock that would end it.
+            None if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             None => Ok(None),
             Some(Arrived { id, failed }) => self
                 .deliver(failed)
