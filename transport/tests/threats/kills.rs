@@ -42,7 +42,7 @@ fn plan(passes: fn(Point) -> bool) -> Vec<(Point, u64)> {
         dice ^= dice << 17;
         let point = points[(dice >> 8) as usize % points.len()];
         let most = match point {
-            // Whoever finds the CPUs crowded yields rather than sleeps, and may not come by a hundred times within the watchdog.
+            // Passed by who sleeps, or begins a new lap of the ring, and not with each message: how often depends on who else wants the CPUs.
             Point::Announced | Point::Woken | Point::Committed => 9,
             _ if is_repeated(point) => 97,
             _ => 1,

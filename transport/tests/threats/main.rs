@@ -11,6 +11,7 @@ mod limits;
 mod paths;
 mod payload;
 mod reborn;
+mod restarts;
 mod rogue;
 mod rogue_clients;
 mod rogue_servers;

@@ -251,6 +251,7 @@ fn a_process_does_what_its_role_says() {
     match role.as_str() {
         "server" => crate::world::serve(),
         "client" => crate::world::call(),
+        "ledger" => crate::restarts::keep(),
         "binder" => crate::paths::bind_once(),
         "parent" => crate::strangers::leave_a_fork_behind(),
         "forker" => crate::strangers::fork(),

@@ -93,7 +93,7 @@ fn config(dir: &std::path::Path) -> Config {
 }
 
 /// The settings of this process's role, from its parameters.
-fn own_config() -> Config {
+pub(crate) fn own_config() -> Config {
     let mut config = config(std::path::Path::new(&required("DIR")));
     let number = |name| parameter(name).map(|v| v.parse::<usize>().expect("a number"));
     if let Some(ms) = number("TIMEOUT_MS") {
@@ -128,7 +128,7 @@ fn own_config() -> Config {
 }
 
 /// Arms the fault point in the parameters, if any: `NAME NTH kill|stop|MS`.
-fn arm() {
+pub(crate) fn arm() {
     let Some(text) = parameter("FAULT") else {
         return;
     };

@@ -1,0 +1,404 @@
+//! Row 31: servers that are killed under load, many times, at the worst places. Clients of every kind account for each request: it was done,
+//! or its outcome is unknown, or it was not sent; and what the servers did, which they write down first, bears each of them out.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use transport::error::RequestError;
+use transport::fault::Point;
+use transport::reconnect::ReconnectError;
+use transport::{
+    AsyncSynapse, Backoff, Config, Group, Membrane, Reconnecting, Synapse, TransportChoice,
+    WaitPolicy,
+};
+
+use crate::role::{Process, WATCHDOG, command, required, say};
+use crate::watch::within;
+use crate::world::{MAX_MESSAGE, World, arm, fault, own_config, ready};
+
+const PATIENT: Backoff = Backoff {
+    first: Duration::from_millis(1),
+    longest: Duration::from_millis(20),
+    patience: WATCHDOG,
+};
+
+/// Where a server is killed, and at which pass: with a reply half written, published and not announced, and so on; and in the middle of
+/// the handshakes of those who come back.
+const PLACES: [(Point, u64); 13] = [
+    (Point::MidWrite, 301),
+    (Point::HalfFrame, 101),
+    (Point::Prepared, 251),
+    (Point::BeforeTail, 401),
+    (Point::AfterTail, 301),
+    (Point::CommitReceived, 3),
+    (Point::Peeked, 401),
+    (Point::MidRead, 301),
+    (Point::BeforeRelease, 251),
+    (Point::ReadySent, 4),
+    (Point::AfterRelease, 301),
+    (Point::InHandler, 501),
+    (Point::Handled, 301),
+];
+
+/// Role `ledger`: a server that writes down the number of each request before it answers.
+pub(crate) fn keep() {
+    arm();
+    let dir = std::path::PathBuf::from(required("DIR"));
+    let ledger = File::options()
+        .append(true)
+        .create(true)
+        .open(dir.join("ledger"))
+        .expect("a ledger");
+    let server = Membrane::bind(dir.join("s"), &own_config(), move |request, reply| {
+        // One write, to a file that outlives this process.
+        (&ledger).write_all(&request[..8]).expect("the ledger");
+        reply.extend_from_slice(request).expect("as large");
+    })
+    .expect("a server");
+    say(format_args!("ready"));
+    while command().is_some() {}
+    server.shutdown();
+}
+
+fn ledger(world: &World) -> Vec<u64> {
+    let bytes = std::fs::read(world.path().with_file_name("ledger")).unwrap_or_default();
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    assert!(rest.is_empty(), "half a number");
+    numbers.iter().map(|n| u64::from_le_bytes(*n)).collect()
+}
+
+/// A kind of client: what it is called, does, and is carried by.
+type Kind = (
+    &'static str,
+    fn(&Load<'_>, TransportChoice) -> Outcomes,
+    TransportChoice,
+);
+
+/// What all clients share.
+struct Load<'a> {
+    path: &'a Path,
+    config: Config,
+    next: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Load<'_> {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// A request that was never made before, and its number.
+    fn request(&self) -> (u64, Vec<u8>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut request = number.to_le_bytes().to_vec();
+        // Small, middling, and large enough to travel in pieces.
+        request.resize([8, 100, 3000, 15_000][number as usize % 4], number as u8);
+        (number, request)
+    }
+
+    fn config(&self, transport: TransportChoice) -> Config {
+        Config {
+            transport,
+            ..self.config.clone()
+        }
+    }
+
+    /// A connection, as soon as there is a server.
+    fn connect(&self, transport: TransportChoice) -> Synapse {
+        let config = self.config(transport);
+        for pause in PATIENT.pauses() {
+            match Synapse::connect(self.path, &config) {
+                Ok(synapse) => return synapse,
+                Err(e) => assert!(e.may_pass(), "{e}"),
+            }
+            std::thread::sleep(pause);
+        }
+        panic!("no server comes")
+    }
+}
+
+/// How requests ended, by number.
+#[derive(Default)]
+struct Outcomes {
+    done: Vec<u64>,
+    unknown: Vec<u64>,
+    not_sent: Vec<u64>,
+}
+
+impl Outcomes {
+    fn took(&mut self, number: u64, request: &[u8], reply: &[u8]) {
+        assert!(request == reply, "the reply to another request");
+        self.done.push(number);
+    }
+
+    /// A request that failed without company.
+    fn failed(&mut self, number: u64, error: RequestError) {
+        match error {
+            RequestError::Disconnected { in_flight: 1, .. } => self.unknown.push(number),
+            RequestError::Disconnected { in_flight: 0, .. } => self.not_sent.push(number),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// One request after the other, by a client that connects again by itself.
+fn call(load: &Load<'_>, transport: TransportChoice) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    let config = load.config(transport);
+    let mut client = Reconnecting::connect(load.path, &config, PATIENT).expect("a server");
+    while !load.is_over() {
+        let (number, request) = load.request();
+        match client.fire_bytes(&request) {
+            Ok(reply) => outcomes.took(number, &request, reply),
+            Err(ReconnectError::Request(error)) => outcomes.failed(number, error),
+            Err(ReconnectError::Connect(error)) => panic!("{error}"),
+        }
+    }
+    outcomes
+}
+
+/// A connection and what is in flight on it.
+struct Member {
+    synapse: Synapse,
+    transport: TransportChoice,
+    sent: VecDeque<(u64, Vec<u8>)>,
+}
+
+impl AsMut<Synapse> for Member {
+    fn as_mut(&mut self) -> &mut Synapse {
+        &mut self.synapse
+    }
+}
+
+impl Member {
+    fn new(load: &Load<'_>, transport: TransportChoice) -> Self {
+        Self {
+            synapse: load.connect(transport),
+            transport,
+            sent: VecDeque::new(),
+        }
+    }
+
+    /// Sends until eight are in flight.
+    fn top_up(&mut self, load: &Load<'_>, outcomes: &mut Outcomes) {
+        while self.sent.len() < 8 && !load.is_over() {
+            let (number, request) = load.request();
+            match self.synapse.submit(&request) {
+                Ok(_) => self.sent.push_back((number, request)),
+                Err(error) => {
+                    outcomes.not_sent.push(number);
+                    return self.failed(error, load, outcomes);
+                }
+            }
+        }
+    }
+
+    /// Receives what is there.
+    fn drain(&mut self, load: &Load<'_>, outcomes: &mut Outcomes) {
+        loop {
+            match self.synapse.try_receive() {
+                Ok(Some((_, reply))) => {
+                    let (number, request) = self.sent.pop_front().expect("one in flight");
+                    outcomes.took(number, &request, reply);
+                }
+                Ok(None) => return,
+                Err(error) => return self.failed(error, load, outcomes),
+            }
+        }
+    }
+
+    fn failed(&mut self, error: RequestError, load: &Load<'_>, outcomes: &mut Outcomes) {
+        match error {
+            RequestError::Full { .. } => {}
+            RequestError::Disconnected { in_flight, .. } => {
+                assert_eq!(in_flight, self.sent.len(), "unknown as told, and in flight");
+                let unknown = self.sent.drain(..).map(|(number, _)| number);
+                outcomes.unknown.extend(unknown);
+                self.synapse = load.connect(self.transport);
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Four connections, pipelined, waited for by one thread.
+fn group(load: &Load<'_>, _both: TransportChoice) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    let (shm, socket) = (TransportChoice::Auto, TransportChoice::Socket);
+    let mut members = [shm, socket, shm, socket].map(|t| Member::new(load, t));
+    let mut group = Group::new(WaitPolicy::Adaptive);
+    loop {
+        for member in &mut members {
+            member.top_up(load, &mut outcomes);
+        }
+        match group.wait(&mut members, WATCHDOG) {
+            Ok(found) => members[found.expect("a reply, or the end")].drain(load, &mut outcomes),
+            Err(RequestError::NothingInFlight) if load.is_over() => return outcomes,
+            Err(RequestError::NothingInFlight) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// Eight tasks on one connection; two of them lose patience with some of their requests.
+fn tasks(load: &Load<'_>, transport: TransportChoice) -> Outcomes {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut all = Outcomes::default();
+    while !load.is_over() {
+        let synapse = load.connect(transport);
+        let ended = runtime.block_on(async {
+            let client = AsyncSynapse::new(synapse).expect("a descriptor");
+            let task = |hasty| task(load, client.clone(), hasty);
+            tokio::join!(
+                task(false),
+                task(false),
+                task(false),
+                task(false),
+                task(false),
+                task(false),
+                task(true),
+                task(true)
+            )
+        });
+        let ended: [Outcomes; 8] = ended.into();
+        for outcomes in ended {
+            all.done.extend(outcomes.done);
+            all.unknown.extend(outcomes.unknown);
+            all.not_sent.extend(outcomes.not_sent);
+        }
+    }
+    all
+}
+
+/// Requests until the connection is lost.
+async fn task(load: &Load<'_>, client: AsyncSynapse, hasty: bool) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    while !load.is_over() {
+        let (number, request) = load.request();
+        let asked = client.fire_bytes(&request);
+        let answer = if hasty && number % 3 == 0 {
+            match tokio::time::timeout(Duration::from_micros(100), asked).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    outcomes.unknown.push(number);
+                    continue;
+                }
+            }
+        } else {
+            asked.await
+        };
+        match answer {
+            Ok(reply) => outcomes.took(number, &request, &reply),
+            Err(error) => {
+                outcomes.failed(number, error);
+                break;
+            }
+        }
+    }
+    outcomes
+}
+
+/// Waits until the servers have written down so many more requests.
+fn works(world: &World, more: usize) {
+    let file = world.path().with_file_name("ledger");
+    let length = || std::fs::metadata(&file).map_or(0, |m| m.len());
+    let wanted = length() + 8 * more as u64;
+    within(WATCHDOG, "the clients are back", || {
+        let now = length();
+        (now >= wanted).then_some(()).ok_or((now, wanted))
+    });
+}
+
+#[test]
+fn each_request_to_servers_that_are_killed_again_and_again_has_one_outcome_and_the_right_one() {
+    let world = World::new();
+    let server =
+        || crate::role::start("ledger").with("DIR", world.path().parent().expect("a directory"));
+    let path = world.path();
+    let load = Load {
+        path: &path,
+        config: Config {
+            max_message_bytes: MAX_MESSAGE,
+            ..world.config()
+        },
+        next: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+    };
+    let (shm, socket) = (TransportChoice::Auto, TransportChoice::Socket);
+    let kinds: [Kind; 7] = [
+        ("calls, shm", call, shm),
+        ("calls, shm", call, shm),
+        ("calls, socket", call, socket),
+        ("group, both", group, shm),
+        ("group, both", group, shm),
+        ("tasks, shm", tasks, shm),
+        ("tasks, socket", tasks, socket),
+    ];
+    let ended = std::thread::scope(|scope| {
+        let load = &load;
+        let clients = kinds.map(|(_, run, transport)| scope.spawn(move || run(load, transport)));
+        for (round, (point, pass)) in PLACES.into_iter().enumerate() {
+            let mut killed: Process = ready(server().with("FAULT", fault(point, pass, "kill")));
+            let end = killed.ends();
+            assert_eq!(end.signal(), Some(libc::SIGKILL), "{point:?}: {end:?}");
+            if round % 4 == 0 {
+                // And one that is killed wherever it is just then.
+                let mut killed = ready(server());
+                works(&world, 100);
+                killed.kill();
+            }
+        }
+        let last = ready(server());
+        works(&world, 100);
+        load.over.store(true, Ordering::Relaxed);
+        let ended: Vec<Outcomes> = clients
+            .into_iter()
+            .map(|c| c.join().expect("a client"))
+            .collect();
+        last.finish();
+        ended
+    });
+
+    // Each number's outcome; what no client accounted for stays 0.
+    let mut outcome = vec![0u8; load.next.load(Ordering::Relaxed) as usize];
+    for ((kind, ..), outcomes) in kinds.iter().zip(&ended) {
+        let count = (
+            outcomes.done.len(),
+            outcomes.unknown.len(),
+            outcomes.not_sent.len(),
+        );
+        println!("{kind}: done, unknown, not sent: {count:?}");
+        assert!(count.0 > 0 && count.1 > 0, "{kind}: {count:?}");
+        let all = [&outcomes.done, &outcomes.unknown, &outcomes.not_sent];
+        for (what, numbers) in (1..).zip(all) {
+            for number in numbers {
+                let before = std::mem::replace(&mut outcome[*number as usize], what);
+                assert_eq!(before, 0, "{kind}: request {number} ended twice");
+            }
+        }
+    }
+    assert!(!outcome.contains(&0), "a request without an outcome");
+    let mut handled = vec![0u8; outcome.len()];
+    for number in ledger(&world) {
+        handled[number as usize] += 1;
+    }
+    for (number, (outcome, handled)) in outcome.iter().zip(&handled).enumerate() {
+        let right = match outcome {
+            1 => *handled == 1,
+            2 => *handled <= 1,
+            _ => *handled == 0,
+        };
+        assert!(
+            right,
+            "request {number}: outcome {outcome} (1 done, 2 unknown, 3 not sent), handled {handled} times"
+        );
+    }
+}
