@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use transport::WaitPolicy;
+use transport::error::Step;
 use transport::stats::schema::{
     self, Descriptor, HISTOGRAM_HEADS, HISTOGRAMS, HouseCounters, Kind, ProcessCounters,
     ReqCounters, RxCounters, TxCounters, Unit, WaitCounters,
@@ -15,7 +17,8 @@ const INTRO: &str = "\
 
 A process that embeds the transport publishes what it does in a memfd named `shmtop-stats`, sealed against resizing and against
 writing by others. It is found through a link `RUNTIME_DIR/PID-NAME → /proc/PID/fd/N`, or by looking through
-`/proc/*/fd`. Check `F_GET_SEALS` for `SHRINK|GROW` before mapping it, and load whole words only.
+`/proc/*/fd`. RUNTIME_DIR is `$SHMTOP_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/shmtop`, else `/run/user/UID/shmtop`, else
+`/tmp/shmtop-UID`. Check `F_GET_SEALS` for `SHRINK|GROW` before mapping it, and load whole words only.
 ";
 
 const RULES: &str = "\
@@ -121,6 +124,34 @@ fn words(out: &mut String, title: &str, module: &str) {
     }
 }
 
+/// The numbers of an enumeration, with their documentation, out of its source.
+fn numbers(out: &mut String, title: &str, source: &str, name: &str) {
+    let (_, rest) = source.split_once(&format!("pub enum {name} {{")).unwrap();
+    let (body, _) = rest.split_once("\n}\n").unwrap();
+    let mut rows = Vec::new();
+    let mut meaning = "";
+    for line in body.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            meaning = text.split(" (see ").next().unwrap().trim_end_matches('.');
+        } else if let Some((variant, number)) = line.trim_end_matches(',').split_once(" = ") {
+            rows.push(format!(
+                "{number} {} ({meaning})",
+                variant.to_ascii_lowercase()
+            ));
+        }
+    }
+    assert!(!rows.is_empty(), "{name}");
+    writeln!(out, "- **{title}**: {}", rows.join("; ")).unwrap();
+}
+
+/// Names by number, from 1 until there is none.
+fn named(out: &mut String, title: &str, name: impl Fn(u32) -> Option<&'static str>) {
+    let rows: Vec<_> = (1..)
+        .map_while(|n| name(n).map(|name| format!("{n} {name}")))
+        .collect();
+    writeln!(out, "- **{title}**: {}", rows.join("; ")).unwrap();
+}
+
 fn printed() -> String {
     let mut out = String::from(INTRO);
     write!(
@@ -142,6 +173,23 @@ fn printed() -> String {
         "header",
     );
     words(&mut out, "Facts, in words from the start of a slot", "info");
+    out.push_str(
+        "\n## Numbers\n\nAnother number than these is one that a newer version knows.\n\n",
+    );
+    let snapshot = include_str!("../src/stats/snapshot.rs");
+    let schema = include_str!("../src/stats/schema.rs");
+    let error = include_str!("../src/error.rs");
+    numbers(&mut out, "role", snapshot, "Role");
+    numbers(&mut out, "state", snapshot, "SlotState");
+    numbers(&mut out, "kind of a slot", snapshot, "SlotKind");
+    numbers(&mut out, "close reason", error, "CloseReason");
+    named(&mut out, "step", |n| Step::from_number(n).map(Step::name));
+    named(&mut out, "wait policy", |n| {
+        Some(WaitPolicy::name_of(n)).filter(|name| *name != "?")
+    });
+    numbers(&mut out, "kind of a descriptor", schema, "Kind");
+    numbers(&mut out, "unit", schema, "Unit");
+    numbers(&mut out, "scope", schema, "Scope");
     out.push_str("\n## Counters\n");
     out.push_str("\nOffsets count from the start of the page for the process, else from the start of the slot.\n");
     table(&mut out, "Process", ProcessCounters::DESCRIPTORS);
@@ -175,6 +223,19 @@ fn the_page_is_documented_as_it_is() {
         found == printed(),
         "docs/stats-page.md is not what the schema says; run with UPDATE=1"
     );
+}
+
+#[test]
+fn the_protocol_names_every_step_with_its_number() {
+    let protocol = include_str!("../../docs/protocol.md");
+    let (_, steps) = protocol.split_once("### Steps\n").unwrap();
+    for n in 1.. {
+        let Some(step) = Step::from_number(n) else {
+            break;
+        };
+        let entry = format!("{n} *{}*", step.name());
+        assert!(steps.contains(&entry), "docs/protocol.md lacks {entry}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //!
 //! # Byte map of a page (all words are little-endian u64, naturally aligned)
 //! ```text
-//! 0x0000  header            one 4 KiB page, see [`header`]; the magic is stored last
+//! 0x0000  header            one 4 KiB page, see below; the magic is stored last
 //! 0x1000  descriptor table  `DESCRIPTOR_COUNT` × 128 bytes, written once before the magic
 //! slots   `slots_offset`    `slot_count` × `slot_stride` (16 KiB), sparse: an unused slot costs no memory
 //!
@@ -386,9 +386,9 @@ pub const HISTOGRAMS: [Descriptor; 3] = [
 /// Offsets of the heads of [`HISTOGRAMS`], in the same order.
 pub const HISTOGRAM_HEADS: [usize; 3] = [RTT_HEAD_OFFSET, HANDLER_HEAD_OFFSET, PARK_HEAD_OFFSET];
 
-/// Word offsets (8-byte words from the page's start) of the header. All are written before the magic.
+/// Word offsets (8-byte words from the page's start) of the header. All but `SLOTS_USED` are written before the magic.
 pub mod header {
-    /// [`super::MAGIC`]; stored last with Release, loaded first with Acquire by a reader.
+    /// [`super::MAGIC`]; stored last with Release; a reader loads it first, and then fences (acquire).
     pub const MAGIC: usize = 0;
     /// major << 32 | minor.
     pub const VERSION: usize = 1;
