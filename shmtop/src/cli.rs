@@ -134,6 +134,10 @@ pub(crate) enum Command {
         at: Option<Duration>,
     },
     /// Compares two recordings: findings that came or went, then figure by figure
+    ///
+    /// Each recording is cut into up to 16 parts, and how much a figure differs from part to part is its noise. Better or worse is what
+    /// exceeds three standard errors of both; of a percentile also the 6.25 % that a histogram bucket is wide; of counted events, which
+    /// are compared per time, what chance explains.
     Diff {
         /// Before
         a: PathBuf,

@@ -3,7 +3,7 @@
 //! Every refusal names its place, so that a typo in a CI file costs one look.
 
 use super::expr::Node;
-use super::summary::FIGURES;
+use super::figures::FIGURES;
 
 /// Deepest nesting; more is an error, not a stack overflow.
 const MAX_DEPTH: usize = 64;

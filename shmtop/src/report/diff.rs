@@ -1,7 +1,7 @@
 //! `diff A B`: the hints that came or went between two watches, then their figures side by side.
 
 use super::table::align;
-use crate::check::{FIGURES, Seen, Summary};
+use crate::check::{FIGURES, Figure, Kind, Seen, Summary};
 use crate::reading::Reading;
 
 /// What changed from one watch to the other: hints first, since they name it; then figures, except those that neither has.
@@ -54,25 +54,26 @@ pub fn diff(names: (&str, &str), a: &Summary, b: &Summary) -> String {
 }
 
 fn figures(names: (&str, &str), a: &Summary, b: &Summary) -> String {
-    let mut rows = vec![[
-        "FIGURE".to_owned(),
-        names.0.to_owned(),
-        names.1.to_owned(),
-        "CHANGE".to_owned(),
-        String::new(),
-    ]];
+    let mut rows = vec![["FIGURE", names.0, names.1, "CHANGE", "NOISE", ""].map(str::to_owned)];
     for f in FIGURES {
         let (x, y) = (a.get(f.name), b.get(f.name));
         if x.is_err() && y.is_err() {
             continue;
         }
-        let (change, verdict) = match (&x, &y) {
-            (Ok(x), Ok(y)) => change(*x, *y, f.good),
-            _ => ("–".into(), String::new()),
+        let [change, noise, verdict] = match (&x, &y) {
+            (Ok(x), Ok(y)) => change(f, (*x, a), (*y, b)),
+            _ => ["–".into(), String::new(), String::new()],
         };
-        rows.push([f.name.to_owned(), cell(&x), cell(&y), change, verdict]);
+        rows.push([
+            f.name.to_owned(),
+            cell(&x),
+            cell(&y),
+            change,
+            noise,
+            verdict,
+        ]);
     }
-    align(&rows, &[0, 4])
+    align(&rows, &[0, 5])
 }
 
 fn cell(value: &Reading<f64>) -> String {
@@ -84,21 +85,58 @@ fn cell(value: &Reading<f64>) -> String {
     }
 }
 
-fn change(x: f64, y: f64, good: i8) -> (String, String) {
+/// Standard errors from which two values are not the same.
+const SURE: f64 = 3.0;
+
+/// Change, noise, verdict. Two runs of the same thing differ as well, and how much is what the two recordings say themselves: each is
+/// cut into up to 16 parts, whose values spread. Only what exceeds three standard errors of both, and of a percentile the
+/// sixteenth that its histogram's buckets are wide, is better or worse.
+fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [String; 3] {
+    let (x, y, per) = match f.kind {
+        // Counted over watches of any length: what is compared is how often.
+        Kind::Events if a.seconds() > 0.0 && b.seconds() > 0.0 => {
+            let long_alike = (a.seconds() / b.seconds() - 1.0).abs() < 0.02;
+            let per = if long_alike { "" } else { " per time" };
+            (x / a.seconds(), y / b.seconds(), per)
+        }
+        _ => (x, y, ""),
+    };
     if x == y {
-        return ("=".into(), String::new());
+        return ["=".into(), String::new(), String::new()];
     }
-    let text = if x == 0.0 {
+    let text = if x == 0.0 && f.kind == Kind::Events {
+        "new".into()
+    } else if x == 0.0 {
         format!("{:+.3}", y - x)
     } else {
-        format!("{:+.1} %", (y - x) / x.abs() * 100.0)
+        format!("{:+.1} %{per}", (y - x) / x.abs() * 100.0)
     };
-    // Below 5 % two runs of the same thing differ as well.
-    let noise = x != 0.0 && ((y - x) / x).abs() < 0.05;
-    let verdict = match ((y > x) == (good > 0), good, noise) {
-        (_, 0, _) | (_, _, true) => "",
-        (true, ..) => "better",
-        (false, ..) => "worse",
+    let noise = match f.kind {
+        Kind::State => None,
+        // What never happened in one of them is news, however seldom it is.
+        Kind::Events if x == 0.0 || y == 0.0 => Some(0.0),
+        // Events that have nothing to do with each other: as many as the square root of their number by chance.
+        Kind::Events => Some(SURE * (x / a.seconds() + y / b.seconds()).sqrt()),
+        Kind::Mean | Kind::Percentile | Kind::Largest => {
+            let both = a.noise(f.name).zip(b.noise(f.name));
+            both.map(|(a, b)| SURE * a.hypot(b))
+        }
     };
-    (text, verdict.into())
+    let noise = match f.kind {
+        Kind::Percentile => noise.map(|n| n.max(Kind::BUCKET * x.abs().max(y.abs()))),
+        _ => noise,
+    };
+    let verdict = match (noise, f.good) {
+        (_, 0) => "",
+        (None, _) => "too short to say",
+        (Some(noise), _) if (y - x).abs() <= noise => "",
+        _ if (y > x) == (f.good > 0) => "better",
+        _ => "worse",
+    };
+    let shown = match noise {
+        Some(n) if n > 0.0 && x != 0.0 && f.good != 0 => format!("±{:.1} %", n / x.abs() * 100.0),
+        Some(n) if n > 0.0 && f.good != 0 => format!("±{n:.3}"),
+        _ => String::new(),
+    };
+    [text, shown, verdict.into()]
 }

@@ -1,0 +1,310 @@
+//! A watch: looks at models as they come, and sums up at the end.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use transport::stats::Histogram;
+
+use super::figures::FIGURES;
+use super::part::{self, Grown, Part};
+use super::summary::{Seen, Summary};
+use crate::model::measure::percentiles;
+use crate::model::{ClientState, EndpointKey, Model, Percentiles, Severity, Subject, build};
+use crate::reading::{Reading, Why};
+use crate::sample::Sample;
+
+/// Parts that a watch is cut into, at most: how much the figures differ from one to the next says how much they vary by themselves.
+const PARTS: usize = 16;
+
+/// Looks at models as they come and sums up at the end.
+#[derive(Default)]
+pub struct Watch {
+    /// The first sample and every `stride`-th after it.
+    borders: Vec<Arc<Sample>>,
+    stride: u64,
+    last: Option<Arc<Sample>>,
+    states: HashMap<(EndpointKey, u64), ClientState>,
+    stalls: u64,
+    deaths: u64,
+    fill: Option<f64>,
+    found: BTreeSet<(&'static str, Subject, Severity)>,
+    seen: BTreeMap<&'static str, Seen>,
+    samples: u64,
+}
+
+impl Watch {
+    /// Takes the next sample and what the builder made of it (of the endpoints that are watched).
+    pub fn look(&mut self, sample: &Sample, model: &Model) {
+        self.keep(Arc::new(sample.clone()));
+        for (e, c) in model.rows() {
+            let old = self
+                .states
+                .insert((e.key.clone(), c.connection_id), c.state);
+            if old != Some(c.state) {
+                self.stalls += u64::from(matches!(
+                    c.state,
+                    ClientState::Stalled | ClientState::Stopped
+                ));
+                self.deaths += u64::from(c.state == ClientState::Dead);
+            }
+            for fill in [c.tx.fill(), c.rx.fill()].into_iter().flatten() {
+                self.fill = Some(self.fill.map_or(fill, |f| f.max(fill)));
+            }
+        }
+        for f in &model.findings {
+            self.found.insert((f.id, f.subject.clone(), f.severity));
+            let seen = self.seen.entry(f.id).or_insert_with(|| Seen {
+                severity: f.severity,
+                says: f.says.clone(),
+                subjects: 0,
+            });
+            if f.severity > seen.severity {
+                seen.severity = f.severity;
+                seen.says.clone_from(&f.says);
+            }
+        }
+    }
+
+    /// Keeps so many samples that they cut the watch into equal parts, however long it gets.
+    fn keep(&mut self, sample: Arc<Sample>) {
+        let stride = self.stride.max(1);
+        if self.samples.is_multiple_of(stride) {
+            self.borders.push(Arc::clone(&sample));
+        }
+        self.stride = stride;
+        if self.borders.len() > PARTS {
+            let mut number = 0u32;
+            self.borders.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+            self.stride *= 2;
+        }
+        self.last = Some(sample);
+        self.samples += 1;
+    }
+
+    /// How many samples were looked at.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// The parts of the watch, of what `keep` leaves in a model.
+    fn parts(&self, keep: &impl Fn(&mut Model)) -> Vec<Part> {
+        let mut ends = self.borders.clone();
+        let last = self.last.iter().filter(|l| {
+            let border = ends.last();
+            border.is_none_or(|b| b.time.monotonic_ns < l.time.monotonic_ns)
+        });
+        ends.extend(last.cloned().collect::<Vec<_>>());
+        ends.windows(2)
+            .map(|w| self.part(&w[0], &w[1], keep))
+            .collect()
+    }
+
+    fn part(&self, before: &Sample, now: &Sample, keep: &impl Fn(&mut Model)) -> Part {
+        let mut model = build(Some(before), now);
+        keep(&mut model);
+        let mut part = part::between(before, now, &model);
+        let seconds = part.seconds;
+        let (rps, mib) = (part.grown.rps(seconds), part.grown.mib_per_s(seconds));
+        part.values.insert("rps", rps);
+        part.values.insert("mib_per_s", mib);
+        latencies(&part.grown, |name, value| {
+            part.values.insert(name, value);
+        });
+        part
+    }
+
+    /// The figures over the whole watch, of what `keep` leaves in a model.
+    pub fn summary(&self, keep: impl Fn(&mut Model)) -> Summary {
+        let mut out = Summary::default();
+        let (Some(first), Some(last)) = (self.borders.first(), &self.last) else {
+            for f in FIGURES {
+                out.set(f.name, Err(Why::not_yet("nothing was seen")));
+            }
+            return out;
+        };
+        let parts = self.parts(&keep);
+        let whole = self.part(first, last, &keep);
+        for (name, value) in &whole.values {
+            out.set(name, value.clone());
+        }
+        // Sums of the parts: who came or left meanwhile has his share.
+        let mut grown = Grown::default();
+        parts.iter().for_each(|p| grown.add(&p.grown));
+        out.seconds = whole.seconds;
+        out.set("rps", grown.rps(whole.seconds));
+        out.set("mib_per_s", grown.mib_per_s(whole.seconds));
+        latencies(&grown, |name, value| out.set(name, value));
+        let over_time = |n: u64| match parts.is_empty() {
+            true => Err(Why::not_yet("needs a second sample")),
+            false => Ok(n as f64),
+        };
+        out.set("errors", over_time(grown.errors));
+        out.set("timeouts", over_time(grown.timeouts));
+        out.set("late_replies", over_time(grown.late_replies));
+        out.set("stalls", Ok(self.stalls as f64));
+        out.set("deaths", Ok(self.deaths as f64));
+        let no_ring = || Why::not_applicable("no ring");
+        out.set("fill_ratio", self.fill.ok_or_else(no_ring));
+        let seen = |s: Severity| self.found.iter().filter(|(.., f)| *f == s).count() as f64;
+        out.set("crits", Ok(seen(Severity::Crit)));
+        out.set("warns", Ok(seen(Severity::Warn)));
+        out.set("infos", Ok(seen(Severity::Info)));
+        out.findings = self.findings();
+        for f in FIGURES {
+            // A cut-off end is no part like the others.
+            let whole_parts = parts.iter().filter(|p| p.seconds * 2.0 > parts[0].seconds);
+            let values = whole_parts.filter_map(|p| p.values.get(f.name)?.clone().ok());
+            out.varies(f, &values.collect::<Vec<_>>());
+        }
+        out
+    }
+
+    fn findings(&self) -> BTreeMap<&'static str, Seen> {
+        let mut findings = self.seen.clone();
+        for (id, seen) in &mut findings {
+            let subjects: BTreeSet<&Subject> = self
+                .found
+                .iter()
+                .filter(|(found, ..)| found == id)
+                .map(|(_, subject, _)| subject)
+                .collect();
+            seen.subjects = subjects.len();
+        }
+        findings
+    }
+}
+
+/// The figures of round trips.
+fn latencies(grown: &Grown, mut set: impl FnMut(&'static str, Reading<f64>)) {
+    let mut all = Histogram::default();
+    let mut worst: Option<u64> = None;
+    for h in grown.rtt.values() {
+        worst = worst.max(h.quantile(0.99));
+        all.merge(h);
+    }
+    let p = percentiles(&all, true)
+        .ok_or_else(|| Why::not_yet("no round trip was timed (or no client's page is visible)"));
+    let us = |f: fn(&Percentiles) -> u64| p.clone().map(|p| f(&p) as f64 / 1e3);
+    set("p50_us", us(|p| p.p50));
+    set("p90_us", us(|p| p.p90));
+    set("p99_us", us(|p| p.p99));
+    set("p999_us", us(|p| p.p999));
+    set("max_us", us(|p| p.max));
+    let worst = worst.ok_or_else(|| Why::not_yet("no round trip was timed"));
+    set("worst_p99_us", worst.map(|w| w as f64 / 1e3));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{Clocks, Page, PageContent};
+    use transport::stats::{Role, Slot, SlotKind, SlotState, Snapshot, Via};
+
+    const S: u64 = 1_000_000_000;
+
+    /// A server with connections of (id, opened at second, requests so far).
+    fn sample(second: u64, connections: &[(u64, u64, u64)]) -> Sample {
+        let slot = |(i, &(id, opened, requests)): (usize, &(u64, u64, u64))| {
+            let mut slot = Slot {
+                index: i as u32,
+                ..Slot::default()
+            };
+            slot.info.kind = SlotKind::Connection;
+            slot.info.state = SlotState::Open;
+            slot.info.transport = Via::Shm;
+            slot.info.connection_id = id;
+            slot.info.opened_ns = opened * S + 1;
+            slot.req.requests = requests;
+            slot
+        };
+        let snapshot = Snapshot {
+            role: Role::Server,
+            pid: 7,
+            slots: connections.iter().enumerate().map(slot).collect(),
+            ..Snapshot::default()
+        };
+        Sample {
+            time: Clocks {
+                monotonic_ns: second * S,
+                ..Clocks::default()
+            },
+            pages: vec![Page {
+                pid: 7,
+                content: PageContent::Read(Box::new(snapshot)),
+                ..Page::default()
+            }],
+            ..Sample::default()
+        }
+    }
+
+    fn summary(samples: impl IntoIterator<Item = Sample>) -> Summary {
+        let mut watch = Watch::default();
+        for s in samples {
+            watch.look(&s, &build(None, &s));
+        }
+        assert!(watch.borders.len() <= PARTS);
+        watch.summary(|_| ())
+    }
+
+    #[test]
+    fn who_comes_or_leaves_during_a_watch_has_his_share_in_the_rate() {
+        // One client all the time at 100/s, one from second 10 to second 30 at 1000/s.
+        let all = (10..=50u64).map(|t| {
+            let mut c = vec![(1, 1, (t - 1) * 100)];
+            if (11..=30).contains(&t) {
+                c.push((2, 10, (t - 10) * 1000));
+            }
+            sample(t, &c)
+        });
+        let rps = summary(all).get("rps").unwrap();
+        // What the second did after the last border before it left can't be known: a sixteenth at most.
+        let full = 100.0 + 20_000.0 / 40.0;
+        assert!((full * 0.85..=full).contains(&rps), "{rps} of {full}");
+    }
+
+    #[test]
+    fn of_clients_that_were_there_before_only_growth_counts() {
+        let all = (10..=20u64).map(|t| sample(t, &[(1, 1, 5_000_000 + t * 10)]));
+        assert_eq!(summary(all).get("rps"), Ok(10.0));
+        let nobody = (10..=12).map(|t| sample(t, &[]));
+        assert!(summary(nobody).get("rps").is_err());
+    }
+
+    /// A watch of one client that does so many requests in each second.
+    fn rates(each: impl IntoIterator<Item = u64>) -> Summary {
+        let mut requests = 0;
+        let grown = each.into_iter().map(|n| {
+            requests += n;
+            requests
+        });
+        let samples = (10..).zip(grown).map(|(t, n)| sample(t, &[(1, 1, n)]));
+        summary(samples.collect::<Vec<_>>())
+    }
+
+    fn verdict(a: &Summary, b: &Summary, figure: &str) -> String {
+        let text = crate::report::diff(("a", "b"), a, b);
+        let line = text.lines().find(|l| l.starts_with(figure)).unwrap();
+        line.to_owned()
+    }
+
+    #[test]
+    fn what_two_recordings_vary_by_themselves_decides_what_is_a_change() {
+        let steady = |n: u64| rates(std::iter::repeat_n(n, 30));
+        let restless = |n: u64| rates((0..30).map(|t| n + (t * 7 % 5) * n / 5));
+        // Three in a hundred are a change where nothing else varies, and none where each second is another.
+        let small = verdict(&steady(1000), &steady(1030), "rps");
+        assert!(
+            small.ends_with("better") && small.contains("+3.0 %"),
+            "{small}"
+        );
+        let noise = verdict(&restless(1000), &restless(1030), "rps");
+        assert!(noise.contains("+3.0 %") && noise.ends_with(" %"), "{noise}");
+        let large = verdict(&restless(1000), &restless(500), "rps");
+        assert!(large.ends_with("worse"), "{large}");
+        let short = verdict(&rates([1000, 1000]), &steady(500), "rps");
+        assert!(short.ends_with("too short to say"), "{short}");
+    }
+}
