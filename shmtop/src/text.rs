@@ -4,11 +4,22 @@
 
 /// Longest name that is kept.
 const MAX_CHARS: usize = 80;
+/// Longest path of a socket: sockaddr_un holds no more.
+const MAX_PATH_CHARS: usize = 108;
 
 /// `text` without control, escape, bidi and other invisible characters (each becomes `·`), cut after 80 characters.
 pub fn clean(text: &str) -> String {
+    cut(text, MAX_CHARS)
+}
+
+/// The same for the path of a socket, which may be longer and is of no use when cut.
+pub fn path(text: &str) -> String {
+    cut(text, MAX_PATH_CHARS)
+}
+
+fn cut(text: &str, most: usize) -> String {
     text.chars()
-        .take(MAX_CHARS)
+        .take(most)
         .map(|c| if is_harmless(c) { c } else { '·' })
         .collect()
 }

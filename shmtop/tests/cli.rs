@@ -312,6 +312,33 @@ fn a_watched_server_that_ends_is_exit_6() {
     assert!(err.contains("ended while it was watched"), "{err}");
 }
 
+#[test]
+fn of_a_server_that_ended_the_doctor_does_not_say_that_nothing_is_wrong() {
+    let mut p = pair();
+    let child = shmtop(
+        p.dir.path(),
+        &["doctor", "--name", &p.name, "-d", "10ms", "--for", "50s"],
+    )
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    // It has seen the page once that is mapped.
+    let maps = format!("/proc/{}/maps", child.id());
+    let start = std::time::Instant::now();
+    while !std::fs::read_to_string(&maps).unwrap().contains("/memfd:") {
+        assert!(start.elapsed() < WATCHDOG, "it never looked");
+        std::thread::yield_now();
+    }
+    drop(p.server.take());
+    let (done, ended) = channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    let out = ended.recv_timeout(WATCHDOG).expect("it ends").unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(6), "{said}");
+    assert!(!said.contains("nothing is wrong"), "{said}");
+}
+
 struct Killed(Child);
 
 impl Drop for Killed {

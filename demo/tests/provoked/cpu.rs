@@ -93,7 +93,8 @@ fn run_delay(place: &Place) -> Outcome {
     let tid = ring_thread(trader.pid());
     names(place, trader.pid(), "run-delay", "warn")
         .says(format!("(pid {}) thread {tid} waited", trader.pid()))
-        .fix(format!("taskset -cp CPU {tid}"))
+        .fix("taskset -cp ")
+        .fix(format!(" {tid}"))
         .number("run delay", |n| n > 1.0)
         .number("other processes", |n| n > 0.35);
     drop(hog);
@@ -218,7 +219,8 @@ fn preempted_spinner(place: &Place) -> Outcome {
     let knocker = start(place, &format!("knocker {b}"));
     names(place, trader.pid(), "preempted-spinner", "info")
         .says(format!("thread {tid} was preempted"))
-        .fix(format!("taskset -cp CPU {tid}"))
+        .fix("taskset -cp ")
+        .fix(format!(" {tid}"))
         .number("involuntary switches", |n| n > 100.0);
     drop(knocker);
     is_well(place, trader.pid(), "preempted-spinner");

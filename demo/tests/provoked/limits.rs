@@ -73,7 +73,7 @@ fn shmmax(place: &Place) -> Outcome {
     report
         .first("shmmax", "info")
         .says("kernel.shmmax is 4.0 KiB")
-        .fix("sysctl kernel.shmmax=1073741824")
+        .fix("kernel.shmmax=1073741824")
         .number("shmmax", |n| n == 4096.0);
     is_well(place, exchange.pid(), "shmmax");
     Ok(())

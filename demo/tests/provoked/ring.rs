@@ -26,7 +26,7 @@ fn ring_full(place: &Place) -> Outcome {
     let pid = exchange.pid();
     names(place, pid, "ring-full", "crit")
         .says("requests blocked")
-        .fix(format!("the handler of pid {pid}"))
+        .fix(format!("perf top -p {pid}"))
         .number("occupancy", |n| n > 40.0)
         .number("blocked", |n| n > 1.0);
     drop(trader);

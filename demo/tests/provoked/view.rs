@@ -20,7 +20,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     alone("layout-mismatch", layout_mismatch),
 ];
 
-/// Nobody looks at nobody's exchange, whose client is root's.
+/// Nobody looks at nobody's exchange, and at one of root's.
 fn viewer_blind(place: &Place) -> Outcome {
     root()?;
     let other = place.dir().join("other.sock");
@@ -28,7 +28,7 @@ fn viewer_blind(place: &Place) -> Outcome {
     for_nobody(place);
     let exchange = start(place, "nobody exchange");
     let _mine = start(place, "nobody client plain");
-    let args = format!("-p {}", exchange.pid());
+    let args = format!("-p {} -p {}", exchange.pid(), rooted.pid());
     ask_as(place, "nobody", &args)
         .first("viewer-blind", "info")
         .says("cannot read")
@@ -70,7 +70,7 @@ fn viewer_cost(place: &Place) -> Outcome {
     let _client = start(place, "client plain");
     ask(place, &format!("-p {} -d 1ms", exchange.pid()))
         .first("viewer-cost", "info")
-        .fix("shmtop -d 1s")
+        .fix("shmtop -d 2s")
         .number("CPU", |n| n > 2.0);
     Ok(())
 }
@@ -113,7 +113,9 @@ fn layout_mismatch(place: &Place) -> Outcome {
     let page = Page::of(other.pid());
     let major = u64::from(schema::VERSION_MAJOR + 1);
     page.write(8 * header::VERSION as u64, major << 32);
-    names(place, exchange.pid(), "layout-mismatch", "warn")
+    let both = format!("-p {} -p {} --for 7s", exchange.pid(), other.pid());
+    ask(place, &both)
+        .first("layout-mismatch", "warn")
         .says(format!(
             "the page of pid {} has layout {major}.0",
             other.pid()

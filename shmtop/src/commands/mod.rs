@@ -276,6 +276,8 @@ fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
     let model = &watch.model;
     match format {
         Format::Json => say(&pretty(&report::doctor_json(model)))?,
+        // Of what has ended nobody can say that nothing is wrong.
+        _ if died.is_err() && model.findings.is_empty() => {}
         _ => say(&report::doctor_text(model, settings.state.ascii))?,
     }
     died?;

@@ -33,7 +33,7 @@ impl<'s> Player<'s> {
             settings,
             path,
             recording: Recording::open(path).map_err(Failure::Usage)?,
-            builder: ModelBuilder::new(),
+            builder: ModelBuilder::new().asked_for(&settings.pids),
             first_ns: None,
             last_ns: 0,
         })

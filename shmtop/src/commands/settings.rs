@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::Failure;
 use crate::cli::{Flags, Format, duration};
-use crate::model::{Model, Subject};
+use crate::model::Model;
+use crate::model::asked::Asked;
 use crate::source::PerfScope;
 use crate::ui::{SortKey, State, ThemeName};
 
@@ -160,25 +161,10 @@ impl Settings {
         model
             .unreadable
             .retain(|u| u.pid.is_none_or(|p| wanted(p, &u.name)));
-        let kept: Vec<(u32, Vec<u64>)> = model
-            .endpoints
-            .iter()
-            .map(|e| (e.pid, e.clients.iter().map(|c| c.connection_id).collect()))
-            .collect();
-        let concerned = |s: &Subject| {
-            s.pid.is_none_or(|pid| {
-                kept.iter().any(|(p, connections)| {
-                    *p == pid || s.connection_id.is_some_and(|id| connections.contains(&id))
-                })
-            })
-        };
-        model.findings.retain(|f| {
-            // A cause elsewhere counts if what was asked for bears its consequences.
-            concerned(&f.subject)
-                || f.also.iter().any(concerned)
-                || f.explains.iter().any(|x| concerned(&x.subject))
-        });
-        model.unknown.retain(|u| concerned(&u.subject));
+        let unreadable = model.unreadable.iter().filter_map(|u| u.pid);
+        let asked = Asked::new(model.endpoints.iter(), unreadable);
+        model.findings.retain(|f| asked.finding(f));
+        model.unknown.retain(|u| asked.subject(&u.subject));
     }
 
     /// The configuration in force as a file with comments.
@@ -221,6 +207,43 @@ mod tests {
     fn settings(args: &[&str], file: &str) -> Result<Settings, Failure> {
         let cli = crate::cli::Cli::parse_from(["shmtop"].iter().chain(args));
         Settings::merge(cli.flags, file, Some("config.toml".into()))
+    }
+
+    #[test]
+    fn what_is_said_of_others_on_the_host_is_not_said_of_the_process_that_was_asked_for() {
+        use crate::model::{Finding, ModelBuilder, Severity, Subject};
+        use crate::sample::{Page, PageContent, Sample};
+        let page = |pid| Page {
+            pid,
+            content: PageContent::Read(Box::default()),
+            ..Page::default()
+        };
+        let mut model = ModelBuilder::new().push(Sample {
+            pages: vec![page(1), page(2)],
+            ..Sample::default()
+        });
+        let about = |id, pids: Option<Vec<u32>>| Finding {
+            id,
+            severity: Severity::Crit,
+            subject: Subject::default(),
+            also: Vec::new(),
+            about: pids,
+            says: String::new(),
+            evidence: Vec::new(),
+            fix: String::new(),
+            clears: "",
+            explains: Vec::new(),
+            since_ns: 0,
+            since_realtime_ns: 0,
+        };
+        model.findings = vec![
+            about("theirs", Some(vec![2, 3])),
+            about("mine", Some(vec![3, 1])),
+            about("everybody's", None),
+        ];
+        settings(&["-p", "1"], "").unwrap().select(&mut model);
+        let left: Vec<_> = model.findings.iter().map(|f| f.id).collect();
+        assert_eq!(left, ["mine", "everybody's"]);
     }
 
     #[test]

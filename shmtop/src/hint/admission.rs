@@ -57,10 +57,7 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .fires();
     }
     let listener = ctx
-        .sample
-        .listeners
-        .iter()
-        .find(|l| l.pid == e.pid && l.path == e.socket_path)
+        .listener(e)
         .ok_or_else(|| Why::not_there("its listening socket was not found"))?;
     let (queue, backlog) = (listener.queue.get()?, listener.backlog.get()?);
     if backlog == 0 || f64::from(queue) < 0.8 * f64::from(backlog) || queue == 0 {

@@ -3,6 +3,8 @@
 use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
+use super::fix::raise_nofile;
+use super::ring::{client_pid, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
 use crate::model::{Client, Endpoint};
@@ -85,7 +87,7 @@ rule! {
     check: Client(socket_fallback);
 }
 
-fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c) else {
         return QUIET;
     };
@@ -95,7 +97,7 @@ fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let mut says = format!(
         "{on_socket} of {} clients (pid {}) {are} on the socket: {}",
         e.clients.len(),
-        c.peer_pid,
+        client_pid(e, c),
         fallback_text(f)
     );
     if f.errno == EMFILE && f.limit != 0 {
@@ -120,11 +122,20 @@ fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         EMFILE => {
             let wanted = f.limit.max(64).saturating_mul(4).max(4096);
             format!(
-                "prlimit --pid {pid} --nofile={wanted}, then reconnect pid {}",
-                c.peer_pid
+                "{}   # then let pid {} connect again",
+                raise_nofile(ctx, pid, wanted),
+                client_pid(e, c)
             )
         }
-        ENFILE => "sysctl fs.file-max=1000000, then reconnect".into(),
+        ENFILE => format!(
+            "sysctl fs.file-max={}   # then let pid {} connect again",
+            ctx.model
+                .host
+                .files
+                .as_ref()
+                .map_or(1_000_000, |f| f.1.saturating_mul(2)),
+            client_pid(e, c)
+        ),
         _ => match Step::from_number(f.step) {
             Some(Step::Headroom) => format!(
                 "raise the memory limit of pid {pid} ({}), or use smaller rings (--ring-size)",
@@ -134,8 +145,8 @@ fn socket_fallback(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 "pid {pid} is configured for the socket only: start it with --transport auto"
             ),
             _ => format!(
-                "see the step above in pid {pid}, then reconnect pid {}",
-                c.peer_pid
+                "see why that step failed in pid {pid}, then let pid {} connect again",
+                client_pid(e, c)
             ),
         },
     };
@@ -160,20 +171,16 @@ fn fallback_eagain(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     };
     let step = Step::from_number(f.step);
+    let server = server_pid(e, c);
+    let silent = if f.at_peer { e.pid } else { c.peer_pid };
     let (meaning, fix) = match step {
         Some(Step::Connect) => (
             "the server's accept queue was full",
-            format!(
-                "is pid {} accepting? `shmtop doctor -p {}`; then reconnect",
-                e.pid, e.pid
-            ),
+            format!("shmtop doctor -p {server}   # is it accepting?"),
         ),
         Some(Step::ReceiveFd | Step::Handshake) => (
             "the other side did not answer in time",
-            format!(
-                "look whether pid {} runs: `ps -o pid,stat,wchan -p {}`",
-                c.peer_pid, c.peer_pid
-            ),
+            format!("ps -o pid,stat,wchan -p {silent}   # does it run?"),
         ),
         Some(Step::Mmap) => {
             let pid = where_it_failed(f, e, c);
@@ -184,20 +191,20 @@ fn fallback_eagain(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             (
                 "the process locks what it maps, and RLIMIT_MEMLOCK has no room for the rings",
                 format!(
-                    "prlimit --pid {pid} --memlock={need}, then reconnect pid {}",
-                    c.peer_pid
+                    "prlimit --pid {pid} --memlock={need}   # then let pid {} connect again",
+                    client_pid(e, c)
                 ),
             )
         }
         _ => (
             "the kernel was short of something for a moment",
-            format!("reconnect pid {}", c.peer_pid),
+            format!("let pid {} connect again", client_pid(e, c)),
         ),
     };
     let name = step.map_or("unknown step", Step::name);
     fire(
         f,
-        format!("client {} (pid {}): {name} → EAGAIN: {meaning}. This is not the descriptor limit (that would be EMFILE)", c.number, c.peer_pid),
+        format!("client {} (pid {}): {name} → EAGAIN: {meaning}. This is not the descriptor limit (that would be EMFILE)", c.number, client_pid(e, c)),
         fix,
     )
     .fires()
@@ -222,7 +229,7 @@ fn fd_truncated(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let pid = where_it_failed(f, e, c);
     let table = ctx
         .process(pid)
-        .and_then(|p| Ok((p.fds.get()?, p.limits.get()?.nofile.soft)));
+        .and_then(|p| Ok((p.fds_below_limit()?, p.limits.get()?.nofile.soft)));
     let full = match table {
         Ok((used, Some(soft))) => format!("{used} of {soft} fds used"),
         _ => "its descriptor table can't be read".into(),
@@ -230,7 +237,10 @@ fn fd_truncated(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     fire(
         f,
         format!("the descriptor of the rings did not reach pid {pid}: {full}"),
-        format!("prlimit --pid {pid} --nofile=4096; if there is room, look for a denial: dmesg | grep -i denied"),
+        format!(
+            "{}   # if there is room: dmesg | grep -i denied",
+            raise_nofile(ctx, pid, 4096)
+        ),
     )
     .fires()
 }
@@ -246,7 +256,7 @@ rule! {
     check: Client(inflight_fds);
 }
 
-fn inflight_fds(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn inflight_fds(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| f.errno == ETOOMANYREFS) else {
         return QUIET;
     };
@@ -254,7 +264,7 @@ fn inflight_fds(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     fire(
         f,
         format!("pid {pid} has too many descriptors in flight: nofile bounds those too"),
-        format!("prlimit --pid {pid} --nofile=4096"),
+        raise_nofile(ctx, pid, 4096),
     )
     .fires()
 }

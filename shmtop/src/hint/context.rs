@@ -8,7 +8,7 @@ use transport::stats::{ProcessCounters, Role, Slot, SlotKind, Snapshot};
 use crate::model::join::{is_connection, key};
 use crate::model::{Client, Endpoint, EndpointKey, Model, ThreadView, WaitView};
 use crate::reading::{Reading, Why};
-use crate::sample::{Process, Sample};
+use crate::sample::{Listener, Process, Sample};
 
 /// Ten seconds, the longest look back, in windows.
 const TEN: usize = 10;
@@ -28,6 +28,7 @@ pub struct Context<'a> {
 }
 
 /// A thread that waits on rings, with the sums over all slots it serves.
+#[derive(Clone)]
 pub(super) struct Waiter<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) tid: u32,
@@ -90,6 +91,12 @@ impl<'a> Context<'a> {
     /// The slot of a row at the window's start.
     pub(super) fn old_slot(&self, e: &Endpoint, c: &Client) -> Reading<&'a Slot> {
         slot_in(self.old_page(e)?, c)
+    }
+
+    /// The listening socket of a server.
+    pub(super) fn listener(&self, e: &Endpoint) -> Option<&'a Listener> {
+        let mine = |l: &&Listener| l.pid == e.pid && crate::text::path(&l.path) == e.socket_path;
+        self.sample.listeners.iter().find(mine)
     }
 
     /// A process.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::context::Waiter;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Severity;
 use crate::rate::delta;
@@ -93,6 +94,7 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
             format!("/proc/{}/task/{}/schedstat", w.endpoint.pid, w.tid),
             "> 90",
         )
+        .about([w.endpoint.pid])
         .fires();
     }
     QUIET
@@ -142,7 +144,7 @@ fn thermal(ctx: &Context<'_>) -> Answer {
     }
     Fire::new(
         format!("the heat limit slowed the CPUs {hits}× in 10 s"),
-        "sensors; look at cooling, or run less on this machine",
+        "sensors   # then see to the cooling, or run less on this machine",
     )
     .number(
         "throttle events",
@@ -202,7 +204,21 @@ fn steal(ctx: &Context<'_>) -> Answer {
         format!("/proc/stat cpu{cpu} steal"),
         "> 1",
     )
+    .about(may_run_on(ctx, cpu))
     .fires()
+}
+
+/// Processes with a ring thread that may run on this CPU, as far as that is known.
+fn may_run_on(ctx: &Context<'_>, cpu: u32) -> Vec<u32> {
+    let elsewhere = |w: &Waiter<'_>| {
+        let allowed = w.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
+        allowed.is_some_and(|cpus| !cpus.contains(&cpu))
+    };
+    let waiters = ctx.waiters().into_iter();
+    waiters
+        .filter(|w| !elsewhere(w))
+        .map(|w| w.endpoint.pid)
+        .collect()
 }
 
 fn steal_of(before: &Sample, now: &Sample, cpu: u32) -> Reading<f64> {
@@ -248,7 +264,7 @@ fn slow_clock(ctx: &Context<'_>) -> Answer {
     }
     Fire::new(
         format!("{source}: {} per timestamp", text::ns(cost)),
-        "cat /sys/devices/system/clocksource/clocksource0/available_clocksource; boot with clocksource=tsc if it is stable",
+        "cat /sys/devices/system/clocksource/clocksource0/available_clocksource   # if tsc is there: boot with clocksource=tsc",
     )
     .state("clocksource", source, "/sys/devices/system/clocksource/clocksource0/current_clocksource")
     .number("clock_gettime", cost as f64, "ns", "measured by shmtop", "> 200")

@@ -4,7 +4,7 @@
 //! see [`Onset`]), clears after 5 clean ones, and says "needs N s more" until it has seen enough to be quiet. A window
 //! in which a rule could not be answered counts neither way. The first 2 s of a subject's life don't count.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use transport::stats::ProcessCounters;
@@ -12,6 +12,7 @@ use transport::stats::ProcessCounters;
 use super::fold::{fold_symptoms, speak_once};
 use super::tracker::Tracker;
 use super::{Answer, Check, Context, Rule, rules};
+use crate::model::asked::Asked;
 use crate::model::builder::needs;
 use crate::model::{Client, Endpoint, EndpointKey, Finding, Model, Subject, UnknownRule};
 use crate::reading::Why;
@@ -194,6 +195,14 @@ impl Engine {
         self.subjects.values().flat_map(|s| &s.trackers)
     }
 
+    /// The processes that the reader asked for, if it was for some.
+    fn asked(&self, model: &Model) -> Option<Asked> {
+        let mine = |e: &&Endpoint| self.asked_for.contains(&e.pid);
+        let pids = || self.asked_for.iter().copied();
+        (!self.asked_for.is_empty())
+            .then(|| Asked::new(model.endpoints.iter().filter(mine), pids()))
+    }
+
     /// Writes what holds now into a model.
     pub(crate) fn show(&self, model: &mut Model) {
         let mut findings: Vec<Finding> = self.trackers().filter_map(Tracker::finding).collect();
@@ -205,7 +214,12 @@ impl Engine {
                 &b.subject,
             ))
         });
-        model.findings = speak_once(fold_symptoms(findings, model), &self.asked_for);
+        let mut findings = fold_symptoms(findings, model);
+        if let Some(asked) = self.asked(model) {
+            // Who speaks for many speaks for those that were asked for.
+            findings.retain(|f| asked.finding(f));
+        }
+        model.findings = speak_once(findings, &self.asked_for);
         self.show_unknown(model);
     }
 
@@ -213,16 +227,8 @@ impl Engine {
         let mut unknown: Vec<UnknownRule> = Vec::new();
         let mut needs_s = 0u64;
         // Where the reader asked for some processes, an answer about others is none.
-        let connections: HashSet<u64> = (model.endpoints.iter())
-            .filter(|e| self.asked_for.contains(&e.pid))
-            .flat_map(|e| e.clients.iter().map(|c| c.connection_id))
-            .collect();
-        let concerned = |t: &&Tracker| {
-            let of = &t.subject;
-            self.asked_for.is_empty()
-                || of.pid.is_none_or(|pid| self.asked_for.contains(&pid))
-                || of.connection_id.is_some_and(|id| connections.contains(&id))
-        };
+        let asked = self.asked(model);
+        let concerned = |t: &&Tracker| asked.as_ref().is_none_or(|a| a.subject(&t.subject));
         let mut by_rule: HashMap<&str, Vec<&Tracker>> = HashMap::new();
         for t in self.trackers().filter(concerned) {
             by_rule.entry(t.rule.id).or_default().push(t);

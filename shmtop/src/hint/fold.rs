@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::rules;
-use crate::model::{Explained, Finding, Model, Subject};
+use crate::model::{Endpoint, Explained, Finding, Model};
 
 /// So many clients are named one by one.
 const CLIENTS_NAMED: usize = 8;
@@ -17,7 +17,7 @@ pub(super) fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Findin
             f.id != me.id
                 && explains.get(f.id).is_some_and(|ids| ids.contains(&me.id))
                 && f.severity >= me.severity
-                && concerns(&f.subject, &me.subject, model)
+                && concerns(f, me, model)
         })
     };
     let mut root: Vec<usize> = (0..findings.len()).collect();
@@ -101,17 +101,35 @@ fn clients(f: &Finding) -> Option<String> {
     Some(numbers.join(", "))
 }
 
-/// Whether a cause at `cause` can have a consequence at `symptom`.
-fn concerns(cause: &Subject, symptom: &Subject, model: &Model) -> bool {
-    if let (Some(a), Some(b)) = (cause.connection_id, symptom.connection_id) {
+/// Whether a cause can have this consequence.
+fn concerns(cause: &Finding, symptom: &Finding, model: &Model) -> bool {
+    let (a, b) = (&cause.subject, &symptom.subject);
+    if let (Some(a), Some(b)) = (a.connection_id, b.connection_id) {
         return a == b;
     }
-    match (cause.pid, symptom.pid) {
-        (None, _) | (_, None) => true,
-        (Some(a), Some(b)) if a == b => true,
-        (Some(a), Some(b)) => model.endpoints.iter().any(|e| {
-            (e.pid == a && e.clients.iter().any(|c| c.peer_pid == b))
-                || (e.pid == b && e.clients.iter().any(|c| c.peer_pid == a))
-        }),
+    match (a.pid, b.pid) {
+        (Some(a), Some(b)) => related(a, b, model),
+        // What is said about the host reaches those it is about, and who they talk to.
+        (None, Some(pid)) => reaches(cause, pid, model),
+        (Some(pid), None) => reaches(symptom, pid, model),
+        (None, None) => match &symptom.about {
+            Some(pids) => pids.iter().any(|pid| reaches(cause, *pid, model)),
+            None => true,
+        },
     }
+}
+
+fn reaches(host: &Finding, pid: u32, model: &Model) -> bool {
+    let about = host.about.as_ref();
+    about.is_none_or(|pids| pids.iter().any(|p| related(*p, pid, model)))
+}
+
+/// The same process, or the other end of a connection.
+fn related(a: u32, b: u32, model: &Model) -> bool {
+    let talks = |e: &Endpoint, to: u32| e.clients.iter().any(|c| c.peer_pid == to);
+    a == b
+        || model
+            .endpoints
+            .iter()
+            .any(|e| (e.pid == a && talks(e, b)) || (e.pid == b && talks(e, a)))
 }

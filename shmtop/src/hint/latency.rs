@@ -76,6 +76,14 @@ fn outlier_client(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         }
     }
     let pid = client_pid(e, c);
+    let nice = c
+        .thread
+        .as_ref()
+        .is_ok_and(|t| t.nice.as_ref().is_ok_and(|n| *n > 0));
+    let fix = match nice {
+        true => format!("renice -n 0 -p {pid}"),
+        false => format!("ps -L -o pid,tid,ni,psr,stat,cls -p {pid}"),
+    };
     Fire::new(
         format!(
             "client {} (pid {pid}) is {:.0}× slower than the others: p99 {} against {}{only}",
@@ -84,7 +92,7 @@ fn outlier_client(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(mine.p99),
             text::ns(median)
         ),
-        format!("ps -o pid,ni,psr,stat,cls -p {pid}; renice -n 0 -p {pid}"),
+        fix,
     )
     .number(
         "p99",
@@ -158,7 +166,7 @@ fn tail_spread(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(p.p50)
         ),
         format!(
-            "shmtop -p {} and open client {}: where the time goes",
+            "shmtop -p {}   # and open client {}: where the time goes",
             server_pid(e, c),
             c.number
         ),

@@ -1,5 +1,6 @@
 //! Rules about limits of descriptors, files and SysV memory.
 
+use super::fix::raise_nofile;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
@@ -20,7 +21,8 @@ rule! {
     /// have to keep: with both defaults the plain comparison would fire on every machine. So it also takes a table that
     /// is 80 % full. Besides the descriptors that a client keeps there must be one for its rings while they are handed over, or it
     /// ends up on the socket; so the last free descriptor is no room. A client that is on the socket for want of descriptors is the
-    /// consequence.
+    /// consequence. The limit bounds the numbers of descriptors: those that were opened before it was lowered, with numbers beyond it,
+    /// take no room below it and are not counted.
     FD_HEADROOM = "fd-headroom", Warn, "descriptors run out";
     fires: "more than 80 % of the soft limit used, and too few left for the clients that may still come; crit below 6 left";
     quiet: "the table is less than 80 % full, whatever the limit is";
@@ -34,7 +36,7 @@ pub(crate) fn room_for_clients(free: u64, each: u64) -> u64 {
     free.saturating_sub(HANDED_OVER) / each.max(1)
 }
 
-fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
+fn fd_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let (used, soft) = (e.limits.fds_used.clone()?, e.limits.fds_soft.clone()?);
     let left = soft.saturating_sub(used);
     let each = e.admission.fds_per_client;
@@ -49,7 +51,10 @@ fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
         return QUIET;
     }
     let clients = e.clients.len() as u64;
-    let base = used.saturating_sub(clients.saturating_mul(each));
+    let beyond = e.limits.fds_beyond;
+    let base = used
+        .saturating_add(beyond)
+        .saturating_sub(clients.saturating_mul(each));
     let room = match (each, room_for_clients(left, each)) {
         (0, _) => format!("{left} left"),
         (_, 1) => "room for 1 more client".into(),
@@ -63,13 +68,17 @@ fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
     } else {
         String::new()
     };
+    let older = match beyond {
+        0 => String::new(),
+        n => format!(" ({n} more open beyond the limit, from before it was lowered)"),
+    };
     let wanted = soft.saturating_mul(4).max(4096);
-    let fire = Fire::new(
+    let mut fire = Fire::new(
         format!(
-            "{} (pid {}): {used} of {soft} fds used: {room}{need}",
+            "{} (pid {}): {used} of {soft} fds used{older}: {room}{need}",
             e.name, e.pid
         ),
-        format!("prlimit --pid {} --nofile={wanted}", e.pid),
+        raise_nofile(ctx, e.pid, wanted),
     )
     .number(
         "fds used",
@@ -92,6 +101,15 @@ fn fd_headroom(_: &Context<'_>, e: &Endpoint) -> Answer {
         "stats page: fds_per_client",
         "",
     );
+    if beyond > 0 {
+        fire = fire.number(
+            "open beyond the limit",
+            beyond as f64,
+            "",
+            format!("/proc/{}/fd", e.pid),
+            "",
+        );
+    }
     if left < FDS_LEFT {
         fire.at(Severity::Crit)
     } else {
@@ -171,7 +189,7 @@ fn shmmax(ctx: &Context<'_>) -> Answer {
         });
     Fire::new(
         format!("kernel.shmmax is {}, below the 1 GiB some checklists ask for; it bounds SysV segments and does not limit memfd rings. What does: {memory}, {other}", text::bytes(max)),
-        "nothing to do for shmtop; for SysV programs: sysctl kernel.shmmax=1073741824",
+        "nothing to do for these rings (SysV programs would want kernel.shmmax=1073741824)",
     )
     .number("shmmax", max as f64, "bytes", "/proc/sys/kernel/shmmax", format!("< {SEED_SHMMAX}"))
     .fires()

@@ -65,7 +65,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     Fire::new(
         says,
         format!(
-            "echo {} > {}/{file}, or --ring-size 1MiB",
+            "echo {} > {}/{file}   # or smaller rings: --ring-size 1MiB",
             limit.saturating_mul(2),
             group.path
         ),
@@ -121,7 +121,7 @@ fn oom_killed(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                     "the kernel killed {kills} process(es) in the memory group of {} (pid {})",
                     e.name, e.pid
                 ),
-                "dmesg | grep -i 'killed process'; raise the group's memory limit",
+                "dmesg | grep -i 'killed process'   # then raise the group's memory limit, or use smaller rings",
             )
             .number(
                 "oom kills",

@@ -8,8 +8,10 @@ mod admission;
 mod connection;
 mod context;
 mod cpu;
+mod crowd;
 mod docs;
 mod engine;
+mod fix;
 mod fold;
 mod latency;
 mod limits;
@@ -49,6 +51,8 @@ pub struct Fire {
     pub evidence: Vec<Evidence>,
     /// A command or a change, real values filled in.
     pub fix: String,
+    /// Of a finding about the host: the processes it is about. `None`: whatever runs on it.
+    pub about: Option<Vec<u32>>,
 }
 
 impl Fire {
@@ -58,7 +62,14 @@ impl Fire {
             says: says.into(),
             evidence: Vec::new(),
             fix: fix.into(),
+            about: None,
         }
+    }
+
+    /// Of a finding about the host: only these processes have to do with it.
+    fn about(mut self, pids: impl IntoIterator<Item = u32>) -> Self {
+        self.about = Some(pids.into_iter().collect());
+        self
     }
 
     fn at(mut self, severity: Severity) -> Self {
@@ -198,6 +209,7 @@ pub static RULES: &[&[Rule]] = &[
     admission::RULES,
     limits::RULES,
     cpu::RULES,
+    crowd::RULES,
     sched::RULES,
     place::RULES,
     spin::RULES,

@@ -122,7 +122,7 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             e.pid,
             text::bytes(swapped)
         ),
-        "swapoff -a && swapon -a when memory is free again; lower vm.swappiness",
+        "sysctl vm.swappiness=1   # and when memory is free again: swapoff -a && swapon -a",
     )
     .number(
         "swapped",
@@ -171,7 +171,8 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         ),
         format!(
             "sysctl vm.nr_hugepages={}",
-            wanted.saturating_mul(e.clients.len().max(1) as u64)
+            (pool.total.saturating_sub(pool.free))
+                .saturating_add(wanted.saturating_mul(e.clients.len().max(1) as u64))
         ),
     )
     .number(
@@ -264,7 +265,7 @@ fn ring_leaked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number
         ),
         format!(
-            "kill {}; in its parent: fork with O_CLOEXEC descriptors only",
+            "kill {}   # and in its parent: open what must not be inherited with O_CLOEXEC",
             h.pid
         ),
     )

@@ -134,8 +134,8 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.peer_pid, c.number
         ),
         format!(
-            "see why pid {} does not clean up: ps -o pid,stat,wchan -p {}",
-            e.pid, e.pid
+            "ps -o pid,stat,wchan -p {}   # why does it not clean up?",
+            e.pid
         ),
     )
     .state("peer", "gone", format!("/proc/{}", c.peer_pid))

@@ -3,7 +3,7 @@
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
-use crate::reading::Why;
+use crate::reading::{Reading, Why};
 use crate::sample::Perf;
 use crate::text;
 
@@ -42,20 +42,20 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     .fires()
 }
 
-/// The hardware counters of every thread: the first reason of the wanted kind.
+/// Of the threads whose hardware counters can't be had for the wanted kind of reason: the first reason, and their processes.
 fn perf_reason(
     ctx: &Context<'_>,
     wanted: fn(&Perf<crate::sample::HardwareCounters>) -> Option<&str>,
-) -> Answer {
+) -> Reading<Option<(String, Vec<u32>)>> {
     if ctx.sample.perf.is_empty() {
         return Err(Why::not_applicable("no thread to count on"));
     }
-    Ok(ctx
-        .sample
-        .perf
-        .iter()
-        .find_map(|p| wanted(&p.hardware))
-        .map(|why| Fire::new(text::clean(why), String::new())))
+    let threads = ctx.sample.perf.iter();
+    let mut found = threads.filter_map(|p| Some((wanted(&p.hardware)?, p.pid)));
+    Ok(found.next().map(|(why, first)| {
+        let pids = std::iter::once(first).chain(found.map(|(_, pid)| pid));
+        (text::clean(why), pids.collect())
+    }))
 }
 
 rule! {
@@ -73,12 +73,13 @@ fn no_pmu(ctx: &Context<'_>) -> Answer {
         Perf::NoPmu(why) => Some(why),
         _ => None,
     })?;
-    Ok(found.map(|f| {
+    Ok(found.map(|(why, pids)| {
         Fire::new(
             "no hardware counters: the hypervisor hides them; cache misses per message can't be shown, software events still are",
             "run on a machine with a PMU; on QEMU/KVM start the guest with -cpu host,pmu=on",
         )
-        .state("perf_event_open", f.says, "perf_event_open(cycles, cache-misses)")
+        .state("perf_event_open", why, "perf_event_open(cycles, cache-misses)")
+        .about(pids)
     }))
 }
 
@@ -98,15 +99,15 @@ fn perf_denied(ctx: &Context<'_>) -> Answer {
         _ => None,
     })?;
     let paranoid = ctx.model.host.perf_paranoid.clone();
-    Ok(found.map(|f| {
+    Ok(found.map(|(why, pids)| {
         let now = paranoid.as_ref().map_or("unknown".into(), i64::to_string);
         Fire::new(
             format!("hardware counters need perf_event_paranoid ≤ 1 (now {now}) or CAP_PERFMON"),
-            "setcap cap_perfmon+ep $(command -v shmtop), or sysctl kernel.perf_event_paranoid=1",
+            "setcap cap_perfmon+ep $(command -v shmtop)   # or, for everybody: sysctl kernel.perf_event_paranoid=1",
         )
         .state(
             "perf_event_open",
-            f.says,
+            why,
             "perf_event_open(cycles, cache-misses)",
         )
         .state(
@@ -114,5 +115,6 @@ fn perf_denied(ctx: &Context<'_>) -> Answer {
             now,
             "/proc/sys/kernel/perf_event_paranoid",
         )
+        .about(pids)
     }))
 }

@@ -1,5 +1,6 @@
 //! Rules about where and how a ring thread runs: its CPU, its node, its priority.
 
+use super::fix::{keep_thread, move_thread};
 use super::sched::SPINNER;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity};
@@ -19,7 +20,7 @@ rule! {
     check: Client(migrating);
 }
 
-fn migrating(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+fn migrating(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     let thread = c.thread.clone()?;
     let moves = thread.migrations_per_s.clone()?;
     if moves <= 50.0 {
@@ -31,7 +32,7 @@ fn migrating(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     }
     Fire::new(
         format!("client {} (thread {}) moves {} times a second between CPUs; its p99 is {} against {} since start", c.number, thread.tid, text::count(moves), text::ns(now.p99), text::ns(life.p99)),
-        format!("taskset -cp CPU {}", thread.tid),
+        keep_thread(ctx, &thread),
     )
     .number("migrations", moves, "1/s", format!("/proc/{}/task/{}/sched", c.peer_pid, thread.tid), "> 50")
     .fires()
@@ -74,14 +75,6 @@ fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     if busy <= SPINNER {
         return QUIET;
     }
-    let other = ctx
-        .model
-        .host
-        .cpus
-        .iter()
-        .map(|x| x.id)
-        .find(|id| *id != a)
-        .unwrap_or(a);
     let (what, severity) = if a == b {
         (format!("both pinned to CPU {a}"), Severity::Crit)
     } else {
@@ -95,7 +88,7 @@ fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
             "client {} (thread {}) and its server (thread {}) are {what}: each waits for the other",
             c.number, client.tid, server.tid
         ),
-        format!("taskset -cp {other} {}", client.tid),
+        move_thread(ctx, client.tid, &[a, b]),
     )
     .at(severity)
     .number(
@@ -157,10 +150,7 @@ fn cross_numa(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
             "client {} (pid {}) runs on node {a}, its server on node {b}: every message crosses",
             c.number, c.peer_pid
         ),
-        format!(
-            "restart it with numactl --cpunodebind={b}, or taskset -cp a CPU of node {b} {}",
-            client.tid
-        ),
+        format!("taskset -cp {} {}", cpus_of(ctx, b), client.tid),
     )
     .number(
         "node of the client",
@@ -177,6 +167,16 @@ fn cross_numa(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
         "",
     )
     .fires()
+}
+
+/// The CPUs of a node, as taskset takes them.
+fn cpus_of(ctx: &Context<'_>, node: u32) -> String {
+    let cpus = ctx.sample.host.cpus.iter();
+    let there = cpus.filter(|c| c.node.known() == Some(&node));
+    there
+        .map(|c| c.cpu.to_string())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 rule! {

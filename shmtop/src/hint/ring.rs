@@ -60,8 +60,7 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         let drained = ring.bytes_per_s.clone().unwrap_or(0.0);
         let fix = if reader == "server" {
             format!(
-                "the handler of pid {} is the place to look: perf top -p {}; or another worker (--workers)",
-                server_pid(e, c),
+                "perf top -p {}   # its handler is the place to look; or another worker: --workers",
                 server_pid(e, c)
             )
         } else {

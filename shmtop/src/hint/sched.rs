@@ -1,16 +1,14 @@
-//! Rules about getting a core: too many spinners, quotas, run delay, preemption.
+//! Rules about getting a core: quotas, run delay, preemption.
 
-use std::collections::BTreeSet;
-
-use super::context::Waiter;
+use super::fix::{idlest, move_thread};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
+use crate::sample::{CgroupVersion, CpuGroup};
 use crate::text;
 
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[
-    OVERSUBSCRIBED,
     CFS_THROTTLED,
     QUOTA_BELOW_SPINNERS,
     RUN_DELAY,
@@ -20,68 +18,11 @@ pub(super) const RULES: &[Rule] = &[
 /// A waiter that spins this share of wall time is a spinner.
 pub(super) const SPINNER: f64 = 0.2;
 /// Run delay from which it is an effect.
-const DELAY: f64 = 0.01;
+pub(super) const DELAY: f64 = 0.01;
 /// CPUs' worth of time that outsiders must take before they are blamed for run delay.
 const OUTSIDERS: f64 = 0.35;
 /// And their share of all busy time there.
 const OUTSIDERS_SHARE: f64 = 0.3;
-
-rule! {
-    /// Spinning threads beyond the CPUs they may use take turns with the very threads they wait for. Parked waiters don't
-    /// count: seventeen processes that park share two CPUs well. Whether it hurts is measured as run delay.
-    OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
-    fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota) and waited more than 1 % of the time for a core";
-    quiet: "waiters park, or a CPU is left for each spinner";
-    fix: "fewer threads, fewer spins (--wait adaptive or park), or more CPUs";
-    explains: ["run-delay", "preempted-spinner", "quota-below-spinners", "tail-spread", "outlier-client", "yield-storm", "migrating", "oversleep"];
-    check: Host(oversubscribed);
-}
-
-fn oversubscribed(ctx: &Context<'_>) -> Answer {
-    let spinners: Vec<Waiter<'_>> = ctx
-        .waiters()
-        .into_iter()
-        .filter(|w| w.spin > SPINNER)
-        .collect();
-    if spinners.is_empty() {
-        return QUIET;
-    }
-    let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();
-    let mut cpus: BTreeSet<u32> = BTreeSet::new();
-    for w in &spinners {
-        match w.thread.map(|t| &t.allowed_cpus) {
-            Some(Ok(allowed)) => cpus.extend(allowed.iter().filter(|c| online.contains(c))),
-            _ => cpus.extend(&online),
-        }
-    }
-    let quota = spinners
-        .iter()
-        .filter_map(|w| w.endpoint.limits.cpu_quota.clone().ok())
-        .reduce(f64::min);
-    let room = quota.map_or(cpus.len() as f64, |q| q.min(cpus.len() as f64));
-    if spinners.len() as f64 <= room {
-        return QUIET;
-    }
-    let delays: Vec<f64> = spinners.iter().filter_map(Waiter::run_delay).collect();
-    if delays.is_empty() {
-        return Err(Why::not_there(
-            "run delay can't be read (/proc/PID/task/TID/schedstat)",
-        ));
-    }
-    let mean = delays.iter().sum::<f64>() / delays.len() as f64;
-    if mean <= DELAY {
-        return QUIET;
-    }
-    let worst = spinners.iter().max_by(|a, b| a.spin.total_cmp(&b.spin));
-    let name = worst.map_or(String::new(), Waiter::name);
-    Fire::new(
-        format!("{} spinning threads share {} CPUs; each waited {:.0} ms/s for a core (most spinning: {name})", spinners.len(), text::count(room), mean * 1000.0),
-        "start the clients and the server with --wait adaptive (or park), or use fewer clients",
-    )
-    .number("spinning threads", spinners.len() as f64, "", "stats page: spin_ns", format!("> {room}"))
-    .number("run delay, mean", mean * 100.0, "%", "/proc/PID/task/TID/schedstat", format!("> {}", DELAY * 100.0))
-    .fires()
-}
 
 rule! {
     /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
@@ -114,19 +55,15 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             .throttled_ns
             .get()
             .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n));
+        // Summed over CPUs, of which several may stand still at once.
+        let period_ns = g.period_us.get().unwrap_or(u64::MAX).saturating_mul(1000);
         let mean = lost.map_or(String::new(), |ns| {
-            format!("; mean stop {}", text::ns(ns / stopped.max(1)))
+            let stop_ns = (ns / stopped.max(1)).min(period_ns);
+            format!("; mean stop {}", text::ns(stop_ns))
         });
-        let period = g.period_us.get().unwrap_or(100_000);
-        let fix = match g.version {
-            crate::sample::CgroupVersion::V2 => {
-                format!("echo \"max {period}\" > {}/cpu.max", g.path)
-            }
-            crate::sample::CgroupVersion::V1 => format!("echo -1 > {}/cpu.cfs_quota_us", g.path),
-        };
         return Fire::new(
             format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
-            fix,
+            set_quota(g, None),
         )
         .number("periods stopped", stopped as f64, "", format!("{}/cpu.stat nr_throttled", g.path), format!("> {:.1}", 0.01 * periods as f64))
         .number("periods", periods as f64, "", format!("{}/cpu.stat nr_periods", g.path), "")
@@ -134,6 +71,22 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .fires();
     }
     QUIET
+}
+
+/// Gives a group so many CPUs, or as many as there are.
+fn set_quota(g: &CpuGroup, cpus: Option<u64>) -> String {
+    let period = g.period_us.get().unwrap_or(100_000);
+    let quota = cpus.map(|n| n.saturating_mul(period).to_string());
+    match g.version {
+        CgroupVersion::V2 => {
+            let quota = quota.unwrap_or("max".into());
+            format!("echo \"{quota} {period}\" > {}/cpu.max", g.path)
+        }
+        CgroupVersion::V1 => {
+            let quota = quota.unwrap_or("-1".into());
+            format!("echo {quota} > {}/cpu.cfs_quota_us", g.path)
+        }
+    }
 }
 
 rule! {
@@ -148,6 +101,8 @@ rule! {
 
 fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let quota = e.limits.cpu_quota.clone()?;
+    let groups = ctx.process(e.pid)?.cgroups.cpu.as_reading()?;
+    let tightest = groups.iter().find(|g| g.quota_cpus() == Some(quota));
     let spinners = ctx
         .waiters_of(e)
         .iter()
@@ -161,7 +116,10 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "{} (pid {}) has {spinners} spinning thread(s) and a quota of {quota:.2} CPUs",
             e.name, e.pid
         ),
-        "raise the quota to the number of spinning threads, or use --wait park",
+        match tightest {
+            Some(g) => format!("{}   # or --wait park", set_quota(g, Some(spinners as u64))),
+            None => "use --wait park".into(),
+        },
     )
     .number(
         "spinning threads",
@@ -228,7 +186,10 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .join(",");
     Fire::new(
         format!("{} waited {:.0} ms/s for a core; other processes use {:.1} of its {} CPUs{p99}", w.name(), delay * 1000.0, outsiders, cpus.len()),
-        format!("find them: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head; then taskset -cp CPU {} away from CPU {list}", w.tid),
+        match idlest(ctx, &cpus) {
+            Some(cpu) => format!("taskset -cp {cpu} {}   # away from CPU {list}; who is there: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head", w.tid),
+            None => "ps -eo pid,psr,pcpu,comm --sort=-pcpu | head   # who else runs: move or end some of it".into(),
+        },
     )
     .number("run delay", delay * 100.0, "%", format!("/proc/{}/task/{}/schedstat", e.pid, w.tid), format!("> {}", DELAY * 100.0))
     .number("other processes", outsiders, "CPUs", "/proc/stat less the watched processes' schedstat", format!(">= {:.2}", OUTSIDERS.max(OUTSIDERS_SHARE * busy)))
@@ -259,7 +220,11 @@ fn preempted_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                     text::count(switches),
                     text::percent(w.spin)
                 ),
-                format!("taskset -cp CPU {} with a CPU that nobody else uses", w.tid),
+                move_thread(
+                    ctx,
+                    w.tid,
+                    t.last_cpu.as_ref().map_or(&[][..], std::slice::from_ref),
+                ),
             )
             .number(
                 "involuntary switches",

@@ -40,7 +40,7 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(rtt.p50.saturating_sub(handler.p50))
         ),
         format!(
-            "perf top -p {}, or more workers (--workers)",
+            "perf top -p {}   # or more workers: --workers",
             server_pid(e, c)
         ),
     )

@@ -159,11 +159,22 @@ rule! {
     check: Client(sleep_on_path);
 }
 
+/// How many spins last so long, by what a spin was seen to cost; a `pause` takes 25 ns or more where nothing was seen.
+fn spins_for((share, rate): &(Reading<f64>, Reading<f64>), ns: u64) -> u64 {
+    const PAUSE_NS: f64 = 25.0;
+    let seen = match (share, rate) {
+        (Ok(share), Ok(rate)) if *rate > 0.0 && *share > 0.0 => share * 1e9 / rate,
+        _ => PAUSE_NS,
+    };
+    (ns as f64 / seen.max(1.0)).ceil() as u64
+}
+
 fn sleep_on_path(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     let wait: WaitView = c.wait.clone()?;
     if wait.policy == "park" || wait.crowded || c.requests_per_s.clone()? < 100.0 {
         return QUIET;
     }
+    let wait_costs = (wait.spin_share.clone(), wait.spins_per_s.clone());
     let (Ok(ended), Ok(park), Ok(rtt)) = (wait.ended, wait.park.interval, c.rtt.interval.clone())
     else {
         return QUIET;
@@ -181,7 +192,8 @@ fn sleep_on_path(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
             text::ns(park.p50)
         ),
         format!(
-            "if a core is free: --wait ladder --spin for {} (p90 of the round trip)",
+            "if a core is free, start it with --wait ladder --spin {} (p90 of the round trip: {})",
+            spins_for(&wait_costs, rtt.p90),
             text::ns(rtt.p90)
         ),
     )

@@ -89,6 +89,7 @@ impl Tracker {
             severity: fire.severity.unwrap_or(self.rule.severity),
             subject: self.subject.clone(),
             also: Vec::new(),
+            about: fire.about.clone(),
             says: fire.says.clone(),
             evidence: fire.evidence.clone(),
             fix: fire.fix.clone(),

@@ -73,8 +73,8 @@ fn layout_mismatch(ctx: &Context<'_>) -> Answer {
             p.pid, page.0, page.1, viewer.0, viewer.1
         ),
         format!(
-            "use the shmtop that belongs to the library in pid {}: ls -l /proc/{}/exe",
-            p.pid, p.pid
+            "ls -l /proc/{}/exe   # use the shmtop that belongs to its library",
+            p.pid
         ),
     )
     .number(
@@ -84,6 +84,7 @@ fn layout_mismatch(ctx: &Context<'_>) -> Answer {
         "stats page: version",
         format!("!= {}", viewer.0),
     )
+    .about([p.pid])
     .fires()
 }
 
@@ -99,7 +100,7 @@ rule! {
 
 fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let pid = client_pid(e, c);
-    let fix = format!("ls -l /proc/{pid}/exe; its numbers are not believed here");
+    let fix = format!("ls -l /proc/{pid}/exe   # its numbers are not believed here");
     if let Some(doubt) = &c.doubt {
         return Fire::new(
             format!(

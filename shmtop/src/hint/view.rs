@@ -69,6 +69,7 @@ fn viewer_blind(ctx: &Context<'_>) -> Answer {
         "/proc/PID: EACCES or hidepid",
         "> 0",
     )
+    .about(blind)
     .fires()
 }
 
@@ -123,10 +124,7 @@ fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return Err(Why::not_applicable("not a server"));
     }
     let listener = ctx
-        .sample
-        .listeners
-        .iter()
-        .find(|l| l.pid == e.pid)
+        .listener(e)
         .ok_or_else(|| Why::not_there("its listening socket was not looked at"))?;
     if listener.bound_inode == 0 {
         return Err(Why::not_there(
@@ -136,6 +134,17 @@ fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let now = listener.path_inode.get()?;
     if now == listener.bound_inode {
         return QUIET;
+    }
+    if now == 0 {
+        return Fire::new(
+            format!(
+                "{} is gone: nobody can reach {} (pid {}) any more",
+                e.socket_path, e.name, e.pid
+            ),
+            format!("restart {} (pid {})", e.name, e.pid),
+        )
+        .state("path", "gone", format!("stat {}", e.socket_path))
+        .fires();
     }
     Fire::new(
         format!(
@@ -181,7 +190,7 @@ fn debug_build(_: &Context<'_>, e: &Endpoint) -> Answer {
             "{} (pid {}) is a debug build: its latencies mean nothing",
             e.name, e.pid
         ),
-        "cargo build --release, and start that one",
+        "cargo build --release   # and start that one",
     )
     .state("build", "debug", "stats page: build flags")
     .fires()
@@ -192,7 +201,7 @@ rule! {
     VIEWER_COST = "viewer-cost", Info, "shmtop itself uses much CPU";
     fires: "more than 2 % of a core";
     quiet: "less";
-    fix: "shmtop -d 1s";
+    fix: "shmtop -d 2s";
     check: Host(viewer_cost);
 }
 
@@ -203,7 +212,7 @@ fn viewer_cost(ctx: &Context<'_>) -> Answer {
     }
     Fire::new(
         format!("shmtop uses {} of a core", text::percent(cpu)),
-        "a slower refresh: shmtop -d 1s",
+        "shmtop -d 2s   # a slower refresh; the dashboard slows its own already",
     )
     .number("CPU", cpu * 100.0, "%", "getrusage(RUSAGE_SELF)", "> 2")
     .fires()

@@ -100,7 +100,7 @@ fn endpoint<'a>(
         role: snapshot.role,
         uid: snapshot.uid,
         place: place(pair.now, page.pid),
-        socket_path: text::clean(&snapshot.socket_path),
+        socket_path: text::path(&snapshot.socket_path),
         library: text::clean(&snapshot.library),
         version: snapshot.version,
         debug_build: snapshot.debug_build,

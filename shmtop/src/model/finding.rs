@@ -79,6 +79,8 @@ pub struct Finding {
     pub subject: Subject,
     /// Whom else it concerns, if the rule speaks once for all.
     pub also: Vec<Subject>,
+    /// Of a finding about the host: the pids it has to do with. `None`: everything on it.
+    pub about: Option<Vec<u32>>,
     /// One sentence with the real numbers.
     pub says: String,
     /// The numbers and where they come from.

@@ -150,8 +150,10 @@ pub struct ThreadView {
 /// What bounds a process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitsView {
-    /// Descriptors in use.
+    /// Descriptors in use, as far as they count against the soft limit.
     pub fds_used: Reading<u64>,
+    /// Open beyond it: their numbers are from before the limit was lowered, and they take no room below it.
+    pub fds_beyond: u64,
     /// Soft limit of descriptors.
     pub fds_soft: Reading<u64>,
     /// Hard limit of descriptors.

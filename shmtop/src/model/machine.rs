@@ -225,6 +225,7 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
     let Some((now, before)) = pair.process(pid) else {
         return LimitsView {
             fds_used: no(),
+            fds_beyond: 0,
             fds_soft: no(),
             fds_hard: no(),
             room_fds: no(),
@@ -249,7 +250,7 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
         if each == 0 {
             return Err(Why::not_applicable("not a server"));
         }
-        let free = soft.clone()?.saturating_sub(now.fds.get()?);
+        let free = soft.clone()?.saturating_sub(now.fds_below_limit()?);
         Ok(crate::hint::room_for_clients(free, each))
     };
     let no_limit = || Why::not_applicable("no memory limit is set");
@@ -266,7 +267,8 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
         Ok(group.clone()?.headroom_bytes().ok_or_else(no_limit)? / each)
     };
     LimitsView {
-        fds_used: now.fds.get(),
+        fds_used: now.fds_below_limit(),
+        fds_beyond: now.fds_beyond.known().copied().unwrap_or(0),
         room_fds: room_fds(),
         fds_soft: soft,
         fds_hard: bound(limits.clone().map(|l| l.nofile.hard)),

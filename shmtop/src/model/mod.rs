@@ -3,6 +3,7 @@
 //! [`ModelBuilder`] makes it; `hint` adds the findings; `report` and `ui` show it. Nothing
 //! here reads a clock, a file or a page. A value that can't be had is an `Err(Why)`, never 0.
 
+pub(crate) mod asked;
 mod build;
 mod build_client;
 pub mod builder;
@@ -16,7 +17,7 @@ pub(crate) mod measure;
 mod slow;
 pub(crate) mod verdict;
 
-pub(crate) use build::{rejected, rejected_of};
+pub(crate) use build::{build, rejected, rejected_of};
 pub use builder::ModelBuilder;
 pub use client::{
     Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,

@@ -166,7 +166,12 @@ fn limits(model: &Model) -> String {
         }
         let l = &e.limits;
         out += &format!("\nlimits of {} (pid {})\n", e.name, e.pid);
-        out += &limit("fds", &l.fds_used, &l.fds_soft, &l.room_fds, |v| {
+        let fds = match l.fds_beyond {
+            0 => "fds".into(),
+            1 => "fds (1 more is open beyond the limit)".into(),
+            n => format!("fds ({n} more are open beyond the limit)"),
+        };
+        out += &limit(&fds, &l.fds_used, &l.fds_soft, &l.room_fds, |v| {
             v.to_string()
         });
         out += &limit(
@@ -184,9 +189,13 @@ fn limits(model: &Model) -> String {
     }
     if let Ok(shmmax) = model.host.shmmax_bytes {
         let met = if shmmax >= 1 << 30 { "met" } else { "not met" };
+        let shown = match shmmax {
+            // Near 2^64, as the kernel has it where nobody set it.
+            n if n >= 1 << 60 => "unlimited".into(),
+            n => text::bytes(n),
+        };
         out += &format!(
-            "  kernel.shmmax {}: the \"at least 1 GiB\" check is {met}; it bounds SysV segments, not these rings\n",
-            text::bytes(shmmax)
+            "  kernel.shmmax {shown}: the \"at least 1 GiB\" check is {met}; it bounds SysV segments, not these rings\n"
         );
     }
     out

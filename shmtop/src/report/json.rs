@@ -375,6 +375,7 @@ fn of_endpoint(pid: u32, l: &LimitsView) -> Value {
     let mut o = Object::default();
     o.put("pid", pid)
         .read("fds_used", l.fds_used.clone())
+        .put("fds_beyond_limit", l.fds_beyond)
         .read("fds_soft", l.fds_soft.clone())
         .read("fds_hard", l.fds_hard.clone())
         .read("room_for_clients_fds", l.room_fds.clone())

@@ -77,7 +77,7 @@ pub struct Listener {
     pub path: String,
     /// Inode of the path when the server bound it, from its page; 0 = it did not say.
     pub bound_inode: u64,
-    /// Inode of the path now; another one than `bound_inode` means that the path no longer leads to this server.
+    /// Inode of the path now, 0 when nothing is there; another one than `bound_inode` means that the path no longer leads to this server.
     pub path_inode: Fact<u64>,
     /// Connections that wait to be accepted.
     pub queue: Fact<u32>,

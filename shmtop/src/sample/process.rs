@@ -4,6 +4,7 @@
 //! moments, and a rate divides by the distance of the right one.
 
 use super::{Cgroups, CpuList, Fact};
+use crate::reading::Reading;
 use serde::{Deserialize, Serialize};
 
 /// A process that has a page or is the peer of one.
@@ -42,6 +43,8 @@ pub struct Process {
     pub limits: Fact<Limits>,
     /// Open file descriptors.
     pub fds: Fact<u64>,
+    /// Of them, those whose number the soft limit no longer gives away: they were opened before it was lowered.
+    pub fds_beyond: Fact<u64>,
     /// Memory.
     pub memory: Fact<ProcessMemory>,
     /// Mappings of rings, from smaps: costs milliseconds, so only for the processes asked for in detail.
@@ -73,6 +76,16 @@ impl Process {
     pub fn thread(&self, tid: u32) -> Option<&Thread> {
         let at = self.threads.binary_search_by_key(&tid, |t| t.tid);
         at.ok().map(|i| &self.threads[i])
+    }
+
+    /// Descriptors that count against the soft limit, which bounds their numbers.
+    ///
+    /// # Errors
+    /// Why the descriptors can't be counted.
+    pub fn fds_below_limit(&self) -> Reading<u64> {
+        // Recordings from before they were told apart have no such number.
+        let beyond = self.fds_beyond.known().copied().unwrap_or(0);
+        Ok(self.fds.get()?.saturating_sub(beyond))
     }
 
     /// Stopped by a signal or a debugger.

@@ -51,13 +51,19 @@ fn listener(proc_root: &Path, claim: &Claim, queues: &Reading<HashMap<u32, Queue
     }
 }
 
-/// Inode at the path, in the server's own mount namespace where it may be entered, else in ours.
+/// Inode at the path, in the server's own mount namespace where it may be entered, else in ours. 0: there is nothing, and that was
+/// seen in its own.
 fn path_inode(proc_root: &Path, claim: &Claim) -> Reading<u64> {
     let Some(relative) = claim.path.strip_prefix('/') else {
         return Err(Why::not_applicable("its socket has no absolute path"));
     };
-    let theirs = proc_root.join(format!("{}/root", claim.pid)).join(relative);
+    let root = proc_root.join(format!("{}/root", claim.pid));
+    let theirs = root.join(relative);
     let metadata = match std::fs::symlink_metadata(&theirs) {
+        // A process that has ended has no root either, and then nobody knows.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && std::fs::metadata(&root).is_ok() => {
+            return Ok(0);
+        }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             let ours = Path::new(&claim.path);
             std::fs::symlink_metadata(ours).map_err(|e| why(&e, ours))
@@ -103,6 +109,12 @@ mod tests {
             "the queue stays the first server's"
         );
         std::fs::remove_file(&path).unwrap();
-        assert!(look().path_inode.why().is_some());
+        assert_eq!(look().path_inode.known(), Some(&0), "gone is an answer");
+        let nobody = Claim {
+            pid: u32::MAX,
+            ..claim.clone()
+        };
+        let of_nobody = read(Path::new("/proc"), &[nobody]).remove(0);
+        assert!(of_nobody.path_inode.why().is_some());
     }
 }

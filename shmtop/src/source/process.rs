@@ -192,7 +192,10 @@ impl ProcessWatch {
         if settings {
             seen.limits = limits::read(&self.dir).into();
         }
-        seen.fds = count_fds(&self.dir.join("fd")).into();
+        let soft = seen.limits.known().and_then(|l| l.nofile.soft);
+        let fds = count_fds(&self.dir.join("fd"), soft.unwrap_or(u64::MAX));
+        seen.fds = fds.clone().map(|(all, _)| all).into();
+        seen.fds_beyond = fds.map(|(_, beyond)| beyond).into();
         seen.rings = if look.detail {
             smaps::rings(&self.dir).into()
         } else {
@@ -279,14 +282,18 @@ fn thread_ids(task_dir: &Path, hot: &BTreeSet<u32>) -> BTreeSet<u32> {
     first.into_iter().chain(rest).take(MAX_THREADS).collect()
 }
 
-fn count_fds(dir: &Path) -> Reading<u64> {
+/// Open descriptors, and how many of them have numbers that the soft limit no longer gives away: opened before it was lowered,
+/// they take no room below it.
+fn count_fds(dir: &Path, soft: u64) -> Reading<(u64, u64)> {
     let entries = std::fs::read_dir(dir).map_err(|e| why(&e, dir))?;
-    let mut count = 0;
+    let (mut all, mut beyond) = (0, 0);
     for entry in entries {
-        entry.map_err(|e| why(&e, dir))?;
-        count += 1;
+        let name = entry.map_err(|e| why(&e, dir))?.file_name();
+        let number = name.to_str().and_then(|n| n.parse::<u64>().ok());
+        all += 1;
+        beyond += u64::from(number.is_some_and(|n| n >= soft));
     }
-    Ok(count)
+    Ok((all, beyond))
 }
 
 /// Inode of a namespace ("pid", "mnt", "net") of the process whose directory is `dir`.

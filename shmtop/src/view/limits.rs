@@ -134,7 +134,11 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
     ));
     let fds = match (&l.fds_used, &l.fds_soft) {
         (Ok(used), Ok(soft)) => format!(
-            "{used} of {soft}; one more client takes {}: room for {}",
+            "{used} of {soft}{}; one more client takes {}: room for {}",
+            match l.fds_beyond {
+                0 => String::new(),
+                n => format!(" ({n} more open beyond the limit)"),
+            },
             a.fds_per_client,
             l.room_fds
                 .as_ref()

@@ -281,6 +281,7 @@ impl Base {
                 address_space: Limit::default(),
             }),
             fds: known(40),
+            fds_beyond: known(0),
             memory: known(ProcessMemory {
                 size_bytes: 300 << 20,
                 rss_bytes: 20 << 20,

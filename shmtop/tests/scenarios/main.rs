@@ -28,6 +28,7 @@ mod patch;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use base::{BASES, Base};
 use serde::Deserialize;
@@ -59,6 +60,7 @@ struct Expect {
     client: Option<u32>,
     says: Option<String>,
     fix: Option<String>,
+    about: Option<Vec<u32>>,
     why: Option<String>,
 }
 
@@ -86,6 +88,24 @@ fn play(s: &Scenario) -> Vec<Model> {
     (0..=s.seconds)
         .map(|t| builder.push(patch::sample(&base, &s.patch, t)))
         .collect()
+}
+
+/// A file's name, what is in it, and its models.
+type Played = (String, Scenario, Vec<Model>);
+
+/// All scenarios, played once for all tests.
+fn played() -> &'static [Played] {
+    static PLAYED: LazyLock<Vec<Played>> = LazyLock::new(|| {
+        let one = |path: PathBuf| {
+            let name = path.strip_prefix(dir()).unwrap().display().to_string();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let s: Scenario = toml::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let models = play(&s);
+            (name, s, models)
+        };
+        scenarios().into_iter().map(one).collect()
+    });
+    &PLAYED
 }
 
 fn check(model: &Model, e: &Expect) -> Result<(), String> {
@@ -125,6 +145,9 @@ fn check(model: &Model, e: &Expect) -> Result<(), String> {
             if part.as_ref().is_some_and(|p| !text.contains(p.as_str())) {
                 return Err(format!("{id} {what} {text:?}, not {part:?}"));
             }
+        }
+        if e.about.is_some() && e.about != found.about {
+            return Err(format!("{id} is about {:?}", found.about));
         }
         if found.evidence.is_empty() || found.fix.is_empty() {
             return Err(format!("{id} has no evidence or no fix"));
@@ -171,11 +194,7 @@ fn check(model: &Model, e: &Expect) -> Result<(), String> {
 #[test]
 fn every_scenario_gets_its_answer() {
     let mut wrong = Vec::new();
-    for path in scenarios() {
-        let name = path.strip_prefix(dir()).unwrap().display().to_string();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let s: Scenario = toml::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let models = play(&s);
+    for (name, s, models) in played() {
         for e in &s.expect {
             if let Err(why) = check(&models[e.at as usize], e) {
                 wrong.push(format!("{name} at {} s: {why}", e.at));
@@ -188,6 +207,61 @@ fn every_scenario_gets_its_answer() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// Words that a command begins with; everything else is a sentence.
+const COMMANDS: &[&str] = &[
+    "cargo", "cat", "chrt", "cpupower", "dmesg", "echo", "gdb", "kill", "ls", "perf", "prlimit",
+    "ps", "renice", "sensors", "setcap", "shmtop", "ss", "sudo", "sysctl", "taskset",
+];
+
+#[test]
+fn what_to_do_is_a_line_that_a_shell_takes_as_it_stands_or_a_sentence() {
+    let mut fixes = std::collections::BTreeMap::new();
+    for f in played()
+        .iter()
+        .flat_map(|(_, _, models)| models)
+        .flat_map(|m| &m.findings)
+    {
+        let shape: String = f.fix.chars().filter(|c| !c.is_ascii_digit()).collect();
+        fixes.entry((f.id, shape)).or_insert(&f.fix);
+    }
+    assert!(fixes.len() > 50, "{}", fixes.len());
+    let wrong: Vec<String> = fixes
+        .iter()
+        .filter_map(|((id, _), fix)| Some(format!("{id}: {} in {fix:?}", untypable(fix)?)))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Why a person could not type this, or read it as a sentence.
+fn untypable(fix: &str) -> Option<String> {
+    const GAPS: &[&str] = &["CPU", "PID", "TID", "N", "NAME", "FILE", "PATH"];
+    let command = fix.split('#').next().unwrap_or("");
+    let words = || command.split_whitespace();
+    let first = words().next().unwrap_or("");
+    let mut letters = command.split(|c: char| !c.is_alphanumeric());
+    if let Some(gap) = letters.find(|w| GAPS.contains(w)) {
+        return Some(format!("a gap to fill in: {gap}"));
+    }
+    if !COMMANDS.contains(&first) {
+        let inside = |c: &&&str| {
+            [": ", "`"]
+                .iter()
+                .any(|p| command.contains(&format!("{p}{c} ")))
+        };
+        let hidden = COMMANDS.iter().find(inside)?;
+        return Some(format!("a command inside of a sentence: {hidden}"));
+    }
+    let shell = std::process::Command::new("sh")
+        .args(["-n", "-c", fix])
+        .output()
+        .unwrap();
+    if !shell.status.success() {
+        return Some(String::from_utf8_lossy(&shell.stderr).into_owned());
+    }
+    let person = words().find(|w| ["then", "if", "or", "and", "look"].contains(w))?;
+    Some(format!("a person's part before the #: {person}"))
 }
 
 #[test]
@@ -233,6 +307,30 @@ fn a_healthy_workload_raises_nothing_at_warn_or_above() {
             assert!(loud.is_empty(), "{} at {t} s: {loud:#?}", base.name);
         }
     }
+}
+
+#[test]
+fn a_finding_that_speaks_for_many_counts_nobody_who_was_not_asked_for() {
+    let base = Base::named("busy");
+    let pid = Base::client_pid(1);
+    let says = |asked: &[u32]| {
+        let mut builder = ModelBuilder::new().asked_for(asked);
+        let mut last = Model::empty();
+        for t in 0..=4 {
+            let mut sample = base.sample(t);
+            for page in &mut sample.pages {
+                if let shmtop::sample::PageContent::Read(s) = &mut page.content {
+                    s.debug_build = true;
+                }
+            }
+            last = builder.push(sample);
+        }
+        let found = last.findings.into_iter().find(|f| f.id == "debug-build");
+        found.unwrap().says
+    };
+    assert!(says(&[]).contains("(and 4 more)"), "{}", says(&[]));
+    let alone = format!("trader (pid {pid}) is a debug build: its latencies mean nothing");
+    assert_eq!(says(&[pid]), alone);
 }
 
 #[test]

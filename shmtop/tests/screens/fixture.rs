@@ -343,6 +343,7 @@ fn server(name: &str, pid: u32, clients: Vec<Client>) -> Endpoint {
         },
         limits: LimitsView {
             fds_used: Ok(61),
+            fds_beyond: 0,
             fds_soft: Ok(64),
             fds_hard: Ok(4_096),
             room_fds: Ok(0),
@@ -419,6 +420,7 @@ fn findings() -> Vec<Finding> {
             id: "peer-stopped",
             severity: Severity::Crit,
             also: Vec::new(),
+            about: None,
             subject: subject(7),
             says: "peer 4242 is stopped (SIGSTOP) for 4.2 s, 3 requests wait".to_owned(),
             evidence: vec![
@@ -443,6 +445,7 @@ fn findings() -> Vec<Finding> {
             id: "socket-fallback",
             severity: Severity::Warn,
             also: Vec::new(),
+            about: None,
             subject: subject(16),
             says: "on the socket: memfd_create → EMFILE, 64/64 fds; p50 41 µs, the others 1.2 µs"
                 .to_owned(),
@@ -461,6 +464,7 @@ fn findings() -> Vec<Finding> {
             id: "no-pmu",
             severity: Severity::Info,
             also: Vec::new(),
+            about: None,
             subject: Subject::default(),
             says: "no hardware counters: the hypervisor hides them".to_owned(),
             evidence: Vec::new(),

@@ -168,3 +168,24 @@ fn a_process_that_proc_hides_is_not_called_dead() {
     assert!(!is_hidden(real, child.id()));
     assert!(!is_hidden(&Tree::new().proc(), 1));
 }
+
+#[test]
+fn descriptors_beyond_a_limit_that_was_lowered_take_no_room_below_it() {
+    let tree = one_process();
+    for number in [2, 3, 64, 70] {
+        tree.write(&format!("proc/7/fd/{number}"), "");
+    }
+    let ours = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let lowered = |line: &str| match line.starts_with("Max open files") {
+        true => format!("{:<26}{:<21}{:<21}files\n", "Max open files", 64, 4096),
+        false => format!("{line}\n"),
+    };
+    let limits: String = ours.lines().map(lowered).collect();
+    tree.write("proc/7/limits", &limits);
+    let look = || tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 1, &[7]);
+    let seen = look();
+    assert_eq!((seen.fds.get(), seen.fds_beyond.get()), (Ok(6), Ok(2)));
+    assert_eq!(seen.fds_below_limit(), Ok(4));
+    std::fs::remove_file(tree.proc().join("7/limits")).unwrap();
+    assert_eq!(look().fds_below_limit(), Ok(6), "nobody says where it is");
+}

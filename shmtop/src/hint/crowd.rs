@@ -1,0 +1,173 @@
+//! The rule about too many spinners, and who is counted together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::context::Waiter;
+use super::sched::{DELAY, SPINNER};
+use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::reading::Why;
+
+/// This family.
+pub(super) const RULES: &[Rule] = &[OVERSUBSCRIBED];
+
+rule! {
+    /// Spinning threads beyond the CPUs they may use take turns with the very threads they wait for. Parked waiters don't
+    /// count: seventeen processes that park share two CPUs well. Whether it hurts is measured as run delay. Only threads that may run
+    /// on the same CPUs, or are in a group with a quota, are counted together: programs kept to CPUs of their own don't meet. A quota is
+    /// said to be one.
+    OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
+    fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota) and waited more than 1 % of the time for a core";
+    quiet: "waiters park, or a CPU is left for each spinner";
+    fix: "fewer threads, fewer spins (--wait adaptive or park), or more CPUs";
+    explains: ["run-delay", "preempted-spinner", "quota-below-spinners", "tail-spread", "outlier-client", "yield-storm", "migrating", "oversleep"];
+    check: Host(oversubscribed);
+}
+
+fn oversubscribed(ctx: &Context<'_>) -> Answer {
+    let spinners = ctx.waiters().into_iter().filter(|w| w.spin > SPINNER);
+    let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();
+    let mut unknown = None;
+    let mut worst: Option<(f64, Crowd<'_>)> = None;
+    for crowd in crowds(ctx, spinners, &online) {
+        // One alone is in nobody's way; what a quota does to it has rules of its own.
+        if crowd.spinners.len() < 2 || crowd.spinners.len() as f64 <= crowd.room() {
+            continue;
+        }
+        let delays: Vec<f64> = crowd
+            .spinners
+            .iter()
+            .filter_map(Waiter::run_delay)
+            .collect();
+        if delays.is_empty() {
+            unknown = Some(Why::not_there(
+                "run delay can't be read (/proc/PID/task/TID/schedstat)",
+            ));
+            continue;
+        }
+        let mean = delays.iter().sum::<f64>() / delays.len() as f64;
+        if mean > DELAY && worst.as_ref().is_none_or(|(w, _)| mean > *w) {
+            worst = Some((mean, crowd));
+        }
+    }
+    let Some((mean, crowd)) = worst else {
+        return unknown.map_or(QUIET, Err);
+    };
+    let most = crowd
+        .spinners
+        .iter()
+        .max_by(|a, b| a.spin.total_cmp(&b.spin));
+    let name = most.map_or(String::new(), Waiter::name);
+    let room = crowd.room();
+    let pids: BTreeSet<u32> = crowd.spinners.iter().map(|w| w.endpoint.pid).collect();
+    let fire = Fire::new(
+        format!(
+            "{} spinning threads share {}; each waited {:.0} ms/s for a core (most spinning: {name})",
+            crowd.spinners.len(),
+            crowd.what(),
+            mean * 1000.0
+        ),
+        "start the clients and the server with --wait adaptive (or park), or use fewer clients",
+    )
+    .number(
+        "spinning threads",
+        crowd.spinners.len() as f64,
+        "",
+        "stats page: spin_ns",
+        format!("> {room}"),
+    )
+    .number(
+        "run delay, mean",
+        mean * 100.0,
+        "%",
+        "/proc/PID/task/TID/schedstat",
+        format!("> {}", DELAY * 100.0),
+    );
+    let fire = match &crowd.quota {
+        Some((path, quota)) => fire.number("quota", *quota, "CPUs", path.clone(), ""),
+        None => fire,
+    };
+    fire.about(pids).fires()
+}
+
+/// Spinners that get in each other's way.
+struct Crowd<'a> {
+    spinners: Vec<Waiter<'a>>,
+    cpus: BTreeSet<u32>,
+    /// Group and its quota in CPUs, where that is what they share.
+    quota: Option<(String, f64)>,
+}
+
+impl Crowd<'_> {
+    fn room(&self) -> f64 {
+        let cpus = self.cpus.len() as f64;
+        self.quota.as_ref().map_or(cpus, |(_, q)| q.min(cpus))
+    }
+
+    fn what(&self) -> String {
+        match &self.quota {
+            Some((path, quota)) => format!("a quota of {quota:.2} CPUs ({path})"),
+            None => match self.cpus.first() {
+                Some(cpu) if self.cpus.len() == 1 => format!("CPU {cpu}"),
+                _ => format!("{} CPUs", self.cpus.len()),
+            },
+        }
+    }
+}
+
+/// Spinners that share CPUs with each other, directly or through a third; and beside them those that share a quota smaller than
+/// the CPUs they may use. Two programs that are kept to CPUs of their own have nothing to do with each other.
+fn crowds<'w>(
+    ctx: &Context<'_>,
+    spinners: impl Iterator<Item = Waiter<'w>>,
+    online: &[u32],
+) -> Vec<Crowd<'w>> {
+    let mut by_cpus: Vec<Crowd<'w>> = Vec::new();
+    let mut by_quota: BTreeMap<String, Crowd<'w>> = BTreeMap::new();
+    for w in spinners {
+        let allowed = w.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
+        let cpus: BTreeSet<u32> = match allowed {
+            Some(allowed) => allowed
+                .iter()
+                .filter(|c| online.contains(c))
+                .copied()
+                .collect(),
+            None => online.iter().copied().collect(),
+        };
+        let groups = ctx
+            .process(w.endpoint.pid)
+            .and_then(|p| p.cgroups.cpu.as_reading().cloned());
+        for group in groups.unwrap_or_default() {
+            let Some(quota) = group.quota_cpus() else {
+                continue;
+            };
+            let crowd = by_quota.entry(group.path.clone()).or_insert_with(|| Crowd {
+                spinners: Vec::new(),
+                cpus: BTreeSet::new(),
+                quota: Some((group.path.clone(), quota)),
+            });
+            crowd.cpus.extend(&cpus);
+            crowd.spinners.push(w.clone());
+        }
+        let mut joined = Crowd {
+            spinners: vec![w],
+            cpus,
+            quota: None,
+        };
+        let meets = |c: &Crowd<'_>| !c.cpus.is_disjoint(&joined.cpus);
+        let (near, far): (Vec<_>, Vec<_>) = by_cpus.into_iter().partition(meets);
+        by_cpus = far;
+        for crowd in near {
+            joined.cpus.extend(crowd.cpus);
+            joined.spinners.extend(crowd.spinners);
+        }
+        by_cpus.push(joined);
+    }
+    // A quota that leaves as much as the CPUs do bounds nothing of its own.
+    let quotas = by_quota.into_values();
+    by_cpus.extend(quotas.filter(|c| {
+        c.quota
+            .as_ref()
+            .is_some_and(|(_, q)| *q < c.cpus.len() as f64)
+    }));
+    by_cpus
+}

@@ -1,0 +1,46 @@
+//! Commands that rules share. What a finding says to do is either a line that a shell takes as it stands (what is left to a person
+//! follows behind `#`), or a sentence; never a command with a gap in it.
+
+use super::Context;
+use crate::model::ThreadView;
+
+/// Raises the descriptor limit of a process. The soft limit alone where the hard one has room: a bare number would set both, and so
+/// take room away that the process was given.
+pub(super) fn raise_nofile(ctx: &Context<'_>, pid: u32, wanted: u64) -> String {
+    let limits = ctx.process(pid).and_then(|p| p.limits.get());
+    let both = matches!(limits, Ok(l) if l.nofile.hard.is_some_and(|hard| hard < wanted));
+    format!(
+        "prlimit --pid {pid} --nofile={wanted}{}",
+        if both { "" } else { ":" }
+    )
+}
+
+/// Moves a thread to the idlest CPU outside of `away`, or says that there is none.
+pub(super) fn move_thread(ctx: &Context<'_>, tid: u32, away: &[u32]) -> String {
+    match idlest(ctx, away) {
+        Some(cpu) => format!("taskset -cp {cpu} {tid}"),
+        None => "this machine has no other CPU: run less on it, or use a larger one".into(),
+    }
+}
+
+/// Keeps a thread to the CPU it is on.
+pub(super) fn keep_thread(ctx: &Context<'_>, thread: &ThreadView) -> String {
+    match &thread.last_cpu {
+        Ok(cpu) => format!("taskset -cp {cpu} {}", thread.tid),
+        Err(_) => move_thread(ctx, thread.tid, &[]),
+    }
+}
+
+/// The CPU with the most idle time, of those not in `away`; one that shares its core with one of those only if there is no other.
+pub(super) fn idlest(ctx: &Context<'_>, away: &[u32]) -> Option<u32> {
+    let beside = |cpu: &crate::model::CpuView| {
+        let siblings = cpu.siblings.as_ref().map_or(&[][..], |s| s.as_slice());
+        siblings.iter().any(|s| away.contains(s))
+    };
+    let cpus = ctx.model.host.cpus.iter().filter(|c| !away.contains(&c.id));
+    cpus.min_by(|a, b| {
+        let busy = |c: &crate::model::CpuView| c.busy.clone().unwrap_or(1.0);
+        (beside(a).cmp(&beside(b))).then(busy(a).total_cmp(&busy(b)))
+    })
+    .map(|c| c.id)
+}
