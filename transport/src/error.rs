@@ -25,7 +25,7 @@ pub enum Step {
     ReceiveFd = 7,
     /// The received descriptor came truncated (MSG_CTRUNC) or in the wrong number.
     FdTruncated = 8,
-    /// The received descriptor is no sealed memfd of the agreed size.
+    /// The received descriptor is no memfd of the agreed size with the seals of a fresh ring.
     Validate = 9,
     /// Memory headroom: the rings would exceed a limit (cgroup, RLIMIT_AS, RLIMIT_FSIZE, budget).
     Headroom = 10,
@@ -37,6 +37,9 @@ pub enum Step {
     Thread = 13,
     /// The server is configured for the socket only.
     Disabled = 14,
+    /// The offered ring memory is of a layout that the client does not know, or its two rings are of different sizes: another
+    /// version of the program, no broken one.
+    Layout = 15,
 }
 
 impl Step {
@@ -57,6 +60,7 @@ impl Step {
             Self::Socket => "socket",
             Self::Thread => "thread",
             Self::Disabled => "disabled",
+            Self::Layout => "layout",
         }
     }
 
@@ -77,6 +81,7 @@ impl Step {
             12 => Self::Socket,
             13 => Self::Thread,
             14 => Self::Disabled,
+            15 => Self::Layout,
             _ => return None,
         })
     }

@@ -91,7 +91,9 @@ impl ConnectError {
             Self::NoServer { .. } | Self::Unresponsive { .. } | Self::Io { .. } => true,
             Self::Refused { may_pass, .. } => *may_pass,
             // A server for the socket only, or memory that is no ring of ours.
-            Self::NoSharedMemory(why) => !matches!(why.step, Step::Disabled | Step::Validate),
+            Self::NoSharedMemory(why) => {
+                !matches!(why.step, Step::Disabled | Step::Validate | Step::Layout)
+            }
             Self::Config(_) | Self::PathTooLong { .. } => false,
         }
     }

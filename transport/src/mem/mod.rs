@@ -22,9 +22,9 @@ pub(crate) struct StepError {
     /// errno of the call. For [`Step::Headroom`] no call was made: EFBIG names RLIMIT_FSIZE, ENOMEM names
     /// RLIMIT_AS or the commit limit, 0 a memory cgroup (whose limit kills instead of failing a call).
     pub(crate) errno: i32,
-    /// The limit; descriptors for EMFILE, bytes for memory. For [`Step::Validate`] what was demanded.
+    /// The limit; descriptors for EMFILE, bytes for memory. For [`Step::Validate`] and [`Step::Layout`] what was demanded.
     pub(crate) limit: u64,
-    /// Usage against it. For [`Step::Validate`] what was found.
+    /// Usage against it. For [`Step::Validate`] and [`Step::Layout`] what was found.
     pub(crate) used: u64,
 }
 

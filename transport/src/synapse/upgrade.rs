@@ -135,7 +135,7 @@ fn map_offer(
         return Err(StepError {
             limit: offer.client_to_server_bytes,
             used: offer.server_to_client_bytes,
-            ..StepError::new(Step::Validate, 0)
+            ..StepError::new(Step::Layout, 0)
         });
     }
     if huge {

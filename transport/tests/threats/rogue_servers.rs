@@ -212,7 +212,7 @@ fn demanded_shared_memory_that_cannot_be_had_is_an_error_with_the_step() {
 }
 
 #[test]
-fn an_offer_of_impossible_sizes_ends_the_connection_and_a_layout_we_do_not_know_is_declined() {
+fn an_offer_of_impossible_sizes_ends_the_connection() {
     let cases = [
         ("a request ring of 0", (40, 0)),
         ("a request ring larger than asked for", (40, RING * 2)),
@@ -238,16 +238,43 @@ fn an_offer_of_impossible_sizes_ends_the_connection_and_a_layout_we_do_not_know_
             );
         });
     }
-    let fd = good();
-    let script = |mut raw: Raw| {
-        until_upgrade(&mut raw);
-        raw.say_with(&offer(&[(24, 9)]), &[fd.as_fd()]);
-        assert_eq!(raw.expect(DECLINE).u64(40), 9, "the layout it used");
-        echo(&mut raw, 3);
-    };
-    against(script, |path, config| {
-        works_over_the_socket(&mut Synapse::connect(path, &config).expect("a client"))
-    });
+}
+
+/// Of what a newer server may rightly offer, nothing is taken for memory that is no ring: that would be an alarm about the peer.
+#[test]
+fn ring_memory_of_another_version_is_declined_as_such_and_the_socket_serves() {
+    const SMALL: u64 = 10_000;
+    let cases: [(&str, &[(usize, u64)], _); 2] = [
+        ("a layout of tomorrow", &[(24, 9), (56, SMALL)], (1, 9)),
+        (
+            "rings of two sizes",
+            &[(32, TOTAL - RING / 2), (48, RING / 2), (56, SMALL)],
+            (RING, RING / 2),
+        ),
+    ];
+    for (what, fields, found) in cases {
+        let total = fields.iter().find(|f| f.0 == 32).map_or(TOTAL, |f| f.1);
+        let fd = memfd(total, SEALS);
+        let script = |mut raw: Raw| {
+            raw.expect(HELLO);
+            raw.say(&message(WELCOME, 0, &[(24, 1), (40, 1), (48, SMALL)]));
+            raw.expect(UPGRADE);
+            raw.say_with(&offer(fields), &[fd.as_fd()]);
+            let declined = raw.expect(DECLINE);
+            assert_eq!(declined.u32(24), Step::Layout as u32, "{what}");
+            assert_eq!((declined.u64(32), declined.u64(40)), found, "{what}");
+            echo(&mut raw, 3);
+        };
+        against(script, |path, config| {
+            let mut client = Synapse::connect(path, &config).expect(what);
+            let why = client.fallback().expect(what);
+            assert_eq!(
+                (why.step, why.limit, why.used),
+                (Step::Layout, found.0, found.1)
+            );
+            works_over_the_socket(&mut client);
+        });
+    }
 }
 
 #[test]

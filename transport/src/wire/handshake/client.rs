@@ -124,7 +124,7 @@ impl ClientHandshake {
         if offer.layout_version != self.layout.version {
             // Another program version, no broken one: the socket still serves.
             return self.mapped(Err(StepError {
-                step: Step::Validate,
+                step: Step::Layout,
                 errno: 0,
                 limit: self.layout.version.into(),
                 used: offer.layout_version.into(),

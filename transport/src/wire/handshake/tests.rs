@@ -90,7 +90,7 @@ fn another_ring_layout_is_declined_with_both_versions_and_the_socket_serves_on()
     else {
         panic!("not declined");
     };
-    assert_eq!((why.step, why.limit, why.used), (Step::Validate, 3, 4));
+    assert_eq!((why.step, why.limit, why.used), (Step::Layout, 3, 4));
     assert_eq!(client.mode(), Mode::Socket);
 }
 

@@ -7,7 +7,7 @@ use crate::wire::frame::HANDSHAKE_BYTES;
 use proptest::prelude::*;
 
 fn step_error() -> impl Strategy<Value = StepError> {
-    (1u32..=14, any::<i32>(), any::<u64>(), any::<u64>()).prop_map(|(step, errno, limit, used)| {
+    (1u32..=15, any::<i32>(), any::<u64>(), any::<u64>()).prop_map(|(step, errno, limit, used)| {
         StepError {
             step: Step::from_number(step).unwrap(),
             errno,
