@@ -9,6 +9,10 @@ pub const MIN_RING_BYTES: usize = 4 * 1024;
 /// Largest ring per direction: 1 GiB.
 pub const MAX_RING_BYTES: usize = 1 << 30;
 
+/// Most spins, and most yields, of a [`WaitPolicy::Ladder`]: on its way down a ladder looks at no clock, so this is what keeps
+/// deadlines and the news that the peer has died.
+pub const MAX_RUNG: u32 = 100_000;
+
 /// Which way bytes may travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransportChoice {
@@ -35,9 +39,9 @@ pub enum WaitPolicy {
     /// A fixed ladder: `spins` iterations, `yields` calls of sched_yield, then `sleep`, from the start again.
     /// [`WaitPolicy::DOCUMENT`] is 100 / 900 / 1 µs.
     Ladder {
-        /// Spin iterations first.
+        /// Spin iterations first, at most [`MAX_RUNG`].
         spins: u32,
-        /// Then sched_yield calls.
+        /// Then sched_yield calls, at most [`MAX_RUNG`].
         yields: u32,
         /// Then one sleep of this length (the kernel adds its timer slack: 1 µs lasts some 70 µs by default).
         sleep: Duration,
@@ -51,6 +55,22 @@ impl WaitPolicy {
         yields: 900,
         sleep: Duration::from_micros(1),
     };
+
+    /// The same, with the rungs of a ladder cut to [`MAX_RUNG`].
+    pub(crate) fn bounded(self) -> Self {
+        match self {
+            Self::Ladder {
+                spins,
+                yields,
+                sleep,
+            } => Self::Ladder {
+                spins: spins.min(MAX_RUNG),
+                yields: yields.min(MAX_RUNG),
+                sleep,
+            },
+            other => other,
+        }
+    }
 
     /// Stable name: `adaptive`, `spin`, `park`, `document` or `ladder`.
     pub fn name(self) -> &'static str {
@@ -103,22 +123,22 @@ pub struct Config {
     pub wait: WaitPolicy,
     /// Which way bytes may travel. Default auto.
     pub transport: TransportChoice,
-    /// How long the blocking calls wait for room and for a reply. Default 5 s.
+    /// How long the blocking calls wait for room and for a reply; above zero. Default 5 s.
     pub request_timeout: Duration,
-    /// How long connecting and each handshake step may take. Default 2 s.
+    /// How long connecting and each handshake step may take; above zero. Default 2 s.
     pub handshake_timeout: Duration,
     /// Ask for huge pages (MFD_HUGETLB); falls back when none are free, to transparent ones where `shmem_enabled` allows, else to 4 KiB
     /// pages, and says so in the stats page. The server's value counts; a client's advises its own mapping. Default off.
     pub huge_pages: bool,
-    /// Server: clients admitted at most. Default 1024.
+    /// Server: clients admitted at most, 1 ..= 2048. Default 1024.
     pub max_clients: usize,
-    /// Server: poller threads. Default 1; more are started when one has more clients than it can sleep on (120).
+    /// Server: poller threads, 1 ..= 256. Default 1; more are started when one has more clients than it can sleep on (120).
     pub workers: usize,
     /// Server: a thread per client instead of pollers. Default off; better only while clients are fewer than CPUs.
     pub thread_per_client: bool,
     /// Server: uids admitted besides the server's own. Default none. Root is not special.
     pub allowed_uids: Vec<u32>,
-    /// Server: handshakes under way at most, per uid. Default 64.
+    /// Server: handshakes under way at most, per uid; above zero. Default 64.
     pub max_pending_per_uid: usize,
     /// Server: bytes of ring memory for all clients together; 0 = no limit of ours. Default 0.
     pub memory_budget_bytes: u64,
@@ -186,6 +206,53 @@ impl Config {
         if self.workers == 0 || self.workers > 256 {
             return fail(format!("workers must be 1 to 256, not {}", self.workers));
         }
+        if self.max_pending_per_uid == 0 {
+            return fail("with 0 handshakes per user under way nobody could connect".into());
+        }
+        if self.wait != self.wait.bounded() {
+            return fail(format!(
+                "a ladder has at most {MAX_RUNG} spins and {MAX_RUNG} yields, not {:?}",
+                self.wait
+            ));
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(config: Config) -> String {
+        config.check().expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_ladder_that_would_outlast_every_deadline_is_refused() {
+        let ladder = |spins, yields| Config {
+            wait: WaitPolicy::Ladder {
+                spins,
+                yields,
+                sleep: Duration::ZERO,
+            },
+            ..Config::default()
+        };
+        assert!(ladder(MAX_RUNG, MAX_RUNG).check().is_ok());
+        for (spins, yields) in [(4_000_000_000, 0), (MAX_RUNG + 1, 0), (0, MAX_RUNG + 1)] {
+            let text = refused(ladder(spins, yields));
+            assert!(text.contains(&spins.max(yields).to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_could_admit_nobody_is_refused() {
+        refused(Config {
+            max_pending_per_uid: 0,
+            ..Config::default()
+        });
+        refused(Config {
+            max_clients: 0,
+            ..Config::default()
+        });
     }
 }

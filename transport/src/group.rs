@@ -48,10 +48,11 @@ pub struct Group {
 }
 
 impl Group {
-    /// Waits by this policy. Its sleeps are `poll()`, whatever the policy calls them, except the ladder's.
+    /// Waits by this policy. Its sleeps are `poll()`, whatever the policy calls them, except the ladder's; of a ladder's spins and
+    /// yields no more than [`crate::config::MAX_RUNG`] count.
     pub fn new(policy: WaitPolicy) -> Self {
         Self {
-            waiter: Waiter::new(policy),
+            waiter: Waiter::new(policy.bounded()),
             polled: Vec::new(),
             first: 0,
         }

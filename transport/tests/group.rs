@@ -167,6 +167,26 @@ impl AsMut<Synapse> for Ender<'_> {
     }
 }
 
+/// The rungs of a ladder look at no clock: without a bound on them this wait would last minutes.
+#[test]
+fn a_ladder_of_any_length_keeps_the_limit() {
+    let world = World::new();
+    let mut members = world.members();
+    members[0].submit(b"held").expect("room");
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut group = Group::new(WaitPolicy::Ladder {
+            spins: u32::MAX,
+            yields: u32::MAX,
+            sleep: Duration::ZERO,
+        });
+        tell.send(group.wait(&mut members[..1], Duration::from_millis(5)))
+    });
+    let found = told.recv_timeout(WATCHDOG).expect("the limit is kept");
+    world.go.send(()).expect("a handler waits");
+    assert_eq!(found.expect("in flight"), None);
+}
+
 #[test]
 fn a_group_that_waits_for_nothing_says_so() {
     let world = World::new();

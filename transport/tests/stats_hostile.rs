@@ -273,6 +273,30 @@ fn a_page_that_could_be_truncated_under_the_reader_is_not_even_mapped() {
     ));
 }
 
+/// Its owner could punch a hole into it: the huge page goes back to the pool, and the reader's next touch is SIGBUS. Mapped it is
+/// only where huge pages are free; where there are none, mapping would fail with ENOMEM, so the answer tells whether it was tried.
+#[test]
+fn a_page_in_huge_pages_is_not_even_mapped() {
+    let flags = MFdFlags::MFD_ALLOW_SEALING
+        | MFdFlags::MFD_CLOEXEC
+        | MFdFlags::MFD_HUGETLB
+        | MFdFlags::MFD_HUGE_2MB;
+    let fd = match memfd_create(c"shmtop-stats", flags) {
+        Ok(fd) => fd,
+        Err(e) => {
+            println!("SKIPPED: this kernel makes no memfd in huge pages: {e}");
+            return;
+        }
+    };
+    nix::unistd::ftruncate(&fd, 2 << 20).unwrap();
+    let sealed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(sealed)).unwrap();
+    match open(&fd) {
+        Err(ReadError::NotAPage(why)) => assert_eq!(why, "in huge pages"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn things_that_are_no_page_are_told_apart_without_hanging() {
     let dir = tempfile::tempdir().unwrap();

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use crate::error::Step;
 
@@ -195,4 +196,10 @@ pub(super) fn is_size_sealed(fd: impl AsFd) -> bool {
     let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     fcntl(fd, FcntlArg::F_GET_SEALS)
         .is_ok_and(|bits| SealFlag::from_bits_retain(bits).contains(needed))
+}
+
+/// Whether `fd` leads to a file in huge pages. A hole punched into one gives the page back, and if somebody else takes it, the next
+/// touch is SIGBUS, whatever seals the size has; in small pages a hole reads as zeros. No page of ours is in huge pages.
+pub(super) fn is_in_huge_pages(fd: impl AsFd) -> nix::Result<bool> {
+    Ok(fstatfs(fd)?.filesystem_type() == HUGETLBFS_MAGIC)
 }

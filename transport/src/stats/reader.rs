@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::layout::{Bytes, Layout, Words};
-use super::memory::is_size_sealed;
+use super::memory::{is_in_huge_pages, is_size_sealed};
 use super::schema;
 use super::snapshot::Snapshot;
 
@@ -29,7 +29,8 @@ pub enum ReadError {
     /// It is something else, or contradicts itself.
     #[error("not a stats page: {0}")]
     NotAPage(String),
-    /// It could be truncated under the reader, which would kill the reader: not even mapped.
+    /// It could be truncated under the reader, which would kill the reader: not even mapped. (So could a hole in huge pages; that is
+    /// `NotAPage`, likewise unmapped.)
     #[error("not a stats page: its size is not sealed")]
     Unsealed,
     /// Written by a version this reader would misread.
@@ -84,6 +85,9 @@ impl PageReader {
         // From here on the size can't change, so the one below is good for as long as the mapping lives.
         if !is_size_sealed(fd) {
             return Err(ReadError::Unsealed);
+        }
+        if is_in_huge_pages(fd)? {
+            return Err(ReadError::NotAPage("in huge pages".into()));
         }
         let bytes = u64::try_from(fstat(fd)?.st_size).unwrap_or(0);
         if bytes < schema::DESCRIPTORS_OFFSET as u64 {
@@ -142,7 +146,7 @@ impl PageReader {
 
 fn words_of(map: &MmapRaw, words: usize) -> &[AtomicU64] {
     // SAFETY: the mapping is page-aligned and at least `words * 8` bytes long (see `from_fd`) for as long as `map` is
-    // borrowed. The file can't shrink (sealed). It is only ever loaded from here, Relaxed and 8 bytes at a time,
+    // borrowed. The file can't shrink (sealed), and a hole in it reads as zeros (no huge pages). It is only ever loaded from here, Relaxed and 8 bytes at a time,
     // which is promised to work on read-only memory; its writer uses atomics, and a writer that does not can
     // only make the values nonsense, which `parse` expects.
     unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), words) }
