@@ -33,7 +33,14 @@ pub struct Why {
     /// What kind of absence.
     pub kind: WhyKind,
     /// Half a sentence, without a full stop; starts in lower case unless with a name.
+    #[serde(deserialize_with = "recorded")]
     pub text: Cow<'static, str>,
+}
+
+/// What a recording says: somebody else's text.
+fn recorded<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Cow<'static, str>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(crate::text::harmless(&text).into())
 }
 
 impl Why {
@@ -62,11 +69,13 @@ impl Why {
         Self::of(WhyKind::Gap, text)
     }
 
-    fn of(kind: WhyKind, text: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            text: text.into(),
-        }
+    /// A reason of this kind. Paths and names in it may be somebody else's: what could steer a terminal is taken out here.
+    pub(crate) fn of(kind: WhyKind, text: impl Into<Cow<'static, str>>) -> Self {
+        let text = match text.into() {
+            Cow::Owned(text) => crate::text::harmless(&text).into(),
+            ours => ours,
+        };
+        Self { kind, text }
     }
 
     /// At most a dozen letters for a table cell.

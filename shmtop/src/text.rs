@@ -7,6 +7,23 @@ const MAX_CHARS: usize = 80;
 /// Longest path of a socket: sockaddr_un holds no more.
 const MAX_PATH_CHARS: usize = 108;
 
+/// `text` as one word for a shell: as it stands if it has nothing but letters, digits and `_./:@%+=,-`, else in single quotes. All text
+/// that somebody else chose (a page, a process, a group) goes through here on its way into a command that shmtop tells to type.
+pub(crate) fn shell(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=,-".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", harmless(text).replace('\'', r"'\''"))
+}
+
+/// `text` without what could steer a terminal, whatever its length.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if is_harmless(c) { c } else { '·' })
+        .collect()
+}
+
 /// `text` without control, escape, bidi and other invisible characters (each becomes `·`), cut after 80 characters.
 pub fn clean(text: &str) -> String {
     cut(text, MAX_CHARS)
@@ -133,6 +150,32 @@ mod tests {
         assert_eq!(shown, "a·[2Jb·c·d·e·f·");
         assert_eq!(clean(&"x".repeat(10_000)).chars().count(), MAX_CHARS);
         assert_eq!(clean("Grüße 日本"), "Grüße 日本");
+    }
+
+    #[test]
+    fn a_strangers_text_is_one_word_of_a_command() {
+        assert_eq!(shell("/run/x/exchange-1.sock"), "/run/x/exchange-1.sock");
+        let evil = [
+            "",
+            "-e",
+            "/tmp/a;id",
+            "/tmp/$(id)",
+            "`id`",
+            "a'b;id #",
+            "~",
+            "a b\nc",
+            "$HOME",
+            "!!",
+            "*",
+            "ü",
+        ];
+        for text in evil {
+            let echo = format!("printf %s {}", shell(text));
+            let mut sh = std::process::Command::new("sh");
+            let out = sh.args(["-c", &echo]).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), harmless(text));
+            assert!(shell(text).starts_with('\''), "{text}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 e.pid,
                 text::ns(oldest)
             ),
-            format!("ss -xlp | grep {}", e.socket_path),
+            format!("ss -xlp | grep -F pid={},", e.pid),
         )
         .number(
             "pending",

@@ -65,9 +65,9 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     Fire::new(
         says,
         format!(
-            "echo {} > {}/{file}   # or smaller rings: --ring-size 1MiB",
+            "echo {} > {}   # or smaller rings: --ring-size 1MiB",
             limit.saturating_mul(2),
-            group.path
+            text::shell(&format!("{}/{file}", group.path))
         ),
     )
     .number(

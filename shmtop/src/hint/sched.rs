@@ -77,14 +77,15 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 fn set_quota(g: &CpuGroup, cpus: Option<u64>) -> String {
     let period = g.period_us.get().unwrap_or(100_000);
     let quota = cpus.map(|n| n.saturating_mul(period).to_string());
+    let file = |name| text::shell(&format!("{}/{name}", g.path));
     match g.version {
         CgroupVersion::V2 => {
             let quota = quota.unwrap_or("max".into());
-            format!("echo \"{quota} {period}\" > {}/cpu.max", g.path)
+            format!("echo \"{quota} {period}\" > {}", file("cpu.max"))
         }
         CgroupVersion::V1 => {
             let quota = quota.unwrap_or("-1".into());
-            format!("echo {quota} > {}/cpu.cfs_quota_us", g.path)
+            format!("echo {quota} > {}", file("cpu.cfs_quota_us"))
         }
     }
 }

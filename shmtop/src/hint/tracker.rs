@@ -2,8 +2,9 @@
 
 use super::{Answer, Fire, Onset, Rule};
 use crate::model::builder::needs;
-use crate::model::{Finding, Model, Subject};
+use crate::model::{Evidence, Finding, Model, Subject};
 use crate::reading::{Why, WhyKind};
+use crate::text::harmless;
 
 /// Windows that hysteresis looks at.
 const LOOK: u32 = 5;
@@ -81,6 +82,7 @@ impl Tracker {
         }
     }
 
+    /// As it is shown: whatever names and paths are in its sentences, they steer no terminal from here on.
     pub(super) fn finding(&self) -> Option<Finding> {
         let (since_ns, since_realtime_ns) = self.firing_since?;
         let fire = self.fire.as_ref()?;
@@ -90,9 +92,9 @@ impl Tracker {
             subject: self.subject.clone(),
             also: Vec::new(),
             about: fire.about.clone(),
-            says: fire.says.clone(),
-            evidence: fire.evidence.clone(),
-            fix: fire.fix.clone(),
+            says: harmless(&fire.says),
+            evidence: fire.evidence.iter().map(Evidence::harmless).collect(),
+            fix: harmless(&fire.fix),
             clears: self.rule.quiet,
             explains: Vec::new(),
             since_ns,

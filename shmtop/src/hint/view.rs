@@ -141,7 +141,7 @@ fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 "{} is gone: nobody can reach {} (pid {}) any more",
                 e.socket_path, e.name, e.pid
             ),
-            format!("restart {} (pid {})", e.name, e.pid),
+            format!("restart {} (pid {})", text::shell(&e.name), e.pid),
         )
         .state("path", "gone", format!("stat {}", e.socket_path))
         .fires();
@@ -151,7 +151,7 @@ fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "{} no longer leads to {} (pid {}): new clients reach another server",
             e.socket_path, e.name, e.pid
         ),
-        format!("ss -xlp | grep {}", e.socket_path),
+        format!("ss -xlp | grep -F -e {}", text::shell(&e.socket_path)),
     )
     .number(
         "inode now",

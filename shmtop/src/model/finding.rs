@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::reading::Why;
+use crate::text::harmless;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +110,16 @@ pub struct UnknownRule {
 }
 
 impl Evidence {
+    /// The same without what a path or a name in it could do to a terminal.
+    pub(crate) fn harmless(&self) -> Self {
+        Self {
+            text: self.text.as_deref().map(harmless),
+            source: harmless(&self.source),
+            threshold: harmless(&self.threshold),
+            ..self.clone()
+        }
+    }
+
     /// A measured number.
     pub fn number(
         name: impl Into<String>,

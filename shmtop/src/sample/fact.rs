@@ -98,10 +98,7 @@ impl<T: Serialize> Serialize for Fact<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fact<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match Stored::deserialize(deserializer)? {
-            Stored::Unknown { unknown, kind } => Self::Unknown(Why {
-                kind,
-                text: unknown.into(),
-            }),
+            Stored::Unknown { unknown, kind } => Self::Unknown(Why::of(kind, unknown)),
             Stored::Known(value) => Self::Known(value),
         })
     }

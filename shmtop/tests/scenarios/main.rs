@@ -24,6 +24,7 @@
 //! of the sample; the rest follows its JSON.
 
 mod base;
+mod hostile;
 mod patch;
 
 use std::collections::BTreeSet;
@@ -262,6 +263,31 @@ fn untypable(fix: &str) -> Option<String> {
     }
     let person = words().find(|w| ["then", "if", "or", "and", "look"].contains(w))?;
     Some(format!("a person's part before the #: {person}"))
+}
+
+#[test]
+fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
+    let mut fired = BTreeSet::new();
+    for path in scenarios().iter().filter(|p| p.ends_with("fires.toml")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let s: Scenario = toml::from_str(&text).unwrap();
+        let base = Base::named(&s.base);
+        let mut builder = ModelBuilder::new();
+        for t in 0..=s.seconds {
+            let mut sample = patch::sample(&base, &s.patch, t);
+            hostile::rename(&mut sample);
+            let model = builder.push(sample);
+            let report = shmtop::report::doctor_text(&model, false);
+            let steers = |c: char| c.is_control() && c != '\n';
+            assert!(!report.contains(steers), "{report:?}");
+            for f in &model.findings {
+                let rest = f.fix.replace(&hostile::quoted(), "");
+                assert!(!rest.contains("touch"), "{}: {}", f.id, f.fix);
+                fired.insert(f.id);
+            }
+        }
+    }
+    assert!(fired.len() > 50, "{fired:?}");
 }
 
 #[test]
