@@ -56,21 +56,13 @@ fn fire(f: &FallbackFact, says: String, fix: String) -> Fire {
             "stats page: fallback_errno",
         );
     if f.limit != 0 {
+        let (wanted, found) = match Step::from_number(f.step) {
+            Some(Step::Validate | Step::Layout) => ("expected", "offered"),
+            _ => ("limit then", "used then"),
+        };
         fire = fire
-            .number(
-                "limit then",
-                f.limit as f64,
-                "",
-                "stats page: fallback_limit",
-                "",
-            )
-            .number(
-                "used then",
-                f.used as f64,
-                "",
-                "stats page: fallback_used",
-                "",
-            );
+            .number(wanted, f.limit as f64, "", "stats page: fallback_limit", "")
+            .number(found, f.used as f64, "", "stats page: fallback_used", "");
     }
     fire
 }
@@ -143,6 +135,10 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             ),
             Some(Step::Disabled) => format!(
                 "pid {pid} is configured for the socket only: start it with --transport auto"
+            ),
+            Some(Step::Layout) => format!(
+                "ls -l /proc/{}/exe /proc/{}/exe   # two versions: start both with the same",
+                e.pid, c.peer_pid
             ),
             _ => format!(
                 "see why that step failed in pid {pid}, then let pid {} connect again",
@@ -313,11 +309,13 @@ fn memfd_blocked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 }
 
 rule! {
-    /// The transport refuses a descriptor without the seals SHRINK, GROW and SEAL: it could be shrunk under the reader, who
-    /// would die of SIGBUS. So what is left to see is the refusal.
+    /// The transport takes a memfd of exactly the agreed size that is sealed against shrinking and growing, and not yet against
+    /// writing or further seals. Without the first two it could be shrunk under the reader, who would die of SIGBUS; with the others
+    /// it is none that was made for this connection. So what is left to see is the refusal. Ring memory of another version is refused
+    /// in a step of its own and is no case for this.
     UNSEALED_RING = "unsealed-ring", Crit, "a peer offered memory that is not sealed";
     fires: "a received descriptor was refused by validation";
-    quiet: "it was sealed and of the agreed size";
+    quiet: "its seals and its size were right, or it is of another version";
     fix: "find out what runs at the other end: it is not this library";
     explains: ["socket-fallback"];
     onset: Dated;
@@ -332,7 +330,7 @@ fn unsealed_ring(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     fire(
         f,
         format!(
-            "the memory offered by pid {from} is no sealed memfd of the agreed size and was refused"
+            "the memory offered by pid {from} was refused: it has not the agreed size or not the seals of a new ring"
         ),
         format!("ls -l /proc/{from}/exe"),
     )

@@ -93,9 +93,12 @@ impl<'a> Context<'a> {
         slot_in(self.old_page(e)?, c)
     }
 
-    /// The listening socket of a server.
+    /// The listening socket of a server. A process may have had several at one path, so the inode decides.
     pub(super) fn listener(&self, e: &Endpoint) -> Option<&'a Listener> {
-        let mine = |l: &&Listener| l.pid == e.pid && crate::text::path(&l.path) == e.socket_path;
+        let inode = self.page(e).ok()?.process.listener_inode;
+        let mine = |l: &&Listener| {
+            l.pid == e.pid && l.bound_inode == inode && crate::text::path(&l.path) == e.socket_path
+        };
         self.sample.listeners.iter().find(mine)
     }
 

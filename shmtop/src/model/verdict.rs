@@ -4,6 +4,7 @@
 //! can be measured directly (no core, a full ring, the handler), then what is left. A number that is missing never
 //! decides; if too many are missing the verdict is `unknown`.
 
+use transport::error::Step;
 use transport::stats::{FallbackFact, Via};
 
 use super::client::{Bound, Client, ClientState, Verdict};
@@ -52,13 +53,17 @@ fn verdict(bound: Bound, says: String, evidence: Vec<Evidence>) -> Verdict {
 
 /// `memfd_create → EMFILE, 64/64`, in the words of the transport's own fallback.
 pub(crate) fn fallback_text(f: &FallbackFact) -> String {
-    let step = transport::error::Step::from_number(f.step).map_or("unknown step", |s| s.name());
-    let mut out = step.to_owned();
+    let step = Step::from_number(f.step);
+    let mut out = step.map_or("unknown step", Step::name).to_owned();
     if f.errno != 0 {
         out += &format!(" → {}", transport::error::errno_name(f.errno));
     }
-    if f.limit != 0 {
-        out += &format!(", {}/{}", f.used, f.limit);
+    match step {
+        _ if f.limit == 0 => {}
+        Some(Step::Validate | Step::Layout) => {
+            out += &format!(", {} offered, {} expected", f.used, f.limit);
+        }
+        _ => out += &format!(", {}/{}", f.used, f.limit),
     }
     if f.at_peer {
         out += " (at the peer)";
