@@ -21,7 +21,7 @@ pub use host::{
     Pressure, PressureLine,
 };
 pub use page::{Discovery, FoundBy, Listener, Page, PageContent, ProcScan, RingHolder};
-pub use perf::{HardwareCounters, Perf, PerfThread, SoftwareCounters};
+pub use perf::{CacheCounters, HardwareCounters, Perf, PerfThread, SoftwareCounters};
 pub use process::{
     Limit, Limits, Place, Process, ProcessMemory, RingMapping, Thread, ThreadPolicy,
 };

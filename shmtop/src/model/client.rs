@@ -257,6 +257,10 @@ pub struct PerfView {
     pub cache_misses_per_message: Reading<f64>,
     /// References to (usually) the last-level cache (hardware).
     pub cache_references_per_message: Reading<f64>,
+    /// Reads that missed the first-level data cache (hardware).
+    pub l1d_misses_per_message: Reading<f64>,
+    /// Reads that missed the last-level cache (hardware).
+    pub llc_misses_per_message: Reading<f64>,
     /// Instructions in user space (hardware).
     pub instructions_per_message: Reading<f64>,
     /// Instructions per cycle (hardware).
@@ -275,6 +279,8 @@ impl PerfView {
         Self {
             cache_misses_per_message: Err(why.clone()),
             cache_references_per_message: Err(why.clone()),
+            l1d_misses_per_message: Err(why.clone()),
+            llc_misses_per_message: Err(why.clone()),
             instructions_per_message: Err(why.clone()),
             instructions_per_cycle: Err(why.clone()),
             counted_share: Err(why.clone()),

@@ -10,7 +10,7 @@ use super::join::Pair;
 use super::machine;
 use crate::rate::{Span, delta, ratio};
 use crate::reading::{Reading, Why};
-use crate::sample::{HardwareCounters, Perf, PerfThread};
+use crate::sample::{CacheCounters, HardwareCounters, Perf, PerfThread};
 
 /// What the hardware counted on one thread, in user space. Rates are per second of wall time.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,10 @@ pub struct CountersView {
     pub cache_misses_per_s: Reading<f64>,
     /// Share of the thread's time that the counters were on the PMU (0..=1): below 1 the rates are estimates.
     pub counted_share: Reading<f64>,
+    /// Of the reads of the first-level data cache, those that missed (0..=1).
+    pub l1d_miss_ratio: Reading<f64>,
+    /// Of the reads of the last-level cache, those that missed.
+    pub llc_miss_ratio: Reading<f64>,
 }
 
 impl CountersView {
@@ -36,6 +40,8 @@ impl CountersView {
             cache_references_per_s: Err(why.clone()),
             cache_misses_per_s: Err(why.clone()),
             counted_share: Err(why.clone()),
+            l1d_miss_ratio: Err(why.clone()),
+            llc_miss_ratio: Err(why.clone()),
         }
     }
 
@@ -85,14 +91,7 @@ fn growth(before: Option<&PerfThread>, now: Option<&PerfThread>) -> Reading<Grow
         cache_references: delta(b.cache_references, n.cache_references)?,
         cache_misses: delta(b.cache_misses, n.cache_misses)?,
     };
-    let share = ratio(
-        counts.time_running_ns,
-        counts.time_enabled_ns,
-        "the thread did not run",
-    )?;
-    if share == 0.0 {
-        return Err(Why::not_yet("the counters were not on the CPU"));
-    }
+    let share = counted(counts.time_running_ns, counts.time_enabled_ns)?;
     Ok(Growth { counts, share })
 }
 
@@ -107,10 +106,52 @@ fn why<T>(perf: &Perf<T>) -> Why {
 /// What the hardware counted on a thread between two samples.
 pub(super) fn of_thread(pair: &Pair<'_>, tid: u32) -> CountersView {
     let before = pair.before.and_then(|b| b.perf_of(tid));
-    match (growth(before, pair.now.perf_of(tid)), pair.span) {
+    let now = pair.now.perf_of(tid);
+    let view = match (growth(before, now), pair.span) {
         (Ok(g), Some(span)) => per_second(&g, span),
         (Err(why), _) => CountersView::none(&why),
         (Ok(_), None) => CountersView::none(&machine::first()),
+    };
+    // Two events of one group were counted in the same moments: their ratio needs no scaling.
+    let cache = cache_growth(before, now);
+    let missed = |f: fn(&CacheCounters) -> (u64, u64)| {
+        let (missed, all) = f(&cache.as_ref().map_err(Why::clone)?.0);
+        ratio(missed, all, "nothing was read")
+    };
+    CountersView {
+        l1d_miss_ratio: missed(|c| (c.l1d_misses, c.l1d_reads)),
+        llc_miss_ratio: missed(|c| (c.llc_misses, c.llc_reads)),
+        ..view
+    }
+}
+
+/// How much the second group grew, and the share of the time that it counted.
+fn cache_growth(
+    before: Option<&PerfThread>,
+    now: Option<&PerfThread>,
+) -> Reading<(CacheCounters, f64)> {
+    let now = now.ok_or_else(|| Why::not_yet("its thread is not counted yet"))?;
+    let n = now.cache.counting().ok_or_else(|| why(&now.cache))?;
+    let b = before
+        .and_then(|b| b.cache.counting())
+        .ok_or_else(machine::first)?;
+    let counts = CacheCounters {
+        time_enabled_ns: delta(b.time_enabled_ns, n.time_enabled_ns)?,
+        time_running_ns: delta(b.time_running_ns, n.time_running_ns)?,
+        l1d_reads: delta(b.l1d_reads, n.l1d_reads)?,
+        l1d_misses: delta(b.l1d_misses, n.l1d_misses)?,
+        llc_reads: delta(b.llc_reads, n.llc_reads)?,
+        llc_misses: delta(b.llc_misses, n.llc_misses)?,
+    };
+    let share = counted(counts.time_running_ns, counts.time_enabled_ns)?;
+    Ok((counts, share))
+}
+
+/// The share of the thread's time that a group counted.
+fn counted(running_ns: u64, enabled_ns: u64) -> Reading<f64> {
+    match ratio(running_ns, enabled_ns, "the thread did not run")? {
+        0.0 => Err(Why::not_yet("the counters were not on the CPU")),
+        share => Ok(share),
     }
 }
 
@@ -122,6 +163,7 @@ fn per_second(g: &Growth, span: Span) -> CountersView {
         cache_references_per_s: rate(g.counts.cache_references),
         cache_misses_per_s: rate(g.counts.cache_misses),
         counted_share: Ok(g.share),
+        ..CountersView::none(&machine::first())
     }
 }
 
@@ -138,7 +180,7 @@ pub(super) fn per_message(
     );
     let hardware = growth(before, now);
     let per = |n: f64| Ok::<f64, Why>(n / messages.clone()? as f64);
-    let counted = |f: fn(&HardwareCounters) -> u64| {
+    let of_group = |f: fn(&HardwareCounters) -> u64| {
         let g = hardware.as_ref().map_err(Why::clone)?;
         per(f(&g.counts) as f64 / g.share)
     };
@@ -161,10 +203,17 @@ pub(super) fn per_message(
             .and_then(|n| per(n as f64)),
         None => by_proc(&|t| Ok(t.voluntary_per_s.clone()? + t.involuntary_per_s.clone()?)),
     };
+    let cache = cache_growth(before, now);
+    let of_cache = |f: fn(&CacheCounters) -> u64| {
+        let (counts, share) = cache.as_ref().map_err(Why::clone)?;
+        per(f(counts) as f64 / share)
+    };
     PerfView {
-        cache_misses_per_message: counted(|c| c.cache_misses),
-        cache_references_per_message: counted(|c| c.cache_references),
-        instructions_per_message: counted(|c| c.instructions),
+        cache_misses_per_message: of_group(|c| c.cache_misses),
+        cache_references_per_message: of_group(|c| c.cache_references),
+        l1d_misses_per_message: of_cache(|c| c.l1d_misses),
+        llc_misses_per_message: of_cache(|c| c.llc_misses),
+        instructions_per_message: of_group(|c| c.instructions),
         instructions_per_cycle: hardware
             .as_ref()
             .map_err(Why::clone)
@@ -197,6 +246,14 @@ mod tests {
                     cache_references: cycles / 10,
                     cache_misses: cycles / 100,
                 }),
+                cache: Perf::Counting(CacheCounters {
+                    time_enabled_ns: second * 500_000_000,
+                    time_running_ns: second * 250_000_000,
+                    l1d_reads: cycles,
+                    l1d_misses: cycles / 50,
+                    llc_reads: cycles / 50,
+                    llc_misses: cycles / 100,
+                }),
                 software: Perf::default(),
             }],
             ..Sample::default()
@@ -213,10 +270,15 @@ mod tests {
         assert_eq!(view.cycles_per_s, Ok(20_000.0));
         assert_eq!(view.instructions_per_cycle(), Ok(2.0));
         assert_eq!(view.miss_ratio(), Ok(0.1));
+        assert_eq!(view.l1d_miss_ratio, Ok(0.02));
+        assert_eq!(view.llc_miss_ratio, Ok(0.5));
         let thread = Err(Why::not_yet("not looked at"));
         let perf = per_message(&pair, 8, &thread, &Ok(1_000));
         assert_eq!(perf.cache_misses_per_message, Ok(0.4));
         assert_eq!(perf.instructions_per_message, Ok(80.0));
+        // Of the second group, which counted half of the time: 200 and 100 in 1000 messages.
+        assert_eq!(perf.l1d_misses_per_message, Ok(0.4));
+        assert_eq!(perf.llc_misses_per_message, Ok(0.2));
     }
 
     #[test]
@@ -225,11 +287,14 @@ mod tests {
         let view = of_thread(&Pair::new(Some(&a), &b), 8);
         assert!(view.cycles_per_s.is_err(), "never on the PMU");
         b.perf[0].hardware = Perf::NoPmu("no PMU: the hypervisor hides it".to_owned());
+        b.perf[0].cache = Perf::NoPmu("no PMU: the hypervisor hides it".to_owned());
         let view = of_thread(&Pair::new(Some(&a), &b), 8);
         assert_eq!(
             view.cache_misses_per_s.unwrap_err().text,
             "no PMU: the hypervisor hides it"
         );
+        let missed = view.llc_miss_ratio.unwrap_err().text;
+        assert_eq!(missed, "no PMU: the hypervisor hides it");
         assert!(of_thread(&Pair::new(None, &b), 9).cycles_per_s.is_err());
     }
 }

@@ -286,6 +286,8 @@ fn perf(p: &PerfView) -> Value {
         "cache_references_per_message",
         p.cache_references_per_message.clone(),
     )
+    .read("l1d_misses_per_message", p.l1d_misses_per_message.clone())
+    .read("llc_misses_per_message", p.llc_misses_per_message.clone())
     .read(
         "instructions_per_message",
         p.instructions_per_message.clone(),

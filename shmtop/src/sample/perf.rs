@@ -13,6 +13,9 @@ pub struct PerfThread {
     pub tid: u32,
     /// What the CPU counts, in user space only.
     pub hardware: Perf<HardwareCounters>,
+    /// Reads from the first and the last level of cache, in user space only. Asked for like `software`: it needs as many counters of
+    /// the PMU again, and with both groups open each may count only a share of the time.
+    pub cache: Perf<CacheCounters>,
     /// What the kernel counts.
     pub software: Perf<SoftwareCounters>,
 }
@@ -72,6 +75,24 @@ pub struct HardwareCounters {
     pub cache_references: u64,
     /// Of them, misses.
     pub cache_misses: u64,
+}
+
+/// A second hardware group, of HW_CACHE events; raw like the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheCounters {
+    /// Time the thread ran since opening, in ns.
+    pub time_enabled_ns: u64,
+    /// Of it, time the group was on the PMU.
+    pub time_running_ns: u64,
+    /// Reads that looked into the first-level data cache.
+    pub l1d_reads: u64,
+    /// Of them, misses.
+    pub l1d_misses: u64,
+    /// Reads that looked into the last-level cache.
+    pub llc_reads: u64,
+    /// Of them, misses: they went to memory or to another node.
+    pub llc_misses: u64,
 }
 
 /// The kernel's own counters; no PMU needed.

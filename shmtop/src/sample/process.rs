@@ -104,6 +104,8 @@ pub struct Thread {
     pub at_ns: u64,
     /// CLOCK_MONOTONIC ns at which the rest was read (once a second).
     pub facts_at_ns: u64,
+    /// What it is called in its own pid namespace, if that is another one than the viewer's.
+    pub inner_tid: Option<u32>,
     /// Its name, sanitised.
     pub comm: String,
     /// State letter, as in [`Process::state`].

@@ -62,4 +62,30 @@ mod tests {
         );
         assert!(own_cpu_ns() > 0);
     }
+
+    #[test]
+    fn what_it_says_it_costs_is_what_the_kernel_charges_it_with() {
+        let charged_ns = || {
+            let stat = procfs::process::Process::myself()
+                .and_then(|p| p.stat())
+                .unwrap();
+            (stat.utime + stat.stime) * (1_000_000_000 / procfs::ticks_per_second())
+        };
+        // Other threads of this test run meanwhile, so each look at the charge lies between two of ours.
+        let look = || (own_cpu_ns(), charged_ns(), own_cpu_ns());
+        let before = look();
+        while own_cpu_ns() - before.2 < 200_000_000 {
+            std::hint::black_box(monotonic_ns());
+        }
+        let after = look();
+        let charged = after.1 - before.1;
+        // User and system time are cut to ticks, and a running thread is charged at its next one.
+        let ticks = 40_000_000;
+        let least = (after.0 - before.2).saturating_sub(ticks);
+        let most = after.2 - before.0 + ticks;
+        assert!(
+            (least..=most).contains(&charged),
+            "{least} {charged} {most}"
+        );
+    }
 }

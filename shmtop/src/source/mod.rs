@@ -28,7 +28,9 @@ mod tests;
 mod thread;
 
 use crate::reading::Reading;
-use crate::sample::{Host, Listener, Page, PerfThread, Place, Process, Sample, Viewer};
+use crate::sample::{
+    Host, Listener, Page, PageContent, PerfThread, Place, Process, Sample, Viewer,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use transport::stats::{Role, SlotState};
@@ -136,9 +138,10 @@ impl World {
     pub fn sample(&mut self) -> Sample {
         let mut time = clock::now();
         let now_ns = time.monotonic_ns;
-        let pages = self.pages.read(now_ns);
+        let mut pages = self.pages.read(now_ns);
         let interest = self.interest(&pages);
         let processes = self.look_at(&interest, now_ns);
+        self.name_threads_as_here(&mut pages);
         let pages = living(pages, &processes);
         self.look_at_listeners(&pages, now_ns);
         let host = self.host.read(now_ns, &mut self.buffer);
@@ -162,8 +165,30 @@ impl World {
         }
     }
 
-    /// The processes that matter and, of each, the threads that own a slot. Peers and threads of a page from
-    /// another pid namespace have numbers that mean others here, so they are left out.
+    /// A page of another pid namespace names its threads as they are called there: from here on by the number that they have here, or
+    /// 0 where that is not known (yet), since the number itself is somebody else's.
+    fn name_threads_as_here(&self, pages: &mut [Page]) {
+        for page in pages {
+            let watch = self.processes.get(&page.pid);
+            let PageContent::Read(snapshot) = &mut page.content else {
+                continue;
+            };
+            if self
+                .own_pid_ns
+                .as_ref()
+                .is_ok_and(|ns| *ns == snapshot.pid_ns_inode)
+            {
+                continue;
+            }
+            for slot in &mut snapshot.slots {
+                let here = watch.and_then(|w| w.thread_inside(slot.info.tid));
+                slot.info.tid = here.unwrap_or(0);
+            }
+        }
+    }
+
+    /// The processes that matter and, of each, the threads that own a slot. Peers of a page from another pid namespace have numbers
+    /// that mean others here, so they are left out; its threads are known by what their process says of them.
     fn interest(&self, pages: &[Page]) -> BTreeMap<u32, BTreeSet<u32>> {
         let mut interest: BTreeMap<u32, BTreeSet<u32>> =
             // A link that leads to no process has no pid.
@@ -177,6 +202,12 @@ impl World {
                 continue;
             };
             if self.own_pid_ns != Ok(snapshot.pid_ns_inode) {
+                let Some(watch) = self.processes.get(&page.pid) else {
+                    continue;
+                };
+                let inner = snapshot.slots.iter().map(|s| s.info.tid);
+                let here = inner.filter_map(|tid| watch.thread_inside(tid));
+                interest.entry(page.pid).or_default().extend(here);
                 continue;
             }
             for slot in &snapshot.slots {

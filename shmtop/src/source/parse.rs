@@ -101,6 +101,13 @@ pub(super) fn status_cpus(text: &str) -> Option<CpuList> {
     cpu_list(field(text, "Cpus_allowed_list")?)
 }
 
+/// The innermost of several ids of a status file: one per pid namespace, the viewer's first. `None` if there is but one.
+pub(super) fn inner_id(text: &str) -> Option<u32> {
+    let mut ids = field(text, "NSpid")?.split_ascii_whitespace();
+    ids.next()?;
+    ids.next_back()?.parse().ok()
+}
+
 /// se.nr_migrations of a sched file.
 pub(super) fn migrations(text: &str) -> Option<u64> {
     field(text, "se.nr_migrations")?.parse().ok()
@@ -124,6 +131,14 @@ mod tests {
         assert_eq!((stat.nice, stat.threads), (-5, 4));
         assert_eq!((stat.last_cpu, stat.rt_priority), (1, 50));
         assert_eq!(stat.policy, ThreadPolicy::RoundRobin);
+    }
+
+    #[test]
+    fn an_inner_id_is_the_last_of_several() {
+        assert_eq!(inner_id("NSpid:\t4711\t30\t7\n"), Some(7));
+        for one in ["NSpid:\t4711\n", "NSpid:\n", "", "NSpid:\t1\tx\n"] {
+            assert_eq!(inner_id(one), None, "{one:?}");
+        }
     }
 
     #[test]

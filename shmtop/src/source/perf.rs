@@ -1,7 +1,8 @@
 //! perf_event counters per thread that owns a slot: opened once, read each time, closed when the thread is gone. Called
 //! by `World`.
 //!
-//! A hardware group of four (counted together or not at all, never pinned) and a group of the kernel's own counters.
+//! A hardware group of four (counted together or not at all, never pinned); where asked for, another of four for the reads of the
+//! first and the last level of cache, and a group of the kernel's own counters.
 //! The perf-event crate encodes the events; the groups are opened here, because the crate's own can only observe
 //! their opener, and these observe threads of other processes.
 //!
@@ -13,13 +14,13 @@
 
 use super::perf_group::Group;
 use crate::reading::Why;
-use crate::sample::{Fact, HardwareCounters, Perf, PerfThread, SoftwareCounters};
-use perf_event::events::{Event, Hardware, Software};
+use crate::sample::{CacheCounters, Fact, HardwareCounters, Perf, PerfThread, SoftwareCounters};
+use perf_event::events::{Cache, CacheOp, CacheResult, Event, Hardware, Software, WhichCache};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 
-/// Threads with open counters, at most: each holds eight descriptors.
+/// Threads with open counters, at most: each holds twelve descriptors.
 const MAX_THREADS: usize = 64;
 /// What was denied may be allowed later, and descriptors may be free again: tried anew after this long.
 const RETRY_NS: u64 = 10_000_000_000;
@@ -45,6 +46,8 @@ struct Counters {
     opened_ns: u64,
     hardware: Perf<Group>,
     /// `None`: not asked for.
+    cache: Option<Perf<Group>>,
+    /// `None`: not asked for.
     software: Option<Perf<Group>>,
     /// Whether the software group sees the kernel.
     kernel: bool,
@@ -54,7 +57,7 @@ struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) pid: u32,
-    /// The kernel's own counters as well.
+    /// The kernel's own counters as well, and the second hardware group.
     pub(super) software: bool,
 }
 
@@ -81,6 +84,7 @@ impl PerfReader {
                         pid: wanted.pid,
                         tid,
                         hardware: Perf::Unavailable(why()),
+                        cache: Perf::Unavailable(why()),
                         software: Perf::Unavailable(why()),
                     });
                     continue;
@@ -107,6 +111,11 @@ impl Counters {
             Software::CPU_MIGRATIONS,
             Software::PAGE_FAULTS,
         ];
+        let hardware = hardware.map(Event::from);
+        let cache = wanted.software.then(|| {
+            let group = Group::open(tid, &cache_events(), false);
+            explain(group, around)
+        });
         let mut kernel = true;
         let software = wanted.software.then(|| {
             let software = software.map(Event::from);
@@ -120,7 +129,8 @@ impl Counters {
         Self {
             pid: wanted.pid,
             opened_ns,
-            hardware: explain(Group::open(tid, &hardware.map(Event::from), false), around),
+            hardware: explain(Group::open(tid, &hardware, false), around),
+            cache,
             software,
             kernel,
         }
@@ -129,7 +139,9 @@ impl Counters {
     fn wants_retry(&self, now_ns: u64) -> bool {
         let retry = |p: &Perf<Group>| matches!(p, Perf::Denied(_) | Perf::Unavailable(_));
         now_ns >= self.opened_ns + RETRY_NS
-            && (retry(&self.hardware) || self.software.as_ref().is_some_and(retry))
+            && (retry(&self.hardware)
+                || self.cache.as_ref().is_some_and(retry)
+                || self.software.as_ref().is_some_and(retry))
     }
 
     fn read(&mut self, tid: u32) -> PerfThread {
@@ -149,6 +161,19 @@ impl Counters {
                 cache_references: v[2],
                 cache_misses: v[3],
             }),
+            cache: match &mut self.cache {
+                Some(group) => values(group, |times, v: [u64; 4]| CacheCounters {
+                    time_enabled_ns: times.0,
+                    time_running_ns: times.1,
+                    l1d_reads: v[0],
+                    l1d_misses: v[1],
+                    llc_reads: v[2],
+                    llc_misses: v[3],
+                }),
+                None => {
+                    Perf::Unavailable("not asked for: open a client or the perf view".to_owned())
+                }
+            },
             software: match &mut self.software {
                 Some(group) => values(group, |times, v: [u64; 4]| SoftwareCounters {
                     time_enabled_ns: times.0,
@@ -162,6 +187,22 @@ impl Counters {
             },
         }
     }
+}
+
+/// Reads of the first and of the last level, and those that missed.
+fn cache_events() -> [Event; 4] {
+    let event = |which, result| Cache {
+        which,
+        operation: CacheOp::READ,
+        result,
+    };
+    [
+        event(WhichCache::L1D, CacheResult::ACCESS),
+        event(WhichCache::L1D, CacheResult::MISS),
+        event(WhichCache::LL, CacheResult::ACCESS),
+        event(WhichCache::LL, CacheResult::MISS),
+    ]
+    .map(Event::from)
 }
 
 /// Reads a group, if it is one.
@@ -262,6 +303,7 @@ mod tests {
         assert!(second.page_faults > first.page_faults);
         assert!(second.time_running_ns > 0);
         assert!(perf.hardware.counting().is_some() || perf.hardware.why().is_some());
+        assert!(perf.cache.counting().is_some() || perf.cache.why().is_some());
     }
 
     #[test]

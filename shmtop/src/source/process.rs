@@ -80,6 +80,13 @@ impl ProcessWatch {
         }
     }
 
+    /// Its thread that is called so in its own pid namespace, as far as was seen.
+    pub(super) fn thread_inside(&self, inner_tid: u32) -> Option<u32> {
+        let mut threads = self.threads.iter();
+        let found = threads.find(|t| t.seen.inner_tid == Some(inner_tid))?;
+        Some(found.seen.tid)
+    }
+
     /// Looks at the process, as far as it is time to.
     pub(super) fn look(&mut self, mut look: Look<'_>) -> Process {
         let unknown = |tid: &u32| !self.threads.iter().any(|t| t.seen.tid == *tid);

@@ -1,7 +1,7 @@
 //! One thread: what is read of it each time, what once a second. Called by `process`.
 
 use super::file::{Kept, harmless, line, nonsense, number, text};
-use super::parse::{Stat, migrations, schedstat, status_cpus, status_number};
+use super::parse::{Stat, inner_id, migrations, schedstat, status_cpus, status_number};
 use crate::reading::{Reading, Why};
 use crate::sample::{Fact, Thread};
 use std::path::{Path, PathBuf};
@@ -103,6 +103,7 @@ impl ThreadWatch {
         };
         seen.voluntary_switches = of(&|t| status_number(t, "voluntary_ctxt_switches"));
         seen.involuntary_switches = of(&|t| status_number(t, "nonvoluntary_ctxt_switches"));
+        seen.inner_tid = status.as_ref().ok().and_then(|t| inner_id(t));
         seen.allowed_cpus = match &status {
             Ok(text) => status_cpus(text).ok_or_else(|| nonsense(&path)).into(),
             Err(why) => Fact::Unknown(why.clone()),

@@ -137,6 +137,12 @@ fn stack(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client, area: Rect, pane
     }
 }
 
+/// ` in docker 3f2ab9c41d22, pid 1 inside`, if it lives elsewhere than the viewer.
+fn elsewhere(endpoint: Option<&Endpoint>) -> String {
+    let place = endpoint.and_then(|e| e.place.as_ref());
+    place.map_or(String::new(), |p| format!(" in {p}"))
+}
+
 /// Who it is and what bounds it; returns the lines used.
 fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) -> u16 {
     let theme = scene.theme();
@@ -144,6 +150,8 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
     let room = usize::from(area.width.saturating_sub(2));
     let (mark, style) = client_mark(theme, client);
     let ring = client.request_ring();
+    let mut others = scene.model.endpoints.iter();
+    let peer = others.find(|e| e.pid == client.peer_pid && e.role != endpoint.role);
     let via = match (client.transport, &ring.capacity_bytes) {
         (Via::Shm, Ok(capacity)) => format!("shm, 2 × {}, sealed", bytes(*capacity as f64)),
         (Via::Shm, Err(_)) => "shm".to_owned(),
@@ -160,6 +168,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
                     format!(" {} (uid {})", client.peer_comm, client.peer_uid),
                     theme.dim,
                 ),
+                (elsewhere(peer), theme.text),
             ],
         ),
         (1, vec![(via, theme.text)]),
@@ -182,6 +191,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
             vec![
                 ("at ".to_owned(), theme.dim),
                 (format!("{} ({})", endpoint.name, endpoint.pid), theme.dim),
+                (elsewhere(Some(endpoint)), theme.text),
             ],
         ),
     ];

@@ -57,7 +57,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
             if wide {
                 text.put_max(area.x + 3, y, finding.id, 20, theme.accent);
                 text.put_max(area.x + 24, y, &subject(finding), 15, theme.text);
-                text.put(area.x + 40, y, sentence(finding), theme.text);
+                text.put(area.x + 40, y, &sentence(finding), theme.text);
             } else {
                 let x = text.put(area.x + 3, y, finding.id, theme.accent);
                 text.put(x + 1, y, &finding.says, theme.text);

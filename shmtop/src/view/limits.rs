@@ -48,6 +48,14 @@ fn cell<T>(theme: &Theme, r: &Reading<T>, wide: usize, show: impl FnOnce(&T) -> 
     }
 }
 
+/// Its name, and where it lives if that is not here.
+fn named(e: &Endpoint) -> String {
+    match &e.place {
+        Some(place) => format!("{} in {place}", e.name),
+        None => e.name.clone(),
+    }
+}
+
 fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usize) {
     let c = |key, title, width, most, align, rank| Column {
         key,
@@ -58,7 +66,7 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usi
         rank,
     };
     let columns = [
-        c(0, "process", 12, 24, Align::Left, 0),
+        c(0, "process", 12, 48, Align::Left, 0),
         c(1, "pid", 7, 8, Align::Right, 1),
         c(2, "fds used", 8, 9, Align::Right, 0),
         c(3, "allowed", 9, 9, Align::Right, 0),
@@ -89,7 +97,7 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usi
                 (r, _) => cell(theme, r, 8, u64::to_string),
             };
             vec![
-                (e.name.clone(), theme.accent),
+                (named(e), theme.accent),
                 (e.pid.to_string(), theme.dim),
                 used,
                 cell(theme, &l.fds_soft, 9, u64::to_string),
@@ -110,7 +118,7 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usi
 
 /// Room for more clients of one server, with the limit that decides.
 fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
-    sheet.title(theme, &format!("Room at {} ({})", e.name, e.pid));
+    sheet.title(theme, &format!("Room at {} ({})", named(e), e.pid));
     let l = &e.limits;
     let a = &e.admission;
     if let Some((n, what)) = super::room::room(e) {

@@ -36,7 +36,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
                 0,
             );
             sheet.text(
-                "Cache references and misses, instructions and cycles can't be had; what the kernel counts stands below.",
+                "Cache reads and misses of every level, instructions and cycles can't be had; what the kernel counts stands below.",
                 theme.dim,
                 room,
                 2,
@@ -107,6 +107,8 @@ fn columns(hardware: bool) -> Vec<Column<usize>> {
             c(15, "misses", 6, 8, Align::Right, 1),
             c(16, "missed", 6, 7, Align::Right, 10),
             c(17, "counted", 7, 8, Align::Right, 11),
+            c(19, "L1 miss", 7, 7, Align::Right, 12),
+            c(20, "LLC miss", 8, 8, Align::Right, 11),
         ]);
     }
     columns.push(c(18, "sleeps in", 9, 24, Align::Left, 15));
@@ -159,6 +161,8 @@ fn row(theme: &Theme, who: String, thread: &Reading<ThreadView>) -> Vec<Piece> {
         Ok(w) => (w.clone(), theme.dim),
         Err(why) => (missing(why, 9).to_owned(), theme.faint),
     });
+    row.push(cell(theme, &c.l1d_miss_ratio, 6, percent));
+    row.push(cell(theme, &c.llc_miss_ratio, 6, percent));
     row
 }
 
@@ -223,6 +227,8 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
             c(4, "instr.", 7, 9, 2),
             c(5, "cache refs", 10, 10, 3),
             c(6, "cache misses", 12, 12, 0),
+            c(8, "L1d misses", 10, 10, 5),
+            c(9, "LLC misses", 10, 10, 3),
             c(7, "counted", 7, 8, 4),
         ]);
     }
@@ -244,6 +250,8 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
             cell(theme, &p.cache_references_per_message, 10, small),
             cell(theme, &p.cache_misses_per_message, 12, small),
             cell(theme, &p.counted_share, 7, percent),
+            cell(theme, &p.l1d_misses_per_message, 10, small),
+            cell(theme, &p.llc_misses_per_message, 10, small),
         ]
     };
     let rows = scene

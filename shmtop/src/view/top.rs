@@ -1,6 +1,8 @@
 //! The lines that never go: the header, and under it what is wrong. With nothing wrong the second line says what was
 //! checked.
 
+use std::borrow::Cow;
+
 use ratatui::layout::Rect;
 
 use super::pen::{Pen, Piece, width};
@@ -62,13 +64,13 @@ fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usi
     let mut x = pen.put(area.x + 1, y, mark, style);
     x += 1;
     let subject = subject(finding);
-    let mut says = finding.says.as_str();
+    let mut says = Cow::Borrowed(finding.says.as_str());
     if !subject.is_empty() && area.width >= 60 {
         x = pen.put(x, y, &subject, theme.accent) + 2;
         says = sentence(finding);
     }
     let right = area.right().saturating_sub(1);
-    let says_end = x + width(says) as u16;
+    let says_end = x + width(&says) as u16;
     // The command is worth more than the end of a long sentence only if the sentence keeps most of its room.
     let fix_width = width(&finding.fix) as u16;
     let fix_start = right
@@ -81,7 +83,7 @@ fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usi
     } else {
         right.saturating_sub(x + counter_width + 1)
     };
-    pen.put_max(x, y, says, usize::from(room), theme.text);
+    pen.put_max(x, y, &says, usize::from(room), theme.text);
     if counter_width > 0 {
         pen.put_right(right, y, &counter, theme.dim);
     }
@@ -104,15 +106,41 @@ pub(super) fn subject(finding: &Finding) -> String {
 }
 
 /// The sentence, without the name that stands before it already.
-pub(super) fn sentence(finding: &Finding) -> &str {
+pub(super) fn sentence(finding: &Finding) -> Cow<'_, str> {
     let says = finding.says.as_str();
+    if let Some(client) = finding.subject.client {
+        return beside_client(says, client);
+    }
     let Some(pid) = finding.subject.pid else {
-        return says;
+        return says.into();
     };
     // "exchange (pid 4711) …", or by the program's name: the subject names it.
     match says.split_once(&format!(" (pid {pid})")) {
         Some((name, rest)) if !name.contains(' ') => rest.trim_start_matches([' ', ':', ',']),
         _ => says,
+    }
+    .into()
+}
+
+/// Beside `client 7`: "client 7 (pid 88): 3 requests …" says "pid 88: 3 requests …", "client pid 88 is stopped" and "pid 88 of client 7
+/// died" say what is not said yet.
+fn beside_client(says: &str, client: u32) -> Cow<'_, str> {
+    let name = format!("client {client}");
+    // Not of client 71.
+    let whole = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+    if let Some(rest) = says.strip_prefix(&name).filter(|rest| whole(rest)) {
+        let rest = rest.trim_start_matches([' ', ':', ',']);
+        return match rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
+            Some((who, rest)) => format!("{who}{rest}").into(),
+            None => rest.into(),
+        };
+    }
+    if says.starts_with("client pid ") {
+        return says["client ".len()..].into();
+    }
+    match says.split_once(&format!(" of {name}")) {
+        Some((head, rest)) if whole(rest) => format!("{head}{rest}").into(),
+        _ => says.into(),
     }
 }
 
@@ -146,4 +174,37 @@ fn quiet(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
         out
     };
     pen.pieces(x, y, &pieces);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beside_client;
+
+    #[test]
+    fn beside_its_subject_a_sentence_says_what_is_not_said_yet() {
+        for (says, shown) in [
+            (
+                "client 7: 2 MiB of replies unread",
+                "2 MiB of replies unread",
+            ),
+            (
+                "client 7 (pid 88): 3 requests refused",
+                "pid 88: 3 requests refused",
+            ),
+            ("client 7 (pid 88) is 11× slower", "pid 88 is 11× slower"),
+            (
+                "client pid 88 is stopped (SIGSTOP)",
+                "pid 88 is stopped (SIGSTOP)",
+            ),
+            ("pid 88 of client 7 died", "pid 88 died"),
+            (
+                "a request of client 71 is stuck",
+                "a request of client 71 is stuck",
+            ),
+            ("client 71: full", "client 71: full"),
+            ("server pid 4711 is stopped", "server pid 4711 is stopped"),
+        ] {
+            assert_eq!(beside_client(says, 7), shown);
+        }
+    }
 }

@@ -69,6 +69,13 @@ fn pages_in_other_pid_mount_and_network_namespaces_are_found_labelled_and_joined
     assert!(table.contains("pid 1 inside"), "{table}");
 
     let snapshot = json(stage.shmtop(&["snapshot", "--name", server, "-d", "200ms", "-f", "json"]));
+    let poller = &endpoint(&snapshot, server).unwrap()["pollers"][0];
+    let tid = poller["tid"].as_u64().unwrap();
+    assert!(
+        Path::new(&format!("/proc/{outside}/task/{tid}")).exists(),
+        "its thread has our number: {poller}"
+    );
+    assert!(poller["thread"]["last_cpu"].is_u64(), "{poller}");
     let row = &endpoint(&snapshot, server).unwrap()["clients"][0];
     assert_eq!(row["peer_pid"], u64::from(trader.pid()));
     assert!(

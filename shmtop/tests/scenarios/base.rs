@@ -244,6 +244,7 @@ impl Base {
             minor_faults: known(5_000),
             major_faults: known(0),
             threads: vec![Thread {
+                inner_tid: None,
                 tid,
                 at_ns: now,
                 facts_at_ns: now,
@@ -324,6 +325,7 @@ impl Base {
                 cache_misses: t * self.rate * clients * 2 * (2 + self.bytes / 64),
                 ..HardwareCounters::default()
             }),
+            cache: Perf::Unavailable("not asked for".into()),
             software: Perf::Counting(SoftwareCounters {
                 page_faults: 10,
                 context_switches: known(t * 900),

@@ -207,6 +207,8 @@ fn client(number: u32) -> Client {
         perf: PerfView {
             cache_misses_per_message: no_pmu(),
             cache_references_per_message: no_pmu(),
+            l1d_misses_per_message: no_pmu(),
+            llc_misses_per_message: no_pmu(),
             instructions_per_message: no_pmu(),
             instructions_per_cycle: no_pmu(),
             counted_share: no_pmu(),
@@ -564,6 +566,8 @@ pub(crate) fn with_pmu() -> Model {
         c.perf = PerfView {
             cache_misses_per_message: Ok(12.4),
             cache_references_per_message: Ok(310.0),
+            l1d_misses_per_message: Ok(96.0),
+            llc_misses_per_message: Ok(11.8),
             instructions_per_message: Ok(4_100.0),
             instructions_per_cycle: Ok(1.37),
             counted_share: Ok(share),
@@ -580,6 +584,8 @@ fn counters(load: f64, share: f64) -> CountersView {
         cache_references_per_s: Ok(load * 8e6),
         cache_misses_per_s: Ok(load * 0.32e6),
         counted_share: Ok(share),
+        l1d_miss_ratio: Ok(0.021),
+        llc_miss_ratio: Ok(0.044),
     }
 }
 

@@ -190,6 +190,21 @@ fn other_moments() {
     insta_at("ascii", &fixture::exchange(), &ascii, &live());
 }
 
+#[test]
+fn where_an_endpoint_lives_is_said_if_it_is_not_here() {
+    let mut model = fixture::healthy();
+    let client = opened(&model, 1);
+    let shown = |model: &Model, state: &State| screen(model, state, 200, 60);
+    let place = "docker 3f2ab9c41d22, pid 1 inside";
+    for state in [&client, &at(View::Limits)] {
+        assert!(!shown(&model, state).contains("inside"));
+    }
+    model.endpoints[0].place = Some(place.to_owned());
+    for state in [&client, &at(View::Limits)] {
+        assert!(shown(&model, state).contains(&format!(" in {place}")));
+    }
+}
+
 /// One letter per kind of style, so that a snapshot shows where colours are.
 fn styles(buffer: &Buffer) -> String {
     let mut legend: Vec<(Color, Color, Modifier)> = Vec::new();
