@@ -138,7 +138,7 @@ fn wrap_waste(place: &Place) -> Outcome {
     Ok(())
 }
 
-/// One request in 400 meets a pause of the handler.
+/// One request in 200 meets a pause of the handler.
 fn tail_spread(place: &Place) -> Outcome {
     let server = start(place, "server tail");
     let _trader = place.start(
