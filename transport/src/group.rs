@@ -74,10 +74,13 @@ impl Group {
             polled: &mut self.polled,
             first: self.first,
             sockets: false,
-            failed: None,
         };
         for member in any.members.iter_mut() {
             let member = member.as_mut();
+            if member.is_forked() {
+                // Its rings are not mapped here: looking at them would be a fault.
+                return Err(RequestError::Forked);
+            }
             any.sockets |= !member.is_shm();
             // What was queued: of policies that never sleep, nothing later would wake the server.
             member.notify();
@@ -89,9 +92,6 @@ impl Group {
             }
             None => self.waiter.wait(&mut any, limit).0,
         };
-        if let Some(error) = any.failed {
-            return Err(error);
-        }
         if let Some(index) = found {
             self.first = index + 1;
         }
@@ -106,7 +106,6 @@ struct Any<'a, S> {
     first: usize,
     /// Some members are on the socket, where only the kernel knows what has come.
     sockets: bool,
-    failed: Option<RequestError>,
 }
 
 impl<S: AsMut<Synapse>> Any<'_, S> {
@@ -162,15 +161,8 @@ impl<S: AsMut<Synapse>> Look for Any<'_, S> {
     fn park(&mut self, limit: Duration) {
         let mut quiet = true;
         for member in self.members.iter_mut() {
-            match member.as_mut().arm() {
-                Ok(armed) => quiet &= armed,
-                Err(error @ RequestError::Forked) => {
-                    self.failed = Some(error);
-                    quiet = false;
-                }
-                // It is ready now: its end is what the next call finds.
-                Err(_) => quiet = false,
-            }
+            // After an error it is ready: its end is what the next call finds.
+            quiet &= member.as_mut().arm().unwrap_or(false);
         }
         fault_point!(Announced);
         if quiet {

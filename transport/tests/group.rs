@@ -79,7 +79,8 @@ fn the_member_that_has_a_reply_is_found() {
         let mut members = world.members();
         let mut group = Group::new(policy);
         for round in 0..200usize {
-            let which = round % members.len();
+            // Backwards: behind the one that was found last, and before it.
+            let which = round * 3 % members.len();
             let request = (round as u64).to_le_bytes();
             members[which].submit(&request).expect("room");
             loop {
@@ -108,7 +109,28 @@ fn a_sleeping_wait_is_woken_by_a_reply_through_either_transport() {
         let found = group.wait(&mut members, WATCHDOG).expect("in flight");
         assert_eq!(found, Some(which));
         teller.join().expect("no panic");
+        assert_eq!(
+            members[which].receive().expect("a reply").1,
+            b"held",
+            "{which}"
+        );
+
+        // And it sleeps again the next time.
+        members[which].submit(b"held").expect("room");
+        let limit = Duration::from_millis(100);
+        let before = cpu_time();
+        assert_eq!(group.wait(&mut members, limit).expect("in flight"), None);
+        let used = cpu_time() - before;
+        assert!(used < limit / 2, "{which}: {used:?} of CPU in {limit:?}");
+        world.go.send(()).expect("a handler waits");
     }
+}
+
+/// CPU time that this thread has used.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
+    let ns = stat.split(' ').next().expect("a number");
+    Duration::from_nanos(ns.parse().expect("nanoseconds"))
 }
 
 #[test]

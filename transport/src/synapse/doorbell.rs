@@ -21,6 +21,16 @@ impl Synapse {
         }
     }
 
+    /// True in a forked child, where nothing of this connection may be touched.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        match &self.transport {
+            Transport::Shm(shm) => !shm.is_of_this_process(),
+            Transport::Socket(socket) => socket.is_forked(),
+            Transport::Changing => false,
+        }
+    }
+
     /// Whether a look for a reply would find one, or the end. No system call: on the socket, of what was received already.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {

@@ -163,8 +163,12 @@ impl SocketClient {
         }
     }
 
+    pub(super) fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
     fn usable(&self) -> Result<(), RequestError> {
-        if self.generation != fork::generation() {
+        if self.is_forked() {
             return Err(RequestError::Forked);
         }
         if self.lost {

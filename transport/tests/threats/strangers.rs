@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -89,7 +90,7 @@ pub(crate) fn fork() {
             }
         }
     }
-    in_place_in_a_fork(&mut shm);
+    begun_before_a_fork(&mut shm);
     assert!(shm.fire_bytes(b"still").expect("a reply") == b"still");
     for (number, to) in inherited() {
         let new = !before.contains(&(number.clone(), to.clone()));
@@ -100,29 +101,54 @@ pub(crate) fn fork() {
     say(format_args!("done"));
 }
 
-/// A reply that lies in the ring, which a fork does not have: reading it there is a panic, and not a fault.
-fn in_place_in_a_fork(shm: &mut Synapse) {
-    // SAFETY: the server is a `Membrane` of this process.
-    let trusted = unsafe { transport::TrustedServer::promise() };
-    let reply = shm.fire_in_place(b"in place", trusted).expect("a reply");
-    // SAFETY: the child panics once, without a message, and leaves by _exit; the C library keeps its allocator usable for that.
+/// Whether all is as it should be in a fork of this process, by the word of `right`, which runs there.
+fn right_in_a_fork(right: impl FnOnce() -> bool) {
+    // SAFETY: the child does not return from here: it leaves by _exit, without running anything of the parent's. If it allocates or panics,
+    // the C library keeps its allocator usable for that.
     match unsafe { libc::fork() } {
         0 => {
             std::panic::set_hook(Box::new(|_| {}));
-            let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reply.len()));
-            // Nor does giving it back touch what is not there.
-            drop(reply);
-            // SAFETY: ends the child without running anything of the parent's.
-            unsafe { libc::_exit(i32::from(read.is_ok())) }
+            let right = catch_unwind(AssertUnwindSafe(right)).unwrap_or(false);
+            // SAFETY: as said.
+            unsafe { libc::_exit(i32::from(!right)) }
         }
         child => {
             let mut status = 0;
             // SAFETY: our child, waited for once, into a valid int.
             unsafe { libc::waitpid(child, &mut status, 0) };
-            assert_eq!(status, 0, "read (1 in the second byte), or its signal");
-            assert_eq!(&*reply, b"in place");
+            assert_eq!(status, 0, "wrong in the child (256), or its signal");
         }
     }
+}
+
+/// What was begun before a fork can't be gone on with in it, and its parent's is none the worse.
+fn begun_before_a_fork(shm: &mut Synapse) {
+    let forked = |e: RequestError| matches!(e, RequestError::Forked);
+    // SAFETY: the server is a `Membrane` of this process.
+    let trusted = unsafe { transport::TrustedServer::promise() };
+    // A reply that lies in the ring, which a fork does not have: reading it there is a panic, and not a fault.
+    let reply = shm.fire_in_place(b"in place", trusted).expect("a reply");
+    right_in_a_fork(|| catch_unwind(AssertUnwindSafe(|| reply.len())).is_err());
+    assert_eq!(&*reply, b"in place");
+    // Nor does giving it back touch what is not there; it is dropped here too.
+    right_in_a_fork(move || {
+        drop(reply);
+        true
+    });
+
+    let mut draft = shm.draft(20).expect("room");
+    draft.extend_from_slice(b"ours").expect("room");
+    right_in_a_fork(|| draft.extend_from_slice(b"theirs").is_err_and(forked));
+    draft.extend_from_slice(b", whole").expect("room");
+    assert_eq!(draft.fire().expect("a reply"), b"ours, whole");
+
+    shm.submit(b"in flight").expect("room");
+    right_in_a_fork(|| {
+        let mut group = transport::Group::new(transport::WaitPolicy::Park);
+        let members = std::slice::from_mut(&mut *shm);
+        group.wait(members, WATCHDOG).is_err_and(forked)
+    });
+    assert_eq!(shm.receive().expect("a reply").1, b"in flight");
 }
 
 #[test]
