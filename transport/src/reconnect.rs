@@ -229,6 +229,9 @@ mod tests {
             assert!(backoff.pause(0, dice) <= backoff.first);
             assert!(backoff.pause(99, dice) >= backoff.longest / 2);
         }
+        // All of the half is used.
+        assert_eq!(backoff.pause(0, 0), backoff.first / 2);
+        assert!(backoff.pause(0, u64::MAX) > backoff.first * 9 / 10);
         let distinct: std::collections::BTreeSet<_> = (0..100)
             .map(|_| backoff.pauses().nth(5).expect("patient"))
             .collect();

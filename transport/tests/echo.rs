@@ -1,10 +1,12 @@
 //! One suite, every transport and wait policy: what a user of `Synapse` and `Membrane` relies on.
 
+mod own_page;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use own_page::slot_of;
 use transport::error::{ConnectError, RequestError};
-use transport::stats::{PageReader, Role};
 use transport::{Config, Membrane, Reply, Synapse, TransportChoice, WaitPolicy};
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
@@ -438,31 +440,16 @@ fn a_call_that_failed_is_not_in_flight_on_the_page_either() {
             Err(RequestError::Timeout { .. }) => {}
             other => panic!("{other:?}"),
         }
-        assert_eq!(in_flight_of(id), Some(0), "{:?}", world.config.wait);
+        assert_eq!(slot_of(id).req.in_flight, 0, "{:?}", world.config.wait);
         let mut draft = client.draft(8).expect("room");
         draft.extend_from_slice(b"nor here").expect("room");
         match draft.fire() {
             Err(RequestError::Timeout { .. }) => {}
             other => panic!("{other:?}"),
         }
-        assert_eq!(in_flight_of(id), Some(0), "{:?}", world.config.wait);
+        assert_eq!(slot_of(id).req.in_flight, 0, "{:?}", world.config.wait);
         drop(go);
     });
-}
-
-/// What the page of this process's clients says of a connection.
-fn in_flight_of(connection_id: u64) -> Option<u64> {
-    let fds = std::fs::read_dir("/proc/self/fd").expect("ours").flatten();
-    let pages = fds
-        .map(|fd| fd.path())
-        .filter(|path| {
-            std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("shmtop-stats"))
-        })
-        .filter_map(|path| PageReader::open(path).ok()?.snapshot().ok())
-        .filter(|page| page.role == Role::Client);
-    let mut slots = pages.flat_map(|page| page.slots);
-    let slot = slots.find(|slot| slot.info.connection_id == connection_id)?;
-    Some(slot.req.in_flight)
 }
 
 #[test]

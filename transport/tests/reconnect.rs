@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use server::{Server, WATCHDOG};
-use transport::error::{ConnectError, RequestError};
+use transport::error::{ConnectError, RequestError, Step};
 use transport::reconnect::ReconnectError;
-use transport::{Backoff, Config, Reconnecting, TransportChoice};
+use transport::{Backoff, Config, Membrane, Reconnecting, TransportChoice};
 
 const PATIENT: Backoff = Backoff {
     first: Duration::from_millis(1),
@@ -99,6 +99,34 @@ fn a_server_that_died_while_nothing_was_asked_costs_no_unknown_outcome() {
 }
 
 #[test]
+fn a_server_that_died_while_something_was_in_flight_is_reported_before_the_next_one_is_asked() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let server = Server::start(&path);
+        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
+            .expect("a server");
+        for _ in 0..2 {
+            let synapse = client.synapse().expect("alive");
+            synapse.submit(b"hold").expect("room");
+        }
+        let idle_since = Instant::now();
+        drop(server);
+        let _server = Server::start(&path);
+        // Long enough for a look whether the server lives.
+        while idle_since.elapsed() < Duration::from_millis(60) {
+            std::thread::yield_now();
+        }
+        match client.synapse().expect("the old one").receive() {
+            Err(RequestError::Disconnected { in_flight: 2, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(client.fire_bytes(b"back").expect("a reply"), b"back");
+        assert_eq!(client.reconnects(), 1);
+    }
+}
+
+#[test]
 fn a_path_that_is_missing_for_a_while_is_waited_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("later").join("s");
@@ -133,6 +161,16 @@ fn what_patience_can_not_mend_is_said_at_once() {
     let begun = Instant::now();
     match Reconnecting::connect("/nowhere", &config, PATIENT) {
         Err(ConnectError::Config(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    // Shared memory demanded of a server that has none.
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s");
+    let without = self::config(dir.path(), TransportChoice::Socket);
+    let _server = Membrane::bind(&path, &without, |_, _| {}).expect("a server");
+    let demanded = self::config(dir.path(), TransportChoice::Shm);
+    match Reconnecting::connect(&path, &demanded, PATIENT) {
+        Err(ConnectError::NoSharedMemory(why)) => assert_eq!(why.step, Step::Disabled),
         other => panic!("{other:?}"),
     }
     assert!(begun.elapsed() < WATCHDOG / 2);

@@ -1,5 +1,6 @@
 //! `AsyncSynapse` keeps what the blocking client promises, on shared memory and on the socket, and ends with its server.
 
+mod own_page;
 mod server;
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -149,6 +150,19 @@ fn every_size_comes_back_whole() {
 }
 
 #[test]
+fn a_message_larger_than_a_sockets_buffer_comes_back_whole() {
+    everywhere(|mut world| async move {
+        world.config.ring_bytes = 4 << 20;
+        world.config.max_message_bytes = 1 << 20;
+        let _server = world.serve(echo);
+        let client = world.client().await;
+        let request = pattern(3, 1 << 20);
+        let (one, other) = tokio::join!(client.fire_bytes(&request), client.fire_bytes(&request));
+        assert!(one.expect("a reply") == request && other.expect("a reply") == request);
+    });
+}
+
+#[test]
 fn many_tasks_share_a_connection_and_each_gets_its_own_reply() {
     everywhere(|world| async move {
         // The server must sleep now and then, and its replies must come while others are being sent.
@@ -259,6 +273,34 @@ fn who_waits_for_room_is_not_overtaken_by_who_comes_later() {
 }
 
 #[test]
+fn who_finds_no_room_and_the_end_at_once_is_told_of_the_end() {
+    everywhere(|mut world| async move {
+        world.config.request_timeout = 2 * WATCHDOG;
+        let server = Server::start(&world.path());
+        let client = world.client().await;
+        let ask = |request: Vec<u8>| {
+            let client = client.clone();
+            Box::pin(async move { client.fire_bytes(&request).await })
+        };
+        // Over the socket, six of these are as many as fit while the server is busy with the first.
+        let mut all = vec![ask(b"hold".to_vec())];
+        all.extend((0..6).map(|_| ask(vec![1; 10_000])));
+        for asked in &mut all {
+            begin(asked).await;
+        }
+        // Dead and waited for, before anybody looks.
+        drop(server);
+        all.push(ask(vec![1; 10_000]));
+        for asked in all.into_iter().rev() {
+            match asked.await {
+                Err(RequestError::Disconnected { in_flight, .. }) => assert!(in_flight <= 1),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn an_error_reaches_the_task_whose_request_it_answers() {
     everywhere(|world| async move {
         let _server = world.serve(|request, reply| match request {
@@ -309,14 +351,17 @@ fn a_request_without_a_reply_times_out_and_its_late_reply_is_nobodys() {
         }
         assert_eq!(client.in_flight(), 0);
         gate.open();
+        let mut timeouts = 1;
         // The first ones may still be behind the held one.
         loop {
             match client.fire_bytes(b"after").await {
                 Ok(reply) => break assert_eq!(reply, b"after"),
-                Err(RequestError::Timeout { .. }) => {}
+                Err(RequestError::Timeout { .. }) => timeouts += 1,
                 Err(e) => panic!("{e}"),
             }
         }
+        let req = own_page::slot_of(client.connection_id()).req;
+        assert_eq!((req.timeouts, req.late_replies), (timeouts, timeouts));
     });
 }
 
