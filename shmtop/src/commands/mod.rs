@@ -3,8 +3,11 @@
 //! Every command is a short function from settings to [`Outcome`]. What they share stands in [`watch`] (looking at the world for a
 //! while) and [`settings`] (flags, environment, file).
 
+mod check;
 mod export;
+mod failure;
 mod http;
+mod nothing;
 mod play;
 mod privileges;
 mod record;
@@ -17,61 +20,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::check::{Expr, Watch};
 use crate::cli::{Cli, Command, Format};
 use crate::model::{Model, Severity};
-use crate::reading::{Why, WhyKind};
 use crate::report::Dialect;
-use crate::sample::Discovery;
 use crate::{hint, report};
+pub(crate) use failure::{Failure, Outcome};
+use nothing::{nothing, unseen};
 use settings::Settings;
-
-/// How a command ends, when it does not end well. The text is one sentence for stderr.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// 1: findings, or an assertion failed; what there is to say was said.
-    Findings,
-    /// 2: the command line makes no sense.
-    Usage(String),
-    /// 3: nothing to look at.
-    NoEndpoint(String),
-    /// 4: not allowed to look.
-    Permission(String),
-    /// 5: a page of another layout.
-    Incompatible(String),
-    /// 6: what was watched ended.
-    Died(String),
-    /// The dashboard was ended by a signal: its own code.
-    Code(u8),
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Findings => 1,
-            Self::Usage(_) => 2,
-            Self::NoEndpoint(_) => 3,
-            Self::Permission(_) => 4,
-            Self::Incompatible(_) => 5,
-            Self::Died(_) => 6,
-            Self::Code(code) => *code,
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(e: io::Error) -> Self {
-        match e.kind() {
-            // The reader of our output has seen enough.
-            io::ErrorKind::BrokenPipe => Self::Code(0),
-            io::ErrorKind::PermissionDenied => Self::Permission(e.to_string()),
-            _ => Self::Usage(e.to_string()),
-        }
-    }
-}
-
-/// How a command ends.
-pub(crate) type Outcome = Result<(), Failure>;
 
 /// The whole program: arguments (the program's name first) to exit code.
 pub(crate) fn main(
@@ -126,7 +81,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Some(Command::Ps) => ps(&settings),
         Some(Command::Snapshot) => snapshot(&settings),
         Some(Command::Doctor { period }) => doctor(&settings, period),
-        Some(Command::Check { period, asserts }) => check(&settings, period, &asserts),
+        Some(Command::Check { period, asserts }) => check::check(&settings, period, &asserts),
         Some(Command::Explain { id }) => explain(id.as_deref()),
         Some(Command::Record { file, period }) => record::record(&settings, &file, period),
         Some(Command::Replay { file, at }) => replay::replay(&settings, &file, at),
@@ -292,66 +247,6 @@ fn verdict(model: &Model) -> Outcome {
     Ok(())
 }
 
-/// Every hint that spoke at any time of a watch, a line each, the gravest first.
-fn hints_that_spoke(samples: u64, summary: &crate::check::Summary) -> String {
-    let mut seen: Vec<_> = summary.findings().iter().collect();
-    seen.sort_by_key(|(_, s)| std::cmp::Reverse(s.severity));
-    let mut out = format!("{samples} samples, {} hints spoke\n", seen.len());
-    for (id, s) in seen {
-        out += &format!("  {} {id}: {}\n", s.severity.name(), s.says);
-    }
-    out
-}
-
-fn check(settings: &Settings, period: std::time::Duration, asserts: &[String]) -> Outcome {
-    let mut exprs = Vec::new();
-    for text in asserts {
-        exprs.push(Expr::parse(text).map_err(|e| Failure::Usage(format!("--assert: {e}")))?);
-    }
-    let mut watch = watch::Look::new(settings);
-    let mut figures = Watch::default();
-    watch.run(period, |sample, model| {
-        figures.look(sample, model);
-        Ok(())
-    })?;
-    watch.still_there()?;
-    watch.endpoints()?;
-    let summary = figures.summary(|m| settings.select(m));
-    let mut failed = false;
-    let of_hints = ["crits", "warns", "infos"];
-    let asks = |e: &Expr| e.figures().iter().any(|f| of_hints.contains(f));
-    for (expr, text) in exprs.iter().zip(asserts) {
-        let holds = expr.holds(&|name| summary.get(name));
-        let shown: Vec<String> = expr
-            .figures()
-            .into_iter()
-            .map(|name| match summary.get(name) {
-                Ok(v) => format!("{name} = {v:.3}"),
-                Err(why) => format!("{name} = unknown: {why}"),
-            })
-            .collect();
-        let word = match holds {
-            Ok(true) => "holds",
-            Ok(false) => "fails",
-            Err(_) => "unknown",
-        };
-        failed |= holds != Ok(true);
-        let clean: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        say(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
-    }
-    if exprs.iter().any(asks) {
-        say(&hints_that_spoke(figures.samples(), &summary))?;
-    }
-    if failed {
-        Err(Failure::Findings)
-    } else {
-        Ok(())
-    }
-}
-
 fn explain(id: Option<&str>) -> Outcome {
     let Some(id) = id else {
         let list: String = hint::rules()
@@ -371,79 +266,5 @@ fn explain(id: Option<&str>) -> Outcome {
                 crate::text::clean(id)
             )))
         }
-    }
-}
-
-/// Why there is nothing to show, by what was found instead and by how far the search saw.
-pub(crate) fn nothing(model: &Model, discovery: &Discovery, settings: &Settings) -> Failure {
-    const ALLOWED: &str = "run shmtop as its owner, or as root (sudo shmtop)";
-    if let Some(u) = model.unreadable.iter().find(|u| u.version.is_some()) {
-        return Failure::Incompatible(format!("{}: {}", u.name, u.why));
-    }
-    let denied = |why: &Why| why.kind == WhyKind::NoPermission;
-    if let Some(u) = model.unreadable.iter().find(|u| denied(&u.why)) {
-        return Failure::Permission(format!("{}: {}; {ALLOWED}", u.name, u.why));
-    }
-    if let Some(why) = discovery.registry_links.why().filter(|why| denied(why)) {
-        return Failure::Permission(format!("{why}; {ALLOWED}"));
-    }
-    if settings.selects() {
-        return Failure::NoEndpoint(
-            "no endpoint matches; `shmtop ps` lists what is running".into(),
-        );
-    }
-    let unseen = unseen(discovery).map_or(String::new(), |unseen| format!("; {unseen}"));
-    Failure::NoEndpoint(format!(
-        "no process with a stats page found (looked in {} and in /proc{unseen}); start one, e.g. cargo run --release --bin demo",
-        transport::stats::registry::default_dir().display()
-    ))
-}
-
-/// What the search could not look into.
-fn unseen(discovery: &Discovery) -> Option<String> {
-    let denied = discovery.scan.known().map_or(0, |scan| scan.denied);
-    let processes = if denied == 1 { "process" } else { "processes" };
-    match nix::unistd::geteuid().is_root() {
-        _ if denied == 0 => None,
-        true => Some(format!("{denied} {processes} could not be searched")),
-        false => Some(format!(
-            "{denied} {processes} of other users could not be searched, which sudo shmtop could"
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Unreadable;
-
-    #[test]
-    fn why_there_is_nothing_to_show_decides_the_exit_code() {
-        let flags = crate::cli::Cli::parse_from(["shmtop"]).flags;
-        let settings = Settings::new(flags).unwrap();
-        let code = |why: Why, version| {
-            let mut model = Model::empty();
-            model.unreadable.push(Unreadable {
-                pid: Some(7),
-                name: "7-x".into(),
-                why,
-                version,
-            });
-            nothing(&model, &Discovery::default(), &settings).code()
-        };
-        assert_eq!(code(Why::not_there("layout 2.0"), Some((2, 0))), 5);
-        assert_eq!(code(Why::no_permission("EACCES"), None), 4);
-        assert_eq!(code(Why::not_there("it ended"), None), 3);
-        let empty = Model::empty();
-        let mut discovery = Discovery::default();
-        assert_eq!(nothing(&empty, &discovery, &settings).code(), 3);
-        discovery.registry_links = crate::sample::Fact::Unknown(Why::no_permission("EACCES"));
-        assert_eq!(nothing(&empty, &discovery, &settings).code(), 4);
-    }
-
-    #[test]
-    fn a_reader_that_has_seen_enough_is_no_failure() {
-        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
-        assert_eq!(Failure::from(gone).code(), 0);
     }
 }

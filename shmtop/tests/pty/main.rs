@@ -3,7 +3,7 @@
 //! Each test opens a pseudo terminal ([`terminal`]), starts the real binary on it as a login would, and compares the modes
 //! before and after. Nothing sleeps: output is waited for, a watchdog ends a hang. [`session`] walks through all screens.
 
-#[path = "../scenarios/base.rs"]
+#[path = "../scenarios/base/mod.rs"]
 mod base;
 mod market;
 mod session;

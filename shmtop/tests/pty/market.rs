@@ -8,7 +8,8 @@ use std::f64::consts::TAU;
 use shmtop::sample::*;
 use transport::stats::*;
 
-use crate::base::{Base, SERVER, histogram};
+use crate::base::pages::histogram;
+use crate::base::{Base, SERVER};
 
 /// Last second of the recording.
 pub(crate) const SECONDS: u64 = 75;

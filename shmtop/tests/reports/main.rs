@@ -1,6 +1,6 @@
 //! Reports hold what their documents promise: schemas, formats, and that no stranger's text or number gets through unharmed.
 
-#[path = "../scenarios/base.rs"]
+#[path = "../scenarios/base/mod.rs"]
 mod base;
 
 use std::path::Path;

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! why = "what this is about"
-//! base = "busy"                    # see base.rs
+//! base = "busy"                    # see base/
 //! seconds = 6                      # the last second that is sampled
 //! [[patch]]
 //! from = 0                         # first second it holds
@@ -24,173 +24,18 @@
 //! of the sample; the rest follows its JSON.
 
 mod base;
+mod fixes;
 mod hostile;
 mod patch;
+mod play;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::path::Path;
 
 use base::{BASES, Base};
-use serde::Deserialize;
+use play::{check, dir, played, scenarios};
 use shmtop::hint::rules;
 use shmtop::model::{Model, ModelBuilder, Severity};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Scenario {
-    /// For the reader of the file.
-    #[serde(rename = "why")]
-    _why: String,
-    base: String,
-    seconds: u64,
-    #[serde(default)]
-    patch: Vec<patch::Patch>,
-    expect: Vec<Expect>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expect {
-    at: u64,
-    fires: Option<String>,
-    quiet: Option<String>,
-    unknown: Option<String>,
-    explains: Option<String>,
-    severity: Option<String>,
-    client: Option<u32>,
-    says: Option<String>,
-    fix: Option<String>,
-    about: Option<Vec<u32>>,
-    why: Option<String>,
-}
-
-fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
-}
-
-fn scenarios() -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for id in std::fs::read_dir(dir())
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.is_dir())
-    {
-        out.extend(std::fs::read_dir(id).unwrap().map(|e| e.unwrap().path()));
-    }
-    out.sort();
-    out
-}
-
-/// The models of a scenario, one per second.
-fn play(s: &Scenario) -> Vec<Model> {
-    let base = Base::named(&s.base);
-    let mut builder = ModelBuilder::new();
-    (0..=s.seconds)
-        .map(|t| builder.push(patch::sample(&base, &s.patch, t)))
-        .collect()
-}
-
-/// A file's name, what is in it, and its models.
-type Played = (String, Scenario, Vec<Model>);
-
-/// All scenarios, played once for all tests.
-fn played() -> &'static [Played] {
-    static PLAYED: LazyLock<Vec<Played>> = LazyLock::new(|| {
-        let one = |path: PathBuf| {
-            let name = path.strip_prefix(dir()).unwrap().display().to_string();
-            let text = std::fs::read_to_string(&path).unwrap();
-            let s: Scenario = toml::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let models = play(&s);
-            (name, s, models)
-        };
-        scenarios().into_iter().map(one).collect()
-    });
-    &PLAYED
-}
-
-fn check(model: &Model, e: &Expect) -> Result<(), String> {
-    let shown = || {
-        let fired: Vec<String> = model
-            .findings
-            .iter()
-            .map(|f| {
-                format!(
-                    "{} {} {:?}: {}",
-                    f.severity.name(),
-                    f.id,
-                    f.subject.client,
-                    f.says
-                )
-            })
-            .collect();
-        format!("findings: {fired:#?}")
-    };
-    if let Some(id) = &e.fires {
-        let found = model
-            .findings
-            .iter()
-            .filter(|f| f.id == id)
-            .find(|f| e.client.is_none() || f.subject.client == e.client)
-            .ok_or_else(|| {
-                let why: Vec<_> = model.unknown.iter().filter(|u| u.id == id).collect();
-                format!("{id} does not fire; {}; unknown: {why:?}", shown())
-            })?;
-        if e.severity
-            .as_deref()
-            .is_some_and(|s| s != found.severity.name())
-        {
-            return Err(format!("{id} is {}", found.severity.name()));
-        }
-        for (what, text, part) in [("says", &found.says, &e.says), ("fix", &found.fix, &e.fix)] {
-            if part.as_ref().is_some_and(|p| !text.contains(p.as_str())) {
-                return Err(format!("{id} {what} {text:?}, not {part:?}"));
-            }
-        }
-        if e.about.is_some() && e.about != found.about {
-            return Err(format!("{id} is about {:?}", found.about));
-        }
-        if found.evidence.is_empty() || found.fix.is_empty() {
-            return Err(format!("{id} has no evidence or no fix"));
-        }
-        if let Some(x) = &e.explains
-            && !found.explains.iter().any(|f| f.id == x)
-        {
-            return Err(format!("{id} does not explain {x}: {:?}", found.explains));
-        }
-    }
-    if let Some(id) = &e.quiet {
-        let fires =
-            |f: &&shmtop::model::Finding| f.id == id || f.explains.iter().any(|x| x.id == id);
-        if let Some(f) = model.findings.iter().find(fires) {
-            return Err(format!("{id} fires: {}", f.says));
-        }
-        if !model.checked.contains(&id.as_str()) {
-            let why: Vec<_> = model.unknown.iter().filter(|u| u.id == id).collect();
-            return Err(format!("{id} is not quiet but unknown: {why:?}"));
-        }
-    }
-    if let Some(id) = &e.unknown {
-        let found = model
-            .unknown
-            .iter()
-            .find(|u| u.id == id)
-            .ok_or_else(|| format!("{id} is not unknown; {}", shown()))?;
-        if model.findings.iter().any(|f| f.id == id) {
-            return Err(format!("{id} is unknown and fires"));
-        }
-        if e.why
-            .as_ref()
-            .is_some_and(|w| !found.why.text.contains(w.as_str()))
-        {
-            return Err(format!(
-                "{id} is unknown because {:?}, not {:?}",
-                found.why.text, e.why
-            ));
-        }
-    }
-    Ok(())
-}
 
 #[test]
 fn every_scenario_gets_its_answer() {
@@ -208,88 +53,6 @@ fn every_scenario_gets_its_answer() {
         wrong.len(),
         wrong.join("\n")
     );
-}
-
-/// Words that a command begins with; everything else is a sentence.
-const COMMANDS: &[&str] = &[
-    "cargo", "cat", "chrt", "cpupower", "dmesg", "echo", "gdb", "kill", "ls", "perf", "prlimit",
-    "ps", "renice", "sensors", "setcap", "shmtop", "ss", "sudo", "sysctl", "taskset",
-];
-
-#[test]
-fn what_to_do_is_a_line_that_a_shell_takes_as_it_stands_or_a_sentence() {
-    let mut fixes = std::collections::BTreeMap::new();
-    for f in played()
-        .iter()
-        .flat_map(|(_, _, models)| models)
-        .flat_map(|m| &m.findings)
-    {
-        let shape: String = f.fix.chars().filter(|c| !c.is_ascii_digit()).collect();
-        fixes.entry((f.id, shape)).or_insert(&f.fix);
-    }
-    assert!(fixes.len() > 50, "{}", fixes.len());
-    let wrong: Vec<String> = fixes
-        .iter()
-        .filter_map(|((id, _), fix)| Some(format!("{id}: {} in {fix:?}", untypable(fix)?)))
-        .collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-/// Why a person could not type this, or read it as a sentence.
-fn untypable(fix: &str) -> Option<String> {
-    const GAPS: &[&str] = &["CPU", "PID", "TID", "N", "NAME", "FILE", "PATH"];
-    let command = fix.split('#').next().unwrap_or("");
-    let words = || command.split_whitespace();
-    let first = words().next().unwrap_or("");
-    let mut letters = command.split(|c: char| !c.is_alphanumeric());
-    if let Some(gap) = letters.find(|w| GAPS.contains(w)) {
-        return Some(format!("a gap to fill in: {gap}"));
-    }
-    if !COMMANDS.contains(&first) {
-        let inside = |c: &&&str| {
-            [": ", "`"]
-                .iter()
-                .any(|p| command.contains(&format!("{p}{c} ")))
-        };
-        let hidden = COMMANDS.iter().find(inside)?;
-        return Some(format!("a command inside of a sentence: {hidden}"));
-    }
-    let shell = std::process::Command::new("sh")
-        .args(["-n", "-c", fix])
-        .output()
-        .unwrap();
-    if !shell.status.success() {
-        return Some(String::from_utf8_lossy(&shell.stderr).into_owned());
-    }
-    let person = words().find(|w| ["then", "if", "or", "and", "look"].contains(w))?;
-    Some(format!("a person's part before the #: {person}"))
-}
-
-#[test]
-fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
-    let mut fired = BTreeSet::new();
-    let quiet = ["near-miss.toml", "recovers.toml", "not-enough-data.toml"];
-    let loud = |p: &&PathBuf| !quiet.iter().any(|q| p.ends_with(q));
-    for path in scenarios().iter().filter(loud) {
-        let text = std::fs::read_to_string(path).unwrap();
-        let s: Scenario = toml::from_str(&text).unwrap();
-        let base = Base::named(&s.base);
-        let mut builder = ModelBuilder::new();
-        for t in 0..=s.seconds {
-            let mut sample = patch::sample(&base, &s.patch, t);
-            hostile::rename(&mut sample);
-            let model = builder.push(sample);
-            let report = shmtop::report::doctor_text(&model, false);
-            let steers = |c: char| c.is_control() && c != '\n';
-            assert!(!report.contains(steers), "{report:?}");
-            for f in &model.findings {
-                let rest = f.fix.replace(&hostile::quoted(), "");
-                assert!(!rest.contains("touch"), "{}: {}", f.id, f.fix);
-                fired.insert(f.id);
-            }
-        }
-    }
-    assert!(fired.len() > 50, "{fired:?}");
 }
 
 #[test]

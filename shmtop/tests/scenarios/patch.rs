@@ -7,7 +7,8 @@ use serde_json::Value;
 use shmtop::sample::Sample;
 use transport::stats::Histogram;
 
-use super::base::{Base, POLLER, SERVER, histogram};
+use super::base::pages::histogram;
+use super::base::{Base, POLLER, SERVER};
 
 /// Overrides for a range of seconds.
 #[derive(Deserialize)]

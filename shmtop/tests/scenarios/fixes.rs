@@ -1,0 +1,92 @@
+//! What every finding of every scenario says to do: typable, and no command of a stranger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use shmtop::model::ModelBuilder;
+
+use super::base::Base;
+use super::play::{Scenario, played, scenarios};
+use super::{hostile, patch};
+
+/// Words that a command begins with; everything else is a sentence.
+const COMMANDS: &[&str] = &[
+    "cargo", "cat", "chrt", "cpupower", "dmesg", "echo", "gdb", "kill", "ls", "perf", "prlimit",
+    "ps", "renice", "sensors", "setcap", "shmtop", "ss", "sudo", "sysctl", "taskset",
+];
+
+#[test]
+fn what_to_do_is_a_line_that_a_shell_takes_as_it_stands_or_a_sentence() {
+    let mut fixes = BTreeMap::new();
+    for f in played()
+        .iter()
+        .flat_map(|(_, _, models)| models)
+        .flat_map(|m| &m.findings)
+    {
+        let shape: String = f.fix.chars().filter(|c| !c.is_ascii_digit()).collect();
+        fixes.entry((f.id, shape)).or_insert(&f.fix);
+    }
+    assert!(fixes.len() > 50, "{}", fixes.len());
+    let wrong: Vec<String> = fixes
+        .iter()
+        .filter_map(|((id, _), fix)| Some(format!("{id}: {} in {fix:?}", untypable(fix)?)))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Why a person could not type this, or read it as a sentence.
+fn untypable(fix: &str) -> Option<String> {
+    const GAPS: &[&str] = &["CPU", "PID", "TID", "N", "NAME", "FILE", "PATH"];
+    let command = fix.split('#').next().unwrap_or("");
+    let words = || command.split_whitespace();
+    let first = words().next().unwrap_or("");
+    let mut letters = command.split(|c: char| !c.is_alphanumeric());
+    if let Some(gap) = letters.find(|w| GAPS.contains(w)) {
+        return Some(format!("a gap to fill in: {gap}"));
+    }
+    if !COMMANDS.contains(&first) {
+        let inside = |c: &&&str| {
+            [": ", "`"]
+                .iter()
+                .any(|p| command.contains(&format!("{p}{c} ")))
+        };
+        let hidden = COMMANDS.iter().find(inside)?;
+        return Some(format!("a command inside of a sentence: {hidden}"));
+    }
+    let shell = std::process::Command::new("sh")
+        .args(["-n", "-c", fix])
+        .output()
+        .unwrap();
+    if !shell.status.success() {
+        return Some(String::from_utf8_lossy(&shell.stderr).into_owned());
+    }
+    let person = words().find(|w| ["then", "if", "or", "and", "look"].contains(w))?;
+    Some(format!("a person's part before the #: {person}"))
+}
+
+#[test]
+fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
+    let mut fired = BTreeSet::new();
+    let quiet = ["near-miss.toml", "recovers.toml", "not-enough-data.toml"];
+    let loud = |p: &&PathBuf| !quiet.iter().any(|q| p.ends_with(q));
+    for path in scenarios().iter().filter(loud) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let s: Scenario = toml::from_str(&text).unwrap();
+        let base = Base::named(&s.base);
+        let mut builder = ModelBuilder::new();
+        for t in 0..=s.seconds {
+            let mut sample = patch::sample(&base, &s.patch, t);
+            hostile::rename(&mut sample);
+            let model = builder.push(sample);
+            let report = shmtop::report::doctor_text(&model, false);
+            let steers = |c: char| c.is_control() && c != '\n';
+            assert!(!report.contains(steers), "{report:?}");
+            for f in &model.findings {
+                let rest = f.fix.replace(&hostile::quoted(), "");
+                assert!(!rest.contains("touch"), "{}: {}", f.id, f.fix);
+                fired.insert(f.id);
+            }
+        }
+    }
+    assert!(fired.len() > 50, "{fired:?}");
+}
