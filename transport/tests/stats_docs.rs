@@ -25,7 +25,8 @@ const RULES: &str = "\
 - The magic is stored last: who sees it (load, then an acquire fence) sees the header and the descriptor table.
 - A reader refuses another major version. Within one, it finds everything through the descriptor table in the page: a
   newer minor version has more rows, and an older reader can still show them.
-- Each group of counters has one writer and is updated word by word. Counters of one group may be a few messages apart.
+- Each group of counters has one writer (the process: several, which add atomically) and is updated word by word. Counters of
+  one group may be a few messages apart.
 - The facts of a slot stand behind a sequence word: odd while being written. Read it, an acquire fence, the slot, an acquire
   fence, and the sequence again: if both are equal and even, the copy is of one connection. Give up after some tries.
 - `connection_id` and `opened_ns` together name an incarnation of a slot: if either changes, the counters began anew.
@@ -236,6 +237,28 @@ fn the_protocol_names_every_step_with_its_number() {
         let entry = format!("{n} *{}*", step.name());
         assert!(steps.contains(&entry), "docs/protocol.md lacks {entry}");
     }
+}
+
+/// A counter that nobody writes is a false 0 in every viewer.
+#[test]
+fn every_counter_has_a_writer() {
+    let mut source = String::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                source += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let idle: Vec<_> = schema::descriptors()
+        .filter(|d| !source.contains(&format!(".{}", d.name)))
+        .map(|d| d.name)
+        .collect();
+    assert!(idle.is_empty(), "nobody writes {idle:?}");
 }
 
 #[test]

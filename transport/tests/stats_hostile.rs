@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -40,6 +41,9 @@ fn word(bytes: &[u8], index: usize) -> u64 {
 fn put(bytes: &mut [u8], index: usize, value: u64) {
     bytes[index * 8..][..8].copy_from_slice(&value.to_le_bytes());
 }
+
+/// Ends a hang; nothing here takes a tenth of it.
+const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// What a viewer relies on, whatever the page was.
 fn is_sane(result: &Result<Snapshot, ReadError>) {
@@ -159,9 +163,12 @@ fn a_page_that_changes_under_the_reader_is_survived() {
                 words[at].store(word(&good, at), Relaxed);
             }
         });
-        let mut read = 0;
-        for _ in 0..3_000 {
+        let (mut looks, mut read) = (0, 0);
+        let begun = Instant::now();
+        // More, if all of them fell into one turn of ours on a busy machine, with the scribbler stopped half way.
+        while looks < 3_000 || (read == 0 && begun.elapsed() < WATCHDOG) {
             let seen = parse_live(&words);
+            looks += 1;
             read += u32::from(seen.is_ok());
             is_sane(&seen);
         }

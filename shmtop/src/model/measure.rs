@@ -136,13 +136,7 @@ pub(super) fn ring(
             (Err(_), End::Producer) => Ok(tx.tx_occupancy_bytes),
             (Err(why), End::Consumer) => Err(why),
         }),
-        high_water_bytes: on_shm().map(|()| {
-            let seen = match end {
-                End::Producer => tx.tx_high_water_bytes,
-                End::Consumer => rx.rx_high_water_bytes,
-            };
-            house().map_or(seen, |h| h.high_water.max(seen))
-        }),
+        high_water_bytes: on_shm().and_then(|()| high_water(end, tx, house())),
         messages_per_s: old
             .clone()
             .and_then(|(m, .., span)| span.per_second(m, messages)),
@@ -177,6 +171,16 @@ pub(super) fn ring(
         largest_bytes: Ok(largest),
         mean_bytes: grown,
         rejected: producer().map(|p| p.slot.tx.tx_rejected_size),
+    }
+}
+
+/// The largest occupancy. The producer and the server's housekeeping see one each; a consumer sees none.
+fn high_water(end: End, tx: &transport::stats::TxCounters, house: Reading<House>) -> Reading<u64> {
+    match (house, end) {
+        (Ok(h), End::Producer) => Ok(h.high_water.max(tx.tx_high_water_bytes)),
+        (Ok(h), End::Consumer) => Ok(h.high_water),
+        (Err(_), End::Producer) => Ok(tx.tx_high_water_bytes),
+        (Err(why), End::Consumer) => Err(why),
     }
 }
 
@@ -352,7 +356,8 @@ fn settle(mut t: TimeShares, cpu: Option<f64>, mut delay: f64) -> Reading<TimeSh
 
 #[cfg(test)]
 mod tests {
-    use super::{TimeShares, settle, touched};
+    use super::{End, TimeShares, high_water, settle, touched};
+    use crate::reading::Why;
     use transport::stats::TxCounters;
 
     /// What a poller with handlers of a millisecond books: nothing for seconds, then seconds at once.
@@ -369,6 +374,17 @@ mod tests {
             let sum: f64 = time.parts().iter().map(|(_, share)| share).sum();
             assert!((0.999..1.001).contains(&sum), "{time:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_occupancy_of_a_ring_is_unknown_to_who_only_consumes_it() {
+        let tx = TxCounters {
+            tx_high_water_bytes: 4096,
+            ..TxCounters::default()
+        };
+        let no_server = || Err(Why::no_permission("the server's page is not visible"));
+        assert_eq!(high_water(End::Producer, &tx, no_server()), Ok(4096));
+        assert!(high_water(End::Consumer, &tx, no_server()).is_err());
     }
 
     #[test]

@@ -213,7 +213,7 @@ pub struct Admission {
     /// Handshakes refused since start, all kinds.
     pub rejected: u64,
     /// The same by kind: magic, version, layout, uid, timeout, full.
-    pub rejected_by: [(&'static str, u64); 6],
+    pub rejected_by: [(&'static str, u64); 7],
     /// accept() failures since start.
     pub accept_errors: u64,
     /// Descriptors that one more client costs.

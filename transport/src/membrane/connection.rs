@@ -13,7 +13,7 @@ use super::{Shared, descriptors};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::config::TransportChoice;
 use crate::error::CloseReason;
-use crate::stats::recorder::{raise, set};
+use crate::stats::recorder::set;
 use crate::stats::sampler::Sampler;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
@@ -111,6 +111,7 @@ pub(super) fn count_reject(shared: &Shared, reject: Option<Reject>) {
         Some(Reject::Uid) => &p.rejected_uid,
         Some(Reject::Timeout) => &p.rejected_timeout,
         Some(Reject::Full) => &p.rejected_full,
+        Some(Reject::Pending) => &p.rejected_pending,
         Some(Reject::Descriptors) => &p.accept_errors,
         None => return,
     };
@@ -240,10 +241,12 @@ impl Connection<'_> {
 
     /// Takes the connection out of the pending ones.
     fn settled(&self, begun_ns: u64) {
-        raise(
-            &self.shared.page.process().handshake_max_ns,
-            monotonic_ns().saturating_sub(begun_ns),
-        );
+        // Several threads: a plain raise could lose the longer of two.
+        self.shared
+            .page
+            .process()
+            .handshake_max_ns
+            .fetch_max(monotonic_ns().saturating_sub(begun_ns), Ordering::Relaxed);
         if let Some(client) = self.shared.clients.lock().by_key.get_mut(&self.key) {
             client.pending_since_ns = 0;
         }

@@ -280,7 +280,7 @@ impl Control {
         } else if clients >= config.max_clients {
             Some((Reject::Full, config.max_clients, clients as u64))
         } else if pending >= config.max_pending_per_uid {
-            Some((Reject::Full, config.max_pending_per_uid, pending as u64))
+            Some((Reject::Pending, config.max_pending_per_uid, pending as u64))
         } else {
             None
         };

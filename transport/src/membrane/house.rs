@@ -1,8 +1,6 @@
 //! What the control thread does for each client on shared memory ten times a second: both rings' occupancy, who has
 //! stopped moving, and how large a part of the rings the active ones should use.
 
-use std::sync::atomic::Ordering;
-
 use super::clients::{ShmPart, Table};
 use crate::ring::producer::DEFAULT_WINDOW_BYTES;
 use crate::shm::HouseLook;
@@ -66,8 +64,7 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
         _ => bump(&words.house_inconsistent, 1),
     }
     set(&words.house_peer_asleep, u64::from(now.peer_asleep));
-    // Last: a viewer that sees the time sees numbers at least as new.
-    words.house_ns.store(now_ns, Ordering::Release);
+    set(&words.house_ns, now_ns);
     shm.house.last = Some(now);
     active
 }

@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -118,7 +119,8 @@ impl PageWriter {
         self.memory.is_ours()
     }
 
-    /// The process-wide counters. One writer: the control thread.
+    /// The process-wide counters. Several threads of a server write them: atomic additions and maxima for what the threads that do
+    /// handshakes count, plain stores for what is the control thread's alone.
     pub fn process(&self) -> &ProcessWords {
         &self.header().process.0
     }
@@ -212,15 +214,17 @@ impl PageWriter {
         for (i, (descriptor, head)) in plain.chain(heads).enumerate() {
             let offset = schema::DESCRIPTORS_OFFSET + i * schema::DESCRIPTOR_BYTES;
             for (j, word) in encode(descriptor, head).into_iter().enumerate() {
-                // SAFETY: `i < DESCRIPTOR_COUNT`, so the word lies before SLOTS_OFFSET, within the memory (I1), is aligned to
-                // 8, and nobody else knows the page yet.
-                unsafe {
+                // SAFETY: `i < DESCRIPTOR_COUNT`, so the word lies before SLOTS_OFFSET, within the memory (I1), and is aligned to
+                // 8. Whoever has found the memfd already can only load it.
+                let place = unsafe {
                     self.memory
                         .base()
                         .add(offset + j * 8)
-                        .cast::<u64>()
-                        .write(word);
-                }
+                        .cast::<AtomicU64>()
+                        .as_ref()
+                };
+                // Relaxed: the magic, stored later, publishes it.
+                place.store(word, Relaxed);
             }
         }
     }

@@ -36,7 +36,8 @@
 //! of the sparse page by looking at it.
 //!
 //! A line is 128 bytes: two 64-byte lines, because adjacent-line prefetch pairs them. Every group starts
-//! on its own line and has one writer, so a counter is a plain Relaxed store by its owner.
+//! on its own line and has one writer, so a counter is a plain Relaxed store by its owner. Only the process group has
+//! several: the threads that do a server's handshakes count there too, with atomic additions.
 
 /// First word of a page; read as bytes it spells `SHMTOP01`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMTOP01");
@@ -128,8 +129,8 @@ macro_rules! groups {
         $(
             $(#[$gdoc])*
             ///
-            /// In the page: one writer, plain Relaxed stores; a viewer reads them Relaxed and may see counters of
-            /// one group a few messages apart.
+            /// In the page: plain Relaxed stores by one writer, but atomic additions in [`ProcessWords`], which has several;
+            /// a viewer reads them Relaxed and may see counters of one group a few messages apart.
             #[repr(C, align(128))]
             #[derive(Debug, Default)]
             pub struct $Words { $(
@@ -237,7 +238,7 @@ pub const SLOTS_OFFSET: usize =
     (DESCRIPTORS_OFFSET + DESCRIPTOR_COUNT * DESCRIPTOR_BYTES).next_multiple_of(4096);
 
 groups! {
-    /// What concerns the whole process: admission of clients. Written by the control thread of a server.
+    /// What concerns the whole process: admission of clients. Written by a server's control thread and those that do handshakes.
     process, ProcessWords, ProcessCounters, Process, PROCESS_OFFSET => {
         heartbeat_ns: Gauge, MonotonicNs, "when this page was last touched by its housekeeping; 0 for a client";
         max_clients: Gauge, Count, "clients the server admits at most; 0 for a client";
@@ -255,6 +256,7 @@ groups! {
         rejected_uid: Counter, Count, "handshakes refused: user not allowed";
         rejected_timeout: Counter, Count, "handshakes refused: too slow";
         rejected_full: Counter, Count, "handshakes refused: max clients reached";
+        rejected_pending: Counter, Count, "handshakes refused: too many of this user under way";
         last_rejected_uid: Gauge, Count, "uid of the last refused peer";
         last_rejected_pid: Gauge, Count, "pid of the last refused peer";
         fds_per_client: Gauge, Count, "file descriptors one more client costs this process";
@@ -292,14 +294,12 @@ groups! {
         rx_bytes: Counter, Bytes, "payload bytes received";
         rx_record_bytes: Counter, Bytes, "ring bytes received: payload, headers, alignment; no padding";
         rx_padding_bytes: Counter, Bytes, "ring bytes skipped as padding";
-        rx_empty: Counter, Count, "looks that found nothing";
         rx_index_loads: Counter, Count, "loads of the producer's index (pointer-cache misses)";
         rx_index_hits: Counter, Count, "messages received without a load of the producer's index";
         rx_index: Gauge, Index, "consumer index: end of the last consumed record";
         rx_invalid: Counter, Count, "records refused: impossible length, kind or index";
         rx_largest_bytes: Gauge, Bytes, "largest payload received";
         rx_wakes: Counter, Count, "wake-up calls made to a producer waiting for room";
-        rx_high_water_bytes: Gauge, Bytes, "largest occupancy seen, padding not counted";
         rx_follow_loads: Counter, Count, "index loads while following large messages piece by piece";
     }
 
@@ -328,8 +328,8 @@ groups! {
     req, ReqWords, ReqCounters, Slot, REQ_OFFSET => {
         requests: Counter, Count, "requests submitted (client) or taken (server)";
         replies: Counter, Count, "replies received (client) or sent (server)";
-        in_flight: Gauge, Count, "requests without a reply yet";
-        oldest_ns: Gauge, MonotonicNs, "when the oldest request in flight was submitted; 0 if none";
+        in_flight: Gauge, Count, "requests without a reply yet (client; 0 at a server)";
+        oldest_ns: Gauge, MonotonicNs, "since when the client sleeps until a reply comes; 0 if it does not";
         timeouts: Counter, Count, "requests given up after their timeout";
         late_replies: Counter, Count, "replies that came after their request was given up";
         errors: Counter, Count, "error replies (handler error, panic, refused size)";

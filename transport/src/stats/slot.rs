@@ -79,7 +79,7 @@ pub struct SlotWriter {
 enum Home {
     /// The page and the index of the slot in it.
     Page(Arc<PageWriter>, u32),
-    /// From `Box::into_raw`, freed on drop.
+    /// From `Box::leak`, freed on drop.
     Heap,
 }
 

@@ -132,7 +132,9 @@ impl Ending {
         match self {
             Self::Refused(refused) => match Reject::from_number(refused.reason) {
                 Some(Reject::Magic | Reject::Version | Reject::Layout | Reject::Uid) => false,
-                Some(Reject::Timeout | Reject::Full | Reject::Descriptors) => true,
+                Some(Reject::Timeout | Reject::Full | Reject::Descriptors | Reject::Pending) => {
+                    true
+                }
                 // A newer server's. Who tries again has a limit to that.
                 None => true,
             },
@@ -161,7 +163,11 @@ impl std::fmt::Display for Ending {
         match self {
             Self::Refused(refused) => refused.fmt(f),
             Self::Version { theirs } => {
-                write!(f, "peer speaks version {theirs}, we {}", Version::OURS)
+                write!(
+                    f,
+                    "peer speaks protocol version {theirs}, we speak {}",
+                    Version::OURS
+                )
             }
             Self::Broken { what, .. } => write!(f, "peer broke the protocol: {what}"),
             Self::Timeout => f.write_str("peer did not answer in time"),

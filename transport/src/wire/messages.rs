@@ -96,10 +96,12 @@ pub(crate) enum Reject {
     Uid = 4,
     /// Too slow.
     Timeout = 5,
-    /// Max clients, or handshakes pending for this user, reached.
+    /// Max clients reached.
     Full = 6,
     /// The server has no descriptor left for one more connection.
     Descriptors = 7,
+    /// Too many handshakes of this user under way.
+    Pending = 8,
 }
 
 impl Reject {
@@ -112,6 +114,7 @@ impl Reject {
             5 => Self::Timeout,
             6 => Self::Full,
             7 => Self::Descriptors,
+            8 => Self::Pending,
             _ => return None,
         })
     }
@@ -158,20 +161,24 @@ pub(crate) struct Refused {
     pub(crate) server: Version,
     /// The client's version as the server read it; 0.0 if it read none.
     pub(crate) client: Version,
-    /// For [`Reject::Full`] and [`Reject::Descriptors`]: how many there may be; else 0.
+    /// For [`Reject::Full`], [`Reject::Descriptors`] and [`Reject::Pending`]: how many there may be; else 0.
     pub(crate) limit: u64,
-    /// For [`Reject::Full`] and [`Reject::Descriptors`]: how many there are. For [`Reject::Uid`]: the user. Else 0.
+    /// For the same: how many there are. For [`Reject::Uid`]: the user. Else 0.
     pub(crate) used: u64,
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match Reject::from_number(self.reason) {
-            Some(Reject::Magic) => write!(f, "it does not take us for a client"),
+            Some(Reject::Magic) => write!(f, "it does not recognise us as a client"),
             Some(Reject::Version) => {
-                write!(f, "it speaks version {}, we {}", self.server, self.client)
+                write!(
+                    f,
+                    "it speaks protocol version {}, we speak {}",
+                    self.server, self.client
+                )
             }
-            Some(Reject::Layout) => write!(f, "it takes our sizes or messages for impossible"),
+            Some(Reject::Layout) => write!(f, "it rejected our sizes or the order of our messages"),
             Some(Reject::Uid) => write!(f, "user {} is not allowed", self.used),
             Some(Reject::Timeout) => write!(f, "our handshake was too slow"),
             Some(Reject::Full) => write!(f, "it is full ({} of {})", self.used, self.limit),
@@ -182,6 +189,11 @@ impl std::fmt::Display for Refused {
                     self.used, self.limit
                 )
             }
+            Some(Reject::Pending) => write!(
+                f,
+                "too many connections of this user are in their handshake ({} of {})",
+                self.used, self.limit
+            ),
             None => write!(f, "reason {} (unknown to this version)", self.reason),
         }
     }

@@ -270,17 +270,17 @@ fn two_hundred_that_trickle_are_cut_off_and_hold_nobody_up() {
         "still there after {said} bytes and {:?}",
         begun.elapsed()
     );
-    let refused = |p: &ProcessCounters| p.rejected_timeout + p.rejected_full;
+    let refused = |p: &ProcessCounters| p.rejected_timeout + p.rejected_pending;
     knocked.all_is_well(refused, 200, "trickles");
     // Of one user at most 64 are heard at a time; the others are sent away at once.
     let counted = knocked.counted;
     assert!(
-        counted.rejected_timeout >= 64 && counted.rejected_full >= 64,
+        counted.rejected_timeout >= 64 && counted.rejected_pending >= 64,
         "{counted:?}"
     );
     println!(
         "{} timed out, {} sent away",
-        counted.rejected_timeout, counted.rejected_full
+        counted.rejected_timeout, counted.rejected_pending
     );
 }
 

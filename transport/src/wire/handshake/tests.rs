@@ -161,7 +161,10 @@ fn a_refused_client_is_told_why() {
     let mut foreign = good;
     foreign[22] = 9;
     let (r, counted) = refusal(&foreign);
-    assert_eq!(r.to_string(), "it speaks version 1.0, we 9.0");
+    assert_eq!(
+        r.to_string(),
+        "it speaks protocol version 1.0, we speak 9.0"
+    );
     assert_eq!(counted, Some(Reject::Version));
 
     let (r, counted) = refusal(&[b'G'; HANDSHAKE_BYTES]);

@@ -130,7 +130,10 @@ fn a_refusal_is_understood_across_major_versions() {
     };
     let (got, _) = Message::decode(&Message::Refused(refused).encode(0)).unwrap();
     assert_eq!(got, Message::Refused(refused));
-    assert_eq!(refused.to_string(), "it speaks version 2.1, we 1.0");
+    assert_eq!(
+        refused.to_string(),
+        "it speaks protocol version 2.1, we speak 1.0"
+    );
 }
 
 #[test]
