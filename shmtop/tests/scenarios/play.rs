@@ -49,7 +49,8 @@ pub(crate) fn scenarios() -> Vec<PathBuf> {
         .map(|e| e.unwrap().path())
         .filter(|p| p.is_dir())
     {
-        out.extend(std::fs::read_dir(id).unwrap().map(|e| e.unwrap().path()));
+        let files = std::fs::read_dir(id).unwrap().map(|e| e.unwrap().path());
+        out.extend(files.filter(|f| f.extension().is_some_and(|e| e == "toml")));
     }
     out.sort();
     out
