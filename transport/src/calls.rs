@@ -29,13 +29,31 @@ pub(crate) struct Timed {
     pub(crate) weight: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    /// 0 = free.
-    id: u64,
+impl Timed {
+    fn to_words(self) -> [u64; 2] {
+        [self.begun.count(), self.weight]
+    }
+
+    fn from_words([begun, weight]: [u64; 2]) -> Self {
+        Self {
+            begun: Ticks::from_count(begun),
+            weight,
+        }
+    }
+}
+
+/// What is known of a place in the table. A byte each, and what is timed apart: a table that is walked through, by a thousand connections,
+/// is memory that has to be fetched for every request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+enum Place {
+    #[default]
+    Free,
+    Live,
+    /// Live, and its beginning stands in `Calls::timed`.
+    Timed,
     /// Given up: its reply will be discarded.
-    abandoned: bool,
-    timed: Option<Timed>,
+    Abandoned,
 }
 
 /// What a reply's id turned out to be.
@@ -52,7 +70,9 @@ pub(crate) enum Answered {
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    entries: Box<[Entry]>,
+    places: Box<[Place; MAX_IN_FLIGHT]>,
+    /// Of places that are [`Place::Timed`]: [`Timed::to_words`]. Zeros until used, which cost no memory.
+    timed: Box<[[u64; 2]]>,
     next: u64,
     live: usize,
     abandoned: usize,
@@ -60,10 +80,15 @@ pub(crate) struct Calls {
     unknown: u64,
 }
 
+const fn place_of(id: u64) -> usize {
+    (id as usize) & (MAX_IN_FLIGHT - 1)
+}
+
 impl Calls {
     pub(crate) fn new() -> Self {
         Self {
-            entries: vec![Entry::default(); MAX_IN_FLIGHT].into_boxed_slice(),
+            places: Box::new([Place::Free; MAX_IN_FLIGHT]),
+            timed: vec![[0; 2]; MAX_IN_FLIGHT].into_boxed_slice(),
             next: 1,
             live: 0,
             abandoned: 0,
@@ -71,42 +96,50 @@ impl Calls {
         }
     }
 
-    fn slot(&mut self, id: u64) -> &mut Entry {
-        &mut self.entries[(id as usize) & (MAX_IN_FLIGHT - 1)]
+    /// What is known of this request, which is not free: the place of the newest [`MAX_IN_FLIGHT`] ids is nobody else's.
+    #[inline(always)]
+    fn known(&mut self, id: u64) -> Option<&mut Place> {
+        let age = self.next.wrapping_sub(id).wrapping_sub(1);
+        let place = &mut self.places[place_of(id)];
+        (age < MAX_IN_FLIGHT as u64 && *place != Place::Free).then_some(place)
     }
 
     /// The id the next request gets, or `None` while its place in the table is taken.
-    pub(crate) fn next_id(&mut self) -> Option<u64> {
-        let next = self.next;
-        (self.slot(next).id == 0).then_some(next)
+    #[inline(always)]
+    pub(crate) fn next_id(&self) -> Option<u64> {
+        (self.places[place_of(self.next)] == Place::Free).then_some(self.next)
     }
 
     /// Enters the request that [`Self::next_id`] named.
+    #[inline(always)]
     pub(crate) fn open(&mut self, id: u64, timed: Option<Timed>) {
         debug_assert_eq!(id, self.next);
-        *self.slot(id) = Entry {
-            id,
-            abandoned: false,
-            timed,
+        self.places[place_of(id)] = match timed {
+            None => Place::Live,
+            Some(timed) => {
+                self.timed[place_of(id)] = timed.to_words();
+                Place::Timed
+            }
         };
         self.next += 1;
         self.live += 1;
     }
 
     /// Strikes out the request with this id: its reply is there.
+    #[inline(always)]
     pub(crate) fn answer(&mut self, id: u64) -> Answered {
-        let entry = self.slot(id);
-        if id == 0 || entry.id != id {
+        let Some(place) = self.known(id) else {
             self.unknown += 1;
             return Answered::Unknown;
-        }
-        let Entry {
-            abandoned, timed, ..
-        } = std::mem::take(entry);
-        if abandoned {
-            self.abandoned -= 1;
-            return Answered::Late;
-        }
+        };
+        let timed = match std::mem::take(place) {
+            Place::Abandoned => {
+                self.abandoned -= 1;
+                return Answered::Late;
+            }
+            Place::Timed => Some(Timed::from_words(self.timed[place_of(id)])),
+            Place::Live | Place::Free => None,
+        };
         self.live -= 1;
         self.unknown = 0;
         Answered::Live(timed)
@@ -114,9 +147,8 @@ impl Calls {
 
     /// Gives a request up. Its id stays taken until its reply comes.
     pub(crate) fn abandon(&mut self, id: u64) {
-        let entry = self.slot(id);
-        if id != 0 && entry.id == id && !entry.abandoned {
-            entry.abandoned = true;
+        if let Some(place) = self.known(id).filter(|place| **place != Place::Abandoned) {
+            *place = Place::Abandoned;
             self.live -= 1;
             self.abandoned += 1;
         }
@@ -125,20 +157,22 @@ impl Calls {
     /// Gives all up; returns how many.
     pub(crate) fn abandon_all(&mut self) -> usize {
         let live = self.live;
-        for entry in &mut self.entries {
-            if entry.id != 0 && !entry.abandoned {
-                entry.abandoned = true;
-                self.abandoned += 1;
-            }
+        for place in self
+            .places
+            .iter_mut()
+            .filter(|place| **place != Place::Free)
+        {
+            *place = Place::Abandoned;
         }
+        self.abandoned += live;
         self.live = 0;
         live
     }
 
     /// Whether somebody still waits for the reply with this id.
-    pub(crate) fn is_live(&self, id: u64) -> bool {
-        let entry = &self.entries[(id as usize) & (MAX_IN_FLIGHT - 1)];
-        id != 0 && entry.id == id && !entry.abandoned
+    pub(crate) fn is_live(&mut self, id: u64) -> bool {
+        self.known(id)
+            .is_some_and(|place| *place != Place::Abandoned)
     }
 
     /// Requests whose reply has not come, whether somebody waits for it or not.
@@ -188,6 +222,46 @@ mod tests {
         assert_eq!(calls.next_id(), None, "its place is held by the first");
         calls.answer(first);
         assert_eq!(calls.next_id(), Some(first + MAX_IN_FLIGHT as u64));
+    }
+
+    #[test]
+    fn an_id_that_shares_its_place_with_a_live_one_is_unknown() {
+        let mut calls = Calls::new();
+        let lap = MAX_IN_FLIGHT as u64;
+        for _ in 1..=lap {
+            let id = calls.next_id().expect("free");
+            calls.open(id, None);
+            calls.answer(id);
+        }
+        let id = calls.next_id().expect("free");
+        calls.open(id, None);
+        for other in [id - lap, id + lap, id + 1] {
+            assert!(!calls.is_live(other));
+            calls.abandon(other);
+            assert!(matches!(calls.answer(other), Answered::Unknown));
+        }
+        assert!(matches!(calls.answer(id), Answered::Live(None)));
+    }
+
+    #[test]
+    fn a_timed_request_gets_its_beginning_and_weight_back_and_an_untimed_one_nobody_elses() {
+        let mut calls = Calls::new();
+        let begun = Ticks::from_count(77);
+        let timed = Some(Timed { begun, weight: 8 });
+        for lap in 0..2 {
+            for place in 0..MAX_IN_FLIGHT {
+                let id = calls.next_id().expect("free");
+                calls.open(id, timed.filter(|_| (place + lap).is_multiple_of(2)));
+                match calls.answer(id) {
+                    Answered::Live(Some(got)) => {
+                        assert_eq!((got.begun, got.weight), (begun, 8));
+                        assert!((place + lap).is_multiple_of(2));
+                    }
+                    Answered::Live(None) => assert!(!(place + lap).is_multiple_of(2)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -138,6 +138,16 @@ impl Ticks {
         }
     }
 
+    /// The number itself, to be kept and given back to [`Self::from_count`] in this process.
+    pub(crate) const fn count(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Self::count`] was of.
+    pub(crate) const fn from_count(count: u64) -> Self {
+        Self(count)
+    }
+
     /// Nanoseconds from `earlier` to `self`; 0 if `earlier` is later (counters of two sockets may differ a little).
     #[inline]
     pub(crate) fn ns_since(self, earlier: Self) -> u64 {
