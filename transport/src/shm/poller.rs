@@ -23,6 +23,8 @@ pub(crate) const MAX_CONNECTIONS: usize = 120;
 const BLOCKED_SLICE: Duration = Duration::from_millis(10);
 /// How long a poller sleeps at most on a kernel without `futex_waitv`.
 const BLIND_SLICE: Duration = Duration::from_millis(1);
+/// After a sleep this long (1 ms) it is likely that nobody else has asked for anything yet.
+const LONG_SLEEP_NS: u64 = 1_000_000;
 /// Busy rounds between looks at the clock for the books.
 const ROUNDS_PER_MARK: u32 = 1024;
 
@@ -190,7 +192,7 @@ impl Poller {
             parked: false,
             woken: None,
         };
-        let (found, waited) = self.waiter.wait(&mut look, Duration::from_secs(1));
+        let (found, mut waited) = self.waiter.wait(&mut look, Duration::from_secs(1));
         let (parked, mut woken) = (look.parked, look.woken);
         if let Some(i) = woken {
             // Whoever rang first: everything else here touches memory of all connections, which is cold after a sleep.
@@ -200,6 +202,10 @@ impl Poller {
             if let Turn::Over(reason) = connection.turn(handler, &mut self.buffer) {
                 self.remove(i, reason);
                 woken = None;
+            }
+            if waited.sleep_ns >= LONG_SLEEP_NS {
+                // The kernel likes to wake us where the client runs, and it may have yielded to us: what is below can wait for it.
+                waited.hand_over();
             }
         }
         if parked {

@@ -8,6 +8,8 @@ pub(crate) mod policy;
 
 use std::time::Duration;
 
+use crate::clock::Ticks;
+
 /// Something that can be waited for.
 pub(crate) trait Look {
     /// What is found.
@@ -52,4 +54,14 @@ pub(crate) struct Waited {
     pub(crate) sleep_ns: u64,
     /// Rung reached.
     pub(crate) rung: Rung,
+}
+
+impl Waited {
+    /// Yields once, for whoever was woken to run if it is on this CPU. How long that takes says nothing about a crowd.
+    pub(crate) fn hand_over(&mut self) {
+        let before = Ticks::now();
+        std::thread::yield_now();
+        self.yields += 1;
+        self.yield_ns += Ticks::now().ns_since(before);
+    }
 }

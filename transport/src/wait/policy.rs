@@ -46,6 +46,8 @@ pub(crate) struct Waiter {
     budget_ns: u64,
     /// Measured cost of a spin iteration, in 1/16 ns.
     spin_cost: u64,
+    /// The next wait begins with a yield.
+    hand_over: bool,
 }
 
 /// A wait under way.
@@ -65,7 +67,14 @@ impl Waiter {
             crowd: 0,
             budget_ns: MAX_BUDGET_NS,
             spin_cost: 10 << 4,
+            hand_over: false,
         }
+    }
+
+    /// The one to be waited for was asleep and has just been woken. The kernel may well have put it on this CPU (a halted virtual CPU
+    /// does not count as free), where it can't run while we spin: the next adaptive wait begins with a yield.
+    pub(crate) fn has_woken(&mut self) {
+        self.hand_over = self.policy == WaitPolicy::Adaptive;
     }
 
     /// True while the CPUs are taken to be oversubscribed.
@@ -101,7 +110,7 @@ impl Waiter {
     ) -> (Option<L::Found>, Waited) {
         let spin_first = match self.policy {
             WaitPolicy::Spin => true,
-            WaitPolicy::Adaptive => !self.crowded(),
+            WaitPolicy::Adaptive => !self.crowded() && !self.hand_over,
             WaitPolicy::Park | WaitPolicy::Ladder { .. } => false,
         };
         let mut spins = 0;
@@ -161,6 +170,15 @@ impl Waiter {
 
     fn adaptive<L: Look>(&mut self, what: &mut L, p: &mut Progress) -> Option<L::Found> {
         let mut found = None;
+        if std::mem::take(&mut self.hand_over) {
+            p.waited.hand_over();
+            p.now = Ticks::now();
+            found = what.look();
+            p.waited.rung = Rung::Yield;
+        }
+        if found.is_some() {
+            return found;
+        }
         if self.crowded() {
             found = self.yields(what, p, CROWD_YIELDS);
         } else {

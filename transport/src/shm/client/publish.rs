@@ -87,6 +87,7 @@ impl ShmClient {
         if self.tx.must_wake().is_some() {
             futex::wake(self.tx.storage().futex(Flag::Empty));
             bump(&self.slot.tx().tx_wakes, 1);
+            self.waiter.has_woken();
         }
         (self.released, self.bell_due) = (0, false);
         if self.rx.must_wake_fenced() {
