@@ -97,7 +97,7 @@ impl Synapse {
                     stream,
                     calls,
                     self.max_message,
-                    Waiter::new(self.config.wait),
+                    Waiter::of_client(self.config.wait),
                     self.config.request_timeout,
                     Arc::clone(&self.slot),
                 ));

@@ -5,6 +5,7 @@
 
 pub(crate) mod futex;
 pub(crate) mod policy;
+mod turn;
 
 use std::time::Duration;
 

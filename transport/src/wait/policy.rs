@@ -8,9 +8,13 @@
 //! * *Is spinning worth it?* Spinning pays if what is waited for comes before a park would have been over. The budget doubles (to
 //!   50 µs, about what waking a halted virtual CPU costs) after waits that spinning would have caught, and halves (to 4 µs)
 //!   after those it would not.
+//!
+//! Two exceptions. A client in a crowd spins for a few answers in a row while they come at once: [`super::turn`]. And who has just woken
+//! the other side yields before it spins: [`Waiter::has_woken`].
 
 use std::time::Duration;
 
+use super::turn::Turn;
 use super::{Look, Rung, Waited};
 use crate::clock::Ticks;
 use crate::config::WaitPolicy;
@@ -48,6 +52,8 @@ pub(crate) struct Waiter {
     spin_cost: u64,
     /// The next wait begins with a yield.
     hand_over: bool,
+    /// Of a client: when it may spin although there is a crowd.
+    turn: Option<Turn>,
 }
 
 /// A wait under way.
@@ -68,6 +74,15 @@ impl Waiter {
             budget_ns: MAX_BUDGET_NS,
             spin_cost: 10 << 4,
             hand_over: false,
+            turn: None,
+        }
+    }
+
+    /// One that waits for the answers to single requests, and may spin for a few of them in a crowd.
+    pub(crate) fn of_client(policy: WaitPolicy) -> Self {
+        Self {
+            turn: (policy == WaitPolicy::Adaptive).then(Turn::new),
+            ..Self::new(policy)
         }
     }
 
@@ -122,6 +137,21 @@ impl Waiter {
                 }
             }
             spins = FIRST_SPINS;
+        } else if !self.hand_over
+            && let Some(turn) = &mut self.turn
+        {
+            let looks = turn.looks();
+            for n in 1..=looks {
+                std::hint::spin_loop();
+                if let Some(found) = what.look() {
+                    turn.looked(true);
+                    return (Some(found), self.short(n));
+                }
+            }
+            if looks > 0 {
+                turn.looked(false);
+            }
+            spins = looks;
         }
         self.long(what, limit, spins)
     }
@@ -387,6 +417,33 @@ mod tests {
             (Some("found"), 5, Rung::Spin)
         );
         assert_eq!((waited.yields, waited.sleeps, target.parks), (0, 0, 0));
+    }
+
+    #[test]
+    fn one_who_was_woken_gets_the_cpu_before_anything_is_spun() {
+        let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+        waiter.has_woken();
+        let (found, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
+        assert_eq!((found, w.spins, w.yields), (Some("found"), 0, 1));
+        assert_eq!((w.rung, waiter.crowd), (Rung::Yield, 0));
+        // Once.
+        let (_, w) = waiter.wait(&mut after(5), Duration::from_secs(60));
+        assert_eq!((w.spins, w.yields), (5, 0));
+    }
+
+    #[test]
+    fn a_client_in_a_crowd_spins_for_a_few_answers_and_then_gives_the_cpu_away() {
+        let mut waiter = Waiter::of_client(WaitPolicy::Adaptive);
+        waiter.crowd = MAX_SCORE;
+        let mut waits = || waiter.wait(&mut after(5), Duration::from_secs(60)).1;
+        let yields: Vec<_> = (0..8).map(|_| waits().yields > 0).collect();
+        let turn = [false, false, false, true];
+        assert_eq!(yields, [turn, turn].concat());
+        // A poller, or who waits for many: never.
+        let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+        waiter.crowd = MAX_SCORE;
+        let (_, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
+        assert_eq!((w.spins, w.yields), (0, 1));
     }
 
     #[test]
