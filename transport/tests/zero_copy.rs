@@ -1,9 +1,13 @@
 //! Requests written in place and replies read in place: the same bytes, nothing sent that was not meant to be, all room given back.
 
+mod own_page;
+
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use transport::error::RequestError;
 use transport::{Config, Membrane, Synapse, TransportChoice, TrustedServer};
@@ -99,6 +103,14 @@ fn less_than_the_room_may_be_sent_and_more_is_refused() {
             }) => {}
             other => panic!("{other:?}"),
         }
+        // Not even by one.
+        match draft.extend_from_slice(b"longer") {
+            Err(RequestError::TooLarge {
+                size: 11,
+                limit: 10,
+            }) => {}
+            other => panic!("{other:?}"),
+        }
         let id = draft.submit().expect("sent");
         assert_eq!(
             world.client.receive().expect("a reply"),
@@ -170,6 +182,29 @@ fn a_reply_read_in_place_is_the_reply_and_its_room_is_given_back() {
                 assert!(world.client.fire_bytes(&request).expect("a reply") == request);
             }
         }
+        // None of them was met again, as one that is left lying would be.
+        let id = world.client.connection_id();
+        assert_eq!(own_page::slot_of(id).rx.rx_invalid, 0);
+    });
+}
+
+#[test]
+fn replies_that_nobody_waits_for_are_not_in_the_way_of_one_in_place() {
+    everywhere(|mut world| {
+        for i in 0..50 {
+            world.client.submit(&pattern(i, 9000)).expect("room");
+            world.client.submit(b"bad").expect("room");
+            assert_eq!(world.client.cancel_all(), 2);
+            let reply = world.client.fire_in_place(b"this", trusted());
+            assert_eq!(*reply.expect("a reply"), *b"this");
+        }
+        // Forgotten ones are met again, and taken for nobody's; a flood they are not.
+        for _ in 0..300 {
+            let reply = world.client.fire_in_place(b"that", trusted());
+            std::mem::forget(reply.expect("a reply"));
+        }
+        assert_eq!(world.client.fire_bytes(b"on").expect("a reply"), b"on");
+        assert!(matches!(world.client.try_receive(), Ok(None)));
     });
 }
 
@@ -221,4 +256,56 @@ fn an_error_and_a_forgotten_reply_leave_the_connection_as_good_as_before() {
             assert_eq!(*next, *b"on");
         }
     });
+}
+
+#[test]
+fn a_draft_waits_for_the_room_that_requests_hold_which_were_given_up() {
+    const WATCHDOG: Duration = Duration::from_secs(30);
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config {
+        ring_bytes: 256 << 10,
+        max_message_bytes: 60_000,
+        transport: TransportChoice::Shm,
+        request_timeout: WATCHDOG,
+        stats_dir: Some(dir.path().join("stats")),
+        ..Config::default()
+    };
+    let (entered, is_entered) = channel();
+    let (go, gone) = channel::<()>();
+    let (entered, gone) = (Mutex::new(entered), Mutex::new(gone));
+    let server = Membrane::bind(
+        dir.path().join("s"),
+        &Config {
+            transport: TransportChoice::Auto,
+            ..config.clone()
+        },
+        move |request, reply| {
+            let _ = entered.lock().expect("no panic").send(());
+            // Once told, or once nobody is there to tell, all are answered.
+            let _ = gone.lock().expect("no panic").recv();
+            reply.extend_from_slice(request).expect("as large");
+        },
+    )
+    .expect("a server");
+    let mut client = Synapse::connect(server.path(), &config).expect("a client");
+    let id = client.connection_id();
+    // One is with the handler, and there is no place for another beside three more.
+    client.submit(&pattern(0, 60_000)).expect("room");
+    is_entered.recv_timeout(WATCHDOG).expect("a handler");
+    for i in 1..4 {
+        client.submit(&pattern(i, 60_000)).expect("room");
+    }
+    assert_eq!(client.cancel_all(), 4);
+    let opener = std::thread::spawn(move || {
+        let begun = Instant::now();
+        while own_page::slot_of(id).tx.tx_blocked_since_ns == 0 {
+            assert!(begun.elapsed() < WATCHDOG, "it does not wait");
+            std::thread::yield_now();
+        }
+        drop(go);
+    });
+    let mut draft = client.draft(60_000).expect("room, after a while");
+    draft.extend_from_slice(b"at last").expect("room");
+    assert_eq!(draft.fire().expect("a reply"), b"at last");
+    opener.join().expect("it waited");
 }

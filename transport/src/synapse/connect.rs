@@ -135,12 +135,6 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
         None,
     )
     .map_err(io(Step::Socket))?;
-    let unresponsive = || ConnectError::Unresponsive {
-        path: path.into(),
-        step: Step::Connect,
-        timeout: config.handshake_timeout,
-        source: nix::errno::Errno::EAGAIN.into(),
-    };
     let deadline = Deadline::after(config.handshake_timeout);
     loop {
         // For a Unix socket, the send timeout is also how long connect() waits for a place in the accept queue. Set anew after a signal:
@@ -153,13 +147,17 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
         setsockopt(&fd, sockopt::SendTimeout, &timeout).map_err(io(Step::Socket))?;
         return match connect(fd.as_raw_fd(), &address) {
             Ok(()) => Ok(UnixStream::from(fd)),
-            Err(Errno::EINTR) if deadline.passed() => Err(unresponsive()),
             Err(Errno::EINTR) => continue,
             Err(e @ (Errno::ENOENT | Errno::ECONNREFUSED)) => Err(ConnectError::NoServer {
                 path: path.into(),
                 source: e.into(),
             }),
-            Err(Errno::EAGAIN) => Err(unresponsive()),
+            Err(Errno::EAGAIN) => Err(ConnectError::Unresponsive {
+                path: path.into(),
+                step: Step::Connect,
+                timeout: config.handshake_timeout,
+                source: Errno::EAGAIN.into(),
+            }),
             Err(e) => Err(io(Step::Connect)(e)),
         };
     }

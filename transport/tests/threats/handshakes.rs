@@ -89,13 +89,14 @@ fn noise_is_refused_as_no_client_of_ours_and_nothing_is_allocated_for_it() {
     let mut knocked = Knocked::new();
     let mut dice = 5u64;
     for length in [MESSAGE, 4096, 1 << 20] {
-        let mut raw = knocked.knock();
+        // Before it knocks: a deadline runs from then on.
         let noise: Vec<u8> = (0..length)
             .map(|_| {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (dice >> 56) as u8
             })
             .collect();
+        let mut raw = knocked.knock();
         // A megabyte may not fit before the server closes.
         raw.say(&noise);
         raw.is_closed();

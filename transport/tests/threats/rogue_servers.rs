@@ -829,6 +829,29 @@ fn a_server_asleep_is_woken_for_queued_requests_by_a_group_of_every_policy() {
 }
 
 #[test]
+fn a_server_asleep_is_woken_for_a_draft() {
+    let (asleep, is_asleep) = std::sync::mpsc::channel();
+    on_shm(
+        |_, rings| {
+            let flag = rings.memory.flag(EMPTY);
+            flag.store(1, Ordering::SeqCst);
+            asleep.send(()).expect("the client waits");
+            within(WATCHDOG, "woken", || match flag.load(Ordering::SeqCst) {
+                0 => Ok(()),
+                flag => Err(flag),
+            });
+        },
+        |mut client| {
+            is_asleep.recv().expect("the server sleeps");
+            let mut draft = client.draft(8).expect("room");
+            draft.extend_from_slice(b"wake up!").expect("room");
+            draft.submit().expect("sent");
+            client
+        },
+    );
+}
+
+#[test]
 fn flags_that_lie_cost_time_and_nothing_else() {
     on_shm(
         |raw, mut rings| {

@@ -289,3 +289,17 @@ fn a_panic_in_the_handler_is_one_error_reply_and_nobody_else_notices() {
         assert_eq!((slot.req.panics, slot.req.errors), (3, 3));
     }
 }
+
+#[test]
+fn a_reply_read_in_place_is_all_there_however_slowly_it_was_written() {
+    let world = World::new();
+    let pause = fault(Point::Piece, 1, "50");
+    let _server = ready(world.server().with("FAULT", pause));
+    let mut client = world.connect();
+    // SAFETY: the server is a `Membrane`, in a process of ours.
+    let trusted = unsafe { transport::TrustedServer::promise() };
+    for _ in 0..2 {
+        let reply = client.fire_in_place(b"stream", trusted).expect("a reply");
+        assert!(*reply == [7; MAX_MESSAGE], "a part of it");
+    }
+}

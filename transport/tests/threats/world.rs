@@ -224,6 +224,10 @@ pub(crate) fn serve() {
             let answer: &[u8] = if same { b"same" } else { b"different" };
             return reply.extend_from_slice(answer).expect("within the limit");
         }
+        if request == b"stream" {
+            // Large enough to travel in pieces.
+            return reply.send(&[7; MAX_MESSAGE]).expect("within the limit");
+        }
         counting[0].fetch_add(1, Ordering::Relaxed);
         match payload::answer(request) {
             Ok(bytes) => reply.extend_from_slice(&bytes).expect("within the limit"),
