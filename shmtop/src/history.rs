@@ -190,6 +190,8 @@ pub struct History {
     heat: Chunked<Arc<HeatColumn>>,
     /// Since the last coarse point.
     second: Second,
+    /// Largest coarse rate within [`FINE_NS`] of the last coarse point.
+    peak: f32,
 }
 
 impl Default for History {
@@ -199,6 +201,7 @@ impl Default for History {
             coarse: Chunked::new(COARSE_POINTS),
             heat: Chunked::new(HEAT_COLUMNS),
             second: Second::default(),
+            peak: 0.0,
         }
     }
 }
@@ -214,6 +217,11 @@ impl History {
         if point.at_ns - self.second.first_ns >= 1_000_000_000 {
             self.coarse.push(self.second.mean(point.at_ns));
             self.second = Second::default();
+            let minute = self.coarse.iter().rev();
+            self.peak = minute
+                .take_while(|p| point.at_ns - p.at_ns < FINE_NS)
+                .filter_map(|p| p.requests_per_s)
+                .fold(0.0, f32::max);
         }
     }
 
@@ -225,6 +233,11 @@ impl History {
     /// The last point.
     pub fn latest(&self) -> Option<&Point> {
         self.fine.iter().next_back()
+    }
+
+    /// The largest requests per second of the last minute, as one-second means.
+    pub fn peak_requests_per_s(&self) -> f32 {
+        self.peak
     }
 
     /// Points at the refresh rate, oldest first.

@@ -9,6 +9,7 @@
 
 mod cgroup;
 mod fact;
+mod glance;
 mod host;
 mod page;
 mod perf;
@@ -16,6 +17,7 @@ mod process;
 
 pub use cgroup::{CgroupVersion, Cgroups, CpuGroup, MemoryGroup};
 pub use fact::Fact;
+pub use glance::{Glance, GlancedPage, Glimpse};
 pub use host::{
     Cpu, CpuJiffies, CpuList, FileNr, FileSystem, Frequency, Host, HugePages, LoadAverage, Memory,
     Pressure, PressureLine,

@@ -35,6 +35,10 @@ pub fn path(text: &str) -> String {
 }
 
 fn cut(text: &str, most: usize) -> String {
+    // Nearly all names: nothing to look up character by character.
+    if text.len() <= most && text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return text.to_owned();
+    }
     text.chars()
         .take(most)
         .map(|c| if is_harmless(c) { c } else { '·' })

@@ -357,3 +357,25 @@ fn a_snapshot_used_again_shows_nothing_of_the_one_before() {
         assert_eq!(again, look(second));
     }
 }
+
+#[test]
+fn a_slot_read_again_has_the_counters_of_a_new_copy_until_it_is_another_connection() {
+    let page = page(2);
+    let slot = page.slot(SlotKind::Connection).unwrap();
+    slot.publish_info(&facts(1));
+    let reader = reader(&page);
+    let mut kept = reader.snapshot().unwrap().slots.remove(0);
+    bump(&slot.tx().tx_bytes, 7);
+    bump(&slot.req().requests, 3);
+    bump(&page.process().accepted, 1);
+    assert!(reader.refresh(&mut kept));
+    assert_eq!(kept, reader.snapshot().unwrap().slots[0]);
+    assert_eq!(reader.process(), reader.snapshot().unwrap().process);
+    slot.publish_info(&facts(2));
+    bump(&slot.tx().tx_bytes, 7);
+    let before = kept.clone();
+    assert!(!reader.refresh(&mut kept), "another connection");
+    assert_eq!(kept, before);
+    kept.index = 77;
+    assert!(!reader.refresh(&mut kept), "no such slot");
+}

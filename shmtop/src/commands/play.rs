@@ -1,13 +1,15 @@
 //! The way into the dashboard, and the choice of what is looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::BufReader;
+
+use transport::stats::SlotInfo;
 
 use super::settings::Settings;
 use super::{Failure, Outcome};
 use crate::recording::Recording;
 use crate::runtime::{self, Ending, SampleSource};
-use crate::sample::{Page, Sample};
+use crate::sample::{Glance, Page, Sample};
 
 /// Shows the dashboard.
 pub(super) fn live(settings: &Settings, source: Box<dyn SampleSource>) -> Outcome {
@@ -55,18 +57,25 @@ impl Selected {
         if self.pids.is_empty() && self.name.is_none() {
             return;
         }
-        let slots = |p: &Page| p.snapshot().map(|s| s.slots.clone()).unwrap_or_default();
+        fn slots(p: &Page) -> impl Iterator<Item = &SlotInfo> {
+            p.snapshot()
+                .into_iter()
+                .flat_map(|s| s.slots.iter().map(|slot| &slot.info))
+        }
         let wanted = sample.pages.iter().filter(|p| self.wants(p));
-        let connections: BTreeSet<u64> = wanted
+        let connections: HashSet<u64> = wanted
             .flat_map(slots)
-            .map(|s| s.info.connection_id)
+            .map(|info| info.connection_id)
             .filter(|id| *id != 0)
             .collect();
         sample.pages.retain(|p| {
-            let joins = |s: &transport::stats::Slot| connections.contains(&s.info.connection_id);
-            self.wants(p) || p.snapshot().is_some_and(|s| s.slots.iter().any(joins))
+            self.wants(p) || slots(p).any(|info| connections.contains(&info.connection_id))
         });
-        let peers = sample.pages.iter().flat_map(slots).map(|s| s.info.peer_pid);
+        let peers = sample
+            .pages
+            .iter()
+            .flat_map(slots)
+            .map(|info| info.peer_pid);
         let pids: BTreeSet<u32> = sample.pages.iter().map(|p| p.pid).chain(peers).collect();
         sample.processes.retain(|p| pids.contains(&p.pid));
         sample.listeners.retain(|l| pids.contains(&l.pid));
@@ -94,6 +103,10 @@ impl SampleSource for Selected {
 
     fn look_closely(&mut self, pids: &std::collections::BTreeSet<u32>) {
         self.source.look_closely(pids);
+    }
+
+    fn glance(&mut self, glance: &mut Glance) -> bool {
+        self.source.glance(glance)
     }
 }
 

@@ -240,7 +240,8 @@ mod tests {
             about("theirs", Some(vec![2, 3])),
             about("mine", Some(vec![3, 1])),
             about("everybody's", None),
-        ];
+        ]
+        .into();
         settings(&["-p", "1"], "").unwrap().select(&mut model);
         let left: Vec<_> = model.findings.iter().map(|f| f.id).collect();
         assert_eq!(left, ["mine", "everybody's"]);

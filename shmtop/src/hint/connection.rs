@@ -100,7 +100,7 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         .clients
         .iter()
         .filter(|o| o.transport == Via::Shm)
-        .filter_map(p50)
+        .filter_map(|o| p50(o))
         .collect();
     others.sort_unstable();
     if let (Some(mine), Some(theirs)) = (p50(c), others.get(others.len() / 2)) {

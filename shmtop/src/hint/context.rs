@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use transport::stats::{ProcessCounters, Role, Slot, SlotKind, Snapshot};
 
-use crate::model::join::{is_connection, key};
+use super::once::Once;
+use crate::model::join::{is_connection, is_of, slot_at};
 use crate::model::{Client, Endpoint, EndpointKey, Model, ThreadView, WaitView};
 use crate::reading::{Reading, Why};
 use crate::sample::{Listener, Process, Sample};
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub minute: &'a HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
     /// The last suspend: (CLOCK_MONOTONIC ns after it, how long the machine slept in ns).
     pub suspend: Option<(u64, u64)>,
+    /// What was worked out for a rule and serves the next.
+    pub once: Once<'a>,
 }
 
 /// A thread that waits on rings, with the sums over all slots it serves.
@@ -145,7 +148,8 @@ impl<'a> Context<'a> {
                     .threads
                     .as_ref()
                     .ok()
-                    .and_then(|t| t.iter().find(|t| t.tid == tid)),
+                    .and_then(|t| t.iter().find(|t| t.tid == tid))
+                    .map(|t| &**t),
             });
             w.spin = (w.spin + wait.spin_share.clone().unwrap_or(0.0)).min(1.0);
             w.yielding = (w.yielding + wait.yield_share.clone().unwrap_or(0.0)).min(1.0);
@@ -157,25 +161,22 @@ impl<'a> Context<'a> {
         };
         match e.role {
             Role::Server => {
+                let mut by_poller: BTreeMap<u32, f64> = BTreeMap::new();
+                for c in &e.clients {
+                    if let Some(s) = slot_at(page, c.slot).filter(|s| is_connection(s)) {
+                        let poller = s.info.poller_slot.unwrap_or(s.index);
+                        *by_poller.entry(poller).or_default() += moved(c);
+                    }
+                }
                 for p in &e.pollers {
-                    let served = page
-                        .slots
-                        .iter()
-                        .filter(|s| is_connection(s))
-                        .filter(|s| s.info.poller_slot == Some(p.slot) || s.index == p.slot);
-                    let messages = served
-                        .filter_map(|s| e.clients.iter().find(|c| c.slot == s.index))
-                        .map(moved)
-                        .sum();
+                    let messages = by_poller.get(&p.slot).copied().unwrap_or(0.0);
                     add(p.tid, &p.wait, messages);
                 }
             }
             Role::Client => {
                 for c in &e.clients {
-                    let tid = page
-                        .slots
-                        .iter()
-                        .find(|s| s.index == c.slot && s.info.kind == SlotKind::Connection)
+                    let tid = slot_at(page, c.slot)
+                        .filter(|s| s.info.kind == SlotKind::Connection)
                         .map_or(0, |s| s.info.tid);
                     if let Ok(wait) = &c.wait {
                         add(tid, wait, moved(c));
@@ -218,14 +219,13 @@ fn page_in<'a>(sample: &'a Sample, wanted: &EndpointKey) -> Reading<&'a Snapshot
         .pages
         .iter()
         .filter_map(|p| p.snapshot().map(|s| (p, s)))
-        .find(|(p, s)| key(p, s) == *wanted)
+        .find(|(p, s)| is_of(wanted, p, s))
         .map(|(_, s)| s)
         .ok_or_else(|| Why::not_yet("needs a second sample of its page"))
 }
 
 fn slot_in<'a>(page: &'a Snapshot, c: &Client) -> Reading<&'a Slot> {
-    page.slots
-        .iter()
-        .find(|s| s.index == c.slot && s.info.connection_id == c.connection_id)
+    slot_at(page, c.slot)
+        .filter(|s| s.info.connection_id == c.connection_id)
         .ok_or_else(|| Why::not_yet("needs a second sample of this connection"))
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use transport::stats::ProcessCounters;
 
 use super::fold::{fold_symptoms, speak_once};
+use super::once::Once;
 use super::tracker::Tracker;
 use super::{Answer, Check, Context, Rule, rules};
 use crate::model::asked::Asked;
@@ -97,6 +98,7 @@ impl Engine {
             windows,
             minute: &minute,
             suspend: self.suspend,
+            once: Once::default(),
         };
         self.number += 1;
         self.take(
@@ -173,7 +175,11 @@ impl Engine {
         };
         let new = match self.subjects.contains_key(&key) {
             true => Vec::new(),
-            false => rules().filter(mine).map(Tracker::new).collect(),
+            false => rules()
+                .enumerate()
+                .filter(|(_, rule)| mine(rule))
+                .map(|(number, rule)| Tracker::new(number, rule))
+                .collect(),
         };
         let watched = self.subjects.entry(key).or_default();
         watched.window = self.number;
@@ -219,7 +225,7 @@ impl Engine {
             // Who speaks for many speaks for those that were asked for.
             findings.retain(|f| asked.finding(f));
         }
-        model.findings = speak_once(findings, &self.asked_for);
+        model.findings = speak_once(findings, &self.asked_for).into();
         self.show_unknown(model);
     }
 
@@ -229,39 +235,29 @@ impl Engine {
         // Where the reader asked for some processes, an answer about others is none.
         let asked = self.asked(model);
         let concerned = |t: &&Tracker| asked.as_ref().is_none_or(|a| a.subject(&t.subject));
-        let mut by_rule: HashMap<&str, Vec<&Tracker>> = HashMap::new();
+        // What only needs more time is said once per rule, and not at all where the rule already speaks for others: a process
+        // that has just started would be sixty lines. `needs_s` says it for all.
+        let mut tallies: Vec<Tally> = rules().map(|_| Tally::default()).collect();
+        let mut none = true;
         for t in self.trackers().filter(concerned) {
-            by_rule.entry(t.rule.id).or_default().push(t);
+            none = false;
+            tallies[t.number].add(t, self.windows);
         }
-        let none = by_rule.is_empty();
-        for rule in rules() {
-            let mine = || by_rule.get(rule.id).into_iter().flatten();
-            let answered = !none && mine().all(|t| t.why_unknown(self.windows).is_none());
-            let any_answered = mine().any(|t| t.why_unknown(self.windows).is_none());
-            if any_answered || answered {
+        for (rule, tally) in rules().zip(tallies) {
+            let Tally {
+                answered: any_answered,
+                open,
+                waiting,
+                mut whys,
+            } = tally;
+            if any_answered || (!none && !open) {
                 model.checked.push(rule.id);
             }
-            // What only needs more time is said once per rule, and not at all where the rule already speaks for others: a process
-            // that has just started would be sixty lines. `needs_s` says it for all.
-            let mut waiting = if none {
+            let waiting = if none {
                 u64::from(rule.onset.windows())
             } else {
-                0
+                waiting
             };
-            let mut whys: Vec<(Subject, Why)> = Vec::new();
-            for t in mine() {
-                let Some((why, wait_s)) = t.why_unknown(self.windows) else {
-                    continue;
-                };
-                if wait_s > 0 {
-                    waiting = waiting.max(wait_s);
-                    continue;
-                }
-                match whys.iter_mut().find(|(_, w)| *w == why) {
-                    Some((subject, _)) => *subject = Subject::default(),
-                    None => whys.push((t.subject.clone(), why)),
-                }
-            }
             // What looks back on many seconds says so itself; all other answers don't wait for it.
             if rule.looks_back_s <= 1 {
                 needs_s = needs_s.max(waiting);
@@ -276,8 +272,39 @@ impl Engine {
                 why,
             }));
         }
-        model.unknown = unknown;
+        model.unknown = unknown.into();
         model.needs_s = u32::try_from(needs_s).unwrap_or(u32::MAX);
+    }
+}
+
+/// The answers of one rule on all subjects.
+#[derive(Default)]
+struct Tally {
+    /// One at least has an answer.
+    answered: bool,
+    /// One at least has none.
+    open: bool,
+    /// Seconds until the last has one, of those that only need time.
+    waiting: u64,
+    /// Why the others have none.
+    whys: Vec<(Subject, Why)>,
+}
+
+impl Tally {
+    fn add(&mut self, t: &Tracker, windows: usize) {
+        let Some((why, wait_s)) = t.why_unknown(windows) else {
+            self.answered = true;
+            return;
+        };
+        self.open = true;
+        if wait_s > 0 {
+            self.waiting = self.waiting.max(wait_s);
+            return;
+        }
+        match self.whys.iter_mut().find(|(_, w)| *w == why) {
+            Some((subject, _)) => *subject = Subject::default(),
+            None => self.whys.push((t.subject.clone(), why)),
+        }
     }
 }
 

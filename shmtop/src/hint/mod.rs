@@ -16,6 +16,7 @@ mod fold;
 mod latency;
 mod limits;
 mod memory;
+mod once;
 mod pages;
 mod peer;
 mod perf;

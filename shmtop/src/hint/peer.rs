@@ -4,7 +4,7 @@ use transport::stats::Via;
 
 use super::ring::{client_pid, plural, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, ClientState, Endpoint};
+use crate::model::{Client, ClientState, Endpoint, Shared, ThreadView};
 use crate::reading::{Reading, Why};
 use crate::text;
 
@@ -15,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[PEER_STOPPED, PEER_GONE, CONSUMER_STALLED, H
 const LONG_NS: u64 = 1_000_000_000;
 
 /// `S in futex_wait`, from the thread if it can be seen, else of the process.
-fn whereabouts(ctx: &Context<'_>, pid: u32, thread: &Reading<crate::model::ThreadView>) -> String {
+fn whereabouts(ctx: &Context<'_>, pid: u32, thread: &Reading<Shared<ThreadView>>) -> String {
     let state = thread
         .as_ref()
         .ok()
@@ -239,14 +239,7 @@ fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64>
         return Some(age);
     }
     let tid = c.server_thread.as_ref().ok()?.tid;
-    ctx.model
-        .endpoints
-        .iter()
-        .filter(|x| x.pid == server_pid(e, c))
-        .flat_map(|x| &x.clients)
-        .filter(|o| o.server_thread.as_ref().is_ok_and(|t| t.tid == tid))
-        .filter_map(|o| o.handler_running_ns.clone().ok())
-        .max()
+    ctx.handler_on(server_pid(e, c), tid)
 }
 
 rule! {

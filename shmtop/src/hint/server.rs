@@ -3,7 +3,7 @@
 use super::ring::server_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::handler_share;
-use crate::model::{Client, Endpoint};
+use crate::model::{Client, Endpoint, Shared};
 use crate::reading::WhyKind;
 use crate::text;
 
@@ -93,7 +93,8 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         if free < 0.5 {
             continue;
         }
-        let served_here = |c: &&Client| c.server_thread.as_ref().is_ok_and(|t| t.tid == p.tid);
+        let served_here =
+            |c: &&Shared<Client>| c.server_thread.as_ref().is_ok_and(|t| t.tid == p.tid);
         let here = e.clients.iter().filter(served_here);
         let waiting = here.filter(|c| c.in_flight > 0).count();
         // A connection has one worker; a second would have nothing to do.

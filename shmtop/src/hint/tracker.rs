@@ -11,6 +11,8 @@ const LOOK: u32 = 5;
 
 /// What is remembered of one rule on one subject.
 pub(super) struct Tracker {
+    /// Place of the rule in the catalogue.
+    pub(super) number: usize,
     pub(super) rule: &'static Rule,
     pub(super) subject: Subject,
     /// Windows that were answered.
@@ -28,8 +30,9 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    pub(super) fn new(rule: &'static Rule) -> Self {
+    pub(super) fn new(number: usize, rule: &'static Rule) -> Self {
         Self {
+            number,
             rule,
             subject: Subject::default(),
             answered: 0,

@@ -5,7 +5,9 @@ use transport::stats::{ProcessCounters, Role, SlotKind, SlotState, Snapshot, Via
 
 use super::build_client::{client, thread_of};
 use super::join::{Pair, is_connection, key};
-use super::{Admission, Client, Endpoint, Model, Poller, Totals, Unreadable, machine, measure};
+use super::{
+    Admission, Client, Endpoint, Model, Poller, Shared, Totals, Unreadable, machine, measure,
+};
 use crate::history::History;
 use crate::rate::Span;
 use crate::reading::{Reading, Why};
@@ -34,7 +36,7 @@ pub(crate) fn build(before: Option<&Sample>, now: &Sample) -> Model {
         at_ns: now.time.monotonic_ns,
         at_realtime_ns: now.time.realtime_ns,
         interval_ns: pair.span.map(Span::ns).ok_or_else(machine::first),
-        host: machine::host(&pair),
+        host: machine::host(&pair).into(),
         endpoints,
         unreadable,
         viewer_cpu,
@@ -74,11 +76,11 @@ fn endpoint<'a>(
     snapshot: &'a Snapshot,
 ) -> Endpoint {
     let now_ns = pair.now.time.monotonic_ns;
-    let mut clients: Vec<Client> = snapshot
+    let mut clients: Vec<Shared<Client>> = snapshot
         .slots
         .iter()
         .filter(|s| is_connection(s))
-        .map(|slot| client(pair, &pair.side(number, page, snapshot, slot)))
+        .map(|slot| client(pair, &pair.side(number, page, snapshot, slot)).into())
         .collect();
     clients.sort_by_key(|c| (c.number, c.slot));
     let heartbeat = match (snapshot.role, snapshot.process.heartbeat_ns) {
@@ -174,7 +176,7 @@ fn pollers<'a>(
                 tid: slot.info.tid,
                 polls_per_s: measure::past(&side)
                     .and_then(|(old, span)| span.per_second(old.wait.polls, slot.wait.polls)),
-                time: measure::time(&side, &wait, 0.0, thread.as_ref().ok()),
+                time: measure::time(&side, &wait, 0.0, thread.as_deref().ok()),
                 wait,
                 thread,
                 progress_age_ns: match slot.req.last_progress_ns {
@@ -186,7 +188,7 @@ fn pollers<'a>(
         .collect()
 }
 
-fn totals(clients: &[Client]) -> Totals {
+pub(super) fn totals(clients: &[Shared<Client>]) -> Totals {
     let sum = |f: fn(&Client) -> &Reading<f64>| -> Reading<f64> {
         let known: Vec<f64> = clients.iter().filter_map(|c| f(c).clone().ok()).collect();
         match (clients.first(), known.is_empty()) {

@@ -1,11 +1,12 @@
 //! The builder's part that joins the two sides of a connection into one row.
 
-use transport::stats::{Role, Via};
+use transport::stats::{Role, Slot, Via};
 
-use super::client::{Client, ClientState, PerfView};
+use super::client::{Client, ClientState, PerfView, RingView, WaitView};
 use super::host::ThreadView;
 use super::join::{Pair, Side, slot_at};
 use super::measure::{End, House, latency, past, ring, time, wait};
+use super::shared::Shared;
 use super::{counters, machine, verdict};
 use crate::history::History;
 use crate::reading::{Reading, Why};
@@ -22,50 +23,13 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
     let role = own.snapshot.role;
     let other = pair.other(own);
     let other = other.as_ref();
-    let (server, client) = match role {
-        Role::Server => (Some(own), other),
-        Role::Client => (other, Some(own)),
-    };
-    let house = server.map(|s| &s.slot.house).filter(|h| h.house_ns != 0);
-    let requests = house.map(|h| House {
-        occupancy: h.house_rx_occupancy_bytes,
-        high_water: h.house_rx_high_water_bytes,
-        moved_ns: h.house_rx_moved_ns,
-    });
-    let replies = house.map(|h| House {
-        occupancy: h.house_tx_occupancy_bytes,
-        high_water: h.house_tx_high_water_bytes,
-        moved_ns: h.house_tx_moved_ns,
-    });
-    let (tx_house, rx_house) = match role {
-        Role::Server => (replies, requests),
-        Role::Client => (requests, replies),
-    };
-    let tx = ring(own, other, End::Producer, tx_house, now_ns);
-    let rx = ring(own, other, End::Consumer, rx_house, now_ns);
-    let invisible = |whose: &'static str| move || Why::no_permission(whose);
-    let no_client = invisible("the client's own page is not visible");
-    let no_server = invisible("the server's page is not visible");
+    let (server, client) = ends(own, other);
     let client_thread = client
         .ok_or_else(no_client)
         .and_then(|c| thread_of(pair, c.page.pid, c.slot.info.tid));
     let server_thread = server
         .ok_or_else(no_server)
         .and_then(|s| thread_of(pair, s.page.pid, waiter_tid(s)));
-    let wait_view = client.ok_or_else(no_client).map(|c| wait(c, now_ns));
-    let blocked = match role {
-        Role::Server => &rx.blocked_ratio,
-        Role::Client => &tx.blocked_ratio,
-    };
-    let time = wait_view.clone().and_then(|w| {
-        let c = client.ok_or_else(no_client)?;
-        time(
-            c,
-            &w,
-            blocked.clone().unwrap_or(0.0),
-            client_thread.as_ref().ok(),
-        )
-    });
     let missing = |whose: Why| super::RttView {
         interval: Err(whose.clone()),
         recent: Err(whose.clone()),
@@ -85,44 +49,32 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
             )
         },
     );
-    let requests_per_s =
-        past(own).and_then(|(old, span)| span.per_second(old.req.requests, own.slot.req.requests));
-    let bytes_per_s = tx
-        .bytes_per_s
-        .clone()
-        .and_then(|t| rx.bytes_per_s.clone().map(|r| t + r));
     let peer = pair.peer_process(own, other);
-    let req = &own.slot.req;
-    let in_flight = client.map_or(req.in_flight, |c| c.slot.req.in_flight.max(req.in_flight));
-    let oldest_age_ns = [client, server]
-        .into_iter()
-        .flatten()
-        .map(|s| s.slot.req.oldest_ns)
-        .find(|at| *at != 0)
-        .map(|at| now_ns.saturating_sub(at))
-        .ok_or_else(|| Why::not_applicable("no request waits"));
-    let handler_running_ns =
-        server
-            .ok_or_else(no_server)
-            .and_then(|s| match s.slot.req.handler_since_ns {
-                0 => Err(Why::not_applicable("the handler does not run")),
-                since => Ok(now_ns.saturating_sub(since)),
-            });
     let perf = match client {
-        Some(c) => {
+        Some(c) => pair.perf(c, || {
             let moved = pair.messages_of_thread(c);
             counters::per_message(pair, c.slot.info.tid, &client_thread, &moved)
-        }
-        None => PerfView::none(&no_client()),
+        }),
+        None => PerfView::none(&no_client()).into(),
     };
+    let m = moving(own, other, now_ns);
+    let blocked = match role {
+        Role::Server => &m.rx.blocked_ratio,
+        Role::Client => &m.tx.blocked_ratio,
+    };
+    let time = m.wait.clone().and_then(|w| {
+        let c = client.ok_or_else(no_client)?;
+        time(
+            c,
+            &w,
+            blocked.clone().unwrap_or(0.0),
+            client_thread.as_deref().ok(),
+        )
+    });
     let mut row = Client {
         slot: own.slot.index,
         connection_id: info.connection_id,
-        number: if info.client_number == 0 {
-            own.slot.index + 1
-        } else {
-            info.client_number
-        },
+        number: number(own.slot),
         role,
         shown_at_server: role == Role::Client && other.is_some(),
         peer_pid: other.map_or(info.peer_pid, |o| o.page.pid),
@@ -136,20 +88,20 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
         transport: info.transport,
         wanted: info.wanted,
         fallback: info.fallback.clone(),
-        age_ns: now_ns.saturating_sub(info.opened_ns),
-        tx,
-        rx,
-        requests_per_s,
-        bytes_per_s,
-        in_flight,
-        oldest_age_ns,
-        timeouts: client.map_or(req.timeouts, |c| c.slot.req.timeouts),
-        late_replies: client.map_or(req.late_replies, |c| c.slot.req.late_replies),
-        errors: req.errors,
-        wait: wait_view,
+        age_ns: m.age_ns,
+        tx: m.tx,
+        rx: m.rx,
+        requests_per_s: m.requests_per_s,
+        bytes_per_s: m.bytes_per_s,
+        in_flight: m.in_flight,
+        oldest_age_ns: m.oldest_age_ns,
+        timeouts: m.timeouts,
+        late_replies: m.late_replies,
+        errors: m.errors,
+        wait: m.wait,
         rtt,
         handler,
-        handler_running_ns,
+        handler_running_ns: m.handler_running_ns,
         perf,
         time,
         thread: client_thread,
@@ -157,13 +109,139 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
         wait_policy: text::clean(&info.wait_policy),
         max_message_bytes: info.max_message,
         huge_pages: info.huge_pages,
-        verdict: verdict::none(),
+        verdict: verdict::none().into(),
         doubt: server.zip(client).and_then(|(s, c)| doubt(s, c)),
         history: History::default(),
     };
     row.state = state(&row, own, peer, pair);
-    row.verdict = verdict::of(&row);
+    row.verdict = verdict::of(&row).into();
     row
+}
+
+fn no_client() -> Why {
+    Why::no_permission("the client's own page is not visible")
+}
+
+fn no_server() -> Why {
+    Why::no_permission("the server's page is not visible")
+}
+
+/// The server's side and the client's.
+fn ends<'s, 'a>(
+    own: &'s Side<'a>,
+    other: Option<&'s Side<'a>>,
+) -> (Option<&'s Side<'a>>, Option<&'s Side<'a>>) {
+    match own.snapshot.role {
+        Role::Server => (Some(own), other),
+        Role::Client => (other, Some(own)),
+    }
+}
+
+/// Number of a connection for people.
+pub(super) fn number(slot: &Slot) -> u32 {
+    match slot.info.client_number {
+        0 => slot.index + 1,
+        number => number,
+    }
+}
+
+/// What a row has from the counters of its two slots alone: what a glance can renew.
+struct Moving {
+    age_ns: u64,
+    tx: RingView,
+    rx: RingView,
+    requests_per_s: Reading<f64>,
+    bytes_per_s: Reading<f64>,
+    in_flight: u64,
+    oldest_age_ns: Reading<u64>,
+    timeouts: u64,
+    late_replies: u64,
+    errors: u64,
+    wait: Reading<WaitView>,
+    handler_running_ns: Reading<u64>,
+}
+
+fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
+    let (server, client) = ends(own, other);
+    let house = server.map(|s| &s.slot.house).filter(|h| h.house_ns != 0);
+    let requests = house.map(|h| House {
+        occupancy: h.house_rx_occupancy_bytes,
+        high_water: h.house_rx_high_water_bytes,
+        moved_ns: h.house_rx_moved_ns,
+    });
+    let replies = house.map(|h| House {
+        occupancy: h.house_tx_occupancy_bytes,
+        high_water: h.house_tx_high_water_bytes,
+        moved_ns: h.house_tx_moved_ns,
+    });
+    let (tx_house, rx_house) = match own.snapshot.role {
+        Role::Server => (replies, requests),
+        Role::Client => (requests, replies),
+    };
+    let tx = ring(own, other, End::Producer, tx_house, now_ns);
+    let rx = ring(own, other, End::Consumer, rx_house, now_ns);
+    let req = &own.slot.req;
+    Moving {
+        age_ns: now_ns.saturating_sub(own.slot.info.opened_ns),
+        requests_per_s: past(own)
+            .and_then(|(old, span)| span.per_second(old.req.requests, req.requests)),
+        bytes_per_s: tx
+            .bytes_per_s
+            .clone()
+            .and_then(|t| rx.bytes_per_s.clone().map(|r| t + r)),
+        tx,
+        rx,
+        in_flight: client.map_or(req.in_flight, |c| c.slot.req.in_flight.max(req.in_flight)),
+        oldest_age_ns: [client, server]
+            .into_iter()
+            .flatten()
+            .map(|s| s.slot.req.oldest_ns)
+            .find(|at| *at != 0)
+            .map(|at| now_ns.saturating_sub(at))
+            .ok_or_else(|| Why::not_applicable("no request waits")),
+        timeouts: client.map_or(req.timeouts, |c| c.slot.req.timeouts),
+        late_replies: client.map_or(req.late_replies, |c| c.slot.req.late_replies),
+        errors: req.errors,
+        wait: client.ok_or_else(no_client).map(|c| wait(c, now_ns)),
+        handler_running_ns: server.ok_or_else(no_server).and_then(|s| {
+            match s.slot.req.handler_since_ns {
+                0 => Err(Why::not_applicable("the handler does not run")),
+                since => Ok(now_ns.saturating_sub(since)),
+            }
+        }),
+    }
+}
+
+/// Renews a row of the last model with what a glance saw. Latencies, threads, shares of time and the verdict are a
+/// second's business and stay.
+pub(super) fn renew(row: &mut Client, own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) {
+    let mut m = moving(own, other, now_ns);
+    if let (Ok(new), Ok(old)) = (&mut m.wait, &mut row.wait) {
+        // Its histogram was not read.
+        std::mem::swap(&mut new.park, &mut old.park);
+    }
+    row.age_ns = m.age_ns;
+    row.tx = m.tx;
+    row.rx = m.rx;
+    row.requests_per_s = m.requests_per_s;
+    row.bytes_per_s = m.bytes_per_s;
+    row.in_flight = m.in_flight;
+    row.oldest_age_ns = m.oldest_age_ns;
+    row.timeouts = m.timeouts;
+    row.late_replies = m.late_replies;
+    row.errors = m.errors;
+    row.wait = m.wait;
+    row.handler_running_ns = m.handler_running_ns;
+    // It takes a look at the process to call it stopped, and a second to call it idle or stalled.
+    if matches!(row.state, ClientState::Idle | ClientState::Stalled) && has_moved(row) {
+        row.state = ClientState::Active;
+    }
+}
+
+fn has_moved(row: &Client) -> bool {
+    [&row.tx.messages_per_s, &row.rx.messages_per_s]
+        .iter()
+        .any(|r| matches!(r, Ok(v) if *v > 0.0))
 }
 
 /// The thread that waits for a side: the poller's if one serves it.
@@ -177,7 +255,11 @@ fn waiter_tid(side: &Side<'_>) -> u32 {
 }
 
 /// A thread by process and id, with its rates.
-pub(super) fn thread_of(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadView> {
+pub(super) fn thread_of(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<Shared<ThreadView>> {
+    pair.thread(pid, tid, || make_thread(pair, pid, tid))
+}
+
+fn make_thread(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadView> {
     let (now, before) = pair
         .process(pid)
         .ok_or_else(|| Why::not_there("the process was not looked at"))?;
@@ -208,10 +290,7 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
             return ClientState::Stopped;
         }
     }
-    let moved = [&row.tx.messages_per_s, &row.rx.messages_per_s]
-        .iter()
-        .any(|r| matches!(r, Ok(v) if *v > 0.0));
-    if moved {
+    if has_moved(row) {
         return ClientState::Active;
     }
     let now_ns = pair.now.time.monotonic_ns;

@@ -3,25 +3,29 @@
 //!
 //! Pure: time comes from the samples, so a recording gives the same models as the live world.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use transport::stats::{Histogram, Role};
 
 use super::build::build;
+use super::glance::{glanced, wanted};
 use super::join::{is_connection, key};
 use super::measure::percentiles;
 use super::slow::carry;
-use super::{Bound, Client, ClientState, EndpointKey, Finding, Model, Percentiles, UnknownRule};
+use super::{
+    Bound, Client, ClientState, Endpoint, EndpointKey, Finding, Model, Percentiles, Shared,
+    UnknownRule,
+};
 use crate::hint::Engine;
 use crate::history::{HeatColumn, History, Point};
 use crate::reading::Why;
-use crate::sample::Sample;
+use crate::sample::{Glance, Sample};
 
 /// Length of a window.
 pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
 /// A sample may come this much early and still close the window: refresh timers jitter.
-const EARLY_NS: u64 = 40_000_000;
+const EARLY_NS: u64 = 60_000_000;
 /// Windows whose samples are kept: the longest look back of a rule is ten seconds.
 const KEPT: usize = 11;
 /// After a hole of this length between two samples nothing earlier is comparable.
@@ -60,6 +64,8 @@ struct Windows {
 #[derive(Default)]
 pub struct ModelBuilder {
     last: Option<Arc<Sample>>,
+    /// Whether `last` had one before it.
+    has_rates: bool,
     /// Samples at window borders, oldest first.
     windows: VecDeque<Arc<Sample>>,
     past: HashMap<EndpointKey, Past>,
@@ -72,9 +78,9 @@ pub struct ModelBuilder {
 
 /// What the rules said at the end of a window.
 struct Said {
-    findings: Vec<Finding>,
-    unknown: Vec<UnknownRule>,
-    checked: Vec<&'static str>,
+    findings: Shared<Vec<Finding>>,
+    unknown: Shared<Vec<UnknownRule>>,
+    checked: Shared<Vec<&'static str>>,
     needs_s: u32,
 }
 
@@ -96,14 +102,67 @@ impl ModelBuilder {
         let sample = Arc::new(sample);
         self.forget_if_incomparable(&sample);
         let mut model = build(self.last.as_deref(), &sample);
-        let closed = self.close_window(&sample, &model);
-        if let Some(window) = &self.window {
-            carry(&mut model, window);
+        let closes = self.closes_window(&sample);
+        let start = self.windows.back().filter(|_| closes).cloned();
+        match (start, &self.last) {
+            // Nothing lies between the window's start and its end: its model is this one.
+            (Some(start), Some(last)) if Arc::ptr_eq(last, &start) => {
+                self.remember(&mut model, &sample, closes);
+                self.ask_rules(model.clone(), &sample);
+            }
+            (start, _) => {
+                if let Some(start) = start {
+                    let mut window = build(Some(&start), &sample);
+                    self.date(&mut window);
+                    self.ask_rules(window, &sample);
+                }
+                if let Some(window) = &self.window {
+                    carry(&mut model, window);
+                }
+                self.remember(&mut model, &sample, closes);
+            }
         }
-        self.remember(&mut model, &sample, closed);
-        self.show(&mut model, closed);
+        if closes {
+            self.windows.push_back(Arc::clone(&sample));
+            if self.windows.len() > KEPT {
+                self.windows.pop_front();
+            }
+        }
+        self.show(&mut model, closes);
+        self.has_rates = model.interval_ns.is_ok();
         self.last = Some(sample);
         model
+    }
+
+    /// What a glance that continues the last sample has to read: `on_screen` are connection ids. `None` before the first
+    /// two samples, which make the first rates.
+    pub fn glance(&self, on_screen: &HashSet<u64>) -> Option<Glance> {
+        let last = self.last.as_deref()?;
+        self.has_rates.then(|| wanted(last, on_screen))
+    }
+
+    /// The last model as of a glance; `None` if that is not later. Nothing that rules look at changes.
+    pub fn glanced(&mut self, last: &Model, glance: &Glance) -> Option<Model> {
+        let (mut model, changed) = glanced(last, self.last.as_deref()?, glance)?;
+        let at_ns = model.at_ns;
+        for (e, c) in changed.rows {
+            let endpoint = &mut model.endpoints[e];
+            let client: &mut Client = &mut endpoint.clients[c];
+            let past = self.past.get_mut(&endpoint.key);
+            let id = (client.slot, client.connection_id);
+            if let Some(r) = past.and_then(|p| p.clients.get_mut(&id)) {
+                r.update(client, at_ns);
+                client.history = r.history.clone();
+            }
+        }
+        for e in changed.totals {
+            let endpoint = &mut model.endpoints[e];
+            if let Some(past) = self.past.get_mut(&endpoint.key) {
+                past.totals.push(sums(endpoint, at_ns));
+                endpoint.totals.history = past.totals.clone();
+            }
+        }
+        Some(model)
     }
 
     /// Adds what the rules say; going through them all costs more than the rest of a model, and only a window changes
@@ -157,30 +216,18 @@ impl ModelBuilder {
         }
     }
 
-    /// Runs the rules when a second is full. `model` is the one since the last sample.
-    fn close_window(&mut self, sample: &Arc<Sample>, model: &Model) -> bool {
-        let at = sample.time.monotonic_ns;
-        match self.windows.back() {
-            Some(start) if at < start.time.monotonic_ns.saturating_add(WINDOW_NS - EARLY_NS) => {
-                return false;
-            }
-            Some(start) => {
-                // At a slow refresh the window is no longer than the interval.
-                let mut window = match &self.last {
-                    Some(last) if Arc::ptr_eq(last, start) => model.clone(),
-                    _ => build(Some(start), sample),
-                };
-                self.date(&mut window);
-                self.engine.window(&window, sample, &self.windows);
-                self.window = Some(window);
-            }
-            None => {}
-        }
-        self.windows.push_back(Arc::clone(sample));
-        if self.windows.len() > KEPT {
-            self.windows.pop_front();
-        }
-        true
+    /// Whether a second is full with this sample, or the first one begins.
+    fn closes_window(&self, sample: &Sample) -> bool {
+        self.windows.back().is_none_or(|start| {
+            let full = start.time.monotonic_ns.saturating_add(WINDOW_NS - EARLY_NS);
+            sample.time.monotonic_ns >= full
+        })
+    }
+
+    /// Runs the rules on a window; it ends with `sample`.
+    fn ask_rules(&mut self, window: Model, sample: &Sample) {
+        self.engine.window(&window, sample, &self.windows);
+        self.window = Some(window);
     }
 
     /// How long each client has been in its state: a rule may say so.
@@ -215,13 +262,7 @@ impl ModelBuilder {
                     .update(client, at_ns);
             }
             past.clients.retain(|_, r| r.seen_ns == at_ns);
-            let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
-            past.totals.push(Point {
-                at_ns,
-                requests_per_s: f(&endpoint.totals.requests_per_s),
-                bytes_per_s: f(&endpoint.totals.bytes_per_s),
-                ..Point::default()
-            });
+            past.totals.push(sums(endpoint, at_ns));
         }
         self.past.retain(|_, p| p.seen_ns == at_ns);
         if closed {
@@ -319,7 +360,10 @@ impl Remembered {
             self.bound = client.verdict.bound;
             self.bound_since_ns = at_ns;
         }
-        client.verdict.since_ns = self.bound_since_ns;
+        // Writing would copy a verdict that the models before share.
+        if client.verdict.since_ns != self.bound_since_ns {
+            client.verdict.since_ns = self.bound_since_ns;
+        }
         for (shown, windows) in [
             (&mut client.rtt, &self.rtt),
             (&mut client.handler, &self.handler),
@@ -342,6 +386,17 @@ impl Remembered {
             p99_ns: rtt.map(|p| p.p99 as f32),
             hit_ratio: f(&client.tx.cached_index_hit_ratio),
         });
+    }
+}
+
+/// The sums of an endpoint, to be remembered.
+fn sums(endpoint: &Endpoint, at_ns: u64) -> Point {
+    let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
+    Point {
+        at_ns,
+        requests_per_s: f(&endpoint.totals.requests_per_s),
+        bytes_per_s: f(&endpoint.totals.bytes_per_s),
+        ..Point::default()
     }
 }
 

@@ -7,6 +7,7 @@ use transport::stats::{FallbackFact, Role, Via};
 
 use super::finding::Evidence;
 use super::host::ThreadView;
+use super::shared::Shared;
 use crate::history::History;
 use crate::reading::{Reading, Why};
 
@@ -68,13 +69,13 @@ pub struct Client {
     /// Age of the handler's current run, ns; `Err` if none runs.
     pub handler_running_ns: Reading<u64>,
     /// Hardware and software events per message.
-    pub perf: PerfView,
+    pub perf: Shared<PerfView>,
     /// Where the time of the client's thread goes.
     pub time: Reading<TimeShares>,
     /// The client's thread.
-    pub thread: Reading<ThreadView>,
+    pub thread: Reading<Shared<ThreadView>>,
     /// The server's thread that serves this connection.
-    pub server_thread: Reading<ThreadView>,
+    pub server_thread: Reading<Shared<ThreadView>>,
     /// Name of the wait policy on this side.
     pub wait_policy: String,
     /// Largest payload allowed, bytes.
@@ -82,7 +83,7 @@ pub struct Client {
     /// 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
     pub huge_pages: u32,
     /// What bounds its speed.
-    pub verdict: Verdict,
+    pub verdict: Shared<Verdict>,
     /// Why the client's own numbers are not believed, if so.
     pub doubt: Option<String>,
     /// Past values.

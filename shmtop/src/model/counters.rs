@@ -8,6 +8,7 @@ use super::client::PerfView;
 use super::host::ThreadView;
 use super::join::Pair;
 use super::machine;
+use super::shared::Shared;
 use crate::rate::{Span, delta, ratio};
 use crate::reading::{Reading, Why};
 use crate::sample::{CacheCounters, HardwareCounters, Perf, PerfThread};
@@ -171,7 +172,7 @@ fn per_second(g: &Growth, span: Span) -> CountersView {
 pub(super) fn per_message(
     pair: &Pair<'_>,
     tid: u32,
-    thread: &Reading<ThreadView>,
+    thread: &Reading<Shared<ThreadView>>,
     messages: &Reading<u64>,
 ) -> PerfView {
     let (before, now) = (

@@ -1,6 +1,7 @@
 //! The machine, a process, a thread and their limits, as the views show them.
 
 use super::counters::CountersView;
+use super::shared::Shared;
 use crate::reading::{Reading, Why};
 use crate::sample::ThreadPolicy;
 
@@ -107,7 +108,7 @@ pub struct ProcessView {
     /// Major faults per second.
     pub major_faults_per_s: Reading<f64>,
     /// Threads, as far as they can be read.
-    pub threads: Reading<Vec<ThreadView>>,
+    pub threads: Reading<Vec<Shared<ThreadView>>>,
 }
 
 /// A thread.

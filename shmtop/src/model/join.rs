@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use transport::stats::{Role, Slot, SlotKind, SlotState, Snapshot};
 
-use super::EndpointKey;
 use super::measure::past;
+use super::{EndpointKey, PerfView, Shared, ThreadView};
 use crate::rate::{Span, delta};
 use crate::reading::{Reading, Why};
 use crate::sample::{Page, Process, Sample};
@@ -18,7 +18,7 @@ use crate::sample::{Page, Process, Sample};
 #[derive(Clone, Copy)]
 pub(crate) struct Side<'a> {
     /// Number of its page in the sample.
-    number: usize,
+    pub(crate) number: usize,
     /// Its page.
     pub(crate) page: &'a Page,
     /// What the page says.
@@ -28,6 +28,9 @@ pub(crate) struct Side<'a> {
     /// The same slot in the sample before, and the time since.
     pub(crate) before: Option<(&'a Slot, Span)>,
 }
+
+/// A thread, in common to all rows that it serves.
+type Thread = Reading<Shared<ThreadView>>;
 
 /// A sample and the one before it, indexed.
 pub(crate) struct Pair<'a> {
@@ -42,6 +45,10 @@ pub(crate) struct Pair<'a> {
     earlier: Vec<Option<&'a Snapshot>>,
     /// By number of the page: messages moved on each of its threads, counted when first asked for.
     moved: RefCell<HashMap<usize, HashMap<u32, Reading<u64>>>>,
+    /// By process and thread: a thread that serves a thousand connections is looked at once.
+    threads: RefCell<HashMap<(u32, u32), Thread>>,
+    /// By number of the page and thread: what was counted per message of all its connections.
+    perf: RefCell<HashMap<(usize, u32), Shared<PerfView>>>,
 }
 
 /// What names a page for good.
@@ -52,6 +59,14 @@ pub(crate) fn key(page: &Page, snapshot: &Snapshot) -> EndpointKey {
         name: snapshot.name.clone(),
         created_ns: snapshot.created_monotonic_ns,
     }
+}
+
+/// Whether it is this page's name.
+pub(crate) fn is_of(key: &EndpointKey, page: &Page, snapshot: &Snapshot) -> bool {
+    key.pid == page.pid
+        && key.created_ns == snapshot.created_monotonic_ns
+        && key.start_ticks == snapshot.start_ticks
+        && key.name == snapshot.name
 }
 
 /// A connection that is in use.
@@ -101,6 +116,8 @@ impl<'a> Pair<'a> {
             sides,
             earlier,
             moved: RefCell::default(),
+            threads: RefCell::default(),
+            perf: RefCell::default(),
         }
     }
 
@@ -149,6 +166,33 @@ impl<'a> Pair<'a> {
             None | Some(Ok(0)) => Err(Why::not_yet("no message in the interval")),
             Some(sum) => sum.clone(),
         }
+    }
+
+    /// The thread of a process, as `make` sees it when first asked for.
+    pub(crate) fn thread(
+        &self,
+        pid: u32,
+        tid: u32,
+        make: impl FnOnce() -> Reading<ThreadView>,
+    ) -> Thread {
+        let mut threads = self.threads.borrow_mut();
+        let thread = threads.entry((pid, tid));
+        thread.or_insert_with(|| make().map(Shared::new)).clone()
+    }
+
+    /// What was counted per message on this side's thread, as `make` says when first asked.
+    pub(crate) fn perf(
+        &self,
+        side: &Side<'_>,
+        make: impl FnOnce() -> PerfView,
+    ) -> Shared<PerfView> {
+        let id = (side.number, side.slot.info.tid);
+        if let Some(known) = self.perf.borrow().get(&id) {
+            return known.clone();
+        }
+        let made = Shared::new(make());
+        self.perf.borrow_mut().insert(id, made.clone());
+        made
     }
 
     /// The other side of a connection, if its page is visible.

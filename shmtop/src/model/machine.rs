@@ -5,6 +5,7 @@ use transport::stats::Snapshot;
 use super::counters::CountersView;
 use super::host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
 use super::join::Pair;
+use super::shared::Shared;
 use crate::rate::{Span, delta, ratio};
 use crate::reading::{Reading, Why};
 use crate::sample::{Cpu, Fact, Perf, Process, Sample, Thread};
@@ -98,7 +99,7 @@ pub(super) fn process(pair: &Pair<'_>, pid: u32) -> ProcessView {
         let b = before.ok_or_else(first)?;
         span.clone()?.per_second(f(b).get()?, f(now).get()?)
     };
-    let threads: Vec<ThreadView> = now
+    let threads: Vec<Shared<ThreadView>> = now
         .threads
         .iter()
         .map(|t| {
@@ -107,6 +108,7 @@ pub(super) fn process(pair: &Pair<'_>, pid: u32) -> ProcessView {
                 before.and_then(|b| b.thread(t.tid)),
                 t,
             )
+            .into()
         })
         .collect();
     let known: Vec<f64> = threads.iter().filter_map(|t| t.cpu.clone().ok()).collect();

@@ -10,10 +10,12 @@ pub mod builder;
 pub mod client;
 pub mod counters;
 pub mod finding;
+mod glance;
 pub mod host;
 pub(crate) mod join;
 mod machine;
 pub(crate) mod measure;
+mod shared;
 mod slow;
 pub(crate) mod verdict;
 
@@ -26,6 +28,7 @@ pub use client::{
 pub use counters::CountersView;
 pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
 pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
+pub use shared::Shared;
 
 use transport::stats::Role;
 
@@ -42,17 +45,17 @@ pub struct Model {
     /// Time since the sample before, in ns: what the `_per_s` values are averages over.
     pub interval_ns: Reading<u64>,
     /// The machine.
-    pub host: HostView,
+    pub host: Shared<HostView>,
     /// Processes with a stats page, servers first, then by name and pid.
     pub endpoints: Vec<Endpoint>,
     /// Pages that were found and can't be shown.
     pub unreadable: Vec<Unreadable>,
     /// What is wrong, gravest first, root causes only; consequences stand in [`Finding::explains`].
-    pub findings: Vec<Finding>,
+    pub findings: Shared<Vec<Finding>>,
     /// What could not be checked, and why.
-    pub unknown: Vec<UnknownRule>,
+    pub unknown: Shared<Vec<UnknownRule>>,
     /// Rules that looked at least at one subject or found none that concerns them.
-    pub checked: Vec<&'static str>,
+    pub checked: Shared<Vec<&'static str>>,
     /// Share of one CPU that shmtop itself uses (1.0 = a whole one).
     pub viewer_cpu: Reading<f64>,
     /// Seconds until every rule has as much data as it needs; 0 when all have.
@@ -66,12 +69,12 @@ impl Model {
             at_ns: 0,
             at_realtime_ns: 0,
             interval_ns: Err(Why::not_yet("no sample yet")),
-            host: HostView::unknown(),
+            host: HostView::unknown().into(),
             endpoints: Vec::new(),
             unreadable: Vec::new(),
-            findings: Vec::new(),
-            unknown: Vec::new(),
-            checked: Vec::new(),
+            findings: Shared::default(),
+            unknown: Shared::default(),
+            checked: Shared::default(),
             viewer_cpu: Err(Why::not_yet("no sample yet")),
             needs_s: 0,
         }
@@ -81,7 +84,7 @@ impl Model {
     pub fn rows(&self) -> impl Iterator<Item = (&Endpoint, &Client)> {
         self.endpoints
             .iter()
-            .flat_map(|e| e.clients.iter().map(move |c| (e, c)))
+            .flat_map(|e| e.clients.iter().map(move |c| (e, &**c)))
             .filter(|(e, c)| e.role == Role::Server || !c.shown_at_server)
     }
 
@@ -127,7 +130,7 @@ pub struct Endpoint {
     /// Threads that serve several clients.
     pub pollers: Vec<Poller>,
     /// One per connection, by number.
-    pub clients: Vec<Client>,
+    pub clients: Vec<Shared<Client>>,
     /// Sums over the clients.
     pub totals: Totals,
     /// Admission of clients (servers).
@@ -165,7 +168,7 @@ pub struct Poller {
     /// Where its time goes.
     pub time: Reading<TimeShares>,
     /// What the kernel says about the thread.
-    pub thread: Reading<ThreadView>,
+    pub thread: Reading<Shared<ThreadView>>,
     /// Time since a message last moved, ns.
     pub progress_age_ns: Reading<u64>,
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Endpoint, EndpointKey, Model, ThreadView};
+use super::{Client, Endpoint, EndpointKey, Model, Shared, ThreadView};
 use crate::reading::{Reading, Why, WhyKind};
 
 /// Fills what this refresh could not measure from the model of the last window.
@@ -25,22 +25,22 @@ pub(super) fn carry(model: &mut Model, window: &Model) {
             endpoint(e, old);
         }
     }
-    let whole: Vec<Reading<Vec<ThreadView>>> = model
+    let whole: Vec<Reading<Vec<Shared<ThreadView>>>> = model
         .endpoints
         .iter_mut()
         .map(|e| std::mem::replace(&mut e.process.threads, Err(Why::not_yet("taken out"))))
         .collect();
-    let mut by_tid: HashMap<u32, &ThreadView> = HashMap::new();
+    let mut by_tid: HashMap<u32, &Shared<ThreadView>> = HashMap::new();
     for t in whole.iter().flatten().flatten() {
         by_tid.entry(t.tid).or_insert(t);
     }
     let rows = model.endpoints.iter_mut().flat_map(|e| &mut e.clients);
-    for t in rows
-        .flat_map(|c| [&mut c.thread, &mut c.server_thread])
-        .flatten()
-    {
-        if let Some(full) = by_tid.get(&t.tid) {
-            thread(t, full);
+    for c in rows {
+        let c: &mut Client = c;
+        for t in [&mut c.thread, &mut c.server_thread].into_iter().flatten() {
+            if let Some(full) = by_tid.get(&t.tid) {
+                thread(t, full);
+            }
         }
     }
     for (e, threads) in model.endpoints.iter_mut().zip(whole) {
@@ -111,7 +111,7 @@ fn counted(e: &mut Endpoint, old: &Endpoint) {
     }
 }
 
-fn of_window(now: &mut Reading<ThreadView>, old: &Reading<ThreadView>) {
+fn of_window(now: &mut Reading<Shared<ThreadView>>, old: &Reading<Shared<ThreadView>>) {
     if let (Ok(now), Ok(old)) = (now, old)
         && now.tid == old.tid
     {
@@ -119,7 +119,7 @@ fn of_window(now: &mut Reading<ThreadView>, old: &Reading<ThreadView>) {
     }
 }
 
-fn thread(t: &mut ThreadView, old: &ThreadView) {
+fn thread(t: &mut Shared<ThreadView>, old: &ThreadView) {
     stand_in(&mut t.cpu, &old.cpu);
     stand_in(&mut t.run_delay, &old.run_delay);
     stand_in(&mut t.voluntary_per_s, &old.voluntary_per_s);

@@ -181,7 +181,7 @@ fn idle(c: &Client) -> Option<Verdict> {
 }
 
 fn scheduler(c: &Client) -> Option<Verdict> {
-    let delay = |t: &crate::reading::Reading<super::ThreadView>| {
+    let delay = |t: &crate::reading::Reading<super::Shared<super::ThreadView>>| {
         t.as_ref()
             .ok()
             .and_then(|t| t.run_delay.clone().ok().map(|d| (t.tid, d)))

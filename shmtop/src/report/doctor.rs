@@ -19,7 +19,7 @@ pub fn doctor_json(model: &Model) -> Value {
         "hints": hints,
         "unknown": unknown,
         "unreadable": super::json::unreadable(model),
-        "checked": model.checked,
+        "checked": *model.checked,
         "needs_s": model.needs_s,
     })
 }

@@ -9,7 +9,7 @@ use transport::stats::{Role, Via};
 
 use crate::model::{
     Client, Endpoint, HostView, LimitsView, Model, Percentiles, PerfView, Poller, RingView,
-    RttView, ThreadView, TimeShares, WaitView,
+    RttView, Shared, ThreadView, TimeShares, WaitView,
 };
 use crate::reading::{Reading, Why};
 
@@ -141,7 +141,10 @@ fn endpoint(e: &Endpoint) -> Value {
         .put("debug_build", e.debug_build)
         .put("age_ns", e.age_ns)
         .read("heartbeat_age_ns", e.heartbeat_age_ns.clone())
-        .put("clients", e.clients.iter().map(client).collect::<Vec<_>>())
+        .put(
+            "clients",
+            e.clients.iter().map(|c| client(c)).collect::<Vec<_>>(),
+        )
         .put("pollers", e.pollers.iter().map(poller).collect::<Vec<_>>());
     let mut totals = Object::default();
     totals
@@ -315,7 +318,7 @@ fn time(t: &Reading<TimeShares>) -> Value {
     o.done()
 }
 
-fn thread(t: &Reading<ThreadView>) -> Value {
+fn thread(t: &Reading<Shared<ThreadView>>) -> Value {
     let part = |f: fn(&ThreadView) -> &Reading<f64>| -> Reading<f64> {
         t.as_ref().map_err(Why::clone).and_then(|t| f(t).clone())
     };

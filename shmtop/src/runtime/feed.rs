@@ -2,17 +2,28 @@
 //!
 //! The runtime asks for one model at a time and polls [`Feed::fd`] for the answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::model::{Model, ModelBuilder};
-use crate::sample::Sample;
+use crate::sample::{Glance, Sample};
 use crate::source::World;
+
+/// Between two samples at least: what a sample finds besides counters changes in seconds, and rules look at seconds.
+const SAMPLE: Duration = Duration::from_millis(945);
+/// A refresh as rare as this is worth a sample each time.
+const RARE: Duration = Duration::from_millis(700);
+/// The first samples follow at once: two make the first rates.
+const FIRST: u32 = 2;
+/// A sample that a glance found due ahead of its time rests for this many times what the last one took: connections that
+/// come and go by the hundred are no reason to spend more than this share of a core on them.
+const REST: u32 = 50;
 
 /// Where samples come from: the live world or a recording.
 pub trait SampleSource: Send {
@@ -21,6 +32,12 @@ pub trait SampleSource: Send {
     /// # Errors
     /// In a sentence: a recording that can't be read on.
     fn next_sample(&mut self) -> Result<Option<Sample>, String>;
+
+    /// Reads again what `glance` is about, if this source can: a recording has samples only.
+    fn glance(&mut self, glance: &mut Glance) -> bool {
+        let _ = glance;
+        false
+    }
 
     /// Name of the recording; `None` if this is the live world.
     fn recording(&self) -> Option<String> {
@@ -39,16 +56,34 @@ impl SampleSource for World {
         Ok(Some(self.sample()))
     }
 
+    fn glance(&mut self, glance: &mut Glance) -> bool {
+        World::glance(self, glance);
+        true
+    }
+
     fn look_closely(&mut self, pids: &BTreeSet<u32>) {
         self.set_detail(pids.clone());
     }
 }
 
+/// What the user looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Focus {
+    /// Processes worth a look that costs more.
+    pub(super) closely: BTreeSet<u32>,
+    /// Connections on the screen.
+    pub(super) on_screen: HashSet<u64>,
+    /// Time between refreshes.
+    pub(super) interval: Duration,
+}
+
 /// What came of a request.
 #[derive(Debug)]
 pub(super) enum Fed {
-    /// The next model.
+    /// The next model, of a sample.
     Model(Arc<Model>),
+    /// The next model, of a glance.
+    Glance(Arc<Model>),
     /// The recording is over.
     Ended,
     /// The source failed.
@@ -57,10 +92,84 @@ pub(super) enum Fed {
     Lost,
 }
 
+/// What the thread owns: it decides whether a glance will do.
+struct Look {
+    source: Box<dyn SampleSource>,
+    builder: ModelBuilder,
+    last: Option<Arc<Model>>,
+    samples: u32,
+    /// When the last sample began, and how long it took to have its model.
+    sampled: Instant,
+    took: Duration,
+    focus: Focus,
+    glance: Option<Glance>,
+}
+
+impl Look {
+    fn at(source: Box<dyn SampleSource>) -> Self {
+        Self {
+            source,
+            builder: ModelBuilder::new(),
+            last: None,
+            samples: 0,
+            sampled: Instant::now(),
+            took: Duration::ZERO,
+            focus: Focus::default(),
+            glance: None,
+        }
+    }
+
+    fn look(&mut self, focus: Focus) -> Fed {
+        let closer = focus.closely != self.focus.closely;
+        if focus.on_screen != self.focus.on_screen {
+            self.glance = None;
+        }
+        self.focus = focus;
+        if !closer && let Some(model) = self.glance() {
+            self.last = Some(Arc::clone(&model));
+            return Fed::Glance(model);
+        }
+        self.glance = None;
+        self.source.look_closely(&self.focus.closely);
+        self.sampled = Instant::now();
+        match self.source.next_sample() {
+            Ok(Some(sample)) => {
+                self.samples = self.samples.saturating_add(1);
+                let model = Arc::new(self.builder.push(sample));
+                self.took = self.sampled.elapsed();
+                self.last = Some(Arc::clone(&model));
+                Fed::Model(model)
+            }
+            Ok(None) => Fed::Ended,
+            Err(why) => Fed::Failed(why),
+        }
+    }
+
+    /// The model of a glance, unless it takes a sample now.
+    fn glance(&mut self) -> Option<Arc<Model>> {
+        let age = self.sampled.elapsed();
+        if self.samples < FIRST || age >= SAMPLE || self.focus.interval >= RARE {
+            return None;
+        }
+        let last = self.last.as_deref()?;
+        if self.glance.is_none() {
+            self.glance = self.builder.glance(&self.focus.on_screen);
+        }
+        let glance = self.glance.as_mut()?;
+        if !self.source.glance(glance) {
+            return None;
+        }
+        if glance.outdated && age >= self.took * REST {
+            return None;
+        }
+        self.builder.glanced(last, glance).map(Arc::new)
+    }
+}
+
 /// The thread and the way to it.
 #[derive(Debug)]
 pub(super) struct Feed {
-    requests: Option<Sender<BTreeSet<u32>>>,
+    requests: Option<Sender<Focus>>,
     answers: Receiver<Fed>,
     bell: UnixStream,
     thread: Option<JoinHandle<()>>,
@@ -69,22 +178,17 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts the thread.
-    pub(super) fn start(mut source: Box<dyn SampleSource>) -> io::Result<Self> {
-        let (requests, asked) = channel::<BTreeSet<u32>>();
+    pub(super) fn start(source: Box<dyn SampleSource>) -> io::Result<Self> {
+        let (requests, asked) = channel::<Focus>();
         let (answer, answers) = channel();
         let (bell, mut far) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
             .spawn(move || {
-                let mut builder = ModelBuilder::new();
-                for closely in asked {
-                    source.look_closely(&closely);
-                    let fed = match source.next_sample() {
-                        Ok(Some(sample)) => Fed::Model(Arc::new(builder.push(sample))),
-                        Ok(None) => Fed::Ended,
-                        Err(why) => Fed::Failed(why),
-                    };
+                let mut look = Look::at(source);
+                for focus in asked {
+                    let fed = look.look(focus);
                     // Both fail only when the runtime has left.
                     if answer.send(fed).is_err() || far.write_all(b"!").is_err() {
                         return;
@@ -106,12 +210,12 @@ impl Feed {
     }
 
     /// Asks for the next model, unless one is on its way.
-    pub(super) fn ask(&mut self, closely: BTreeSet<u32>) {
+    pub(super) fn ask(&mut self, focus: Focus) {
         if !self.asked
             && let Some(requests) = &self.requests
         {
             // A thread that is gone shows in `take`.
-            self.asked = requests.send(closely).is_ok();
+            self.asked = requests.send(focus).is_ok();
         }
     }
 
@@ -138,6 +242,89 @@ impl Drop for Feed {
         if let Some(thread) = self.thread.take() {
             // A panic in it has been reported by the hook already.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A world in which nothing is, and what was asked of it.
+    #[derive(Default)]
+    struct Nothing {
+        now_ns: u64,
+        glances: bool,
+        outdated: bool,
+    }
+
+    impl SampleSource for Nothing {
+        fn next_sample(&mut self) -> Result<Option<Sample>, String> {
+            self.now_ns += 100_000_000;
+            let mut sample = Sample::default();
+            sample.time.monotonic_ns = self.now_ns;
+            Ok(Some(sample))
+        }
+
+        fn glance(&mut self, glance: &mut Glance) -> bool {
+            self.now_ns += 100_000_000;
+            glance.before_ns = glance.time.monotonic_ns;
+            glance.time.monotonic_ns = self.now_ns;
+            glance.outdated = self.outdated;
+            self.glances
+        }
+    }
+
+    fn focus(ms: u64) -> Focus {
+        Focus {
+            interval: Duration::from_millis(ms),
+            ..Focus::default()
+        }
+    }
+
+    fn is_sample(fed: &Fed) -> bool {
+        matches!(fed, Fed::Model(_))
+    }
+
+    #[test]
+    fn between_samples_of_a_second_there_are_glances() {
+        let source = Nothing {
+            glances: true,
+            ..Nothing::default()
+        };
+        let mut look = Look::at(Box::new(source));
+        assert!(is_sample(&look.look(focus(100))));
+        assert!(is_sample(&look.look(focus(100))), "the first rates");
+        assert!(matches!(look.look(focus(100)), Fed::Glance(_)));
+        look.sampled = Instant::now().checked_sub(SAMPLE).unwrap();
+        assert!(is_sample(&look.look(focus(100))), "a second is over");
+        assert!(matches!(look.look(focus(500)), Fed::Glance(_)));
+        assert!(is_sample(&look.look(focus(1_000))), "a slow screen");
+    }
+
+    #[test]
+    fn a_connection_that_comes_or_goes_is_worth_a_sample_at_once() {
+        let source = Nothing {
+            glances: true,
+            outdated: true,
+            ..Nothing::default()
+        };
+        let mut look = Look::at(Box::new(source));
+        for _ in 0..2 {
+            look.look(focus(100));
+        }
+        look.took = Duration::ZERO;
+        assert!(is_sample(&look.look(focus(100))));
+        // But not if samples are dear: a flood of connections must not decide what is spent on it.
+        look.took = Duration::from_secs(1);
+        assert!(matches!(look.look(focus(100)), Fed::Glance(_)));
+    }
+
+    #[test]
+    fn a_recording_has_samples_only() {
+        let mut look = Look::at(Box::<Nothing>::default());
+        for _ in 0..5 {
+            assert!(is_sample(&look.look(focus(100))));
         }
     }
 }

@@ -14,8 +14,8 @@ const LITTLE: f64 = 0.007;
 const SMOOTHING_S: f64 = 2.0;
 /// Own cost of the first seconds is start-up.
 const SETTLE_NS: u64 = 3_000_000_000;
-/// Never slower than this because of own cost.
-const SLOWEST: Duration = Duration::from_secs(2);
+/// Never slower than this because of own cost: what is wrong is looked for every second, however the screen is paced.
+const SLOWEST: Duration = Duration::from_secs(1);
 
 /// Decides when to refresh.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use nix::unistd::{getppid, getsid};
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::feed::{Fed, Feed, SampleSource};
+use super::feed::{Fed, Feed, Focus, SampleSource};
 use super::pace::Pace;
 use super::tty::Tty;
 use super::{Ending, Settings};
@@ -27,6 +27,10 @@ use crate::view::{Hits, Scene, draw};
 const SPEEDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 200.0];
 /// Longest wait between two frames of a recording: a hole in it is not sat out.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Shortest time between two frames that nobody asked for: faster than five a second no number can be read. What is
+/// typed is answered at once.
+const FRAME: Duration = Duration::from_millis(180);
 
 /// Everything the loop owns.
 pub(super) struct Runtime {
@@ -46,7 +50,14 @@ pub(super) struct Runtime {
     goal_ns: Option<u64>,
     /// Moment of the first model.
     began_ns: Option<u64>,
+    /// Something changed that is to be seen at once: a key, a signal, the window.
     dirty: bool,
+    /// There is a newer model than the one on the screen.
+    newer: bool,
+    /// A model with rates has come.
+    rated: bool,
+    /// When the last frame was drawn.
+    drawn: Instant,
 }
 
 /// What ended the loop, if anything did.
@@ -84,6 +95,9 @@ impl Runtime {
             goal_ns: None,
             began_ns: None,
             dirty: true,
+            newer: false,
+            rated: false,
+            drawn: now,
         })
     }
 
@@ -91,14 +105,19 @@ impl Runtime {
     pub(super) fn turn(&mut self, tty: &Tty, until: Option<Instant>) -> io::Result<Ending> {
         self.refresh();
         loop {
-            if self.dirty {
+            let now = Instant::now();
+            let rested = now.duration_since(self.drawn);
+            if self.dirty || (self.newer && rested >= FRAME) {
                 self.draw()?;
             }
-            let now = Instant::now();
             if until.is_some_and(|end| now >= end) {
                 return Ok(Ending::Elapsed);
             }
-            let wake = until.map_or(self.due, |end| end.min(self.due));
+            let mut wake = until.map_or(self.due, |end| end.min(self.due));
+            if self.newer {
+                // Unless a newer one comes first, and is drawn instead.
+                wake = wake.min(self.drawn + 2 * FRAME);
+            }
             let ready = self.wait(tty, wake.saturating_duration_since(now))?;
             if ready.tty_gone {
                 return Ok(Ending::TerminalLost);
@@ -148,11 +167,15 @@ impl Runtime {
                 if let Some(model) = self.held.take() {
                     self.show(model);
                 }
-                self.feed.ask(BTreeSet::new());
+                self.feed.ask(Focus::default());
             }
         } else {
-            let closely = self.looked_at();
-            self.feed.ask(closely);
+            let focus = Focus {
+                closely: self.looked_at(),
+                on_screen: self.hits.connections.clone(),
+                interval: self.pace.interval(),
+            };
+            self.feed.ask(focus);
         }
     }
 
@@ -174,7 +197,13 @@ impl Runtime {
         while let Some(fed) = self.feed.take() {
             match fed {
                 Fed::Model(model) if self.status.replay.is_some() => self.hold(model),
-                Fed::Model(model) => self.show(model),
+                Fed::Model(model) => {
+                    if let (Ok(share), Ok(interval)) = (&model.viewer_cpu, &model.interval_ns) {
+                        self.pace.observe(*share, *interval);
+                    }
+                    self.show(model);
+                }
+                Fed::Glance(model) => self.show(model),
                 Fed::Ended => {
                     self.goal_ns = None;
                     self.dirty = true;
@@ -214,11 +243,10 @@ impl Runtime {
 
     fn show(&mut self, model: Arc<Model>) {
         let at_ns = model.at_ns;
+        let rates = model.interval_ns.is_ok();
         let began = *self.began_ns.get_or_insert(at_ns);
         if let Some(replay) = &mut self.status.replay {
             replay.position_ns = at_ns.saturating_sub(began);
-        } else if let (Ok(share), Ok(interval)) = (&model.viewer_cpu, &model.interval_ns) {
-            self.pace.observe(*share, *interval);
         }
         let first = !self.status.ready;
         self.status.ready = true;
@@ -231,7 +259,10 @@ impl Runtime {
             // The second sample makes the first rates: worth hurrying for.
             self.due = Instant::now() + Duration::from_millis(50);
         }
-        self.dirty = true;
+        self.newer = true;
+        // Up to the first rates, and in a replay, each is worth a frame.
+        self.dirty |= !self.rated || self.status.replay.is_some();
+        self.rated |= rates;
     }
 
     fn take_signals(&mut self) -> Turn {
@@ -336,6 +367,8 @@ impl Runtime {
 
     fn draw(&mut self) -> io::Result<()> {
         self.dirty = false;
+        self.newer = false;
+        self.drawn = Instant::now();
         self.status.frozen_ns = self.timeline.behind_ns();
         self.status.own_cost = self.pace.cost();
         self.status.slowed = self.pace.is_slowed().then(|| "slowed".to_owned());

@@ -29,7 +29,7 @@ mod thread;
 
 use crate::reading::Reading;
 use crate::sample::{
-    Host, Listener, Page, PageContent, PerfThread, Place, Process, Sample, Viewer,
+    Glance, Host, Listener, Page, PageContent, PerfThread, Place, Process, Sample, Viewer,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -185,6 +185,14 @@ impl World {
                 slot.info.tid = here.unwrap_or(0);
             }
         }
+    }
+
+    /// Reads only the counters that `glance` is about, into it. What a sample would find besides stays unseen.
+    pub fn glance(&mut self, glance: &mut Glance) {
+        glance.before_ns = glance.time.monotonic_ns;
+        glance.time = clock::now();
+        self.pages.glance(glance);
+        glance.time.took_ns = clock::monotonic_ns().saturating_sub(glance.time.monotonic_ns);
     }
 
     /// The processes that matter and, of each, the threads that own a slot. Peers of a page from another pid namespace have numbers

@@ -8,13 +8,13 @@ use super::clock;
 use super::file::{harmless, why};
 use super::rings;
 use crate::reading::{Reading, Why};
-use crate::sample::{Discovery, FoundBy, Page, PageContent, ProcScan};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sample::{Discovery, FoundBy, Glance, Page, PageContent, ProcScan};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use transport::stats::registry::{self, Found};
-use transport::stats::{PageReader, ReadError, schema};
+use transport::stats::{PageReader, ProcessCounters, ReadError, schema};
 
 const REGISTRY_NS: u64 = 1_000_000_000;
 const SCAN_NS: u64 = 5_000_000_000;
@@ -36,6 +36,8 @@ pub(super) struct PageStore {
     /// Links in the runtime directory that are named like pages and lead elsewhere.
     strays: Vec<Page>,
     open: BTreeMap<PathBuf, OpenPage>,
+    /// Where the pages that were last read stand in `open`, by pid and name.
+    names: HashMap<(u32, String), PathBuf>,
     discovery: Discovery,
 }
 
@@ -71,6 +73,7 @@ impl PageStore {
             scanned: Vec::new(),
             strays: Vec::new(),
             open: BTreeMap::new(),
+            names: HashMap::new(),
         }
     }
 
@@ -106,7 +109,30 @@ impl PageStore {
             .chain(self.strays.iter().cloned())
             .collect();
         pages.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
+        self.names.clear();
+        for (link, page) in &self.open {
+            let name = (page.pid, self.name_of(link, page));
+            self.names.insert(name, link.clone());
+        }
         pages
+    }
+
+    /// Reads the counters again that `glance` is about.
+    pub(super) fn glance(&self, glance: &mut Glance) {
+        for page in &mut glance.pages {
+            let name = (page.pid, std::mem::take(&mut page.link));
+            let open = self.names.get(&name).and_then(|link| self.open.get(link));
+            page.link = name.1;
+            let Some(Ok(reader)) = open.map(|o| &o.reader) else {
+                glance.outdated = true;
+                continue;
+            };
+            glance.outdated |= admissions(&reader.process()) != admissions(&page.process);
+            for seen in &mut page.slots {
+                std::mem::swap(&mut seen.slot, &mut seen.before);
+                glance.outdated |= !reader.refresh(&mut seen.slot);
+            }
+        }
     }
 
     /// "4711-exchange" by registry, "4711/fd/5" by scan.
@@ -178,6 +204,17 @@ impl PageStore {
             .into();
         self.scanned = scan.map(|s| s.found).unwrap_or_default();
     }
+}
+
+/// What changes with every connection that comes.
+fn admissions(p: &ProcessCounters) -> [u64; 5] {
+    [
+        p.accepted,
+        p.handshakes,
+        p.upgrades,
+        p.fallbacks,
+        p.open_clients,
+    ]
 }
 
 /// Links named `PID-NAME` that lead to anything but a descriptor of that process. They are not followed: whatever is there is no

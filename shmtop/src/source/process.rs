@@ -247,7 +247,13 @@ impl ProcessWatch {
         }
         let now = look.now_ns;
         self.threads.retain_mut(|thread| {
-            let there = thread.read_quick(now, look.buffer);
+            // Of a thread without a slot only its CPU time counts, and there may be hundreds.
+            let all = thread.hot || settings || thread.seen.facts_at_ns == 0;
+            let there = if all {
+                thread.read_quick(now, look.buffer)
+            } else {
+                thread.read_times(now, look.buffer)
+            };
             if there && (thread.hot || settings || thread.seen.facts_at_ns == 0) {
                 thread.read_facts(now, settings);
             }

@@ -69,11 +69,32 @@ impl ThreadWatch {
                 seen.nice = Fact::Unknown(why);
             }
         }
+        self.times(buffer);
+        true
+    }
+
+    /// Reads its CPU time alone. False if the thread is gone.
+    pub(super) fn read_times(&mut self, now_ns: u64, buffer: &mut Vec<u8>) -> bool {
+        self.times(buffer);
+        if self.seen.run_ns.known().is_none() && !self.dir.exists() {
+            return false;
+        }
+        let seen = &mut self.seen;
+        seen.at_ns = now_ns;
+        // Those of the last look would make a rate of nothing.
+        let why = || Why::not_applicable("counted only on threads that own a slot");
+        seen.minor_faults = Fact::Unknown(why());
+        seen.major_faults = Fact::Unknown(why());
+        true
+    }
+
+    fn times(&mut self, buffer: &mut Vec<u8>) {
         let times = self
             .schedstat
             .read(buffer)
             .map(schedstat)
             .and_then(|t| t.ok_or_else(|| nonsense(self.schedstat.path())));
+        let seen = &mut self.seen;
         match times {
             Ok((run, wait, slices)) => {
                 seen.run_ns = Fact::Known(run);
@@ -86,7 +107,6 @@ impl ThreadWatch {
                 seen.slices = Fact::Unknown(why);
             }
         }
-        true
     }
 
     /// Reads the rest; `settings` too, which hardly ever change.

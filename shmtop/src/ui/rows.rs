@@ -30,6 +30,7 @@ pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
         let mut clients: Vec<&Client> = endpoint
             .clients
             .iter()
+            .map(|c| &**c)
             .filter(|c| endpoint.role == Role::Server || !c.shown_at_server)
             .filter(|c| matches(&words, endpoint, c))
             .collect();

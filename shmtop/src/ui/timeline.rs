@@ -7,47 +7,55 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::action::TimeMove;
-use crate::model::Model;
+use crate::model::{Client, Endpoint, Model, Shared};
 
 /// Span in which every refresh is kept.
 pub const DENSE_NS: u64 = 10_000_000_000;
 /// Span in which one refresh per second is kept.
 pub const SPAN_NS: u64 = 300_000_000_000;
-/// Most client rows in all models together; the oldest models go first. Some 50 MB.
-pub const MAX_ROWS: usize = 8_000;
+/// Most client rows in all models together, those counted once that models have in common; the oldest models go first.
+/// Some 50 MB.
+pub const MAX_ROWS: usize = 16_000;
 
 /// Models by time, and the one that is looked at.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    models: VecDeque<Arc<Model>>,
+    /// With their weights.
+    models: VecDeque<(Arc<Model>, usize)>,
     rows: usize,
     /// `at_ns` of the model that is looked at; `None` = the newest, whatever comes.
     at_ns: Option<u64>,
 }
 
-fn weight(model: &Model) -> usize {
-    1 + model
-        .endpoints
-        .iter()
-        .map(|e| 1 + e.clients.len())
-        .sum::<usize>()
+/// Rows that `model` does not share with the one before it, and one for each endpoint.
+fn weight(model: &Model, before: Option<&Model>) -> usize {
+    let rows = |(i, e): (usize, &Endpoint)| {
+        let old = before.and_then(|b| b.endpoints.get(i));
+        let shared = |(k, c): &(usize, &Shared<Client>)| {
+            old.and_then(|o| o.clients.get(*k))
+                .is_some_and(|o| c.is_same(o))
+        };
+        1 + e.clients.len() - e.clients.iter().enumerate().filter(shared).count()
+    };
+    1 + model.endpoints.iter().enumerate().map(rows).sum::<usize>()
 }
 
 impl Timeline {
     /// Adds the newest model. One that is not newer than the last (a replay that seeks back) starts over.
     pub fn push(&mut self, model: Arc<Model>) {
-        if self.models.back().is_some_and(|m| m.at_ns >= model.at_ns) {
+        if self.newest_ns().is_some_and(|newest| newest >= model.at_ns) {
             *self = Self::default();
         }
         let now = model.at_ns;
-        self.rows += weight(&model);
-        self.models.push_back(model);
+        let weight = weight(&model, self.models.back().map(|(m, _)| &**m));
+        self.rows += weight;
+        self.models.push_back((model, weight));
         self.thin(now);
         while self.models.len() > 1
-            && (self.rows > MAX_ROWS || now - self.models[0].at_ns > SPAN_NS)
+            && (self.rows > MAX_ROWS || now - self.models[0].0.at_ns > SPAN_NS)
         {
-            if let Some(gone) = self.models.pop_front() {
-                self.rows -= weight(&gone);
+            if let Some((_, weight)) = self.models.pop_front() {
+                self.rows -= weight;
             }
         }
     }
@@ -55,13 +63,15 @@ impl Timeline {
     /// Drops the model that just left the dense span if its second has one already. One per push is enough, as one
     /// leaves per push.
     fn thin(&mut self, now: u64) {
-        let edge = self.models.partition_point(|m| now - m.at_ns > DENSE_NS);
+        let edge = self
+            .models
+            .partition_point(|(m, _)| now - m.at_ns > DENSE_NS);
         if edge >= 2 {
-            let second = |m: &Model| m.at_ns / 1_000_000_000;
+            let second = |(m, _): &(Arc<Model>, usize)| m.at_ns / 1_000_000_000;
             if second(&self.models[edge - 1]) == second(&self.models[edge - 2])
-                && let Some(gone) = self.models.remove(edge - 1)
+                && let Some((_, weight)) = self.models.remove(edge - 1)
             {
-                self.rows -= weight(&gone);
+                self.rows -= weight;
             }
         }
     }
@@ -73,26 +83,26 @@ impl Timeline {
             None => last,
             Some(at) => self
                 .models
-                .partition_point(|m| m.at_ns <= at)
+                .partition_point(|(m, _)| m.at_ns <= at)
                 .saturating_sub(1),
         })
     }
 
     /// The model that is looked at.
     pub fn current(&self) -> Option<&Arc<Model>> {
-        self.models.get(self.index()?)
+        self.models.get(self.index()?).map(|(m, _)| m)
     }
 
     /// While frozen: how far the looked-at moment lies behind the newest.
     pub fn behind_ns(&self) -> Option<u64> {
         self.at_ns?;
-        let newest = self.models.back()?.at_ns;
+        let newest = self.newest_ns()?;
         Some(newest - self.current()?.at_ns)
     }
 
     /// Moment of the newest model.
     pub fn newest_ns(&self) -> Option<u64> {
-        self.models.back().map(|m| m.at_ns)
+        self.models.back().map(|(m, _)| m.at_ns)
     }
 
     /// Freezes at this moment.
@@ -110,7 +120,7 @@ impl Timeline {
         let Some(index) = self.index() else {
             return false;
         };
-        let here = self.models[index].at_ns;
+        let here = self.models[index].0.at_ns;
         match to {
             TimeMove::Toggle => {
                 self.at_ns = match self.at_ns {
@@ -122,13 +132,13 @@ impl Timeline {
             TimeMove::Step(n) => {
                 let last = self.models.len() - 1;
                 let wanted = index.saturating_add_signed(n as isize);
-                self.at_ns = Some(self.models[wanted.min(last)].at_ns);
+                self.at_ns = Some(self.models[wanted.min(last)].0.at_ns);
                 wanted <= last
             }
             TimeMove::Seconds(s) => {
                 let wanted = here.saturating_add_signed(i64::from(s) * 1_000_000_000);
-                let oldest = self.models[0].at_ns;
-                let newest = self.models[self.models.len() - 1].at_ns;
+                let oldest = self.models[0].0.at_ns;
+                let newest = self.models[self.models.len() - 1].0.at_ns;
                 self.at_ns = Some(wanted.clamp(oldest, newest));
                 wanted <= newest
             }
@@ -190,9 +200,9 @@ mod tests {
         let t = filled(1_000);
         let n = t.models.len();
         assert!((380..=420).contains(&n), "{n}");
-        assert_eq!(t.rows, t.models.iter().map(|m| weight(m)).sum::<usize>());
-        let newest = t.models.back().unwrap().at_ns;
-        assert!(newest - t.models[0].at_ns <= SPAN_NS);
+        assert_eq!(t.rows, t.models.iter().map(|(_, w)| w).sum::<usize>());
+        let newest = t.models.back().unwrap().0.at_ns;
+        assert!(newest - t.models[0].0.at_ns <= SPAN_NS);
     }
 
     #[test]

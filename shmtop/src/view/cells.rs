@@ -201,17 +201,8 @@ const SPARK_S: u64 = 60;
 
 /// The largest rate among the clients in the last minute, rounded up so that the scale keeps still.
 pub(super) fn spark_max(clients: &[&Client]) -> f32 {
-    let max = clients
-        .iter()
-        .flat_map(|c| {
-            let now = c.history.latest().map_or(0, |p| p.at_ns);
-            c.history
-                .coarse()
-                .rev()
-                .take_while(move |p| now - p.at_ns < SPARK_S * 1_000_000_000)
-                .filter_map(|p| p.requests_per_s)
-        })
-        .fold(0f32, f32::max);
+    let peaks = clients.iter().map(|c| c.history.peak_requests_per_s());
+    let max = peaks.fold(0f32, f32::max);
     round_up(max)
 }
 

@@ -19,7 +19,7 @@ pub(super) fn find<'a>(scene: &Scene<'a>) -> Option<(&'a Endpoint, &'a Client)> 
         .model
         .endpoints
         .iter()
-        .flat_map(|e| e.clients.iter().map(move |c| (e, c)))
+        .flat_map(|e| e.clients.iter().map(move |c| (e, &**c)))
         .find(|(e, c)| id.is(e, c))
 }
 

@@ -51,6 +51,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
     if let Some(&(endpoint, client)) = selected.and_then(|i| flat.get(i))
         && free > PICTURE_ROWS
     {
+        hits.connections.insert(client.connection_id);
         let height = (free - 1).min(PICTURE_ROWS_MOST);
         let place = Rect {
             y: body.bottom() - height,
@@ -76,6 +77,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         match line {
             Line::Endpoint(group) => caption(pen, scene, y, group),
             Line::Client(row, client) => {
+                hits.connections.insert(client.connection_id);
                 for column in &placed {
                     let cell = Rect::new(area.x + 1 + column.x, y, column.width, 1);
                     draw_cell(

@@ -3,6 +3,8 @@
 //! [`draw`] is called by the runtime for every frame that differs, by the snapshot tests and by the example that makes
 //! the picture in the README. It returns where a click means something; nothing else leaves a frame.
 
+use std::collections::HashSet;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -62,6 +64,8 @@ pub struct Hits {
     areas: Vec<(Rect, Action)>,
     /// Rows shown at once: what PgUp and PgDn move by.
     pub page: usize,
+    /// Connections whose numbers are on the screen.
+    pub connections: HashSet<u64>,
 }
 
 impl Hits {
@@ -106,7 +110,10 @@ pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) -> Hits {
                 calm::draw(&mut body, scene);
             }
             View::Overview => match client::find(scene) {
-                Some((endpoint, client)) => client::draw(&mut body, scene, endpoint, client),
+                Some((endpoint, client)) => {
+                    hits.connections.insert(client.connection_id);
+                    client::draw(&mut body, scene, endpoint, client);
+                }
                 None => clients::draw(&mut body, scene, &mut hits),
             },
             View::Hints => match hint::find(scene) {

@@ -8,7 +8,7 @@ use super::pen::{Pen, Piece};
 use super::sheet::Sheet;
 use transport::stats::Role;
 
-use crate::model::{Client, Endpoint, ThreadView};
+use crate::model::{Client, Endpoint, Shared, ThreadView};
 use crate::reading::Reading;
 use crate::ui::Theme;
 
@@ -116,7 +116,7 @@ fn columns(hardware: bool) -> Vec<Column<usize>> {
 }
 
 /// One thread's cells, in the order of [`columns`]' keys.
-fn row(theme: &Theme, who: String, thread: &Reading<ThreadView>) -> Vec<Piece> {
+fn row(theme: &Theme, who: String, thread: &Reading<Shared<ThreadView>>) -> Vec<Piece> {
     let mut row = vec![(who, theme.accent)];
     let t = match thread {
         Ok(thread) => thread,

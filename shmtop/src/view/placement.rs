@@ -3,14 +3,14 @@
 //! A pure sentence for the head of a client's screen. What decides is the CPU that each thread last ran on: a thread that
 //! is not pinned may be elsewhere a moment later.
 
-use crate::model::{CpuView, HostView, ThreadView};
+use crate::model::{CpuView, HostView, Shared, ThreadView};
 use crate::reading::Reading;
 
 /// `thread 3607 on CPU 1 ⇄ server 3583 on CPU 0, same L3`.
 pub(super) fn sentence(
     host: &HostView,
-    client: &Reading<ThreadView>,
-    server: &Reading<ThreadView>,
+    client: &Reading<Shared<ThreadView>>,
+    server: &Reading<Shared<ThreadView>>,
 ) -> String {
     let between = match (cpu_of(client), cpu_of(server)) {
         (Some(a), Some(b)) => format!(", {}", between(host, a, b)),
@@ -23,11 +23,11 @@ pub(super) fn sentence(
     )
 }
 
-fn cpu_of(thread: &Reading<ThreadView>) -> Option<u32> {
+fn cpu_of(thread: &Reading<Shared<ThreadView>>) -> Option<u32> {
     thread.as_ref().ok()?.last_cpu.as_ref().ok().copied()
 }
 
-fn thread(thread: &Reading<ThreadView>) -> String {
+fn thread(thread: &Reading<Shared<ThreadView>>) -> String {
     match thread {
         Err(why) => format!("– {why}"),
         Ok(t) => match &t.last_cpu {

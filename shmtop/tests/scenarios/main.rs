@@ -25,6 +25,7 @@
 
 mod base;
 mod fixes;
+mod glance;
 mod hostile;
 mod patch;
 mod play;
@@ -116,8 +117,8 @@ fn a_finding_that_speaks_for_many_counts_nobody_who_was_not_asked_for() {
             }
             last = builder.push(sample);
         }
-        let found = last.findings.into_iter().find(|f| f.id == "debug-build");
-        found.unwrap().says
+        let found = last.findings.iter().find(|f| f.id == "debug-build");
+        found.unwrap().says.clone()
     };
     assert!(says(&[]).contains("(and 4 more)"), "{}", says(&[]));
     let alone = format!("trader (pid {pid}) is a debug build: its latencies mean nothing");

@@ -39,15 +39,7 @@ impl Layout {
     pub(super) fn snapshot_into(&self, words: impl Words, out: &mut Snapshot) {
         let mut slots = std::mem::take(&mut out.slots);
         out.clone_from(&self.facts);
-        let mut known = self.known.iter();
-        let mut next = || {
-            known
-                .next()
-                .copied()
-                .flatten()
-                .map_or(0, |at| words.word(at))
-        };
-        out.process = ProcessCounters::from_fn(|_| next());
+        out.process = self.process(words);
         named(words, &self.unknown_process, 0, &mut out.unknown);
         let mut filled = 0;
         for index in 0..self.slots_used(words) {
@@ -76,6 +68,33 @@ impl Layout {
         out.slots = slots;
     }
 
+    /// The counters of the process.
+    pub(super) fn process(&self, words: impl Words) -> ProcessCounters {
+        let mut known = self.known.iter();
+        ProcessCounters::from_fn(|_| {
+            let at = known.next().copied().flatten();
+            at.map_or(0, |at| words.word(at))
+        })
+    }
+
+    /// See [`super::PageReader::refresh`]. Counters are no facts: they need no sequence lock, only the same owner before and
+    /// after.
+    pub(super) fn refresh(&self, words: impl Words, slot: &mut Slot) -> bool {
+        let index = slot.index as usize;
+        if index >= self.slots_used(words) {
+            return false;
+        }
+        let base = self.slots_at + index * self.stride;
+        let i = &slot.info;
+        let same = words.word(base + info::CONNECTION_ID) == i.connection_id
+            && words.word(base + info::STATE) == i.state as u64
+            && words.word(base + info::TRANSPORT) == i.transport as u64;
+        if same {
+            self.counters(words, base, slot);
+        }
+        same
+    }
+
     /// Slots to look at.
     fn slots_used(&self, words: impl Words) -> usize {
         usize::try_from(words.word(header::SLOTS_USED))
@@ -85,6 +104,16 @@ impl Layout {
 
     /// One look at a slot: everything but the facts goes into `slot`, the facts are returned as words.
     fn slot(&self, words: impl Words, base: usize, slot: &mut Slot) -> [u64; schema::INFO_WORDS] {
+        self.counters(words, base, slot);
+        let histograms = [&mut slot.rtt, &mut slot.handler, &mut slot.park];
+        for (histogram, at) in histograms.into_iter().zip(self.histograms) {
+            load_histogram(words, base, at, histogram);
+        }
+        named(words, &self.unknown_slot, base, &mut slot.unknown);
+        std::array::from_fn(|i| words.word(base + i))
+    }
+
+    fn counters(&self, words: impl Words, base: usize, slot: &mut Slot) {
         let mut known = self.known[ProcessCounters::DESCRIPTORS.len()..].iter();
         let mut next = |_: &Descriptor| {
             let at = known.next().copied().flatten();
@@ -95,12 +124,6 @@ impl Layout {
         slot.wait = WaitCounters::from_fn(&mut next);
         slot.req = ReqCounters::from_fn(&mut next);
         slot.house = HouseCounters::from_fn(&mut next);
-        let histograms = [&mut slot.rtt, &mut slot.handler, &mut slot.park];
-        for (histogram, at) in histograms.into_iter().zip(self.histograms) {
-            load_histogram(words, base, at, histogram);
-        }
-        named(words, &self.unknown_slot, base, &mut slot.unknown);
-        std::array::from_fn(|i| words.word(base + i))
     }
 
     /// The bytes of a page with the slots used so far and no more, without touching what was never written.
@@ -167,6 +190,8 @@ fn load_histogram(words: impl Words, base: usize, at: Option<HistogramAt>, out: 
         return;
     }
     (out.sum_ns, out.max_ns) = (words.word(head), words.word(head + 1));
+    let used = (mask & ((1 << OCTAVES) - 1)).count_ones() as usize;
+    out.buckets.reserve(used * SUB_BUCKETS);
     let first = base + at.buckets;
     for octave in octaves(mask) {
         for bucket in octave * SUB_BUCKETS..(octave + 1) * SUB_BUCKETS {

@@ -67,7 +67,7 @@ fn labelled(model: &Model) -> Vec<Labelled<'_>> {
             let clients = clients
                 .map(|c| {
                     let own = unique(&|more| format!("{labels},client=\"{}{more}\"", c.number));
-                    (c, own)
+                    (&**c, own)
                 })
                 .collect();
             let pollers = e.pollers.iter().take(MAX_CLIENTS);

@@ -1,0 +1,81 @@
+//! What many rules ask about all clients, worked out once per window: with a thousand clients, a rule that goes through all of
+//! them for each of them is a million looks.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+use transport::stats::{Role, Slot};
+
+use super::Context;
+use crate::model::{Endpoint, EndpointKey};
+use crate::sample::Sample;
+
+/// By connection id.
+type Slots<'a> = HashMap<u64, &'a Slot>;
+
+/// Answers so far.
+#[derive(Default)]
+pub struct Once<'a> {
+    slots: OnceCell<Slots<'a>>,
+    old_slots: OnceCell<Slots<'a>>,
+    handlers: OnceCell<HashMap<(u32, u32), u64>>,
+    least_p99: OnceCell<HashMap<&'a EndpointKey, u64>>,
+}
+
+/// The clients' own slots.
+fn slots_of(sample: &Sample) -> Slots<'_> {
+    let mut slots = HashMap::new();
+    for page in sample.pages.iter().filter_map(|p| p.snapshot()) {
+        for slot in page.slots.iter().filter(|_| page.role == Role::Client) {
+            slots.entry(slot.info.connection_id).or_insert(slot);
+        }
+    }
+    slots
+}
+
+impl<'a> Context<'a> {
+    /// The client's own slot of a connection, now and at the window's start.
+    pub(super) fn client_slots(&self, connection_id: u64) -> (Option<&'a Slot>, Option<&'a Slot>) {
+        let now = self.once.slots.get_or_init(|| slots_of(self.sample));
+        let old = self
+            .once
+            .old_slots
+            .get_or_init(|| self.windows.back().map(|s| slots_of(s)).unwrap_or_default());
+        let of = |slots: &Slots<'a>| slots.get(&connection_id).copied();
+        (of(now), of(old))
+    }
+
+    /// Age of the oldest handler run on a thread of a server, ns.
+    pub(super) fn handler_on(&self, pid: u32, tid: u32) -> Option<u64> {
+        let handlers = self.once.handlers.get_or_init(|| {
+            let mut oldest: HashMap<(u32, u32), u64> = HashMap::new();
+            for e in &self.model.endpoints {
+                for c in &e.clients {
+                    if let (Ok(thread), Ok(age)) = (&c.server_thread, &c.handler_running_ns) {
+                        let seen = oldest.entry((e.pid, thread.tid)).or_default();
+                        *seen = (*seen).max(*age);
+                    }
+                }
+            }
+            oldest
+        });
+        handlers.get(&(pid, tid)).copied()
+    }
+
+    /// The smallest p99 of an endpoint's clients in the window, ns.
+    pub(super) fn least_p99(&self, e: &Endpoint) -> Option<u64> {
+        let least = self.once.least_p99.get_or_init(|| {
+            let endpoints = self.model.endpoints.iter();
+            endpoints
+                .filter_map(|e| {
+                    let rtt = e
+                        .clients
+                        .iter()
+                        .filter_map(|c| c.rtt.interval.as_ref().ok());
+                    Some((&e.key, rtt.map(|p| p.p99).min()?))
+                })
+                .collect()
+        });
+        least.get(&e.key).copied()
+    }
+}

@@ -1,0 +1,143 @@
+//! What stands on the screen between two samples: the last model, with the counters of a glance.
+//!
+//! Called by the builder. Only the rows of the glance change; everything else is the last model's, shared with it. No rule
+//! looks at such a model: windows begin and end with samples.
+
+use std::collections::{HashMap, HashSet};
+
+use transport::stats::{Role, Snapshot};
+
+use super::build::totals;
+use super::build_client::{number, renew};
+use super::join::{Side, is_connection, key};
+use super::{EndpointKey, Model};
+use crate::rate::Span;
+use crate::sample::{Glance, GlancedPage, Glimpse, Page, Sample};
+
+/// So many connections are all glanced at; of more only those on the screen.
+const ALL: usize = 64;
+
+/// What a glance after `sample` has to read: the connections in `on_screen`, or all if they are few.
+pub(super) fn wanted(sample: &Sample, on_screen: &HashSet<u64>) -> Glance {
+    let pages = || {
+        let read = sample.pages.iter().enumerate();
+        read.filter_map(|(number, page)| Some((number, page, page.snapshot()?)))
+    };
+    let connections = |s: &Snapshot| s.slots.iter().filter(|s| is_connection(s)).count();
+    let served = pages().filter(|(_, _, s)| s.role == Role::Server);
+    let all = served.map(|(_, _, s)| connections(s)).sum::<usize>() <= ALL
+        && pages().map(|(_, _, s)| connections(s)).sum::<usize>() <= 2 * ALL;
+    let of_page = |(number, page, snapshot): (usize, &Page, &Snapshot)| GlancedPage {
+        number,
+        pid: page.pid,
+        link: page.link.clone(),
+        process: snapshot.process,
+        slots: snapshot
+            .slots
+            .iter()
+            .filter(|s| is_connection(s) && (all || on_screen.contains(&s.info.connection_id)))
+            .map(|slot| {
+                let slot = transport::stats::Slot {
+                    index: slot.index,
+                    info: slot.info.clone(),
+                    tx: slot.tx,
+                    rx: slot.rx,
+                    wait: slot.wait,
+                    req: slot.req,
+                    house: slot.house,
+                    ..transport::stats::Slot::default()
+                };
+                Glimpse {
+                    before: slot.clone(),
+                    slot,
+                }
+            })
+            .collect(),
+    };
+    Glance {
+        time: sample.time,
+        before_ns: sample.time.monotonic_ns,
+        pages: pages().map(of_page).collect(),
+        outdated: false,
+    }
+}
+
+/// What a glance changed in a model.
+#[derive(Default)]
+pub(super) struct Changed {
+    /// Rows, by endpoint and position.
+    pub(super) rows: Vec<(usize, usize)>,
+    /// Endpoints all of whose rows changed, and so their sums.
+    pub(super) totals: Vec<usize>,
+}
+
+/// `last`, as of `glance`; `sample` is the one that the glance continues.
+pub(super) fn glanced(last: &Model, sample: &Sample, glance: &Glance) -> Option<(Model, Changed)> {
+    let now_ns = glance.time.monotonic_ns;
+    let span = Span::between(glance.before_ns, now_ns).ok()?;
+    let mut model = last.clone();
+    model.at_ns = now_ns;
+    model.at_realtime_ns = glance.time.realtime_ns;
+    model.interval_ns = Ok(span.ns());
+    let mut sides: HashMap<(u64, Role), Side<'_>> = HashMap::new();
+    let mut by_page: Vec<(EndpointKey, Vec<Side<'_>>, usize)> = Vec::new();
+    for glanced in &glance.pages {
+        let page = sample.pages.get(glanced.number)?;
+        let snapshot = page.snapshot()?;
+        let own: Vec<Side<'_>> = glanced
+            .slots
+            .iter()
+            .map(|seen| side(glanced.number, page, snapshot, seen, span))
+            .collect();
+        for s in &own {
+            let id = (s.slot.info.connection_id, snapshot.role);
+            sides.entry(id).or_insert(*s);
+        }
+        let there = snapshot.slots.iter().filter(|s| is_connection(s)).count();
+        by_page.push((key(page, snapshot), own, there));
+    }
+    let mut changed = Changed::default();
+    for (key, own, there) in by_page {
+        let Some(e) = model.endpoints.iter().position(|e| e.key == key) else {
+            continue;
+        };
+        let endpoint = &mut model.endpoints[e];
+        for s in &own {
+            let place = (number(s.slot), s.slot.index);
+            let at = endpoint
+                .clients
+                .binary_search_by_key(&place, |c| (c.number, c.slot));
+            let Ok(at) = at else { continue };
+            let role = match endpoint.role {
+                Role::Server => Role::Client,
+                Role::Client => Role::Server,
+            };
+            let other = sides.get(&(s.slot.info.connection_id, role));
+            renew(&mut endpoint.clients[at], s, other, now_ns);
+            changed.rows.push((e, at));
+        }
+        if own.len() == there && there > 0 {
+            let history = std::mem::take(&mut endpoint.totals.history);
+            endpoint.totals = totals(&endpoint.clients);
+            endpoint.totals.history = history;
+            changed.totals.push(e);
+        }
+    }
+    Some((model, changed))
+}
+
+fn side<'a>(
+    number: usize,
+    page: &'a Page,
+    snapshot: &'a Snapshot,
+    seen: &'a Glimpse,
+    span: Span,
+) -> Side<'a> {
+    Side {
+        number,
+        page,
+        snapshot,
+        slot: &seen.slot,
+        before: Some((&seen.before, span)),
+    }
+}
