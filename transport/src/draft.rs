@@ -63,14 +63,14 @@ impl<'a> Draft<'a> {
     /// Appends bytes.
     ///
     /// # Errors
-    /// [`RequestError::TooLarge`] beyond the room that was reserved; nothing of these bytes was written, and what was before stays.
+    /// [`RequestError::DraftFull`] beyond the room that was reserved; nothing of these bytes was written, and what was before stays.
     /// [`RequestError::Forked`] in a forked child.
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
         if bytes.len() > self.remaining() {
-            return Err(RequestError::TooLarge {
+            return Err(RequestError::DraftFull {
                 size: self.len().saturating_add(bytes.len()),
-                limit: self.room,
+                room: self.room,
             });
         }
         match &mut self.home {

@@ -238,7 +238,7 @@ pub enum ConnectError {
     },
 }
 
-/// Errors of requests. After `TooLarge`, `Full`, `Timeout` and `Remote` the connection is as good as before.
+/// Errors of requests. After `TooLarge`, `DraftFull`, `Full`, `Timeout` and `Remote` the connection is as good as before.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The message is above the largest allowed. The ring was not touched.
@@ -248,6 +248,14 @@ pub enum RequestError {
         size: usize,
         /// The limit.
         limit: usize,
+    },
+    /// More was written into a [`crate::Draft`] than it has room for. Nothing of the last piece was.
+    #[error("draft of {size} bytes is above the {room} that were reserved for it")]
+    DraftFull {
+        /// What it would have been, in bytes.
+        size: usize,
+        /// What was reserved, in bytes.
+        room: usize,
     },
     /// No room for the request within the timeout, or no room for one more in flight. Nothing was sent: receive replies first, and if
     /// there are none to receive, ask again later.

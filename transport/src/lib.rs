@@ -38,6 +38,6 @@ pub use group::Group;
 pub use in_place::{InPlace, TrustedServer};
 pub use membrane::Membrane;
 pub use reconnect::{Backoff, Reconnecting};
-pub use reply::{Reply, ReplyTooLarge};
+pub use reply::{Reply, ReplyError};
 pub use shm::ShmClient;
 pub use synapse::{Synapse, Transport, UpgradeError};

@@ -9,14 +9,21 @@ use crate::ring::storage::Mapped;
 /// Longest error text that goes to a client, in bytes.
 pub(crate) const MAX_ERROR_BYTES: usize = 1024;
 
-/// The reply is larger than the connection's largest message; nothing of this piece was written.
+/// Why bytes were not added to a reply. Nothing of them was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("reply of {size} bytes is above the largest allowed ({limit})")]
-pub struct ReplyTooLarge {
-    /// What it would have been.
-    pub size: usize,
-    /// The limit.
-    pub limit: usize,
+#[non_exhaustive]
+pub enum ReplyError {
+    /// It would be larger than the connection's largest message.
+    #[error("reply of {size} bytes is above the largest allowed ({limit})")]
+    TooLarge {
+        /// What it would have been, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// [`Reply::send`] has answered: the client may have read it.
+    #[error("the reply was sent already")]
+    AlreadySent,
 }
 
 /// A reply being written. What was appended when the handler returns is sent; an empty reply is legal.
@@ -156,14 +163,11 @@ impl<'a> Reply<'a> {
     /// Appends bytes.
     ///
     /// # Errors
-    /// If the reply would exceed the connection's largest message. What was appended before stays.
+    /// If the reply would exceed the connection's largest message, or was sent already. What was appended before stays.
     #[inline]
-    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), ReplyTooLarge> {
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         if bytes.len() > self.remaining() {
-            return Err(ReplyTooLarge {
-                size: self.len().saturating_add(bytes.len()),
-                limit: self.len() + self.remaining(),
-            });
+            return Err(self.refusal(bytes.len()));
         }
         match &mut self.sink {
             Sink::Ring(ring) => ring.write(bytes),
@@ -179,15 +183,31 @@ impl<'a> Reply<'a> {
     /// # Errors
     /// If the reply would exceed the connection's largest message, or was sent already. Nothing changes then.
     #[inline]
-    pub fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyTooLarge> {
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
+        if self.whole {
+            return Err(ReplyError::AlreadySent);
+        }
         match &mut self.sink {
-            Sink::Ring(ring) if !self.whole && bytes.len() <= ring.limit - ring.len() => {
+            Sink::Ring(ring) if bytes.len() <= ring.limit - ring.len() => {
                 ring.send(bytes);
             }
             _ => self.extend_from_slice(bytes)?,
         }
         self.whole = true;
         Ok(())
+    }
+
+    /// Why no `more` bytes fit.
+    #[cold]
+    fn refusal(&self, more: usize) -> ReplyError {
+        if self.whole {
+            ReplyError::AlreadySent
+        } else {
+            ReplyError::TooLarge {
+                size: self.len().saturating_add(more),
+                limit: self.len() + self.remaining(),
+            }
+        }
     }
 
     /// Turns the reply into an error with this text (cut at 1 KiB); what was appended is dropped. The client's call returns
@@ -248,7 +268,7 @@ impl io::Write for Reply<'_> {
         if n == 0 && !bytes.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::WriteZero,
-                "the reply has reached the largest message",
+                self.refusal(bytes.len()),
             ));
         }
         self.extend_from_slice(&bytes[..n])

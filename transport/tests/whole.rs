@@ -1,9 +1,14 @@
-//! Replies that are sent as a whole, and requests that are queued: on both transports alike.
+//! Replies that are sent as a whole, requests that are queued, and who waits for them: on both transports alike.
 
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use transport::error::RequestError;
-use transport::{Config, Membrane, Reply, Synapse, TransportChoice, WaitPolicy};
+use transport::stats::{PageReader, Role, Slot};
+use transport::{Config, Membrane, Reply, ReplyError, Synapse, TransportChoice, WaitPolicy};
+
+/// Ends a hang; nothing here takes a tenth of it.
+const WATCHDOG: Duration = Duration::from_secs(30);
 
 fn on_both(
     handler: fn(&[u8], &mut Reply<'_>),
@@ -55,8 +60,9 @@ fn an_answer_sent_whole_stands_whatever_the_handler_does_next() {
         reply.send(request).expect("it fits");
         assert_eq!(reply.remaining(), 0);
         assert_eq!(reply.len(), request.len());
-        assert!(reply.extend_from_slice(b"more").is_err());
-        assert!(reply.send(b"another").is_err());
+        let late = reply.extend_from_slice(b"more");
+        assert_eq!(late, Err(ReplyError::AlreadySent));
+        assert_eq!(reply.send(b"another"), Err(ReplyError::AlreadySent));
         reply.fail("too late");
         if request.first() == Some(&1) {
             panic!("after the answer was sent");
@@ -124,4 +130,70 @@ fn what_was_queued_wakes_a_sleeping_server_with_the_next_call_that_is_not_queue(
             Err(RequestError::NothingInFlight)
         ));
     });
+}
+
+/// A connection as this process's own page of clients has it.
+fn own_slot(connection_id: u64) -> Slot {
+    let fds = std::fs::read_dir("/proc/self/fd").expect("/proc");
+    fds.flatten()
+        .filter(|fd| {
+            std::fs::read_link(fd.path())
+                .is_ok_and(|to| to.to_string_lossy().contains("shmtop-stats"))
+        })
+        .filter_map(|fd| PageReader::open(fd.path()).ok()?.snapshot().ok())
+        .filter(|page| page.role == Role::Client)
+        .flat_map(|page| page.slots)
+        .find(|slot| slot.info.connection_id == connection_id)
+        .expect("the connection's slot")
+}
+
+/// Its run delay, its CPU and its share of the time are looked up by this number.
+#[test]
+fn the_thread_that_sleeps_for_a_reply_is_the_one_in_the_page_whoever_connected() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config {
+        name: "handed on".into(),
+        ring_bytes: 64 << 10,
+        max_message_bytes: 20_000,
+        // Every wait sleeps.
+        wait: WaitPolicy::Park,
+        request_timeout: WATCHDOG,
+        stats_dir: Some(dir.path().join("stats")),
+        ..Config::default()
+    };
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let server = Membrane::bind(dir.path().join("s"), &config, move |request, reply| {
+        let told = gone.lock().expect("no panic").recv_timeout(WATCHDOG);
+        told.expect("the test goes on");
+        reply.send(request).expect("room");
+    })
+    .expect("a server");
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let config = Config {
+            transport,
+            ..config.clone()
+        };
+        let mut client = Synapse::connect(server.path(), &config).expect("a client");
+        let id = client.connection_id();
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            scope.spawn(move || {
+                tell.send(nix::unistd::gettid().as_raw().unsigned_abs())
+                    .expect("the test waits");
+                client.fire_bytes(b"held").expect("a reply");
+            });
+            let tid = told.recv_timeout(WATCHDOG).expect("its number");
+            let begun = Instant::now();
+            let seen = loop {
+                let client = own_slot(id);
+                let sleeps = client.wait.waiting_since_ns != 0;
+                if (sleeps && client.info.tid == tid) || begun.elapsed() > WATCHDOG / 3 {
+                    break client.info.tid;
+                }
+            };
+            go.send(()).expect("a handler waits");
+            assert_eq!(seen, tid, "{transport:?}");
+        });
+    }
 }

@@ -97,10 +97,7 @@ fn less_than_the_room_may_be_sent_and_more_is_refused() {
         let mut draft = world.client.draft(10).expect("room");
         draft.extend_from_slice(b"short").expect("room");
         match draft.extend_from_slice(b"too much") {
-            Err(RequestError::TooLarge {
-                size: 13,
-                limit: 10,
-            }) => {}
+            Err(RequestError::DraftFull { size: 13, room: 10 }) => {}
             other => panic!("{other:?}"),
         }
         // Not even by one.

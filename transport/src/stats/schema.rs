@@ -462,7 +462,7 @@ pub mod info {
     pub const PEER_UID: usize = 13;
     /// Start time (clock ticks) of the peer when it connected; 0 = unknown.
     pub const PEER_START_TICKS: usize = 14;
-    /// Thread that owns this side (gettid); for a client the thread that last waited.
+    /// Thread that owns this side (gettid); for a client the thread that last went to sleep for a reply, before that the one that connected.
     pub const TID: usize = 15;
     /// [`crate::WaitPolicy`] as its stable number.
     pub const WAIT_POLICY: usize = 16;

@@ -252,6 +252,20 @@ impl SlotWriter {
         });
     }
 
+    /// Publishes who waits on this side, if it is another thread than before: connections are handed on. Called before sleeping; a system
+    /// call, so not on the way of a request that is answered at once.
+    pub fn waits_here(&self) {
+        let tid = u64::from(nix::unistd::gettid().as_raw().unsigned_abs());
+        // Relaxed: a hint whether to write at all; who waits is the only one that changes it.
+        if self.info(info::TID).load(Relaxed) == tid {
+            return;
+        }
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*closed {
+            self.write_info(|slot| slot.put(info::TID, tid));
+        }
+    }
+
     /// Marks the slot as closed; it stays readable until it is used again. The first reason stays. The words may still
     /// be written until the last holder drops the slot.
     pub fn close(&self, reason: CloseReason) {

@@ -46,6 +46,7 @@ impl ShmClient {
         if let Err(poison) = self.rx.cross_check() {
             return Err(self.lose(Lost::Poisoned(poison)));
         }
+        self.slot.waits_here();
         let begun = Ticks::now();
         let now = begun.monotonic_ns();
         set(&self.slot.req().oldest_ns, now);

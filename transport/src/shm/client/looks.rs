@@ -31,6 +31,7 @@ impl Look for Incoming<'_> {
     fn park(&mut self, limit: Duration) {
         if !self.parked {
             self.parked = true;
+            self.slot.waits_here();
             let now = monotonic_ns();
             set(&self.slot.req().oldest_ns, now);
             set(&self.slot.wait().waiting_since_ns, now);

@@ -119,6 +119,7 @@ impl SocketClient {
                     timeout: self.timeout,
                 });
             }
+            self.slot.waits_here();
             let begun = Ticks::now();
             let (req, wait) = (self.slot.req(), self.slot.wait());
             let now = monotonic_ns();
