@@ -31,6 +31,11 @@ pub(super) fn own_cpu_ns() -> u64 {
     ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// CPU time of this thread so far.
+pub(super) fn thread_cpu_ns() -> u64 {
+    ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
 /// Median cost of reading CLOCK_MONOTONIC, over 9 batches of 100: some 25 µs where the clock is fast, 2 ms where it
 /// is a device.
 pub(super) fn cost_ns() -> u64 {

@@ -18,7 +18,7 @@ use transport::stats::{PageReader, ProcessCounters, ReadError, schema};
 
 const REGISTRY_NS: u64 = 1_000_000_000;
 const SCAN_NS: u64 = 5_000_000_000;
-/// A scan rests for this many times what it cost.
+/// A scan rests for this many times the CPU time that it cost.
 const SCAN_REST: u64 = 1000;
 /// Pages looked at, at most.
 const MAX_PAGES: usize = 1024;
@@ -87,7 +87,7 @@ impl PageStore {
         if now_ns >= self.registry_due_ns {
             self.registry_due_ns = now_ns + REGISTRY_NS;
             if self.scans && now_ns >= self.scan_due_ns {
-                self.scan(now_ns);
+                self.scan();
             }
             self.find();
         }
@@ -186,11 +186,13 @@ impl PageStore {
         }
     }
 
-    fn scan(&mut self, now_ns: u64) {
+    fn scan(&mut self) {
+        // In CPU time: on a busy machine a scan takes long by the clock, and would then rest for minutes.
+        let start_ns = clock::thread_cpu_ns();
         let result = registry::scan_proc(&self.proc_root);
         self.discovery.ring_holders = rings::holders(&self.proc_root).into();
         let end_ns = clock::monotonic_ns();
-        let cost_ns = end_ns.saturating_sub(now_ns);
+        let cost_ns = clock::thread_cpu_ns().saturating_sub(start_ns);
         self.scan_due_ns = end_ns + SCAN_NS.max(cost_ns.saturating_mul(SCAN_REST));
         let scan = result.map_err(|e| why(&e, &self.proc_root));
         self.discovery.scan = scan
