@@ -131,6 +131,15 @@ pub(crate) fn own_config() -> Config {
 
 /// Arms the fault point in the parameters, if any: `NAME NTH kill|stop|MS`.
 pub(crate) fn arm() {
+    arm_if(|_| true);
+}
+
+/// Whether a server comes by without a client, as it goes to sleep: perhaps before it has said that it is ready.
+fn needs_no_client(point: Point) -> bool {
+    matches!(point, Point::Announced | Point::Woken)
+}
+
+fn arm_if(wanted: impl Fn(Point) -> bool) {
     let Some(text) = parameter("FAULT") else {
         return;
     };
@@ -141,11 +150,10 @@ pub(crate) fn arm() {
         "stop" => Action::Stop,
         ms => Action::Delay(Duration::from_millis(ms.parse().expect("milliseconds"))),
     };
-    fault::arm(
-        *point.expect("a point"),
-        words[1].parse().expect("a count"),
-        action,
-    );
+    let point = *point.expect("a point");
+    if wanted(point) {
+        fault::arm(point, words[1].parse().expect("a count"), action);
+    }
 }
 
 /// Forbids this process the system call in the parameters, if any: `NUMBER ERRNO`. For the threads to come too.
@@ -196,7 +204,7 @@ pub(crate) fn fault(point: Point, nth: u64, action: &str) -> String {
 
 /// Role `server`: answers checked requests. Says `ready`, then for each line on its input `handled N corrupt N`.
 pub(crate) fn serve() {
-    arm();
+    arm_if(|point| !needs_no_client(point));
     forbid();
     let config = own_config();
     let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
@@ -242,6 +250,7 @@ pub(crate) fn serve() {
         Err(e) => return say(format_args!("refused {e}")),
     };
     say(format_args!("ready"));
+    arm_if(needs_no_client);
     while let Some(line) = command() {
         match line.as_str() {
             "counts" => {
@@ -361,9 +370,9 @@ pub(crate) fn call() {
                             "connected {}",
                             if client.is_shm() { "shm" } else { "socket" }
                         ));
-                        if parameter("SLOWLY").is_some() {
-                            // Long enough to be slept through, also where the CPUs are busy.
-                            client.fire_bytes(b"wait 50").expect("a reply");
+                        if let Some(ms) = parameter("SLOWLY") {
+                            let wait = format!("wait {ms}");
+                            client.fire_bytes(wait.as_bytes()).expect("a reply");
                         }
                         mix(&mut client, rounds, 0)
                     }
