@@ -89,10 +89,7 @@ fn byte_map() -> String {
 }
 
 /// The word constants of a module of the schema, with their documentation.
-fn words(out: &mut String, title: &str, module: &str) {
-    let source = include_str!("../src/stats/schema.rs");
-    let (_, rest) = source.split_once(&format!("pub mod {module} {{")).unwrap();
-    let (body, _) = rest.split_once("\n}\n").unwrap();
+fn words(out: &mut String, title: &str, body: &str) {
     write!(
         out,
         "\n### {title}\n\n| word | name | meaning |\n|---|---|---|\n"
@@ -171,14 +168,18 @@ fn printed() -> String {
     words(
         &mut out,
         "Header, in words from the start of the page",
-        "header",
+        include_str!("../src/stats/schema/header.rs"),
     );
-    words(&mut out, "Facts, in words from the start of a slot", "info");
+    words(
+        &mut out,
+        "Facts, in words from the start of a slot",
+        include_str!("../src/stats/schema/info.rs"),
+    );
     out.push_str(
         "\n## Numbers\n\nAnother number than these is one that a newer version knows.\n\n",
     );
     let snapshot = include_str!("../src/stats/snapshot.rs");
-    let schema = include_str!("../src/stats/schema.rs");
+    let descriptor = include_str!("../src/stats/schema/descriptor.rs");
     let error = include_str!("../src/error.rs");
     numbers(&mut out, "role", snapshot, "Role");
     numbers(&mut out, "state", snapshot, "SlotState");
@@ -188,9 +189,9 @@ fn printed() -> String {
     named(&mut out, "wait policy", |n| {
         Some(WaitPolicy::name_of(n)).filter(|name| *name != "?")
     });
-    numbers(&mut out, "kind of a descriptor", schema, "Kind");
-    numbers(&mut out, "unit", schema, "Unit");
-    numbers(&mut out, "scope", schema, "Scope");
+    numbers(&mut out, "kind of a descriptor", descriptor, "Kind");
+    numbers(&mut out, "unit", descriptor, "Unit");
+    numbers(&mut out, "scope", descriptor, "Scope");
     out.push_str("\n## Counters\n");
     out.push_str("\nOffsets count from the start of the page for the process, else from the start of the slot.\n");
     table(&mut out, "Process", ProcessCounters::DESCRIPTORS);

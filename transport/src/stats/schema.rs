@@ -39,6 +39,12 @@
 //! on its own line and has one writer, so a counter is a plain Relaxed store by its owner. Only the process group has
 //! several: the threads that do a server's handshakes count there too, with atomic additions.
 
+mod descriptor;
+pub mod header;
+pub mod info;
+
+pub use descriptor::{Descriptor, Kind, Scope, Unit};
+
 /// First word of a page; read as bytes it spells `SHMTOP01`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMTOP01");
 /// Changes when an old reader would misread a new page.
@@ -57,64 +63,6 @@ pub const SLOT_STRIDE: usize = 16 * 1024;
 pub const MAX_SLOTS: usize = 4096;
 /// Upper bound a reader accepts for the number of descriptors.
 pub const MAX_DESCRIPTORS: usize = 512;
-
-/// Whether a value only grows or may move both ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[repr(u8)]
-pub enum Kind {
-    /// Only grows while the slot is open.
-    Counter = 1,
-    /// A level; may move both ways.
-    Gauge = 2,
-    /// A log-linear histogram (see [`crate::stats::histogram`]).
-    Histogram = 3,
-}
-
-/// The unit of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[repr(u8)]
-pub enum Unit {
-    /// A number of things.
-    Count = 1,
-    /// Bytes.
-    Bytes = 2,
-    /// A duration in nanoseconds.
-    Nanoseconds = 3,
-    /// A point on `CLOCK_MONOTONIC`, in nanoseconds; 0 means never.
-    MonotonicNs = 4,
-    /// A free-running ring index in bytes.
-    Index = 5,
-}
-
-/// What a value belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[repr(u8)]
-pub enum Scope {
-    /// Once per page, in the header; the offset counts from the page's start.
-    Process = 1,
-    /// Once per slot; the offset counts from the slot's start.
-    Slot = 2,
-}
-
-/// One entry of the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptor {
-    /// Stable name: the field of the reader's struct, the JSON key and (prefixed) the metric name. At most 40 bytes.
-    pub name: &'static str,
-    /// Whether it grows or moves.
-    pub kind: Kind,
-    /// Its unit.
-    pub unit: Unit,
-    /// Process or slot.
-    pub scope: Scope,
-    /// Byte offset within the scope.
-    pub offset: usize,
-    /// One sentence. At most 72 bytes of it go into the page.
-    pub help: &'static str,
-}
 
 /// Words of one group (two lines).
 pub const GROUP_WORDS: usize = 2 * LINE_BYTES / 8;
@@ -385,105 +333,3 @@ pub const HISTOGRAMS: [Descriptor; 3] = [
 
 /// Offsets of the heads of [`HISTOGRAMS`], in the same order.
 pub const HISTOGRAM_HEADS: [usize; 3] = [RTT_HEAD_OFFSET, HANDLER_HEAD_OFFSET, PARK_HEAD_OFFSET];
-
-/// Word offsets (8-byte words from the page's start) of the header. All but `SLOTS_USED` are written before the magic.
-pub mod header {
-    /// [`super::MAGIC`]; stored last with Release; a reader loads it first, and then fences (acquire).
-    pub const MAGIC: usize = 0;
-    /// major << 32 | minor.
-    pub const VERSION: usize = 1;
-    /// Whole size in bytes.
-    pub const PAGE_BYTES: usize = 2;
-    /// Byte offset of slot 0.
-    pub const SLOTS_OFFSET: usize = 3;
-    /// Number of slots.
-    pub const SLOT_COUNT: usize = 4;
-    /// Bytes from slot to slot.
-    pub const SLOT_STRIDE: usize = 5;
-    /// Number of descriptors in the table.
-    pub const DESCRIPTOR_COUNT: usize = 6;
-    /// Pid, in the writer's own pid namespace.
-    pub const PID: usize = 7;
-    /// Field 22 of /proc/PID/stat: with the pid and boot id it names the process for good.
-    pub const START_TICKS: usize = 8;
-    /// Effective uid.
-    pub const UID: usize = 9;
-    /// [`super::super::Role`].
-    pub const ROLE: usize = 10;
-    /// Bit 0: debug build. Bit 1: timestamp counter in use.
-    pub const BUILD_FLAGS: usize = 11;
-    /// CLOCK_MONOTONIC in ns when the page was made.
-    pub const CREATED_MONOTONIC_NS: usize = 12;
-    /// CLOCK_REALTIME in ns at the same moment.
-    pub const CREATED_REALTIME_NS: usize = 13;
-    /// Inode of /proc/self/ns/pid: tells a viewer that pids are of another namespace.
-    pub const PID_NS_INODE: usize = 14;
-    /// Boot id, 2 words (16 bytes of the uuid).
-    pub const BOOT_ID: usize = 16;
-    /// Name of the endpoint, UTF-8, zero padded, 8 words (64 bytes).
-    pub const NAME: usize = 18;
-    /// Path of the server's socket, zero padded, 16 words (128 bytes).
-    pub const SOCKET_PATH: usize = 26;
-    /// Library version, UTF-8, zero padded, 2 words.
-    pub const LIBRARY: usize = 42;
-    /// Highest slot ever used plus one; grows. The only header word written after the magic.
-    pub const SLOTS_USED: usize = 44;
-}
-
-/// Word offsets within a slot's info block. Word 0 is the seqlock's sequence: odd while being written.
-pub mod info {
-    /// Sequence: odd while a write is under way.
-    pub const SEQUENCE: usize = 0;
-    /// [`super::super::SlotState`]; 0 = free.
-    pub const STATE: usize = 1;
-    /// [`super::super::SlotKind`].
-    pub const KIND: usize = 2;
-    /// Connection id, drawn at random by the server; joins the two sides' slots. For a poller: its number.
-    pub const CONNECTION_ID: usize = 3;
-    /// Small number of the client at this server, from 1, reused after close.
-    pub const CLIENT_NUMBER: usize = 4;
-    /// Transport in use: 1 socket, 2 shm.
-    pub const TRANSPORT: usize = 5;
-    /// Transport wanted: 1 socket, 2 shm.
-    pub const WANTED: usize = 6;
-    /// [`crate::error::Step`] at which shared memory failed; 0 = none.
-    pub const FALLBACK_STEP: usize = 7;
-    /// errno of that step; 0 = none.
-    pub const FALLBACK_ERRNO: usize = 8;
-    /// The limit that stood in the way at that moment (RLIMIT_NOFILE soft, bytes, …); 0 = unknown.
-    pub const FALLBACK_LIMIT: usize = 9;
-    /// Usage at that moment in the limit's unit; 0 = unknown.
-    pub const FALLBACK_USED: usize = 10;
-    /// 1 if the step failed in the peer's process, 0 if in ours.
-    pub const FALLBACK_AT_PEER: usize = 11;
-    /// Peer's pid by SO_PEERCRED.
-    pub const PEER_PID: usize = 12;
-    /// Peer's uid by SO_PEERCRED.
-    pub const PEER_UID: usize = 13;
-    /// Start time (clock ticks) of the peer when it connected; 0 = unknown.
-    pub const PEER_START_TICKS: usize = 14;
-    /// Thread that owns this side (gettid); for a client the thread that last went to sleep for a reply, before that the one that connected.
-    pub const TID: usize = 15;
-    /// [`crate::WaitPolicy`] as its stable number.
-    pub const WAIT_POLICY: usize = 16;
-    /// Capacity of the outgoing ring in bytes; 0 on the socket.
-    pub const TX_CAPACITY: usize = 17;
-    /// Capacity of the incoming ring in bytes.
-    pub const RX_CAPACITY: usize = 18;
-    /// Largest payload in bytes.
-    pub const MAX_MESSAGE: usize = 19;
-    /// CLOCK_MONOTONIC when opened.
-    pub const OPENED_NS: usize = 20;
-    /// CLOCK_MONOTONIC when closed; 0 while open.
-    pub const CLOSED_NS: usize = 21;
-    /// [`crate::error::CloseReason`].
-    pub const CLOSE_REASON: usize = 22;
-    /// Slot index of the poller that serves this connection, plus one; 0 = this slot's own waiter.
-    pub const POLLER_SLOT: usize = 23;
-    /// Huge pages: 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
-    pub const HUGE_PAGES: usize = 24;
-    /// st_ino of the ring's memfd.
-    pub const RING_INODE: usize = 25;
-    /// Peer's name from its hello, UTF-8, zero padded, 8 words.
-    pub const PEER_NAME: usize = 32;
-}
