@@ -170,7 +170,7 @@ fn print(model: &Model) -> Result<u8, Failure> {
         .and_then(|()| stdout.flush())
         .map_err(|e| Failure::io("printing", &e))?;
     crate::note(format_args!(
-        "demo: stdout is no terminal, so this is one table; in a terminal the dashboard is live"
+        "demo: stdout is not a terminal: printed one table (in a terminal the dashboard is live)"
     ));
     Ok(0)
 }

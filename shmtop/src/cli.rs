@@ -9,10 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Shows processes that talk through shared memory, live, and says what is wrong with them, why, and what to type.
 ///
-/// Without a command: the dashboard. Where stdout is no terminal: one table.
+/// Without a command it opens the dashboard; if stdout is not a terminal it prints one table.
 ///
-/// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, 3 no endpoint, 4 permission,
-/// 5 incompatible page, 6 peer died while watched.
+/// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, or a file, an address or a device that can't be used
+/// (a damaged recording, an address in use, a full disk), 3 no endpoint, 4 permission, 5 incompatible page, 6 peer died while watched.
 #[derive(Debug, Parser)]
 #[command(name = "shmtop", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -49,10 +49,10 @@ pub(crate) struct Flags {
     /// Time between two looks, with a unit: 500ms, 1s
     #[arg(short, long, global = true, env = "SHMTOP_DELAY", value_name = "TIME", value_parser = duration)]
     pub(crate) delay: Option<Duration>,
-    /// How many times to print or record
+    /// Number of samples to print or record
     #[arg(short = 'n', long = "count", global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Format of what is printed
+    /// Output format
     #[arg(
         short,
         long,
@@ -129,7 +129,7 @@ pub(crate) enum Command {
     Replay {
         /// The recording
         file: PathBuf,
-        /// What doctor would have said at this time since its begin
+        /// Print what doctor would have said this long after the recording began
         #[arg(long, value_name = "TIME", value_parser = duration)]
         at: Option<Duration>,
     },
@@ -177,14 +177,14 @@ fn address(text: &str) -> Result<std::net::SocketAddr, String> {
 fn sort_key(text: &str) -> Result<crate::ui::SortKey, String> {
     crate::ui::SortKey::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = crate::ui::SortKey::ALL.iter().map(|k| k.name()).collect();
-        format!("there is no such column; there are {}", names.join(", "))
+        format!("no such column; choose one of {}", names.join(", "))
     })
 }
 
 fn theme(text: &str) -> Result<crate::ui::ThemeName, String> {
     crate::ui::ThemeName::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = crate::ui::ThemeName::ALL.iter().map(|k| k.name()).collect();
-        format!("there is no such theme; there are {}", names.join(", "))
+        format!("no such theme; choose one of {}", names.join(", "))
     })
 }
 

@@ -123,6 +123,7 @@ impl<T: Clone> Chunked<T> {
             let own = Chunk::new();
             let ours = tail.0[..self.filled].iter().filter_map(OnceLock::get);
             for (place, old) in own.0.iter().zip(ours.cloned().chain([value])) {
+                // The chunk was made here: all its places are empty.
                 let _ = place.set(old);
             }
             *tail = Arc::new(own);

@@ -181,7 +181,7 @@ fn quota_below_spinners(place: &Place) -> Outcome {
     group.take(pid);
     names(place, pid, "quota-below-spinners", "warn")
         .says(format!("(pid {pid}) has 1 spinning thread(s)"))
-        .fix("--wait park")
+        .fix("Config::wait = Adaptive or Park")
         .number("quota", |n| n == 0.5);
     group.set("cpu.cfs_quota_us", -1);
     is_well(place, pid, "quota-below-spinners");

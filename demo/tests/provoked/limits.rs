@@ -50,7 +50,7 @@ fn fd_headroom(place: &Place) -> Outcome {
     settle(server);
     leave_descriptors(server, 2).expect("lowered");
     names(place, server, "fd-headroom", "crit")
-        .says("fds used: room for 1 more client. 2 clients need 2")
+        .says("fds used: room for 1 more client. 2 clients use 2")
         .fix(format!("prlimit --pid {server} --nofile="))
         .number("fds per client", |n| n == 1.0);
     let mut third = place.start("self", "client plain");

@@ -26,7 +26,7 @@ fn peer_stopped(place: &Place) -> Outcome {
     trader.signal(Signal::SIGSTOP);
     let pid = trader.pid();
     names(place, exchange.pid(), "peer-stopped", "crit")
-        .says(format!("client pid {pid} is stopped (SIGSTOP)"))
+        .says(format!("client pid {pid} has been stopped for"))
         .says("clients 1, 2, 3")
         .fix(format!("kill -CONT {pid}"))
         .word("state", "T");

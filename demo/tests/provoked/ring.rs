@@ -40,7 +40,7 @@ fn near_max_message(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let client = start(place, "client too-large");
     names(place, exchange.pid(), "near-max-message", "warn")
-        .says("requests of 16 KiB refused (max 16 KiB)")
+        .says("requests of 16 KiB refused within a minute (max 16 KiB)")
         .fix("--max-message 32768")
         .number("size of the last", |n| n == 16385.0);
     drop(client);

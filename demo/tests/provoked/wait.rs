@@ -20,7 +20,7 @@ fn idle_burn(place: &Place) -> Outcome {
     names(place, pid, "idle-burn", "warn")
         .says(format!("(pid {pid}) thread"))
         .says("policy ladder")
-        .fix(format!("restart pid {pid} with --wait adaptive"))
+        .fix(format!("restart pid {pid} with Config::wait = Adaptive"))
         .number("CPU", |n| n > 50.0)
         .number("messages", |n| n < 1000.0);
     drop(exchange);

@@ -4,11 +4,11 @@ use super::settings::Settings;
 use super::{Failure, Outcome, say, watch};
 use crate::check::{Expr, Summary, Watch};
 
-/// Every hint that spoke at any time of a watch, a line each, the gravest first.
-fn hints_that_spoke(samples: u64, summary: &Summary) -> String {
+/// Every hint that fired at any time of a watch, a line each, the gravest first.
+fn hints_that_fired(samples: u64, summary: &Summary) -> String {
     let mut seen: Vec<_> = summary.findings().iter().collect();
     seen.sort_by_key(|(_, s)| std::cmp::Reverse(s.severity));
-    let mut out = format!("{samples} samples, {} hints spoke\n", seen.len());
+    let mut out = format!("{samples} samples, {} hints fired\n", seen.len());
     for (id, s) in seen {
         out += &format!("  {} {id}: {}\n", s.severity.name(), s.says);
     }
@@ -60,7 +60,7 @@ pub(super) fn check(
         say(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
     }
     if exprs.iter().any(asks) {
-        say(&hints_that_spoke(figures.samples(), &summary))?;
+        say(&hints_that_fired(figures.samples(), &summary))?;
     }
     if failed {
         Err(Failure::Findings)

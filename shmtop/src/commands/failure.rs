@@ -7,7 +7,7 @@ use std::io;
 pub(crate) enum Failure {
     /// 1: findings, or an assertion failed; what there is to say was said.
     Findings,
-    /// 2: the command line makes no sense.
+    /// 2: the command line makes no sense, or something it names can't be used: a damaged recording, an address in use, a full disk.
     Usage(String),
     /// 3: nothing to look at.
     NoEndpoint(String),

@@ -53,6 +53,7 @@ pub(crate) fn main(
                 | Failure::Permission(text)
                 | Failure::Incompatible(text)
                 | Failure::Died(text) => {
+                    // Nobody is left to be told that stderr is closed; the exit code says it.
                     let _ = writeln!(io::stderr(), "shmtop: {text}");
                 }
             }
@@ -131,7 +132,7 @@ fn dashboard(settings: &Settings) -> Outcome {
         watch.wait(settings.delay_or(1.0));
         watch.step();
         watch.endpoints()?;
-        let note = "not a terminal: one table (see shmtop snapshot)\n";
+        let note = "stdout is not a terminal: printing one table (see `shmtop snapshot`)\n";
         return say(&format!(
             "{note}{}",
             report::table(&watch.model, &settings.state)

@@ -39,7 +39,7 @@ pub(super) fn unseen(discovery: &Discovery) -> Option<String> {
         _ if denied == 0 => None,
         true => Some(format!("{denied} {processes} could not be searched")),
         false => Some(format!(
-            "{denied} {processes} of other users could not be searched, which sudo shmtop could"
+            "{denied} {processes} of other users could not be searched; `sudo shmtop` can"
         )),
     }
 }

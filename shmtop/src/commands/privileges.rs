@@ -20,7 +20,8 @@ const KEPT: [Capability; 3] = [
 /// Gives up the rest. Says so on stderr if that can't be done, and goes on: what it looks at is no less interesting.
 pub(super) fn shed() {
     if let Err(e) = try_shed() {
-        let _ = writeln!(std::io::stderr(), "shmtop: keeps its privileges: {e}");
+        // If stderr is closed, nobody wants to know.
+        let _ = writeln!(std::io::stderr(), "shmtop: could not drop privileges: {e}");
     }
 }
 

@@ -30,14 +30,14 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     }
     let oldest = e.admission.oldest_pending_ns;
     if e.admission.pending > 0 && oldest > BURST_NS {
+        let (name, pid, age) = (&e.name, e.pid, text::ns(oldest));
         return Fire::new(
-            format!(
-                "{} handshakes of {} (pid {}) are pending, the oldest for {}",
-                e.admission.pending,
-                e.name,
-                e.pid,
-                text::ns(oldest)
-            ),
+            match e.admission.pending {
+                1 => format!("1 handshake of {name} (pid {pid}) has been pending for {age}"),
+                n => format!(
+                    "{n} handshakes of {name} (pid {pid}) are pending, the oldest for {age}"
+                ),
+            },
             format!("ss -xlp | grep -F pid={},", e.pid),
         )
         .number(
@@ -139,7 +139,7 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         )
     } else if now[5].1 > before[5].1 {
         format!(
-            "start the server with --max-clients above {}",
+            "start the server with Config::max_clients above {} (exchange: --max-clients)",
             p.max_clients
         )
     } else {

@@ -86,10 +86,13 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let pid = where_it_failed(f, e, c);
     let on_socket = e.clients.iter().filter(|c| fallback(c).is_some()).count();
     let are = if on_socket == 1 { "is" } else { "are" };
+    let one = match on_socket {
+        1 => format!("(pid {})", client_pid(e, c)),
+        _ => format!("(pid {} is one)", client_pid(e, c)),
+    };
     let mut says = format!(
-        "{on_socket} of {} clients (pid {}) {are} on the socket: {}",
+        "{on_socket} of {} clients {are} on the socket {one}: {}",
         e.clients.len(),
-        client_pid(e, c),
         fallback_text(f)
     );
     if f.errno == EMFILE && f.limit != 0 {
@@ -130,11 +133,11 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         ),
         _ => match Step::from_number(f.step) {
             Some(Step::Headroom) => format!(
-                "raise the memory limit of pid {pid} ({}), or use smaller rings (--ring-size)",
+                "raise the memory limit of pid {pid} ({}), or use smaller rings: Config::ring_bytes (exchange, trader: --ring-size)",
                 text::bytes(f.limit)
             ),
             Some(Step::Disabled) => format!(
-                "pid {pid} is configured for the socket only: start it with --transport auto"
+                "pid {pid} is configured for the socket only: start it with Config::transport = Auto (exchange, trader: --transport auto)"
             ),
             Some(Step::Layout) => format!(
                 "ls -l /proc/{}/exe /proc/{}/exe   # two versions: start both with the same",

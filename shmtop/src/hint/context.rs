@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub windows: &'a VecDeque<Arc<Sample>>,
     /// Admission counters of each server, one per window, for a minute.
     pub minute: &'a HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
+    /// Messages that were too large, for a minute.
+    pub(super) refusals: &'a super::refusals::Refusals,
     /// The last suspend: (CLOCK_MONOTONIC ns after it, how long the machine slept in ns).
     pub suspend: Option<(u64, u64)>,
     /// What was worked out for a rule and serves the next.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::Waiter;
+use super::fix::WAIT_WELL;
 use super::sched::{DELAY, SPINNER};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::reading::Why;
@@ -18,7 +19,7 @@ rule! {
     OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
     fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota) and waited more than 1 % of the time for a core";
     quiet: "waiters park, or a CPU is left for each spinner";
-    fix: "fewer threads, fewer spins (--wait adaptive or park), or more CPUs";
+    fix: "fewer threads, fewer spins (Config::wait = Adaptive or Park), or more CPUs";
     explains: ["run-delay", "preempted-spinner", "quota-below-spinners", "tail-spread", "outlier-client", "yield-storm", "migrating", "oversleep"];
     check: Host(oversubscribed);
 }
@@ -66,7 +67,7 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
             crowd.what(),
             mean * 1000.0
         ),
-        "start the clients and the server with --wait adaptive (or park), or use fewer clients",
+        format!("start the clients and the server with {WAIT_WELL}, or use fewer clients"),
     )
     .number(
         "spinning threads",

@@ -79,7 +79,12 @@ fn entry(r: &Rule, markdown: bool) -> String {
     )
 }
 
+/// With a capital to begin with, unless the first word is a name that has none.
 fn capital(text: &str) -> String {
+    let first = text.split(' ').next().unwrap_or("");
+    if first.contains(['_', '.']) || first == "shmtop" {
+        return text.to_owned();
+    }
     let mut chars = text.chars();
     chars
         .next()

@@ -11,6 +11,7 @@ use transport::stats::ProcessCounters;
 
 use super::fold::{fold_symptoms, speak_once};
 use super::once::Once;
+use super::refusals::Refusals;
 use super::tracker::Tracker;
 use super::{Answer, Check, Context, Rule, rules};
 use crate::model::asked::Asked;
@@ -45,6 +46,7 @@ pub struct Engine {
     /// Of each subject one tracker per rule about its kind, in the order of the rules: a look-up per subject, not per rule.
     subjects: HashMap<Key, Watched>,
     minute: HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
+    refusals: Refusals,
     suspend: Option<(u64, u64)>,
     asleep_ns: u64,
     windows: usize,
@@ -89,14 +91,18 @@ impl Engine {
             .saturating_sub(sample.time.monotonic_ns);
         if let Some(start) = windows.back() {
             self.note_admissions(model, start);
+            self.refusals.note(start);
         }
         self.note_admissions(model, sample);
+        self.refusals.note(sample);
         let minute = std::mem::take(&mut self.minute);
+        let refusals = std::mem::take(&mut self.refusals);
         let ctx = Context {
             model,
             sample,
             windows,
             minute: &minute,
+            refusals: &refusals,
             suspend: self.suspend,
             once: Once::default(),
         };
@@ -129,6 +135,7 @@ impl Engine {
             });
         }
         self.minute = minute;
+        self.refusals = refusals;
         let number = self.number;
         self.subjects.retain(|_, s| s.window == number);
     }

@@ -4,6 +4,15 @@
 use super::Context;
 use crate::model::ThreadView;
 
+/// How to wait without a core to oneself, in the library's words and in those of the programs that come with it.
+pub(super) const WAIT_WELL: &str =
+    "Config::wait = Adaptive or Park (exchange, trader: --wait adaptive or park)";
+
+/// A setting of the library with its value, and the flag of the programs that come with it: other programs have no such flag.
+pub(super) fn setting(who: &str, (field, value): (&str, u64), flag: &str) -> String {
+    format!("Config::{field} = {value} ({who}: {flag} {value})")
+}
+
 /// Raises the descriptor limit of a process. The soft limit alone where the hard one has room: a bare number would set both, and so
 /// take room away that the process was given.
 pub(super) fn raise_nofile(ctx: &Context<'_>, pid: u32, wanted: u64) -> String {

@@ -244,7 +244,7 @@ rule! {
     SHM_NO_WIN = "shm-no-win", Info, "the socket would be as fast";
     fires: "the median over shared memory is 0.8 × that over the socket or more, 1000 requests each";
     quiet: "no client of this server on the socket to compare with";
-    fix: "nothing, or --transport socket to save the memory";
+    fix: "nothing, or Config::transport = Socket (trader: --transport socket) to save the memory";
     check: Endpoint(shm_no_win);
 }
 
@@ -276,7 +276,7 @@ fn shm_no_win(_: &Context<'_>, e: &Endpoint) -> Answer {
             text::ns(shm),
             text::ns(socket)
         ),
-        "nothing to do; --transport socket would save the rings' memory",
+        "nothing to do; Config::transport = Socket (trader: --transport socket) would save the rings' memory",
     )
     .number(
         "p50 shm",

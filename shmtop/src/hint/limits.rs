@@ -62,7 +62,12 @@ fn fd_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     };
     let need = if each > 0 {
         format!(
-            ". {clients} clients need {} + {base} of its own",
+            ". {clients} {} {}, the process itself {base}",
+            if clients == 1 {
+                "client uses"
+            } else {
+                "clients use"
+            },
             clients.saturating_mul(each)
         )
     } else {

@@ -65,7 +65,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     Fire::new(
         says,
         format!(
-            "echo {} > {}   # or smaller rings: --ring-size 1MiB",
+            "echo {} > {}   # or smaller rings: Config::ring_bytes = 1048576 (exchange, trader: --ring-size 1MiB)",
             limit.saturating_mul(2),
             text::shell(&format!("{}/{file}", group.path))
         ),
@@ -172,7 +172,7 @@ fn low_memory(ctx: &Context<'_>) -> Answer {
             text::bytes(available),
             text::bytes(promised)
         ),
-        "smaller rings (--ring-size), or fewer clients (--max-clients)",
+        "smaller rings: Config::ring_bytes (exchange, trader: --ring-size); or fewer clients: Config::max_clients (exchange: --max-clients)",
     )
     .number(
         "available",

@@ -21,6 +21,7 @@ mod pages;
 mod peer;
 mod perf;
 mod place;
+mod refusals;
 mod ring;
 mod ring_size;
 mod sched;

@@ -14,8 +14,12 @@ pub(super) const RULES: &[Rule] = &[PEER_STOPPED, PEER_GONE, CONSUMER_STALLED, H
 /// Longer than this is no scheduling accident.
 const LONG_NS: u64 = 1_000_000_000;
 
-/// `S in futex_wait`, from the thread if it can be seen, else of the process.
-fn whereabouts(ctx: &Context<'_>, pid: u32, thread: &Reading<Shared<ThreadView>>) -> String {
+/// `S in futex_wait`, from the thread if it can be seen, else of the process; `None` if neither can.
+fn whereabouts(
+    ctx: &Context<'_>,
+    pid: u32,
+    thread: &Reading<Shared<ThreadView>>,
+) -> Option<String> {
     let state = thread
         .as_ref()
         .ok()
@@ -26,10 +30,14 @@ fn whereabouts(ctx: &Context<'_>, pid: u32, thread: &Reading<Shared<ThreadView>>
         .ok()
         .and_then(|t| t.wchan.clone().ok())
         .filter(|w| !w.is_empty() && w != "0");
-    match (state, wchan) {
-        (Some(s), Some(w)) => format!("{s} in {w}"),
-        (Some(s), None) => s.to_string(),
-        (None, _) => "can't be read".into(),
+    state.map(|s| wchan.map_or(s.to_string(), |w| format!("{s} in {w}")))
+}
+
+/// The thread's state as evidence, if it is known.
+fn with_state(fire: Fire, at: Option<String>, source: String) -> Fire {
+    match at {
+        Some(at) => fire.state("thread state", at, source),
+        None => fire,
     }
 }
 
@@ -66,31 +74,28 @@ fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     };
     let waiting = match c.in_flight {
         0 => String::new(),
-        1 => ", 1 request waits".into(),
-        n => format!(", {n} requests wait"),
+        1 => "; 1 request waits".into(),
+        n => format!("; {n} requests wait"),
     };
-    let for_ = if peer && c.state_for_ns > 0 {
-        format!(" for {}", text::ns(c.state_for_ns))
+    let state = process.state.get()?;
+    let is_stopped = if peer && c.state_for_ns > 0 {
+        format!("has been stopped for {}", text::ns(c.state_for_ns))
     } else {
-        String::new()
+        "is stopped".into()
     };
     let (says, fix) = if tracer != 0 {
         (
-            format!("{who} pid {pid} is stopped under a debugger (pid {tracer}){for_}{waiting}"),
+            format!("{who} pid {pid} {is_stopped} under a debugger (pid {tracer}){waiting}"),
             format!("continue it in the debugger, pid {tracer}"),
         )
     } else {
         (
-            format!("{who} pid {pid} is stopped (SIGSTOP){for_}{waiting}"),
+            format!("{who} pid {pid} {is_stopped} (state {state}){waiting}"),
             format!("kill -CONT {pid}"),
         )
     };
     Fire::new(says, fix)
-        .state(
-            "state",
-            process.state.get()?.to_string(),
-            format!("/proc/{pid}/stat"),
-        )
+        .state("state", state.to_string(), format!("/proc/{pid}/stat"))
         .state("pid", pid.to_string(), format!("/proc/{pid}"))
         .number(
             "requests waiting",
@@ -202,9 +207,13 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             continue;
         }
         let at = whereabouts(ctx, pid, thread);
-        return Fire::new(
+        let is = at.as_ref().map_or_else(
+            || format!("the state of the {who} (pid {pid}) can't be read"),
+            |at| format!("the {who} (pid {pid}) is {at}"),
+        );
+        let fire = Fire::new(
             format!(
-                "client {}: {} of {} unread for {}; the {who} (pid {pid}) is {at}",
+                "client {}: {} of {} unread for {}; {is}",
                 c.number,
                 text::bytes(occupied),
                 plural(name),
@@ -225,9 +234,8 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             "ns",
             "stats page: house_*_moved_ns",
             format!("> {LONG_NS}"),
-        )
-        .state("thread state", at, format!("/proc/{pid}/stat"))
-        .fires();
+        );
+        return with_state(fire, at, format!("/proc/{pid}/stat")).fires();
     }
     unknown.map_or(QUIET, Err)
 }
@@ -266,9 +274,13 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     let at = whereabouts(ctx, pid, &c.server_thread);
     let tid = c.server_thread.as_ref().map_or(pid, |t| t.tid);
-    Fire::new(
+    let is = at.as_ref().map_or_else(
+        || format!("the state of thread {tid} can't be read"),
+        |at| format!("thread {tid} is {at}"),
+    );
+    let fire = Fire::new(
         format!(
-            "a request of client {} is in the handler of pid {pid} for {}, thread {tid} is {at}",
+            "a request of client {} has been in the handler of pid {pid} for {}; {is}",
             c.number,
             text::ns(age)
         ),
@@ -280,7 +292,6 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         "ns",
         "stats page: handler_since_ns",
         format!("> {LONG_NS}"),
-    )
-    .state("thread state", at, format!("/proc/{pid}/task/{tid}/stat"))
-    .fires()
+    );
+    with_state(fire, at, format!("/proc/{pid}/task/{tid}/stat")).fires()
 }

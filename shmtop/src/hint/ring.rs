@@ -1,7 +1,8 @@
 //! Rules about rings that are full, and messages that are too large for them.
 
-use transport::stats::Via;
+use transport::stats::{Role, Via};
 
+use super::fix::setting;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, RingView, Severity};
 use crate::reading::Why;
@@ -10,6 +11,8 @@ use crate::text;
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[RING_FULL, MUTUAL_FULL, NEAR_MAX_MESSAGE];
 
+/// The programs that come with the library and have flags for what both sides must agree on.
+const BOTH: &str = "exchange, trader";
 /// Share of the capacity from which a ring counts as full.
 const FULL: f64 = 0.8;
 /// A ring that was never this full did not block for want of room: the transport wraps early, and a batch that crosses the
@@ -60,12 +63,12 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         let drained = ring.bytes_per_s.clone().unwrap_or(0.0);
         let fix = if reader == "server" {
             format!(
-                "perf top -p {}   # its handler is the place to look; or another worker: --workers",
+                "perf top -p {}   # its handler is the place to look; or another worker: Config::workers (exchange: --workers)",
                 server_pid(e, c)
             )
         } else {
             format!(
-                "pid {} must read its replies before it sends more (--depth)",
+                "pid {} must read its replies before it sends more (trader: a smaller --depth)",
                 client_pid(e, c)
             )
         };
@@ -117,6 +120,12 @@ pub(super) fn power_of_two_above(value: u64) -> u64 {
         .saturating_add(1)
         .checked_next_power_of_two()
         .unwrap_or(u64::MAX)
+}
+
+/// The setting that allows more than `bytes` in a message.
+fn largest_message(bytes: u64) -> String {
+    let more = power_of_two_above(bytes);
+    setting(BOTH, ("max_message_bytes", more), "--max-message")
 }
 
 /// Several of what a ring carries.
@@ -171,7 +180,7 @@ fn mutual_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     Fire::new(
         format!("client {} (pid {}): both sides wait for room for {}: a deadlock until the timeout", c.number, client_pid(e, c), text::ns(least)),
-        format!("pid {} must receive replies while it sends: fewer requests in flight (--depth), or receive when submit says Full", client_pid(e, c)),
+        format!("pid {} must receive replies while it sends: fewer requests in flight (trader: --depth), or receive when submit says Full", client_pid(e, c)),
     )
     .number("blocked for, the shorter", least as f64, "ns", "stats page: tx_blocked_since_ns", "> 200000000")
     .fires()
@@ -179,11 +188,12 @@ fn mutual_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// A message of exactly the limit is legal and common where the limit was chosen for it, so nearness alone is reported
-    /// only above 80 % and below the limit; a refusal always is, for as long as refusals are recent.
+    /// only above 80 % and below the limit; a refusal always is, for a minute. Of a connection that was open for longer when shmtop
+    /// began to look, refusals before that are not counted.
     NEAR_MAX_MESSAGE = "near-max-message", Warn, "messages reach the size limit";
-    fires: "the largest message is above 80 % of the limit, or one was refused";
-    quiet: "exactly the limit and nothing refused";
-    fix: "raise --max-message (and the ring: a message may be half of it at most)";
+    fires: "the largest message is above 80 % of the limit, or one was refused within the last minute";
+    quiet: "exactly the limit and nothing refused for a minute";
+    fix: "raise Config::max_message_bytes (exchange, trader: --max-message), and the ring: a message may be half of it at most";
     check: Client(near_max_message);
 }
 
@@ -193,41 +203,40 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return Err(Why::not_yet("the limit is not agreed yet"));
     }
     for (ring, name, _) in rings(c) {
-        let refused = ring.rejected.clone().unwrap_or(0);
+        let from = match name {
+            "reply" => Role::Server,
+            _ => Role::Client,
+        };
+        let refused = ctx.refusals.of(c.connection_id, from);
         let largest = ring.largest_bytes.clone().unwrap_or(0);
         if refused > 0 {
-            let size = ctx
-                .model
-                .endpoints
-                .iter()
+            let pages = ctx.model.endpoints.iter().filter(|x| x.role == from);
+            let size = pages
                 .filter_map(|x| ctx.page(x).ok())
                 .flat_map(|p| &p.slots)
                 .filter(|s| s.info.connection_id == c.connection_id)
                 .map(|s| s.tx.tx_rejected_bytes)
                 .max()
                 .unwrap_or(0);
+            let larger = largest_message(size.max(max));
+            let ring = power_of_two_above(size.max(max)).saturating_mul(4);
+            let ring = setting(BOTH, ("ring_bytes", ring.max(32 << 20)), "--ring-size");
             return Fire::new(
                 format!(
-                    "client {} (pid {}): {refused} {} of {} refused (max {})",
+                    "client {} (pid {}): {refused} {} of {} refused within a minute (max {})",
                     c.number,
                     client_pid(e, c),
                     plural(name),
                     text::bytes(size),
                     text::bytes(max)
                 ),
-                format!(
-                    "start both sides with --max-message {} --ring-size {}",
-                    power_of_two_above(size.max(max)),
-                    power_of_two_above(size.max(max))
-                        .saturating_mul(4)
-                        .max(32 << 20)
-                ),
+                format!("start both sides with {larger} and {ring}"),
             )
             .number(
                 "refused",
                 refused as f64,
                 "",
-                "stats page: tx_rejected_size",
+                "stats page: tx_rejected_size, of the last minute",
                 "> 0",
             )
             .number(
@@ -247,10 +256,7 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                     text::bytes(largest),
                     text::bytes(max)
                 ),
-                format!(
-                    "start both sides with --max-message {}",
-                    power_of_two_above(max)
-                ),
+                format!("start both sides with {}", largest_message(max)),
             )
             .number(
                 "largest",

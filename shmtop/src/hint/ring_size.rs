@@ -2,6 +2,7 @@
 
 use transport::stats::{Role, TxCounters};
 
+use super::fix::setting;
 use super::ring::{on_shm, power_of_two_above};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
@@ -12,6 +13,12 @@ use crate::text;
 
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[WRAP_WASTE, RING_OVERSIZED, POINTER_REFRESH];
+
+/// Rings of another size, which both sides must agree on.
+fn ring_of(bytes: u64) -> String {
+    let size = setting("exchange, trader", ("ring_bytes", bytes), "--ring-size");
+    format!("start both sides with {size}")
+}
 
 rule! {
     /// A message must be contiguous, so what is left at the end of the ring is skipped. Early wraps on purpose (the window) are
@@ -40,7 +47,7 @@ fn wrap_waste(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::bytes(t.tx_largest_bytes),
             text::bytes(slot.info.tx_capacity)
         ),
-        format!("--ring-size {}", slot.info.tx_capacity.saturating_mul(4)),
+        ring_of(slot.info.tx_capacity.saturating_mul(4)),
     )
     .number(
         "padding",
@@ -65,7 +72,7 @@ rule! {
     RING_OVERSIZED = "ring-oversized", Info, "rings are much larger than ever needed";
     fires: "after 60 s no ring was ever fuller than 5 %, and all rings together are more than 10 % of the memory limit";
     quiet: "no memory limit";
-    fix: "--ring-size";
+    fix: "Config::ring_bytes (exchange, trader: --ring-size)";
     check: Endpoint(ring_oversized);
 }
 
@@ -103,10 +110,7 @@ fn ring_oversized(_: &Context<'_>, e: &Endpoint) -> Answer {
             text::bytes(limit),
             text::bytes(used)
         ),
-        format!(
-            "--ring-size {}",
-            power_of_two_above(used.saturating_mul(8)).max(1 << 20)
-        ),
+        ring_of(power_of_two_above(used.saturating_mul(8)).max(1 << 20)),
     )
     .number(
         "high water",

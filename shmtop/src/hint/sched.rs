@@ -1,6 +1,6 @@
 //! Rules about getting a core: quotas, run delay, preemption.
 
-use super::fix::{idlest, move_thread};
+use super::fix::{WAIT_WELL, idlest, move_thread};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
@@ -118,8 +118,8 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             e.name, e.pid
         ),
         match tightest {
-            Some(g) => format!("{}   # or --wait park", set_quota(g, Some(spinners as u64))),
-            None => "use --wait park".into(),
+            Some(g) => format!("{}   # or {WAIT_WELL}", set_quota(g, Some(spinners as u64))),
+            None => format!("set {WAIT_WELL}"),
         },
     )
     .number(

@@ -1,5 +1,6 @@
 //! Rules about the server: its handler, its time.
 
+use super::fix::setting;
 use super::ring::server_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::handler_share;
@@ -40,7 +41,7 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(rtt.p50.saturating_sub(handler.p50))
         ),
         format!(
-            "perf top -p {}   # or more workers: --workers",
+            "perf top -p {}   # or more workers: Config::workers (exchange: --workers)",
             server_pid(e, c)
         ),
     )
@@ -68,7 +69,7 @@ rule! {
     SERVER_SATURATED = "server-saturated", Warn, "a server thread has no time left";
     fires: "useful time above 95 % of wall with two clients or more waiting, while another half CPU is free";
     quiet: "spinning; one client; all CPUs busy";
-    fix: "another worker (--workers)";
+    fix: "another worker: Config::workers (exchange: --workers)";
     explains: ["ring-full", "tail-spread"];
     check: Endpoint(server_saturated);
 }
@@ -103,7 +104,7 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         }
         return Fire::new(
             format!("{} (pid {}): thread {} is {} busy; {waiting} of {} clients wait, {free:.1} CPUs are free", e.name, e.pid, p.tid, text::percent(time.useful), e.clients.len()),
-            format!("start it with --workers {}", e.pollers.len() + 1),
+            format!("start it with {}", setting("exchange", ("workers", e.pollers.len() as u64 + 1), "--workers")),
         )
         .number("useful time", time.useful * 100.0, "%", "stats page: useful_ns", "> 95")
         .number("free", free, "CPUs", "/proc/stat", ">= 0.5")

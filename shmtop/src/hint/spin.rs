@@ -2,6 +2,7 @@
 
 use transport::stats::Role;
 
+use super::fix::WAIT_WELL;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, WaitView};
 use crate::reading::{Reading, Why};
@@ -56,7 +57,7 @@ fn oversleep(_: &Context<'_>, e: &Endpoint) -> Answer {
                 text::ns(slept.p50)
             ),
             format!(
-                "restart pid {} with --wait adaptive or park; or prctl(PR_SET_TIMERSLACK, 1) in its thread",
+                "restart pid {} with {WAIT_WELL}; or prctl(PR_SET_TIMERSLACK, 1) in its thread",
                 e.pid
             ),
         )
@@ -67,7 +68,13 @@ fn oversleep(_: &Context<'_>, e: &Endpoint) -> Answer {
             "stats page: park_ns",
             format!("> {}", asked.saturating_mul(3)),
         )
-        .number("asked for", *asked as f64, "ns", "stats page: asked_sleep_ns", "")
+        .number(
+            "asked for",
+            *asked as f64,
+            "ns",
+            "stats page: asked_sleep_ns",
+            "",
+        )
         .number(
             "waits ended by a sleep",
             ended[2] * 100.0,
@@ -87,7 +94,7 @@ rule! {
     IDLE_BURN = "idle-burn", Warn, "a waiter burns a core for almost no traffic";
     fires: "spins and yields use more than half a core at fewer than 1000 messages per second";
     quiet: "policy spin, chosen explicitly";
-    fix: "--wait adaptive or park";
+    fix: "Config::wait = Adaptive or Park (exchange, trader: --wait)";
     explains: ["yield-storm"];
     once: true;
     check: Endpoint(idle_burn);
@@ -120,7 +127,7 @@ fn idle_burn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 text::count(w.messages_per_s),
                 text::clean(&w.policy)
             ),
-            format!("restart pid {} with --wait adaptive or park", e.pid),
+            format!("restart pid {} with {WAIT_WELL}", e.pid),
         )
         .number(
             "CPU",
@@ -182,6 +189,7 @@ fn sleep_on_path(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     if ended[2] <= 0.05 || rtt.p99 < park.p50 {
         return QUIET;
     }
+    let spins = spins_for(&wait_costs, rtt.p90);
     Fire::new(
         format!(
             "{} of the waits of client {} (pid {}) end in a sleep; p99 {}, a sleep lasts {}",
@@ -192,8 +200,7 @@ fn sleep_on_path(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
             text::ns(park.p50)
         ),
         format!(
-            "if a core is free, start it with --wait ladder --spin {} (p90 of the round trip: {})",
-            spins_for(&wait_costs, rtt.p90),
+            "if a core is free, start it with Config::wait = Ladder of {spins} spins (exchange, trader: --wait ladder --spin {spins}): p90 of the round trip, {}",
             text::ns(rtt.p90)
         ),
     )
@@ -251,7 +258,7 @@ fn yield_storm(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             text::percent(system)
         ),
         format!(
-            "restart pid {} with --yield 3, or --wait adaptive or park",
+            "restart pid {} with {WAIT_WELL}, or with fewer yields in its ladder (--yield 3)",
             e.pid
         ),
     )

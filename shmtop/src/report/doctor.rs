@@ -69,7 +69,7 @@ pub fn doctor_text(model: &Model, ascii: bool) -> String {
         out += &finding_text(f, ascii);
     }
     if model.findings.is_empty() {
-        out += "nothing is wrong, as far as could be checked\n";
+        out += "nothing wrong was found, as far as could be checked\n";
     }
     out += &limits(model);
     for (i, u) in model.unreadable.iter().enumerate() {
@@ -88,13 +88,14 @@ pub fn doctor_text(model: &Model, ascii: bool) -> String {
     }
     if model.needs_s > 0 {
         out += &format!(
-            "\nneeds {} s more to answer everything: --for a longer time\n",
+            "\nneeds {} s more to answer everything: use a longer --for\n",
             model.needs_s
         );
     }
-    out += &format!("\nchecked {} rules", model.checked.len());
+    let all = if whys.is_empty() { "all " } else { "" };
+    out += &format!("\nchecked {all}{} rules", model.checked.len());
     if whys.is_empty() {
-        out += ", all of them\n";
+        out += "\n";
     } else {
         out += "; not checked:\n";
         for (why, ids) in whys {

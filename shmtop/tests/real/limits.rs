@@ -45,7 +45,7 @@ fn refusals_are_counted_by_kind_in_snapshot_ps_and_doctor() {
         out.contains("handshake-rejected") && out.contains("× full"),
         "{out}{err}"
     );
-    assert!(out.contains("--max-clients above 2"), "{out}");
+    assert!(out.contains("Config::max_clients above 2"), "{out}");
 
     let admission = endpoint(&stage, &["snapshot", "-d", "100ms"], pid)["admission"].take();
     assert_eq!(admission["rejected"], refused, "{admission}");
