@@ -291,6 +291,10 @@ impl ModelBuilder {
                 rtt_of.insert(slot.info.connection_id, &slot.rtt);
             }
         }
+        let served: HashSet<u64> = snapshots()
+            .filter(|s| s.role == Role::Server)
+            .flat_map(|s| s.slots.iter().map(|slot| slot.info.connection_id))
+            .collect();
         for page in &sample.pages {
             let Some(snapshot) = page.snapshot() else {
                 continue;
@@ -300,6 +304,10 @@ impl ModelBuilder {
             };
             for slot in snapshot.slots.iter().filter(|s| is_connection(s)) {
                 let id = (slot.index, slot.info.connection_id);
+                if snapshot.role == Role::Client && served.contains(&slot.info.connection_id) {
+                    // The server's row has the latencies of both.
+                    continue;
+                }
                 let Some(r) = past.clients.get_mut(&id) else {
                     continue;
                 };
@@ -372,6 +380,10 @@ impl Remembered {
                 Some(recent) => Ok(*recent),
                 None => shown.interval.clone(),
             };
+        }
+        if client.shown_at_server {
+            // Its past stands there.
+            return;
         }
         let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
         let u = |r: &crate::reading::Reading<u64>| r.as_ref().ok().map(|v| *v as f32);
