@@ -136,7 +136,8 @@ pub struct Config {
     pub workers: usize,
     /// Server: a thread per client instead of pollers. Default off; better only while clients are fewer than CPUs.
     pub thread_per_client: bool,
-    /// Server: uids admitted besides the server's own. Default none. Root is not special.
+    /// Server: uids admitted besides the server's own. Default none. Root is not special. They must be able to reach the socket: the
+    /// default directory is the server's user's alone (0700), so bind in one that they may enter.
     pub allowed_uids: Vec<u32>,
     /// Server: handshakes under way at most, per uid; above zero. Default 64.
     pub max_pending_per_uid: usize,

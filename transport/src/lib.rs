@@ -1,4 +1,50 @@
 //! Request/response over shared memory between processes of one host.
+//!
+//! One server ([`Membrane`]), many clients ([`Synapse`]). Each connection begins on a Unix socket and moves to a pair of rings in one sealed
+//! memfd; where shared memory can't be had, it works on over the socket and says why ([`Synapse::fallback`]). Nothing that a peer
+//! writes into the memory can crash, hang or corrupt the other side, and the death of either is noticed within a second.
+//!
+//! A server:
+//!
+//! ```no_run
+//! let config = transport::Config::default();
+//! let server = transport::Membrane::bind("/run/user/1000/quotes.sock", &config, |request, reply| {
+//!     // Any Fn(&[u8], &mut Reply) + Send + Sync. What is appended is written straight into the ring.
+//!     if reply.extend_from_slice(request).is_err() {
+//!         reply.fail("too large");
+//!     }
+//! })?;
+//! # Ok::<(), transport::error::BindError>(())
+//! ```
+//!
+//! A client:
+//!
+//! ```no_run
+//! let config = transport::Config::default();
+//! let mut client = transport::Synapse::connect("/run/user/1000/quotes.sock", &config)?;
+//! // Blocks; a private copy, valid until the next call.
+//! let reply: &[u8] = client.fire_bytes(b"price of tea?")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | have several requests in flight | [`Synapse::submit`], [`Synapse::receive`], [`Synapse::fire_batch`] |
+//! | wait for many connections in one thread | [`Group`] |
+//! | share a connection between tasks on tokio | `AsyncSynapse` (feature `tokio`) |
+//! | outlive a server that restarts | [`Reconnecting`] |
+//! | save copies | [`Synapse::draft`], [`Synapse::fire_in_place`] |
+//! | set sizes, limits, timeouts and how to wait | [`config`] |
+//! | know what can go wrong | [`error`] |
+//! | read the stats page of a process, as `shmtop` does | [`stats`] |
+//!
+//! # Features
+//! * `tokio`: `AsyncSynapse`.
+//! * `serde`: (de)serialisation of what [`stats`] reads.
+//!
+//! # Linux
+//! Linux only, on 64-bit hosts. Shared memory needs memfds with seals (3.17); from 5.1 a seal also forbids holes in the rings, and from 5.16 a
+//! poller sleeps on all its clients at once (`futex_waitv`). Where one of these is missing the next best is used.
 #![cfg(target_os = "linux")]
 
 #[macro_use]

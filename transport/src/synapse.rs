@@ -44,6 +44,8 @@ pub enum Transport {
 }
 
 /// A client connection. One request/response stream: `&mut self`, may move between threads, is not shared.
+///
+/// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known.
 #[derive(Debug)]
 pub struct Synapse {
     /// Before the socket: dropped first.

@@ -98,6 +98,9 @@ impl AsyncSynapse {
     /// # Errors
     /// As [`Synapse::fire_bytes`]; `Full` only when the timeout passes before there is room. When the connection is lost, each task learns of
     /// its own request that its outcome is unknown (`Disconnected` with one in flight), or that it was not sent (with none).
+    ///
+    /// # Panics
+    /// Where it would have to wait, on a runtime without the time driver (`enable_time`).
     pub async fn fire_bytes(&self, request: &[u8]) -> Result<Vec<u8>, RequestError> {
         self.fire_bytes_into(request, Vec::new()).await
     }

@@ -36,7 +36,7 @@ extern "C" fn in_child() {
             if blank < 0 {
                 blank = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
             }
-            // No descriptor to be had: this fork keeps what it got.
+            // No descriptor to be had, or dup3 lost a race with an open (EBUSY): this fork keeps what it got. Nobody could be told.
             if blank >= 0 {
                 libc::dup3(blank, fd, libc::O_CLOEXEC);
             }

@@ -436,7 +436,7 @@ impl<S: Storage> Slot<'_, S> {
             .max((end + TERMINATOR_BYTES).min(p.plan.capacity()));
         p.storage.store(Word::Produced, p.produced);
         fault_point!(BeforeTail);
-        // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::read_streamed` (I5).
+        // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::follow` (I5).
         p.storage.store_release(Word::Tail, p.tail);
         fault_point!(AfterTail);
         Sent {

@@ -56,8 +56,12 @@ impl Bell {
 
 /// Access to one ring. All offsets are into the data area; an offset and length beyond it panics.
 ///
-/// Everything is `&self`: the two roles own disjoint words, and what the peer process does to the memory is
-/// never undefined behaviour here, only input.
+/// Everything is `&self`: the two roles own disjoint words, and what the peer process does to the memory is only input here.
+///
+/// That is an assumption where payloads are copied: Rust's memory model knows no other processes, and a copy that overlaps with a foreign
+/// store is a race in its terms. We take stores of another process for what a device's are: opaque to the compiler, which sees none
+/// that could race with ours. A copy may tear, and its result is any bytes; they are used only after the copy, from private memory,
+/// and nothing is concluded from memory read twice. Words that both sides use to agree are atomics.
 pub(crate) trait Storage {
     /// Relaxed load.
     fn load(&self, word: Word) -> u64;
@@ -244,7 +248,7 @@ impl Storage for Mapped {
     fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= self.capacity && bytes.len() <= self.capacity - offset);
         // SAFETY: source is a live private slice; destination is inside the data area (asserted); private memory and the
-        // mapping don't overlap. The peer may read or write these bytes meanwhile: they are only ever input to it and to us.
+        // mapping don't overlap. A peer may read or write these bytes meanwhile: see the assumption at `Storage`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data.add(offset), bytes.len()) }
     }
     #[inline(always)]

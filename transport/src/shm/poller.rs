@@ -61,7 +61,7 @@ impl Inbox {
 
     /// Makes the poller look around: a connection's `gone` was set, or something arrived.
     pub(crate) fn nudge(&self) {
-        // Release pairs with the Acquire in `Poller::run`: what was done before the nudge is seen after it.
+        // Release pairs with the Acquire in `handle_shm_loop`: what was done before the nudge is seen after it.
         self.news.fetch_add(1, Ordering::Release);
         futex::wake(&self.news);
     }

@@ -3,7 +3,8 @@
 //!
 //! [`schema`] declares every counter once, [`histogram`] is the bucket arithmetic. A viewer finds pages with
 //! [`registry`] and turns them (or any bytes) into a [`Snapshot`] or an error with [`reader`]. The writer's side
-//! (`page`, `slot`, `recorder`, `sampler`) is the transport's own and no public API.
+//! (`page`, `slot`, `recorder`, `sampler`, `words`) is the transport's own: public for this workspace's tests and benchmarks, hidden from the
+//! documentation, and free to change in any version.
 
 pub mod histogram;
 mod layout;

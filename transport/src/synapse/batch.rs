@@ -7,7 +7,9 @@ impl Synapse {
     /// Sends all requests, pipelined as far as the connection allows, and calls `on_reply` with each one's index and reply, in order.
     ///
     /// # Errors
-    /// The first error. Requests then still in flight are given up; how many replies came before tells `on_reply`.
+    /// [`RequestError::Full`] if anything is in flight already: nothing was sent. Else the first error, and an answer that is an error
+    /// ([`RequestError::Remote`]) is one: it ends the batch. Requests then still in flight are given up; `on_reply` has seen every reply that
+    /// came before it.
     pub fn fire_batch<R: AsRef<[u8]>>(
         &mut self,
         requests: &[R],

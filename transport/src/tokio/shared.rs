@@ -312,6 +312,7 @@ impl Shared {
     /// The connection is over: all who wait learn it.
     fn lose(&self, state: &mut State, reason: Lost) {
         for waiter in state.waiting.drain(..) {
+            // Who gave up needs no telling.
             let _ = waiter.tell.send(Err(RequestError::Disconnected {
                 reason: loss_again(&reason),
                 in_flight: 1,
