@@ -59,7 +59,8 @@ impl From<&ConnectError> for Failure {
             ConnectError::NoServer { .. } => (NO_ENDPOINT, "; start one with `exchange`"),
             ConnectError::Unresponsive { .. } => (NO_ENDPOINT, ""),
             ConnectError::Io { source, .. } => (code_of(source), ""),
-            ConnectError::Refused { .. } | ConnectError::NoSharedMemory(_) => (FAULT, ""),
+            // Refused, or no shared memory.
+            _ => (FAULT, ""),
         };
         Self::new(code, format!("{error}{fix}"))
     }
@@ -73,6 +74,7 @@ impl From<&BindError> for Failure {
             }
             BindError::InUse { .. } => FAULT,
             BindError::Io { source, .. } => code_of(source),
+            _ => FAULT,
         };
         Self::new(code, error.to_string())
     }

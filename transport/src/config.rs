@@ -15,6 +15,7 @@ pub const MAX_RUNG: u32 = 100_000;
 
 /// Which way bytes may travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TransportChoice {
     /// Shared memory if it can be had, else the socket, with the reason recorded.
     #[default]
@@ -27,6 +28,7 @@ pub enum TransportChoice {
 
 /// How to wait when nothing is there. A policy is a ladder: spins, then yields, then sleep or park.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitPolicy {
     /// Decides from what it sees: with free CPUs it spins for some tens of microseconds and then parks;
     /// when waiters outnumber CPUs it yields a few times and parks. Idle costs nothing.

@@ -8,6 +8,7 @@ use std::time::Duration;
 /// stats pages and on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Step {
     /// `connect()` to the server's socket.
     Connect = 1,
@@ -133,6 +134,7 @@ pub fn errno_name(errno: i32) -> String {
 /// Why a connection ended. The numbers are stable: they stand in stats pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// We closed it.
     Local = 1,
@@ -148,6 +150,7 @@ pub enum CloseReason {
 
 /// A ring whose shared words make no sense any more. The connection is given up; nothing was corrupted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Poison {
     /// A record's length is above the largest message or leaves the ring.
     #[error(
@@ -183,6 +186,7 @@ pub enum Poison {
 
 /// Errors of [`crate::Synapse::connect`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// The configuration contradicts itself.
     #[error(transparent)]
@@ -240,6 +244,7 @@ pub enum ConnectError {
 
 /// Errors of requests. After `TooLarge`, `DraftFull`, `Full`, `Timeout` and `Remote` the connection is as good as before.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RequestError {
     /// The message is above the largest allowed. The ring was not touched.
     #[error("message of {size} bytes is above the largest allowed ({limit})")]
@@ -294,6 +299,7 @@ pub enum RequestError {
 
 /// How a connection was lost.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Lost {
     /// The peer closed its socket or died.
     #[error("peer closed or died")]
@@ -311,6 +317,7 @@ pub enum Lost {
 
 /// Errors of [`crate::Membrane::bind`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// The configuration contradicts itself.
     #[error(transparent)]

@@ -33,6 +33,7 @@ pub(crate) const MAX_PATH_BYTES: usize = 107;
     clippy::large_enum_variant,
     reason = "one per connection, and the fast one must not cost a pointer"
 )]
+#[non_exhaustive]
 pub enum Transport {
     /// Frames over the Unix socket.
     Socket(SocketClient),

@@ -277,9 +277,8 @@ fn unreadable(error: &ReadError, link: &Path) -> PageContent {
             page: *found,
             viewer: (schema::VERSION_MAJOR, schema::VERSION_MINOR),
         },
-        ReadError::NotAPage(_) | ReadError::Unsealed | ReadError::Truncated { .. } => {
-            PageContent::Hostile(error.to_string())
-        }
+        // No page, not sealed, cut short.
+        _ => PageContent::Hostile(error.to_string()),
     }
 }
 

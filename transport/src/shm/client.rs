@@ -116,7 +116,7 @@ impl ShmClient {
     ///
     /// # Errors
     /// [`RequestError::Disconnected`] if not.
-    pub fn check_alive(&mut self) -> Result<(), RequestError> {
+    pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
         self.line.alive().map_err(|lost| self.lose(lost))
     }

@@ -22,6 +22,7 @@ pub const MAX_PAGE_BYTES: u64 = 256 << 20;
 
 /// Why a page can't be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// Opening or mapping failed: EACCES (another user's), ENOENT (gone).
     #[error(transparent)]

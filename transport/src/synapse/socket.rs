@@ -102,7 +102,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As there.
-    pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
+    pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         if self.calls.live() > 0 {
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
@@ -122,7 +122,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As there.
-    pub fn draft(&mut self, room: usize) -> Result<crate::draft::Draft<'_>, RequestError> {
+    pub(crate) fn draft(&mut self, room: usize) -> Result<crate::draft::Draft<'_>, RequestError> {
         self.usable()?;
         if room > self.max_message {
             return Err(RequestError::TooLarge {
@@ -139,7 +139,7 @@ impl SocketClient {
     }
 
     /// As [`crate::Synapse::cancel_all`].
-    pub fn cancel_all(&mut self) -> usize {
+    pub(crate) fn cancel_all(&mut self) -> usize {
         let n = self.calls.abandon_all();
         if self.generation != fork::generation() {
             // A fork's copy: the stats page is not mapped here.
@@ -153,7 +153,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As there.
-    pub fn check_alive(&mut self) -> Result<(), RequestError> {
+    pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
         match crate::shm::alive(&self.stream) {
             // Bytes that wait to be read are replies here, not the end.

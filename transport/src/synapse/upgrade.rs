@@ -15,6 +15,7 @@ use crate::wire::messages::Offer;
 
 /// Why [`Synapse::try_upgrade_to_shm`] did not change the transport.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum UpgradeError {
     /// Shared memory can't be had; the connection works on over the socket.
     #[error("shared memory can't be had: {0}")]

@@ -21,7 +21,7 @@ impl ShmClient {
     /// # Errors
     /// [`RequestError`]; `Full` also if other requests are in flight: receive their replies first.
     #[inline]
-    pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
+    pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         let Arrived { length, failed, .. } = self.fire_and(request, Self::arrived)?;
         self.deliver(length, failed)
     }

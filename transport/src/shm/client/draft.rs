@@ -15,7 +15,7 @@ impl ShmClient {
     /// # Errors
     /// As there.
     #[inline]
-    pub fn draft(&mut self, room: usize) -> Result<Draft<'_>, RequestError> {
+    pub(crate) fn draft(&mut self, room: usize) -> Result<Draft<'_>, RequestError> {
         let place = self.reserve(room)?;
         Ok(Draft::in_ring(self, place, room))
     }

@@ -14,7 +14,7 @@ impl ShmClient {
     /// # Errors
     /// [`RequestError::Full`]: receive replies, then try again; nothing was sent.
     #[inline]
-    pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+    pub(crate) fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         let (id, sent) = self.publish(request)?;
         self.book(sent, request.len());
         self.ring_bell();
@@ -27,7 +27,7 @@ impl ShmClient {
     /// # Errors
     /// As [`Self::submit`].
     #[inline]
-    pub fn queue(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+    pub(crate) fn queue(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         let (id, sent) = self.publish(request)?;
         self.book(sent, request.len());
         self.bell_due = true;
@@ -36,7 +36,7 @@ impl ShmClient {
 
     /// Wakes the server, if it sleeps, for what was [`queue`](Self::queue)d.
     #[inline]
-    pub fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         if self.bell_due && self.usable().is_ok() {
             self.ring_bell();
         }
@@ -47,7 +47,7 @@ impl ShmClient {
     /// # Errors
     /// [`RequestError::NothingInFlight`] if there is nothing to wait for. After `Timeout` the requests in flight stay so.
     #[inline]
-    pub fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
+    pub(crate) fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
         self.usable()?;
         if self.calls.live() == 0 {
             return Err(RequestError::NothingInFlight);
@@ -62,7 +62,7 @@ impl ShmClient {
     /// # Errors
     /// As [`Self::receive`], without `Timeout`.
     #[inline]
-    pub fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
+    pub(crate) fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
         self.usable()?;
         match self.arrived() {
             Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
@@ -82,7 +82,7 @@ impl ShmClient {
     }
 
     /// Gives up all requests in flight: their replies will be discarded and counted. Returns how many.
-    pub fn cancel_all(&mut self) -> usize {
+    pub(crate) fn cancel_all(&mut self) -> usize {
         let n = self.calls.abandon_all();
         if self.generation != fork::generation() {
             // A fork's copy: the stats page is not mapped here.

@@ -18,7 +18,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As there.
-    pub fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
+    pub(crate) fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
         self.usable()?;
         if self.calls.live() == 0 {
             return Err(RequestError::NothingInFlight);
@@ -31,7 +31,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As there.
-    pub fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
+    pub(crate) fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
         self.usable()?;
         let mut arrived = self.arrived()?;
         if arrived.is_none() {

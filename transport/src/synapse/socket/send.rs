@@ -18,7 +18,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As there.
-    pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+    pub(crate) fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         // One that is too large is told so by `send`, not to wait for room.
         let fits = request.len() <= self.max_message;
         if fits && self.calls.live() == 0 && self.crowded(request.len()) {
