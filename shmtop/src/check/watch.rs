@@ -52,7 +52,7 @@ impl Watch {
             }
         }
         for f in &model.findings {
-            self.found.insert((f.id, f.subject.clone(), f.severity));
+            self.found.insert((f.id, f.whom(), f.severity));
             let seen = self.seen.entry(f.id).or_insert_with(|| Seen {
                 severity: f.severity,
                 says: f.says.clone(),

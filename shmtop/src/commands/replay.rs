@@ -166,7 +166,8 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
         let now: BTreeMap<_, _> = model
             .findings
             .iter()
-            .map(|f| ((f.id, f.subject.clone()), f.clone()))
+            // Not by the worst case of several, which changes.
+            .map(|f| ((f.id, f.whom()), f.clone()))
             .collect();
         let came = now.iter().filter(|(key, _)| !firing.contains_key(key));
         events.extend(came.map(|(_, f)| event(true, f)));

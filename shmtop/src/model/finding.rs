@@ -109,6 +109,26 @@ pub struct UnknownRule {
     pub why: Why,
 }
 
+impl Finding {
+    /// Whom it concerns, the same however the worst case among several changes: what all of them have in common. For whoever
+    /// follows a finding over time.
+    pub fn whom(&self) -> Subject {
+        let mut common = self.subject.clone();
+        for other in &self.also {
+            if common.connection_id != other.connection_id {
+                (common.client, common.connection_id) = (None, None);
+            }
+            if common.pid != other.pid {
+                common.pid = None;
+            }
+            if common.endpoint != other.endpoint {
+                common.endpoint = None;
+            }
+        }
+        common
+    }
+}
+
 impl Evidence {
     /// The same without what a path or a name in it could do to a terminal.
     pub(crate) fn harmless(&self) -> Self {
@@ -152,5 +172,47 @@ impl Evidence {
             source: source.into(),
             threshold: String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(pid: u32, client: u32) -> Subject {
+        Subject {
+            endpoint: Some("exchange".into()),
+            pid: Some(pid),
+            client: Some(client),
+            connection_id: Some(u64::from(pid * 100 + client)),
+        }
+    }
+
+    fn finding(subject: Subject, also: Vec<Subject>) -> Finding {
+        Finding {
+            id: "tail-spread",
+            severity: Severity::Info,
+            subject,
+            also,
+            about: None,
+            says: String::new(),
+            evidence: Vec::new(),
+            fix: String::new(),
+            clears: "",
+            explains: Vec::new(),
+            since_ns: 0,
+            since_realtime_ns: 0,
+        }
+    }
+
+    #[test]
+    fn a_finding_that_speaks_for_many_keeps_its_name_whoever_is_worst() {
+        let (a, b, c) = (subject(7, 1), subject(7, 2), subject(8, 3));
+        let first = finding(a.clone(), vec![b.clone()]).whom();
+        assert_eq!(finding(b.clone(), vec![a.clone()]).whom(), first);
+        assert_eq!((first.pid, first.client), (Some(7), None));
+        let elsewhere = finding(c, vec![a.clone(), b]).whom();
+        assert_eq!((elsewhere.pid, elsewhere.client), (None, None));
+        assert_eq!(finding(a.clone(), Vec::new()).whom(), a);
     }
 }

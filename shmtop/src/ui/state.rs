@@ -176,13 +176,13 @@ impl FindingId {
     pub fn of(finding: &Finding) -> Self {
         Self {
             id: finding.id,
-            subject: finding.subject.clone(),
+            subject: finding.whom(),
         }
     }
 
     /// Whether it names this finding.
     pub fn is(&self, finding: &Finding) -> bool {
-        self.id == finding.id && self.subject == finding.subject
+        self.id == finding.id && self.subject == finding.whom()
     }
 }
 

@@ -153,11 +153,12 @@ fn findings(out: &mut Exposition, model: &Model) {
             s.client.map_or(String::new(), |c| c.to_string()),
         )
     };
-    // Two subjects may look alike from outside (two pages of one name in one process): one series then.
+    // One that speaks for many has what they share for labels: else its series, and its alert, would go from one to the next with the
+    // worst case. Two subjects may look alike from outside (two pages of one name in one process): one series then.
     let firing: std::collections::BTreeSet<String> = model
         .findings
         .iter()
-        .map(|f| line(f.id, f.severity.name(), &f.subject))
+        .map(|f| line(f.id, f.severity.name(), &f.whom()))
         .collect();
     out.family(
         "shmtop_finding",
