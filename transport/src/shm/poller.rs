@@ -156,11 +156,7 @@ impl Poller {
             self.first + 1
         };
         for i in (self.first..n).chain(0..self.first) {
-            let connection = &mut self.connections[i];
-            if !connection.is_ready() {
-                continue;
-            }
-            match connection.turn(handler, &mut self.buffer) {
+            match self.connections[i].turn(handler, &mut self.buffer) {
                 Turn::Idle => {}
                 Turn::Served(count) => served += count,
                 Turn::ServedLong(count) => {
