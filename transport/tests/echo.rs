@@ -490,6 +490,7 @@ fn requests_with_long_handlers_do_not_hold_up_other_clients() {
         let order = std::mem::take(&mut *order.lock().expect("no panic"));
         let before = order.iter().take_while(|r| *r != b"quick");
         let long = before.filter(|r| *r == b"long").count();
-        assert!(long <= 1, "{long} of another client's before it");
+        // Its turn in the round of the held request may have passed before it was sent; in the next one, the other may come first again.
+        assert!(long <= 2, "{long} of another client's before it");
     }
 }
