@@ -102,7 +102,7 @@ rule! {
     HANDSHAKE_REJECTED = "handshake-rejected", Warn, "handshakes are being refused";
     fires: "3 or more refused handshakes within a minute";
     quiet: "fewer";
-    fix: "by kind: another version, another user, a stranger, too many clients";
+    fix: "by kind: another version, another user, a stranger, too many clients, too many handshakes at once";
     onset: Dated;
     check: Endpoint(handshake_rejected);
 }
@@ -141,6 +141,10 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!(
             "start the server with Config::max_clients above {} (exchange: --max-clients)",
             p.max_clients
+        )
+    } else if now[6].1 > before[6].1 {
+        format!(
+            "ps -o pid,stat,wchan -u {uid}   # whose handshakes don't end? Config::max_pending_per_uid bounds them"
         )
     } else {
         format!("ls -l /proc/{pid}/exe")
