@@ -14,7 +14,7 @@ fn without_a_terminal_it_prints_one_table_and_leaves_nothing_behind() {
         demo.stdout.contains("4 clients: 4 shm, 0 socket"),
         "{demo:?}"
     );
-    assert!(demo.stderr.contains("no terminal"), "{demo:?}");
+    assert!(demo.stderr.contains("stdout is not a terminal"), "{demo:?}");
     assert_eq!(place.processes(), [0; 0]);
     assert_eq!(place.files(), [""; 0]);
 }

@@ -312,11 +312,15 @@ impl Waiter {
             } else {
                 self.crowd = self.crowd.saturating_sub(1);
             }
-            if let Some(found) = what.look() {
+            // In a crowd one of them may take milliseconds, and a ladder have thousands.
+            if let Some(found) = what.look().or_else(|| p.tend(what)) {
                 return Some(found);
             }
+            if p.over() {
+                return None;
+            }
         }
-        p.tend(what)
+        None
     }
 
     /// Parks until found or over.
@@ -444,6 +448,40 @@ mod tests {
         waiter.crowd = MAX_SCORE;
         let (_, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
         assert_eq!((w.spins, w.yields), (0, 1));
+    }
+
+    #[test]
+    fn yields_that_take_long_outlast_neither_a_peer_nor_the_deadline() {
+        /// As in a crowd: between two looks others have the CPU for a while.
+        struct Crowded(After);
+        impl Look for Crowded {
+            type Found = &'static str;
+            fn look(&mut self) -> Option<&'static str> {
+                std::thread::sleep(Duration::from_millis(1));
+                self.0.look()
+            }
+            fn park(&mut self, limit: Duration) {
+                self.0.park(limit);
+            }
+            fn tend(&mut self) -> Option<&'static str> {
+                self.0.tend()
+            }
+        }
+        let policy = WaitPolicy::Ladder {
+            spins: 0,
+            yields: 100_000,
+            sleep: Duration::from_micros(1),
+        };
+        let mut target = Crowded(After {
+            gone_after_tends: 1,
+            ..after(u64::MAX)
+        });
+        let (found, waited) = Waiter::new(policy).wait(&mut target, Duration::from_secs(60));
+        assert_eq!((found, waited.sleeps), (Some("gone"), 0));
+        let mut target = Crowded(after(u64::MAX));
+        let (found, waited) = Waiter::new(policy).wait(&mut target, Duration::from_millis(20));
+        assert_eq!(found, None);
+        assert!(waited.yields < 1000, "{waited:?}");
     }
 
     #[test]
