@@ -14,7 +14,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
 
 /// A ladder that never leaves its first rung, for a request now and then.
 fn idle_burn(place: &Place) -> Outcome {
-    let exchange = place.exchange("--spin 1000000000 --yield 0 --sleep 1us");
+    let exchange = place.exchange("--spin 100000 --yield 0 --sleep 1us");
     let pid = exchange.pid();
     let _client = start(place, "client plain");
     names(place, pid, "idle-burn", "warn")
@@ -67,7 +67,7 @@ fn sleep_on_path(place: &Place) -> Outcome {
 
 /// Six workers that do nothing but yield, and two CPUs: a third of a core each. With half of one, `idle-burn` would be as right.
 fn yield_storm(place: &Place) -> Outcome {
-    let exchange = place.exchange("--workers 6 --spin 0 --yield 1000000000 --sleep 1ms");
+    let exchange = place.exchange("--workers 6 --spin 0 --yield 100000 --sleep 1ms");
     let pid = exchange.pid();
     let _trader = place.start(
         "trader",
