@@ -57,7 +57,10 @@ fn socket_fallback(place: &Place) -> Outcome {
     assert_eq!(second.line(), "on the socket\n");
     limit(server, libc::RLIMIT_NOFILE, None).expect("raised");
     names(place, server, "socket-fallback", "warn")
-        .says(format!("1 of 2 clients (pid {})", second.pid()))
+        .says(format!(
+            "1 of 2 clients is on the socket (pid {})",
+            second.pid()
+        ))
         .says("memfd_create → EMFILE")
         .fix(format!("prlimit --pid {server} --nofile="))
         .word("errno", "EMFILE")
