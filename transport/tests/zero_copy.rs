@@ -102,10 +102,7 @@ fn less_than_the_room_may_be_sent_and_more_is_refused() {
         }
         // Not even by one.
         match draft.extend_from_slice(b"longer") {
-            Err(RequestError::TooLarge {
-                size: 11,
-                limit: 10,
-            }) => {}
+            Err(RequestError::DraftFull { size: 11, room: 10 }) => {}
             other => panic!("{other:?}"),
         }
         let id = draft.submit().expect("sent");
