@@ -138,7 +138,12 @@ fn dashboard(settings: &Settings) -> Outcome {
             report::table(&watch.model, &settings.state)
         ));
     }
-    play::live(settings, Box::new(world(settings)))
+    privileges::shed();
+    let options = crate::source::Options {
+        hurry: true,
+        ..settings.world()
+    };
+    play::live(settings, Box::new(crate::source::World::new(options)))
 }
 
 /// The world to look at; from here on with no more privileges than looking takes.

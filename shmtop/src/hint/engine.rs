@@ -36,6 +36,9 @@ enum Key {
 /// The trackers of one subject, and the last window that had it.
 #[derive(Default)]
 struct Watched {
+    subject: Subject,
+    /// Seconds of warm-up left.
+    warm_up_s: u64,
     trackers: Vec<Tracker>,
     window: u64,
 }
@@ -110,7 +113,7 @@ impl Engine {
         self.take(
             &ctx,
             Key::Host,
-            &Subject::default(),
+            Subject::default(),
             u64::MAX,
             |rule| match rule.check {
                 Check::Host(check) => Some(check(&ctx)),
@@ -119,7 +122,7 @@ impl Engine {
         );
         for e in &model.endpoints {
             let key = Key::Endpoint(e.key.clone());
-            self.take(&ctx, key, &of_endpoint(e), e.age_ns, |rule| {
+            self.take(&ctx, key, of_endpoint(e), e.age_ns, |rule| {
                 match rule.check {
                     Check::Endpoint(check) => Some(check(&ctx, e)),
                     _ => None,
@@ -129,7 +132,7 @@ impl Engine {
         for (e, c) in model.rows() {
             let key = Key::Client(e.key.clone(), c.slot, c.connection_id);
             let age = c.age_ns.min(e.age_ns);
-            self.take(&ctx, key, &of_client(e, c), age, |rule| match rule.check {
+            self.take(&ctx, key, of_client(e, c), age, |rule| match rule.check {
                 Check::Client(check) => Some(check(&ctx, e, c)),
                 _ => None,
             });
@@ -164,7 +167,7 @@ impl Engine {
         &mut self,
         ctx: &Context<'_>,
         key: Key,
-        subject: &Subject,
+        subject: Subject,
         age_ns: u64,
         check: impl Fn(&Rule) -> Option<Answer>,
     ) {
@@ -190,22 +193,17 @@ impl Engine {
         };
         let watched = self.subjects.entry(key).or_default();
         watched.window = self.number;
+        watched.subject = subject;
+        watched.warm_up_s = warm_up_s;
         watched.trackers.extend(new);
+        if warm_up_s > 0 {
+            return;
+        }
         for t in &mut watched.trackers {
-            if t.subject != *subject {
-                t.subject.clone_from(subject);
-            }
-            t.warm_up_s = warm_up_s;
-            if warm_up_s == 0
-                && let Some(answer) = check(t.rule)
-            {
+            if let Some(answer) = check(t.rule) {
                 t.answer(answer, ctx.model, window_ns);
             }
         }
-    }
-
-    fn trackers(&self) -> impl Iterator<Item = &Tracker> {
-        self.subjects.values().flat_map(|s| &s.trackers)
     }
 
     /// The processes that the reader asked for, if it was for some.
@@ -218,7 +216,11 @@ impl Engine {
 
     /// Writes what holds now into a model.
     pub(crate) fn show(&self, model: &mut Model) {
-        let mut findings: Vec<Finding> = self.trackers().filter_map(Tracker::finding).collect();
+        let said = |s: &'_ Watched| -> Vec<Finding> {
+            let trackers = s.trackers.iter();
+            trackers.filter_map(|t| t.finding(&s.subject)).collect()
+        };
+        let mut findings: Vec<Finding> = self.subjects.values().flat_map(said).collect();
         let order: HashMap<&str, usize> = rules().enumerate().map(|(i, r)| (r.id, i)).collect();
         findings.sort_by(|a, b| {
             (b.severity, order.get(a.id), &a.subject).cmp(&(
@@ -241,14 +243,16 @@ impl Engine {
         let mut needs_s = 0u64;
         // Where the reader asked for some processes, an answer about others is none.
         let asked = self.asked(model);
-        let concerned = |t: &&Tracker| asked.as_ref().is_none_or(|a| a.subject(&t.subject));
+        let concerned = |s: &&Watched| asked.as_ref().is_none_or(|a| a.subject(&s.subject));
         // What only needs more time is said once per rule, and not at all where the rule already speaks for others: a process
         // that has just started would be sixty lines. `needs_s` says it for all.
         let mut tallies: Vec<Tally> = rules().map(|_| Tally::default()).collect();
         let mut none = true;
-        for t in self.trackers().filter(concerned) {
-            none = false;
-            tallies[t.number].add(t, self.windows);
+        for watched in self.subjects.values().filter(concerned) {
+            for t in &watched.trackers {
+                none = false;
+                tallies[t.number].add(t, watched, self.windows);
+            }
         }
         for (rule, tally) in rules().zip(tallies) {
             let Tally {
@@ -298,8 +302,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, t: &Tracker, windows: usize) {
-        let Some((why, wait_s)) = t.why_unknown(windows) else {
+    fn add(&mut self, t: &Tracker, of: &Watched, windows: usize) {
+        let Some((why, wait_s)) = t.why_unknown(windows, of.warm_up_s) else {
             self.answered = true;
             return;
         };
@@ -308,9 +312,9 @@ impl Tally {
             self.waiting = self.waiting.max(wait_s);
             return;
         }
-        match self.whys.iter_mut().find(|(_, w)| *w == why) {
+        match self.whys.iter_mut().find(|(_, w)| w == &*why) {
             Some((subject, _)) => *subject = Subject::default(),
-            None => self.whys.push((t.subject.clone(), why)),
+            None => self.whys.push((of.subject.clone(), why.into_owned())),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Hysteresis of one rule on one subject: from the answers of successive windows to "fires since", "clears" or "needs N s more".
 
+use std::borrow::Cow;
+
 use super::{Answer, Fire, Onset, Rule};
 use crate::model::builder::needs;
 use crate::model::{Evidence, Finding, Model, Subject};
@@ -14,7 +16,6 @@ pub(super) struct Tracker {
     /// Place of the rule in the catalogue.
     pub(super) number: usize,
     pub(super) rule: &'static Rule,
-    pub(super) subject: Subject,
     /// Windows that were answered.
     pub(super) answered: u32,
     /// The last five answers, newest in bit 0; 1 = it held.
@@ -23,10 +24,9 @@ pub(super) struct Tracker {
     /// When the first of the windows that made it fire began.
     first_held_ns: u64,
     firing_since: Option<(u64, u64)>,
-    fire: Option<Fire>,
+    /// Boxed, as it is rare: there are dozens of trackers for each of a thousand clients, and each second goes through them all.
+    fire: Option<Box<Fire>>,
     unknown: Option<Why>,
-    /// Seconds of warm-up left.
-    pub(super) warm_up_s: u64,
 }
 
 impl Tracker {
@@ -34,7 +34,6 @@ impl Tracker {
         Self {
             number,
             rule,
-            subject: Subject::default(),
             answered: 0,
             held: 0,
             clean: 0,
@@ -42,7 +41,6 @@ impl Tracker {
             firing_since: None,
             fire: None,
             unknown: None,
-            warm_up_s: 0,
         }
     }
 
@@ -66,7 +64,7 @@ impl Tracker {
                 }
                 self.held |= 1;
                 self.clean = 0;
-                self.fire = Some(fire);
+                self.fire = Some(Box::new(fire));
                 if self.firing_since.is_none()
                     && self.held.count_ones() >= self.rule.onset.windows()
                 {
@@ -86,13 +84,13 @@ impl Tracker {
     }
 
     /// As it is shown: whatever names and paths are in its sentences, they steer no terminal from here on.
-    pub(super) fn finding(&self) -> Option<Finding> {
+    pub(super) fn finding(&self, subject: &Subject) -> Option<Finding> {
         let (since_ns, since_realtime_ns) = self.firing_since?;
         let fire = self.fire.as_ref()?;
         Some(Finding {
             id: self.rule.id,
             severity: fire.severity.unwrap_or(self.rule.severity),
-            subject: self.subject.clone(),
+            subject: subject.clone(),
             also: Vec::new(),
             about: fire.about.clone(),
             says: harmless(&fire.says),
@@ -105,8 +103,12 @@ impl Tracker {
         })
     }
 
-    /// Why this subject has no answer yet, and the seconds that would change it.
-    pub(super) fn why_unknown(&self, windows: usize) -> Option<(Why, u64)> {
+    /// Why this subject has no answer yet, and the seconds that would change it; `warm_up_s` of them are left of its own warm-up.
+    pub(super) fn why_unknown(
+        &self,
+        windows: usize,
+        warm_up_s: u64,
+    ) -> Option<(Cow<'_, Why>, u64)> {
         if self.firing_since.is_some() {
             return None;
         }
@@ -117,7 +119,7 @@ impl Tracker {
             } else {
                 0
             };
-            return Some((why.clone(), wait));
+            return Some((Cow::Borrowed(why), wait));
         }
         let wanted = self.rule.onset.windows();
         // Something held but not often enough: the answer is open until the five windows are full of it.
@@ -125,7 +127,7 @@ impl Tracker {
             && self.held.count_ones() + 1 == wanted
             && self.answered < LOOK;
         let missing = u64::from(wanted.saturating_sub(self.answered)).max(u64::from(open));
-        let wait = missing + self.warm_up_s;
-        (wait > 0).then(|| (needs(wait), wait))
+        let wait = missing + warm_up_s;
+        (wait > 0).then(|| (Cow::Owned(needs(wait)), wait))
     }
 }

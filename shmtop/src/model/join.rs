@@ -75,8 +75,12 @@ pub(crate) fn is_connection(slot: &Slot) -> bool {
         && matches!(slot.info.state, SlotState::Open | SlotState::Handshaking)
 }
 
-/// The slot with this index: a page lists its slots by it.
+/// The slot with this index: a page lists its slots by it, and as long as none was given back it stands at that very place.
 pub(crate) fn slot_at(snapshot: &Snapshot, index: u32) -> Option<&Slot> {
+    let direct = snapshot.slots.get(index as usize);
+    if let Some(slot) = direct.filter(|s| s.index == index) {
+        return Some(slot);
+    }
     let at = snapshot.slots.binary_search_by_key(&index, |s| s.index);
     at.ok().map(|i| &snapshot.slots[i])
 }

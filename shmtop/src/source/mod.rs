@@ -52,6 +52,8 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Also look for pages through every process's descriptors.
     pub scan: bool,
+    /// The first sample is waited for: if pages are announced it is content with them, and the scan comes with the second.
+    pub hurry: bool,
     /// Which perf counters to open.
     pub perf: PerfScope,
     /// Processes to look at more closely: their ring mappings are read (milliseconds each, once a second), and the
@@ -80,6 +82,7 @@ impl Default for Options {
             sys_root: "/sys".into(),
             runtime_dir: transport::stats::registry::default_dir(),
             scan: true,
+            hurry: false,
             perf: PerfScope::default(),
             detail: BTreeSet::new(),
         }
@@ -112,6 +115,7 @@ impl World {
                 options.runtime_dir.clone(),
                 options.proc_root.clone(),
                 options.scan,
+                options.hurry,
             ),
             host: host::HostReader::new(&options),
             cgroups: cgroup::CgroupReader::new(&options.proc_root, &options.sys_root),

@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use transport::stats::registry::{self, Found};
-use transport::stats::{PageReader, ProcessCounters, ReadError, schema};
+use transport::stats::{PageReader, ProcessCounters, ReadError, Snapshot, schema};
 
 const REGISTRY_NS: u64 = 1_000_000_000;
 const SCAN_NS: u64 = 5_000_000_000;
@@ -30,6 +30,8 @@ pub(super) struct PageStore {
     proc_root: PathBuf,
     /// Whether /proc is scanned at all.
     scans: bool,
+    /// Whether the first look leaves the scan to the second.
+    hurries: bool,
     registry_due_ns: u64,
     scan_due_ns: u64,
     scanned: Vec<Found>,
@@ -48,10 +50,30 @@ struct OpenPage {
     /// Device and inode of the memfd behind the link, if they may be seen.
     identity: Option<(u64, u64)>,
     reader: Result<PageReader, PageContent>,
+    /// Read into first: its vectors have grown already, and a copy of it has vectors as long as they need to be.
+    scratch: Snapshot,
+}
+
+impl OpenPage {
+    /// What it says now.
+    fn content(&mut self, link: &Path) -> PageContent {
+        match &self.reader {
+            Ok(reader) => match reader.snapshot_into(&mut self.scratch) {
+                Ok(()) => PageContent::Read(Box::new(self.scratch.clone())),
+                Err(e) => unreadable(&e, link),
+            },
+            Err(content) => content.clone(),
+        }
+    }
 }
 
 impl PageStore {
-    pub(super) fn new(runtime_dir: PathBuf, proc_root: PathBuf, scans: bool) -> Self {
+    pub(super) fn new(
+        runtime_dir: PathBuf,
+        proc_root: PathBuf,
+        scans: bool,
+        hurries: bool,
+    ) -> Self {
         let not_yet = || Why::not_yet("not looked yet");
         let scan = if scans {
             not_yet()
@@ -68,6 +90,7 @@ impl PageStore {
             runtime_dir,
             proc_root,
             scans,
+            hurries,
             registry_due_ns: 0,
             scan_due_ns: 0,
             scanned: Vec::new(),
@@ -86,34 +109,31 @@ impl PageStore {
     pub(super) fn read(&mut self, now_ns: u64) -> Vec<Page> {
         if now_ns >= self.registry_due_ns {
             self.registry_due_ns = now_ns + REGISTRY_NS;
-            if self.scans && now_ns >= self.scan_due_ns {
-                self.scan();
+            let hurries = std::mem::take(&mut self.hurries);
+            if hurries && self.found_announced() {
+                self.registry_due_ns = now_ns;
+            } else {
+                if self.scans && now_ns >= self.scan_due_ns {
+                    self.scan();
+                }
+                self.find();
             }
-            self.find();
         }
-        let mut pages: Vec<Page> = self
-            .open
-            .iter()
-            .map(|(link, page)| Page {
-                link: self.name_of(link, page),
+        let mut pages = self.strays.clone();
+        self.names.clear();
+        let mut open = std::mem::take(&mut self.open);
+        for (link, page) in &mut open {
+            let name = self.name_of(link, page);
+            self.names.insert((page.pid, name.clone()), link.clone());
+            pages.push(Page {
+                link: name,
                 pid: page.pid,
                 found_by: page.found_by,
-                content: match &page.reader {
-                    Ok(reader) => match reader.snapshot() {
-                        Ok(snapshot) => PageContent::Read(Box::new(snapshot)),
-                        Err(e) => unreadable(&e, link),
-                    },
-                    Err(content) => content.clone(),
-                },
-            })
-            .chain(self.strays.iter().cloned())
-            .collect();
-        pages.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
-        self.names.clear();
-        for (link, page) in &self.open {
-            let name = (page.pid, self.name_of(link, page));
-            self.names.insert(name, link.clone());
+                content: page.content(link),
+            });
         }
+        self.open = open;
+        pages.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
         pages
     }
 
@@ -142,6 +162,12 @@ impl PageStore {
             FoundBy::ProcScan => &self.proc_root,
         };
         harmless_path(link.strip_prefix(below).unwrap_or(link))
+    }
+
+    /// Looks for announced pages alone; false if there are none.
+    fn found_announced(&mut self) -> bool {
+        self.find();
+        !self.open.is_empty()
     }
 
     /// Brings `open` in line with what the registry and the last scan found.
@@ -176,6 +202,7 @@ impl PageStore {
                     found_by,
                     identity,
                     reader: PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link)),
+                    scratch: Snapshot::default(),
                 },
             };
             // One page is one entry: announced twice, found by the scan as well, or inherited by a fork.

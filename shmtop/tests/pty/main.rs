@@ -11,6 +11,7 @@ mod terminal;
 
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -18,6 +19,9 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use terminal::{ENTER_SCREEN, MOUSE_OFF, SHOW_CURSOR, Terminal, WATCHDOG};
+use transport::stats::page::{PageDescription, PageWriter};
+use transport::stats::slot::SlotFacts;
+use transport::stats::{Role, SlotKind, registry};
 
 #[test]
 fn q_leaves_and_the_terminal_is_as_it_was() {
@@ -28,6 +32,34 @@ fn q_leaves_and_the_terminal_is_as_it_was() {
     assert_eq!(terminal.wait().code(), Some(0));
     terminal.assert_restored();
     terminal.wait_for(SHOW_CURSOR);
+}
+
+/// How long that takes is for the reader of the output: on a busy machine any number would be wrong.
+#[test]
+fn the_first_frame_with_rows_comes_without_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = PageWriter::create(&PageDescription {
+        name: "firstframe",
+        role: Role::Server,
+        socket_path: Path::new("/nowhere"),
+        slots: 4,
+    });
+    let slot = page.slot(SlotKind::Connection).unwrap();
+    slot.publish_info(&SlotFacts {
+        open: true,
+        ..SlotFacts::default()
+    });
+    let link = registry::announce(dir.path(), "first", std::process::id(), page.fd().unwrap());
+    let _link = link.unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
+    command.args(["-p", &std::process::id().to_string()]);
+    let start = Instant::now();
+    let mut terminal = Terminal::among(dir, command, 120, 40);
+    terminal.wait_to_see_all("firstframe");
+    println!("first frame with rows after {:?}", start.elapsed());
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.assert_restored();
 }
 
 #[test]

@@ -43,7 +43,17 @@ impl Terminal {
     }
 
     /// Starts `command` with the slave as its controlling terminal.
-    pub(crate) fn sized(mut command: Command, columns: u16, rows: u16) -> Self {
+    pub(crate) fn sized(command: Command, columns: u16, rows: u16) -> Self {
+        Self::among(tempfile::tempdir().unwrap(), command, columns, rows)
+    }
+
+    /// The same among the pages that are announced in `runtime_dir`.
+    pub(crate) fn among(
+        runtime_dir: tempfile::TempDir,
+        mut command: Command,
+        columns: u16,
+        rows: u16,
+    ) -> Self {
         let size = Winsize {
             ws_row: rows,
             ws_col: columns,
@@ -56,7 +66,6 @@ impl Terminal {
             fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         }
         let before = tcgetattr(&pty.slave).unwrap();
-        let runtime_dir = tempfile::tempdir().unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         command
             .env("SHMTOP_RUNTIME_DIR", runtime_dir.path())

@@ -199,6 +199,28 @@ fn the_scan_finds_pages_without_a_link_and_no_page_twice() {
     assert!(sample.discovery.scan.get().unwrap().pages >= 1);
 }
 
+#[test]
+fn a_first_look_in_a_hurry_leaves_the_scan_to_the_second_unless_nothing_is_announced() {
+    let dir = tempfile::tempdir().unwrap();
+    let hidden = Process::start(dir.path(), true);
+    let sees = |s: &Sample, p: &Process| s.pages.iter().any(|page| page.pid == p.pid());
+    let hurried = || {
+        World::new(Options {
+            runtime_dir: dir.path().to_owned(),
+            hurry: true,
+            ..Options::default()
+        })
+    };
+    assert!(sees(&hurried().sample(), &hidden), "nothing else to show");
+    let announced = Process::start(dir.path(), false);
+    let mut world = hurried();
+    let first = world.sample();
+    assert!(sees(&first, &announced) && !sees(&first, &hidden));
+    assert!(first.discovery.scan.why().is_some(), "not looked yet");
+    let second = world.sample();
+    assert!(sees(&second, &announced) && sees(&second, &hidden));
+}
+
 /// (run time, task clock) of the thread that owns the only slot, in ns.
 fn spun(sample: &Sample) -> (u64, Option<u64>) {
     let page = &sample.pages[0];
