@@ -6,6 +6,7 @@
 mod check;
 mod export;
 mod failure;
+mod heap;
 mod http;
 mod nothing;
 mod play;
@@ -138,6 +139,7 @@ fn dashboard(settings: &Settings) -> Outcome {
             report::table(&watch.model, &settings.state)
         ));
     }
+    heap::suit_a_dashboard();
     privileges::shed();
     let options = crate::source::Options {
         hurry: true,

@@ -40,6 +40,9 @@ pub(super) struct ProcessWatch {
     stat: Kept,
     cgroup_text: Reading<String>,
     threads: Vec<ThreadWatch>,
+    /// Threads that a slot names and that were not there: a slot keeps the number of who opened it, and that thread may have ended.
+    /// They are not looked for again unless a listing has them.
+    absent: BTreeSet<u32>,
     looks: u32,
     quick_due_ns: u64,
     facts_looks: u32,
@@ -71,6 +74,7 @@ impl ProcessWatch {
             cgroup_text: Err(Why::not_yet("not read yet")),
             dir,
             threads: Vec::new(),
+            absent: BTreeSet::new(),
             looks: 0,
             quick_due_ns: 0,
             facts_looks: 0,
@@ -91,7 +95,9 @@ impl ProcessWatch {
 
     /// Looks at the process, as far as it is time to.
     pub(super) fn look(&mut self, mut look: Look<'_>) -> Process {
-        let unknown = |tid: &u32| !self.threads.iter().any(|t| t.seen.tid == *tid);
+        let unknown = |tid: &u32| {
+            !self.absent.contains(tid) && !self.threads.iter().any(|t| t.seen.tid == *tid)
+        };
         if look.now_ns < self.quick_due_ns && !self.seen.gone && !look.hot.iter().any(unknown) {
             return self.seen.clone();
         }
@@ -134,9 +140,11 @@ impl ProcessWatch {
                     _ => FACTS_NS,
                 };
         }
+        self.absent.retain(|tid| look.hot.contains(tid));
         for tid in look.hot {
-            if !self.threads.iter().any(|t| t.seen.tid == *tid) {
-                self.add_thread(*tid, &mut look);
+            let known = self.threads.iter().any(|t| t.seen.tid == *tid);
+            if !known && !self.absent.contains(tid) && !self.add_thread(*tid, &mut look) {
+                self.absent.insert(*tid);
             }
         }
         let (now, hot, buffer) = (look.now_ns, look.hot, look.buffer);
@@ -245,6 +253,7 @@ impl ProcessWatch {
             }
         }
         let tids = thread_ids(&self.dir.join("task"), look.hot);
+        self.absent.retain(|tid| !tids.contains(tid));
         self.threads.retain(|t| tids.contains(&t.seen.tid));
         for tid in tids {
             if !self.threads.iter().any(|t| t.seen.tid == tid) {
@@ -274,14 +283,16 @@ impl ProcessWatch {
         self.threads.sort_by_key(|t| t.seen.tid);
     }
 
-    /// A thread that owns a slot and was not there at the last listing.
-    fn add_thread(&mut self, tid: u32, look: &mut Look<'_>) {
+    /// A thread that owns a slot and was not there at the last listing; false if it is not there now either.
+    fn add_thread(&mut self, tid: u32, look: &mut Look<'_>) -> bool {
         let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.keep);
-        if thread.read_quick(look.now_ns, look.buffer) {
+        let there = thread.read_quick(look.now_ns, look.buffer);
+        if there {
             thread.read_facts(look.now_ns, true);
             let at = self.threads.partition_point(|t| t.seen.tid < tid);
             self.threads.insert(at, thread);
         }
+        there
     }
 }
 

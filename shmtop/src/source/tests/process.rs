@@ -189,3 +189,21 @@ fn descriptors_beyond_a_limit_that_was_lowered_take_no_room_below_it() {
     std::fs::remove_file(tree.proc().join("7/limits")).unwrap();
     assert_eq!(look().fds_below_limit(), Ok(6), "nobody says where it is");
 }
+
+#[test]
+fn a_thread_that_a_slot_names_and_that_has_ended_is_not_looked_for_each_time_and_found_if_it_comes()
+{
+    let tree = one_process();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let second = 1_000_000_000;
+    for now_ns in 1..=4 {
+        tree.process(&mut watch, now_ns * second, &[7, 99]);
+    }
+    let soon = tree.process(&mut watch, 4 * second + 1, &[7, 99]);
+    assert_eq!(soon.at_ns, 4 * second, "no reason to look again already");
+    let stat = format!("99 (new) {STAT_TAIL}");
+    tree.write("proc/7/task/99/stat", &stat);
+    tree.write("proc/7/task/99/schedstat", "1 2 3\n");
+    let later = tree.process(&mut watch, 5 * second, &[7, 99]);
+    assert_eq!(later.thread(99).unwrap().run_ns, Fact::Known(1));
+}
