@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
 use super::clients::Key;
 use super::listener::Listener;
@@ -286,6 +286,10 @@ impl Control {
         };
         if let Some((reason, limit, used)) = refused {
             drop(table);
+            // A server that was stopped finds a queue of those who have given up meanwhile. Nobody is refused there.
+            if reason != Reject::Uid && has_left(&socket) {
+                return;
+            }
             return self.refuse(&socket, peer, reason, limit as u64, used);
         }
         let (key, number) = table.insert(peer.uid, Arc::clone(&socket), monotonic_ns());
@@ -369,4 +373,13 @@ impl Control {
         }
         raise(&shared.page.process().heartbeat_ns, monotonic_ns());
     }
+}
+
+/// Whether the other side has closed without having said a word.
+fn has_left(socket: &UnixStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    matches!(
+        recv(socket.as_raw_fd(), &mut [0], flags),
+        Ok(0) | Err(Errno::ECONNRESET)
+    )
 }

@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use transport::error::{ConnectError, Step};
 use transport::{Config, Synapse};
 
@@ -596,6 +597,38 @@ fn those_who_leave_while_a_handler_is_busy_count_until_their_rings_are_gone() {
 }
 
 #[test]
+fn who_has_left_before_anybody_looked_is_not_refused() {
+    let world = World::new();
+    let server = ready(world.server().with("MAX_CLIENTS", "2"));
+    let mut client = world.connect();
+    server.signal(Signal::SIGSTOP);
+    // They wait in the queue of a stopped server, and give up.
+    drop(
+        (0..100)
+            .map(|_| Raw::connect(&world.path()))
+            .collect::<Vec<_>>(),
+    );
+    server.signal(Signal::SIGCONT);
+    assert!(matches!(mix(&mut client, 1, 0), Ended::Done));
+    // Behind them in the queue: once it is let in, they have been looked at. Until then it may find their places taken, itself.
+    let (mut next, mut told) = (None, 0);
+    within(WATCHDOG, "a place is free", || {
+        match Synapse::connect(world.path(), &world.config()) {
+            Ok(client) => {
+                next = Some(client);
+                Ok(())
+            }
+            Err(error) => {
+                told += u64::from(matches!(error, ConnectError::Refused { .. }));
+                Err(error)
+            }
+        }
+    });
+    assert_eq!(world.page(&server).process.rejected_full, told);
+    drop((client, next));
+}
+
+#[test]
 fn those_who_are_refused_take_nobodys_place() {
     let world = World::new();
     let server = ready(world.server().with("MAX_CLIENTS", "2"));
@@ -643,7 +676,7 @@ fn a_core_dump_does_not_hold_the_rings() {
     start.command().current_dir(dir.path());
     let mut client = start.go();
     assert_eq!(client.ask("connect", "connected"), "shm");
-    server.signal(nix::sys::signal::Signal::SIGSTOP);
+    server.signal(Signal::SIGSTOP);
     client.ask("fill", "filled");
     let resident =
         std::fs::read_to_string(format!("/proc/{}/status", client.pid())).expect("status");
