@@ -15,6 +15,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
 use super::clients::Key;
+use super::descriptors::Wanted;
 use super::listener::Listener;
 use super::{Shared, connection, descriptors, house};
 use crate::clock::monotonic_ns;
@@ -152,6 +153,7 @@ impl Control {
         let shared = Arc::clone(&self.shared);
         let process = shared.page.process();
         for _ in 0..ACCEPTS_PER_ROUND {
+            let returned = shared.descriptors.returned();
             match accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                 Ok(fd) => {
                     process.accepted.fetch_add(1, Ordering::Relaxed);
@@ -167,8 +169,14 @@ impl Control {
                 Err(Errno::EMFILE | Errno::ENFILE) if !self.somebody_waits() => {
                     return self.waits_no_more();
                 }
-                Err(Errno::EMFILE | Errno::ENFILE) if self.waits_for_a_descriptor() => return,
                 Err(e) => {
+                    if matches!(e, Errno::EMFILE | Errno::ENFILE) {
+                        match self.waits_for_a_descriptor(returned) {
+                            Wanted::Back => continue,
+                            Wanted::OnLoan => return,
+                            Wanted::Nowhere => {}
+                        }
+                    }
                     process.accept_errors.fetch_add(1, Ordering::Relaxed);
                     let shed = self.shed(e);
                     // Not before: the reserve is given up for this connection, and not for who takes descriptors on loan.
@@ -181,23 +189,21 @@ impl Control {
         }
     }
 
-    /// accept found no descriptor. True if one is on loan that will come back: then the connection stays in the queue
-    /// for a while. A listener that epoll reports all the time would keep this thread spinning.
-    fn waits_for_a_descriptor(&mut self) -> bool {
+    /// accept found no descriptor, after so many had come back. If one is on loan, the connection stays in the queue for a
+    /// while. A listener that epoll reports all the time would keep this thread spinning.
+    fn waits_for_a_descriptor(&mut self, returned: u64) -> Wanted {
         let now_ns = monotonic_ns();
         let patience_ns = descriptors::PATIENCE.as_nanos() as u64;
         if self.waits_since_ns != 0 && now_ns - self.waits_since_ns > patience_ns {
-            return false;
+            return Wanted::Nowhere;
         }
-        if !self.shared.descriptors.accept_waits() {
-            return false;
-        }
-        if self.waits_since_ns == 0 {
+        let wanted = self.shared.descriptors.accept_waits(returned);
+        if wanted == Wanted::OnLoan && self.waits_since_ns == 0 {
             self.waits_since_ns = now_ns;
             // ENOENT if it is out already.
             let _ = self.shared.epoll.delete(&self.listener);
         }
-        true
+        wanted
     }
 
     fn waits_no_more(&mut self) {

@@ -24,6 +24,17 @@ struct State {
     accept_waits: bool,
 }
 
+/// Where a descriptor may come from that accept did not find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// One came back since accept looked: ask again.
+    Back,
+    /// Some are on loan. One that comes back will wake the control thread, and until [`Descriptors::accept_goes_on`] nobody else takes it.
+    OnLoan,
+    /// All are held for longer.
+    Nowhere,
+}
+
 /// Who has a descriptor on loan, and who waits for one.
 #[derive(Default)]
 pub(super) struct Descriptors {
@@ -36,12 +47,23 @@ impl Descriptors {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// accept found no descriptor. True: some are on loan, one that comes back will wake the control thread, and until
-    /// [`Self::accept_goes_on`] nobody else takes it.
-    pub(super) fn accept_waits(&self) -> bool {
+    /// How many came back so far: for [`Self::accept_waits`], to be asked before accept.
+    pub(super) fn returned(&self) -> u64 {
+        self.lock().returned
+    }
+
+    /// accept found no descriptor, after so many had come back.
+    pub(super) fn accept_waits(&self, returned: u64) -> Wanted {
         let mut state = self.lock();
+        if state.returned != returned {
+            return Wanted::Back;
+        }
         state.accept_waits = state.lent > 0;
-        state.accept_waits
+        if state.accept_waits {
+            Wanted::OnLoan
+        } else {
+            Wanted::Nowhere
+        }
     }
 
     pub(super) fn accept_goes_on(&self) {
