@@ -135,3 +135,24 @@ pub(super) fn lend<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_came_back_after_accept_looked_is_asked_for_again() {
+        let all = Descriptors::default();
+        let before = all.returned();
+        assert_eq!(all.accept_waits(before), Wanted::Nowhere);
+        all.lock().lent = 1;
+        assert_eq!(all.accept_waits(before), Wanted::OnLoan);
+        // The loan ends between accept's look and the question.
+        {
+            let mut state = all.lock();
+            (state.lent, state.returned) = (0, 1);
+        }
+        assert_eq!(all.accept_waits(before), Wanted::Back);
+        assert_eq!(all.accept_waits(all.returned()), Wanted::Nowhere);
+    }
+}
