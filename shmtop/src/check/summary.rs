@@ -10,7 +10,7 @@ use crate::reading::{Reading, Why};
 const LEAST_PARTS: usize = 3;
 
 /// A hint that fired during a watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// The gravest it was.
     pub severity: Severity,
@@ -18,6 +18,10 @@ pub struct Seen {
     pub says: String,
     /// How many it concerned.
     pub subjects: usize,
+    /// Seconds into the watch when it was there first.
+    pub first_s: f64,
+    /// In how many samples it was there.
+    pub samples: u64,
 }
 
 /// The figures.

@@ -51,13 +51,19 @@ impl Watch {
                 self.fill = Some(self.fill.map_or(fill, |f| f.max(fill)));
             }
         }
+        let start_ns = self.borders.first().map_or(0, |b| b.time.monotonic_ns);
+        let first_s = sample.time.monotonic_ns.saturating_sub(start_ns) as f64 / 1e9;
+        let mut here = BTreeSet::new();
         for f in &model.findings {
             self.found.insert((f.id, f.whom(), f.severity));
             let seen = self.seen.entry(f.id).or_insert_with(|| Seen {
                 severity: f.severity,
                 says: f.says.clone(),
                 subjects: 0,
+                first_s,
+                samples: 0,
             });
+            seen.samples += u64::from(here.insert(f.id));
             if f.severity > seen.severity {
                 seen.severity = f.severity;
                 seen.says.clone_from(&f.says);
@@ -200,6 +206,7 @@ fn latencies(grown: &Grown, mut set: impl FnMut(&'static str, Reading<f64>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Finding;
     use crate::sample::{Clocks, Page, PageContent};
     use transport::stats::{Role, Slot, SlotKind, SlotState, Snapshot, Via};
 
@@ -271,6 +278,22 @@ mod tests {
         assert_eq!(summary(all).get("rps"), Ok(10.0));
         let nobody = (10..=12).map(|t| sample(t, &[]));
         assert!(summary(nobody).get("rps").is_err());
+    }
+
+    #[test]
+    fn a_hint_is_told_with_when_it_began_and_how_long_it_held() {
+        let host = Finding::bare("steal", Severity::Warn, Subject::default());
+        let mut watch = Watch::default();
+        for second in 10..=20 {
+            let s = sample(second, &[]);
+            let mut model = build(None, &s);
+            if (13..=16).contains(&second) {
+                model.findings = vec![host.clone(), host.clone()].into();
+            }
+            watch.look(&s, &model);
+        }
+        let seen = &watch.summary(|_| ()).findings["steal"];
+        assert_eq!((seen.first_s, seen.samples), (3.0, 4));
     }
 
     /// A watch of one client that does so many requests in each second.

@@ -4,13 +4,19 @@ use super::settings::Settings;
 use super::{Failure, Outcome, say, watch};
 use crate::check::{Expr, Summary, Watch};
 
-/// Every hint that fired at any time of a watch, a line each, the gravest first.
+/// Every hint that fired at any time of a watch, a line each, the gravest first: what it said, when first, and how long it held.
 fn hints_that_fired(samples: u64, summary: &Summary) -> String {
     let mut seen: Vec<_> = summary.findings().iter().collect();
     seen.sort_by_key(|(_, s)| std::cmp::Reverse(s.severity));
     let mut out = format!("{samples} samples, {} hints fired\n", seen.len());
     for (id, s) in seen {
-        out += &format!("  {} {id}: {}\n", s.severity.name(), s.says);
+        out += &format!(
+            "  {} {id}: {} (first after {:.1} s, in {} of {samples} samples)\n",
+            s.severity.name(),
+            s.says,
+            s.first_s,
+            s.samples
+        );
     }
     out
 }

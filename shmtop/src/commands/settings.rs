@@ -223,18 +223,8 @@ mod tests {
             ..Sample::default()
         });
         let about = |id, pids: Option<Vec<u32>>| Finding {
-            id,
-            severity: Severity::Crit,
-            subject: Subject::default(),
-            also: Vec::new(),
             about: pids,
-            says: String::new(),
-            evidence: Vec::new(),
-            fix: String::new(),
-            clears: "",
-            explains: Vec::new(),
-            since_ns: 0,
-            since_realtime_ns: 0,
+            ..Finding::bare(id, Severity::Crit, Subject::default())
         };
         model.findings = vec![
             about("theirs", Some(vec![2, 3])),

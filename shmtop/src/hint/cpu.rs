@@ -163,7 +163,7 @@ rule! {
     fires: "steal above 1 % of a CPU over 10 s; crit above 5 %";
     quiet: "short bursts";
     fix: "another host or instance type; nothing inside the VM helps";
-    explains: ["tail-spread", "run-delay"];
+    explains: ["tail-spread", "run-delay", "outlier-client"];
     onset: State;
     looks_back_s: 10;
     check: Host(steal);

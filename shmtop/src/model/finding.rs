@@ -110,6 +110,25 @@ pub struct UnknownRule {
 }
 
 impl Finding {
+    /// One without words or numbers, for tests of what is done with findings.
+    #[cfg(test)]
+    pub(crate) fn bare(id: &'static str, severity: Severity, subject: Subject) -> Self {
+        Self {
+            id,
+            severity,
+            subject,
+            also: Vec::new(),
+            about: None,
+            says: String::new(),
+            evidence: Vec::new(),
+            fix: String::new(),
+            clears: "",
+            explains: Vec::new(),
+            since_ns: 0,
+            since_realtime_ns: 0,
+        }
+    }
+
     /// Whom it concerns, the same however the worst case among several changes: what all of them have in common. For whoever
     /// follows a finding over time.
     pub fn whom(&self) -> Subject {
@@ -190,18 +209,8 @@ mod tests {
 
     fn finding(subject: Subject, also: Vec<Subject>) -> Finding {
         Finding {
-            id: "tail-spread",
-            severity: Severity::Info,
-            subject,
             also,
-            about: None,
-            says: String::new(),
-            evidence: Vec::new(),
-            fix: String::new(),
-            clears: "",
-            explains: Vec::new(),
-            since_ns: 0,
-            since_realtime_ns: 0,
+            ..Finding::bare("tail-spread", Severity::Info, subject)
         }
     }
 
