@@ -92,6 +92,8 @@ pub(crate) struct Poller {
     booked: Ticks,
     /// Time waited since then.
     waited_ns: u64,
+    /// Busy rounds since then.
+    rounds: u32,
     /// A handler took so long that its time is booked before the usual number of rounds.
     overdue: bool,
 }
@@ -114,6 +116,7 @@ impl Poller {
             first: 0,
             booked: Ticks::now(),
             waited_ns: 0,
+            rounds: 0,
             overdue: false,
         }
     }
@@ -178,8 +181,17 @@ impl Poller {
         let useful = now.ns_since(self.booked).saturating_sub(self.waited_ns);
         bump(&self.slot.wait().useful_ns, useful);
         set(&self.slot.req().last_progress_ns, now.monotonic_ns());
-        (self.booked, self.waited_ns) = (now, 0);
+        (self.booked, self.waited_ns, self.rounds) = (now, 0, 0);
         self.overdue = false;
+    }
+
+    /// A busy round is over. From time to time the indices are checked and the time is booked.
+    fn busy(&mut self) {
+        self.rounds += 1;
+        if self.rounds >= ROUNDS_PER_MARK || self.overdue {
+            self.connections.iter_mut().for_each(ShmServer::cross_check);
+            self.mark();
+        }
     }
 
     /// Waits until a connection or the inbox has something.
@@ -228,7 +240,6 @@ impl Poller {
 
 /// Serves connections until the inbox says stop; drops (and so closes) all of them then. This is the server's hot loop.
 pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
-    let mut busy_rounds = 0;
     loop {
         // Acquire pairs with the Release in `Inbox::nudge`.
         let news = poller.inbox.news.load(Ordering::Acquire);
@@ -239,14 +250,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
         if poller.round(handler) == 0 {
             poller.wait(handler);
         } else {
-            busy_rounds += 1;
-            if busy_rounds % ROUNDS_PER_MARK == 0 || poller.overdue {
-                poller
-                    .connections
-                    .iter_mut()
-                    .for_each(ShmServer::cross_check);
-                poller.mark();
-            }
+            poller.busy();
         }
     }
     for i in (0..poller.connections.len()).rev() {
@@ -306,5 +310,26 @@ impl Look for Anything<'_> {
     fn tend(&mut self) -> Option<()> {
         self.connections.iter_mut().for_each(ShmServer::cross_check);
         self.look()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WaitPolicy;
+    use crate::stats::SlotKind;
+
+    #[test]
+    fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
+        let slot = SlotWriter::private(SlotKind::Poller);
+        let waiter = Waiter::new(WaitPolicy::Adaptive);
+        let mut poller = Poller::new(Arc::default(), 64, waiter, slot);
+        let booked = poller.booked;
+        for _ in 1..ROUNDS_PER_MARK {
+            poller.busy();
+        }
+        assert!(poller.booked == booked && poller.rounds > 0);
+        poller.busy();
+        assert!(poller.booked > booked && poller.rounds == 0);
     }
 }
