@@ -145,9 +145,11 @@ struct Assigned((Arc<Inbox>, Option<u32>));
 
 impl Assigned {
     fn take(self) -> (Arc<Inbox>, Option<u32>) {
-        let place = (Arc::clone(&self.0.0), self.0.1);
-        std::mem::forget(self);
-        place
+        let (inbox, slot) = &self.0;
+        // For the place that goes back with `self`. To forget `self` instead would keep the inbox for ever, and with it a connection
+        // that comes too late for its poller.
+        inbox.reserve();
+        (Arc::clone(inbox), *slot)
     }
 }
 
@@ -204,4 +206,24 @@ fn make(
         fd,
         offer,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_at_a_poller_is_held_once_and_its_inbox_no_longer_than_it_is_used() {
+        let inbox = Arc::new(Inbox::default());
+        let assigned = || {
+            inbox.reserve();
+            Assigned((Arc::clone(&inbox), None))
+        };
+        drop(assigned());
+        assert_eq!(inbox.load(), 0, "given back");
+        let taken = assigned().take();
+        assert_eq!(inbox.load(), 1);
+        drop(taken);
+        assert_eq!(Arc::strong_count(&inbox), 1);
+    }
 }
