@@ -1,9 +1,13 @@
 //! Time for instrumentation: the timestamp counter where it is invariant, else the kernel's clock.
 //!
 //! `rdtsc` costs 8–10 ns where `clock_gettime` costs 24, which is a tenth of a round trip. Differences are
-//! in ticks until somebody asks for nanoseconds; [`monotonic_ns`] is comparable between processes.
+//! in ticks until somebody asks for nanoseconds; [`monotonic_ns`] is comparable between processes. The two clocks drift apart by
+//! seconds a day (the counter's rate is measured once, the kernel's is steered), so what is shown to other processes is led back to the
+//! kernel's each second.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A point in time in ticks of the fastest clock; only differences mean something, and only in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +24,40 @@ struct Scale {
     anchor_ticks: u64,
     /// …whose CLOCK_MONOTONIC was this.
     anchor_ns: u64,
+}
+
+/// How far the kernel's clock is ahead of ours by now. Both words are right by themselves, whatever the other says, so threads that renew
+/// them at the same time do no harm; Relaxed, as they publish nothing else.
+struct Lead {
+    /// Nanoseconds, wrapping: it may be behind.
+    ns: AtomicU64,
+    /// Our time when that was seen.
+    seen_ns: AtomicU64,
+}
+
+static LEAD: Lead = Lead {
+    ns: AtomicU64::new(0),
+    seen_ns: AtomicU64::new(0),
+};
+
+/// How long the last look is good for: at 500 ppm, more than a kernel is ever steered by, half a millisecond.
+const LEAD_NS: u64 = 1_000_000_000;
+
+impl Lead {
+    /// Our time as the kernel's; `look` gives both at one moment.
+    fn kernels(&self, ours_ns: u64, look: impl FnOnce() -> (u64, u64)) -> u64 {
+        // Backwards, too: after a suspend the counter may begin anew.
+        if ours_ns.abs_diff(self.seen_ns.load(Relaxed)) > LEAD_NS {
+            self.renew(look());
+        }
+        ours_ns.wrapping_add(self.ns.load(Relaxed))
+    }
+
+    #[cold]
+    fn renew(&self, (ours_ns, kernels_ns): (u64, u64)) {
+        self.ns.store(kernels_ns.wrapping_sub(ours_ns), Relaxed);
+        self.seen_ns.store(ours_ns, Relaxed);
+    }
 }
 
 static SCALE: OnceLock<Scale> = OnceLock::new();
@@ -83,25 +121,26 @@ fn scale() -> &'static Scale {
     })
 }
 
+/// Both clocks at one moment: the tightest of a few (before, ns, after) brackets, since a preemption in between would spoil a single one.
+fn pair() -> (u64, u64) {
+    (0..8)
+        .map(|_| {
+            let before = raw();
+            let ns = monotonic_ns();
+            let after = raw();
+            (
+                after.wrapping_sub(before),
+                before.wrapping_add(after.wrapping_sub(before) / 2),
+                ns,
+            )
+        })
+        .min()
+        .map_or((0, 0), |(_, ticks, ns)| (ticks, ns))
+}
+
 /// Compares the counter with CLOCK_MONOTONIC over 2 ms: a reading is good to some 50 ns, so the rate to 50 ppm.
 #[cfg(target_arch = "x86_64")]
 fn calibrate() -> Scale {
-    /// The tightest of a few (before, ns, after) brackets: a preemption in between would spoil a single one.
-    fn pair() -> (u64, u64) {
-        (0..8)
-            .map(|_| {
-                let before = raw();
-                let ns = monotonic_ns();
-                let after = raw();
-                (
-                    after.wrapping_sub(before),
-                    before.wrapping_add(after.wrapping_sub(before) / 2),
-                    ns,
-                )
-            })
-            .min()
-            .map_or((0, 0), |(_, ticks, ns)| (ticks, ns))
-    }
     let (t0, n0) = pair();
     while monotonic_ns() - n0 < 2_000_000 {
         std::hint::spin_loop();
@@ -158,13 +197,17 @@ impl Ticks {
         ((u128::from(delta) * u128::from(scale().mult)) >> 24) as u64
     }
 
-    /// As CLOCK_MONOTONIC nanoseconds; drifts from the kernel's by at most 50 µs per second of distance from start.
+    /// As CLOCK_MONOTONIC nanoseconds, to half a millisecond if it is a moment just past. Costs a look at the kernel's clock once a second.
     pub(crate) fn monotonic_ns(self) -> u64 {
         let s = scale();
         if !s.tsc {
             return self.0;
         }
-        s.anchor_ns + self.ns_since(Self(s.anchor_ticks))
+        let ours = |at: Self| s.anchor_ns + at.ns_since(Self(s.anchor_ticks));
+        LEAD.kernels(ours(self), || {
+            let (ticks, kernels_ns) = pair();
+            (ours(Self(ticks)), kernels_ns)
+        })
     }
 }
 
@@ -190,5 +233,46 @@ mod tests {
             0,
             "a clock that went backwards is no time, not 500 years"
         );
+    }
+
+    #[test]
+    fn a_clock_whose_rate_is_a_little_off_does_not_drift_away_in_a_week() {
+        /// As the kernel sees it, `ours` from boot on.
+        fn kernels(ours_ns: u64, ppm: i64) -> u64 {
+            let off = i128::from(ours_ns) * i128::from(ppm) / 1_000_000;
+            (i128::from(ours_ns) + off) as u64
+        }
+        const STEP_NS: u64 = 700_000_000;
+        const WEEK_NS: u64 = 7 * 86_400 * 1_000_000_000;
+        for ppm in [-400, -20, 35, 400] {
+            let lead = Lead {
+                ns: AtomicU64::new(0),
+                seen_ns: AtomicU64::new(0),
+            };
+            let mut looks = 0;
+            for ours_ns in (0..WEEK_NS).step_by(STEP_NS as usize) {
+                let shown = lead.kernels(ours_ns, || {
+                    looks += 1;
+                    (ours_ns, kernels(ours_ns, ppm))
+                });
+                let off = shown.abs_diff(kernels(ours_ns, ppm));
+                assert!(off <= 500_000, "{off} ns after {ours_ns} ns at {ppm} ppm");
+            }
+            assert!(looks <= WEEK_NS / LEAD_NS, "{looks} looks");
+        }
+    }
+
+    #[test]
+    fn a_moment_just_past_is_the_kernels_too() {
+        init();
+        for _ in 0..1000 {
+            let (before, now, after) = (monotonic_ns(), Ticks::now(), monotonic_ns());
+            let shown = now.monotonic_ns();
+            let off = 500_000;
+            assert!(
+                (before - off..=after + off).contains(&shown),
+                "{before} {shown} {after}"
+            );
+        }
     }
 }
