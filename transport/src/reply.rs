@@ -24,6 +24,9 @@ pub enum ReplyError {
     /// [`Reply::send`] has answered: the client may have read it.
     #[error("the reply was sent already")]
     AlreadySent,
+    /// [`Reply::fail`] has answered: behind its text nothing else can stand.
+    #[error("the reply is an error already")]
+    Failed,
 }
 
 /// A reply being written. What was appended when the handler returns is sent; an empty reply is legal.
@@ -154,16 +157,24 @@ impl<'a> Reply<'a> {
     /// Bytes that may still be appended.
     pub fn remaining(&self) -> usize {
         match &self.sink {
-            _ if self.whole => 0,
+            _ if self.whole || self.failed => 0,
             Sink::Ring(ring) => ring.limit - ring.len(),
             Sink::Buffer(buffer, limit) => limit - buffer.len(),
+        }
+    }
+
+    /// The connection's largest message.
+    fn limit(&self) -> usize {
+        match &self.sink {
+            Sink::Ring(ring) => ring.limit,
+            Sink::Buffer(_, limit) => *limit,
         }
     }
 
     /// Appends bytes.
     ///
     /// # Errors
-    /// If the reply would exceed the connection's largest message, or was sent already. What was appended before stays.
+    /// If the reply would exceed the connection's largest message, was sent already or has failed. What was appended before stays.
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         if bytes.len() > self.remaining() {
@@ -181,11 +192,11 @@ impl<'a> Reply<'a> {
     /// afterwards, and it is too late to [`Self::fail`].
     ///
     /// # Errors
-    /// If the reply would exceed the connection's largest message, or was sent already. Nothing changes then.
+    /// If the reply would exceed the connection's largest message, was sent already or has failed. Nothing changes then.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
-        if self.whole {
-            return Err(ReplyError::AlreadySent);
+        if self.whole || self.failed {
+            return Err(self.refusal(bytes.len()));
         }
         match &mut self.sink {
             Sink::Ring(ring) if bytes.len() <= ring.limit - ring.len() => {
@@ -202,25 +213,24 @@ impl<'a> Reply<'a> {
     fn refusal(&self, more: usize) -> ReplyError {
         if self.whole {
             ReplyError::AlreadySent
+        } else if self.failed {
+            ReplyError::Failed
         } else {
             ReplyError::TooLarge {
                 size: self.len().saturating_add(more),
-                limit: self.len() + self.remaining(),
+                limit: self.limit(),
             }
         }
     }
 
-    /// Turns the reply into an error with this text (cut at 1 KiB); what was appended is dropped. The client's call returns
-    /// [`crate::error::RequestError::Remote`].
+    /// Turns the reply into an error with this text (cut at 1 KiB); what was appended is dropped, and nothing can be appended any more: to
+    /// fail again is to say it in other words. The client's call returns [`crate::error::RequestError::Remote`].
     pub fn fail(&mut self, message: impl std::fmt::Display) {
         if self.whole {
             return;
         }
         let text = message.to_string();
-        let mut end = text
-            .len()
-            .min(MAX_ERROR_BYTES)
-            .min(self.len() + self.remaining());
+        let mut end = text.len().min(MAX_ERROR_BYTES).min(self.limit());
         while !text.is_char_boundary(end) {
             end -= 1;
         }

@@ -54,6 +54,42 @@ fn an_answer_sent_whole_arrives_whole_whatever_its_size_and_that_of_the_last() {
     });
 }
 
+/// On the socket an error of more than a kilobyte would end the connection, and in a ring it would be an answer of any length.
+#[test]
+fn behind_an_error_nothing_else_can_stand() {
+    fn handler(request: &[u8], reply: &mut Reply<'_>) {
+        reply.extend_from_slice(request).expect("it fits");
+        reply.fail(if request.is_empty() {
+            ""
+        } else {
+            "no such order"
+        });
+        assert_eq!(reply.remaining(), 0);
+        let more = [7; 20_000];
+        assert_eq!(reply.extend_from_slice(&more), Err(ReplyError::Failed));
+        assert_eq!(reply.send(&more), Err(ReplyError::Failed));
+        assert_eq!(reply.send(&[]), Err(ReplyError::Failed));
+        let written = std::io::Write::write_all(reply, &more);
+        assert!(written.is_err());
+        if request == b"again" {
+            reply.fail("in other words");
+        }
+    }
+    on_both(handler, WaitPolicy::Adaptive, |client, transport| {
+        let says = [
+            ("", ""),
+            ("order 7", "no such order"),
+            ("again", "in other words"),
+        ];
+        for (request, error) in says {
+            match client.fire_bytes(request.as_bytes()) {
+                Err(RequestError::Remote { message }) => assert_eq!(message, error),
+                other => panic!("{request:?} over {transport:?}: {other:?}"),
+            }
+        }
+    });
+}
+
 #[test]
 fn an_answer_sent_whole_stands_whatever_the_handler_does_next() {
     fn handler(request: &[u8], reply: &mut Reply<'_>) {
