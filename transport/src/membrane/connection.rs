@@ -75,6 +75,7 @@ pub(super) fn handle_connection(
             Connection {
                 shared,
                 key,
+                peer,
                 socket,
                 admitted,
                 slot,
@@ -85,9 +86,7 @@ pub(super) fn handle_connection(
             .serve(begun)
         }
         Err(ending) => {
-            set(&process.last_rejected_uid, peer.uid.into());
-            set(&process.last_rejected_pid, peer.pid.into());
-            count_reject(shared, ending.reject());
+            count_reject(shared, peer, ending.reject());
             Next::Over
         }
     };
@@ -102,7 +101,8 @@ fn started(shared: &Arc<Shared>, pid: u32) -> u64 {
     look.ok().and_then(|(ticks, _)| ticks).unwrap_or(0)
 }
 
-pub(super) fn count_reject(shared: &Shared, reject: Option<Reject>) {
+/// Counts who was refused and notes who it was; `None`: nobody was, the peer has gone by itself.
+pub(super) fn count_reject(shared: &Shared, peer: Peer, reject: Option<Reject>) {
     let p = shared.page.process();
     let word = match reject {
         Some(Reject::Magic) => &p.rejected_magic,
@@ -115,6 +115,8 @@ pub(super) fn count_reject(shared: &Shared, reject: Option<Reject>) {
         Some(Reject::Descriptors) => &p.accept_errors,
         None => return,
     };
+    set(&p.last_rejected_uid, peer.uid.into());
+    set(&p.last_rejected_pid, peer.pid.into());
     // Several threads count here; it is far from any hot path.
     word.fetch_add(1, Ordering::Relaxed);
 }
@@ -141,6 +143,7 @@ fn random() -> u64 {
 struct Connection<'a> {
     shared: &'a Arc<Shared>,
     key: Key,
+    peer: Peer,
     socket: &'a Arc<UnixStream>,
     admitted: Admitted,
     slot: Arc<SlotWriter>,
@@ -171,7 +174,7 @@ impl Connection<'_> {
                     match recv_until(self.socket, decoder.space(), deadline) {
                         Ok(got) if got.bytes == 0 => return self.over(CloseReason::PeerGone),
                         Ok(got) if got.fd_count > 0 => {
-                            count_reject(self.shared, Some(Reject::Layout));
+                            count_reject(self.shared, self.peer, Some(Reject::Layout));
                             return self.over(CloseReason::Poisoned);
                         }
                         Ok(got) => {
@@ -190,7 +193,7 @@ impl Connection<'_> {
                 }
                 Ok(Some(frame)) => frame,
                 Err(_) => {
-                    count_reject(self.shared, Some(Reject::Magic));
+                    count_reject(self.shared, self.peer, Some(Reject::Magic));
                     return self.over(CloseReason::Poisoned);
                 }
             };
@@ -209,14 +212,14 @@ impl Connection<'_> {
                     }
                     Ok(None) => self.decided(true, begun_ns),
                     Err(ending) => {
-                        count_reject(self.shared, ending.reject());
+                        count_reject(self.shared, self.peer, ending.reject());
                         return self.over(CloseReason::Handshake);
                     }
                 }
                 continue;
             }
             if frame.header.kind != Kind::Request {
-                count_reject(self.shared, Some(Reject::Layout));
+                count_reject(self.shared, self.peer, Some(Reject::Layout));
                 return self.over(CloseReason::Poisoned);
             }
             self.decided(true, begun_ns);

@@ -318,12 +318,9 @@ impl Control {
         }
     }
 
-    /// Says no at once, counts it, and notes who it was.
+    /// Says no at once.
     fn refuse(&self, socket: &UnixStream, peer: Peer, reason: Reject, limit: u64, used: u64) {
-        let process = self.shared.page.process();
-        set(&process.last_rejected_uid, peer.uid.into());
-        set(&process.last_rejected_pid, peer.pid.into());
-        connection::count_reject(&self.shared, Some(reason));
+        connection::count_reject(&self.shared, peer, Some(reason));
         drive::turn_away(socket, reason, limit, used);
     }
 

@@ -102,11 +102,23 @@ fn noise_is_refused_as_no_client_of_ours_and_nothing_is_allocated_for_it() {
         raw.is_closed();
     }
     knocked.all_is_well(|p| p.rejected_magic, 3, "noise");
-    let page = knocked.world.page(&knocked.server);
-    assert_eq!(
-        page.process.last_rejected_pid,
-        u64::from(std::process::id())
-    );
+}
+
+#[test]
+fn the_last_refused_is_somebody_who_was_refused() {
+    let mut knocked = Knocked::new();
+    drop(knocked.knock());
+    knocked.all_is_well(|p| p.accepted, 1, "one who only looked in");
+    assert_eq!(knocked.counted.last_rejected_pid, 0);
+
+    let mut raw = knocked.knock();
+    raw.say(&hello(1 << 16, 20_000));
+    raw.expect(WELCOME);
+    raw.say(&header(REPLY, 1, 0, 0));
+    raw.is_closed();
+    knocked.all_is_well(|p| p.rejected_layout, 1, "a reply from a client");
+    let last = knocked.counted.last_rejected_pid;
+    assert_eq!(last, u64::from(std::process::id()));
 }
 
 #[test]
