@@ -22,8 +22,8 @@ use crate::sample::Sample;
 
 /// The first part of a subject's life that does not count.
 const WARM_UP_NS: u64 = 2_000_000_000;
-/// Admission counters kept per server: a minute of windows.
-const MINUTE: usize = 61;
+/// How long admission counters are kept per server.
+const MINUTE_NS: u64 = 60_000_000_000;
 
 /// Whom a tracker is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -154,7 +154,10 @@ impl Engine {
             if kept.back().is_none_or(|(last, _)| *last < at_ns) {
                 kept.push_back((at_ns, s.process));
             }
-            if kept.len() > MINUTE {
+            while kept
+                .front()
+                .is_some_and(|(first, _)| at_ns.saturating_sub(*first) > MINUTE_NS)
+            {
                 kept.pop_front();
             }
         }

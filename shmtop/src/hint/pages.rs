@@ -162,24 +162,26 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         pool.size_bytes
     };
     let wanted = e.admission.ring_bytes.div_ceil(size).max(1);
+    // Those that other rings have reserved and not touched yet are nobody's to take.
+    let free = pool.free.saturating_sub(pool.reserved);
+    let short = e.clients.iter().filter(|c| c.huge_pages == 2).count() as u64;
     Fire::new(
         format!(
             "client {}: {} of {wanted} huge pages of {} free; its rings use 4 KiB pages",
             c.number,
-            pool.free,
+            free,
             text::bytes(size)
         ),
         format!(
             "sysctl vm.nr_hugepages={}",
-            (pool.total.saturating_sub(pool.free))
-                .saturating_add(wanted.saturating_mul(e.clients.len().max(1) as u64))
+            (pool.total.saturating_sub(free)).saturating_add(wanted.saturating_mul(short))
         ),
     )
     .number(
         "free huge pages",
-        pool.free as f64,
+        free as f64,
         "",
-        "/proc/meminfo HugePages_Free",
+        "/proc/meminfo HugePages_Free less HugePages_Rsvd",
         format!("< {wanted}"),
     )
     .fires()

@@ -215,7 +215,7 @@ pub struct Admission {
     pub fallbacks: u64,
     /// Handshakes refused since start, all kinds.
     pub rejected: u64,
-    /// The same by kind: magic, version, layout, uid, timeout, full.
+    /// The same by kind: magic, version, layout, uid, timeout, full, pending.
     pub rejected_by: [(&'static str, u64); 7],
     /// accept() failures since start.
     pub accept_errors: u64,

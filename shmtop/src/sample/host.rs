@@ -172,6 +172,8 @@ pub struct HugePages {
     pub total: u64,
     /// HugePages_Free.
     pub free: u64,
+    /// HugePages_Rsvd: of the free ones, promised to mappings that have not touched them yet.
+    pub reserved: u64,
     /// Hugepagesize.
     pub size_bytes: u64,
 }

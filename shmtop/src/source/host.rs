@@ -146,6 +146,7 @@ fn meminfo(path: &Path) -> Reading<(Memory, Reading<HugePages>)> {
         (Some(total), Some(free), Some(size_bytes)) => Ok(HugePages {
             total,
             free,
+            reserved: all.hugepages_rsvd.unwrap_or(0),
             size_bytes,
         }),
         _ => Err(Why::not_there("this kernel has no huge pages")),

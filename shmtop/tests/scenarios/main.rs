@@ -139,6 +139,25 @@ fn on_a_machine_that_shows_everything_no_rule_is_left_unanswered() {
 }
 
 #[test]
+fn a_minute_is_a_minute_however_rarely_one_looks() {
+    let refused =
+        toml::from_str("set = { \"page.server.process.rejected_uid\" = \"+1\" }\nto = 10");
+    let over = toml::from_str("set = { \"page.server.process.rejected_uid\" = 10 }\nfrom = 11");
+    let patches: [patch::Patch; 2] = [refused.unwrap(), over.unwrap()];
+    let base = Base::named("busy");
+    let mut builder = ModelBuilder::new();
+    let mut fires = |t| {
+        let model = builder.push(patch::sample(&base, &patches, t));
+        let mut findings = model.findings.iter();
+        findings.any(|f| f.id == "handshake-rejected")
+    };
+    let fired: Vec<u64> = (0..=120).step_by(5).filter(|t| fires(*t)).collect();
+    // Quiet for five windows before it clears.
+    let (first, last) = (fired[0], fired[fired.len() - 1]);
+    assert!(first <= 10 && (65..=95).contains(&last), "{fired:?}");
+}
+
+#[test]
 fn before_enough_seconds_the_answer_is_that_more_are_needed() {
     let mut builder = ModelBuilder::new();
     let model = builder.push(Base::named("busy").sample(0));

@@ -133,7 +133,8 @@ fn the_machine_is_read_from_its_files() {
     };
     assert_eq!(host.memory.get(), Ok(memory));
     let huge = host.huge_pages.get().unwrap();
-    assert_eq!((huge.total, huge.free, huge.size_bytes), (32, 5, 2 << 20));
+    assert_eq!((huge.total, huge.free, huge.reserved), (32, 5, 2));
+    assert_eq!(huge.size_bytes, 2 << 20);
     assert_eq!(
         host.load.get(),
         Ok(LoadAverage {
