@@ -1,6 +1,6 @@
 //! Rules about a side that does not move: stopped, gone, stalled, stuck in its handler.
 
-use transport::stats::Via;
+use transport::stats::{Role, Via};
 
 use super::ring::{client_pid, plural, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -133,11 +133,12 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     } else {
         String::new()
     };
+    let who = match c.role {
+        Role::Server => format!("pid {} of client {}", c.peer_pid, c.number),
+        Role::Client => format!("pid {}, the server of client {},", c.peer_pid, c.number),
+    };
     Fire::new(
-        format!(
-            "pid {} of client {} died more than 1 s ago{memory}",
-            c.peer_pid, c.number
-        ),
+        format!("{who} died more than 1 s ago{memory}"),
         format!(
             "ps -o pid,stat,wchan -p {}   # why does it not clean up?",
             e.pid
@@ -156,11 +157,11 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// Bytes wait and the reader's index has not moved for a second. While the handler runs the server's reader can't move: that
-    /// is `handler-stuck`, and this one keeps out of it. If both rings stand still it is the client that does not read: the server
+    /// is `handler-stuck`, and of the requests this one says nothing then. If both rings stand still it is the client that does not read: the server
     /// takes no request that it has no room to answer.
     CONSUMER_STALLED = "consumer-stalled", Crit, "the reader of a ring has stopped reading";
     fires: "bytes in the ring and its consumer's index frozen for more than 1 s";
-    quiet: "the handler is running";
+    quiet: "of requests: the handler is running";
     fix: "look at the thread named";
     explains: ["ring-full", "tail-spread", "late-replies", "outlier-client"];
     onset: Dated;
@@ -171,9 +172,7 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if c.transport != Via::Shm {
         return Err(Why::not_applicable("on the socket"));
     }
-    if handler_of_server(ctx, e, c).is_some() {
-        return QUIET;
-    }
+    let in_handler = handler_of_server(ctx, e, c).is_some();
     let rings = [
         (
             c.reply_ring(),
@@ -192,6 +191,9 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     ];
     let mut unknown = None;
     for (ring, name, pid, thread, who) in rings {
+        if in_handler && who == "server" {
+            continue;
+        }
         let (occupied, frozen) = match (&ring.occupancy_bytes, &ring.moved_age_ns) {
             (Ok(0), _) => continue,
             (Ok(bytes), Ok(age)) => (*bytes, *age),

@@ -1,6 +1,7 @@
 //! Rules about where and how a ring thread runs: its CPU, its node, its priority.
 
 use super::fix::{keep_thread, move_thread};
+use super::ring::client_pid;
 use super::sched::SPINNER;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity};
@@ -20,7 +21,7 @@ rule! {
     check: Client(migrating);
 }
 
-fn migrating(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+fn migrating(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let thread = c.thread.clone()?;
     let moves = thread.migrations_per_s.clone()?;
     if moves <= 50.0 {
@@ -34,7 +35,7 @@ fn migrating(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
         format!("client {} (thread {}) moves {} times a second between CPUs; its p99 is {} against {} since start", c.number, thread.tid, text::count(moves), text::ns(now.p99), text::ns(life.p99)),
         keep_thread(ctx, &thread),
     )
-    .number("migrations", moves, "1/s", format!("/proc/{}/task/{}/sched", c.peer_pid, thread.tid), "> 50")
+    .number("migrations", moves, "1/s", format!("/proc/{}/task/{}/sched", client_pid(e, c), thread.tid), "> 50")
     .fires()
 }
 

@@ -1,6 +1,6 @@
 //! Rules about the size of rings: waste at the wrap, memory in vain, a cached index that saves nothing.
 
-use transport::stats::{Role, TxCounters};
+use transport::stats::{Role, Slot};
 
 use super::fix::setting;
 use super::ring::{on_shm, power_of_two_above};
@@ -133,11 +133,12 @@ rule! {
     /// A producer looks at the other side's index only when the one it remembers leaves no room, so with room for many messages most
     /// looks are saved. A ring that holds few messages saves none: with 12,000 B in rings of 64 KiB the demo's client looked 0.59 times a
     /// message, with 15,000 B once, with 4000 B 0.2 times. With one request in flight the other side has to be waited for anyway; and beside the copy
-    /// of a large message (64 KiB take 6 µs or more) a look, some 0.1 µs, is nothing.
+    /// of a large message (64 KiB take 6 µs or more) a look, some 0.1 µs, is nothing. A ring that holds many messages and is full all the time needs
+    /// a look for each of them, too; that is its reader's doing, and `ring-full` says so.
     POINTER_REFRESH = "pointer-refresh", Info, "the cached index saves nothing";
-    fires: "a producer looks at the other side's index more than 0.5 times a message, with 2 or more requests in flight and 1000 messages per second or more";
-    quiet: "depth 1; messages above 64 KiB";
-    fix: "a ring that holds 32 messages or more (--ring-size)";
+    fires: "a producer looks at the other side's index more than 0.5 times a message, with 2 or more requests in flight and 1000 messages per second or more, in a ring that holds fewer than 32 of them";
+    quiet: "depth 1; messages above 64 KiB; a ring for more messages than that";
+    fix: "a ring that holds 32 messages or more: Config::ring_bytes (exchange, trader: --ring-size)";
     check: Client(pointer_refresh);
 }
 
@@ -155,6 +156,7 @@ fn pointer_refresh(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
         let sides = producer(before, c, role).zip(producer(ctx.sample, c, role));
         // The other end's page need not be visible.
         let Some((old, now)) = sides else { continue };
+        let (old, capacity, now) = (&old.tx, now.info.tx_capacity, &now.tx);
         let messages = delta(old.tx_messages, now.tx_messages)?;
         let looks = delta(old.tx_index_loads, now.tx_index_loads)?;
         let per_s = span.per_second(0, messages)?;
@@ -162,11 +164,11 @@ fn pointer_refresh(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
             continue;
         }
         let size = delta(old.tx_bytes, now.tx_bytes)? / messages.max(1);
-        if size > LARGE_BYTES {
+        let enough = power_of_two_above(size.saturating_add(64).saturating_mul(32));
+        if size > LARGE_BYTES || capacity >= enough {
             continue;
         }
         let per_message = looks as f64 / messages.max(1) as f64;
-        let enough = power_of_two_above(size.saturating_add(64).saturating_mul(32));
         return Fire::new(
             format!(
                 "client {}: the {name} ring holds so few messages of {} that its writer looks {per_message:.2} times a message at the reader's index, with {} in flight",
@@ -174,7 +176,7 @@ fn pointer_refresh(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
                 text::bytes(size),
                 c.in_flight
             ),
-            format!("start both sides with --ring-size {enough}"),
+            ring_of(enough),
         )
         .number("looks per message", per_message, "", "stats pages: tx_index_loads / tx_messages", "> 0.5")
         .number("in flight", c.in_flight as f64, "", "stats page: in_flight", ">= 2")
@@ -183,10 +185,10 @@ fn pointer_refresh(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     QUIET
 }
 
-/// The counters of a connection's writer on one side.
-fn producer<'s>(sample: &'s Sample, c: &Client, role: Role) -> Option<&'s TxCounters> {
+/// The slot of a connection's writer on one side.
+fn producer<'s>(sample: &'s Sample, c: &Client, role: Role) -> Option<&'s Slot> {
     let pages = sample.pages.iter().filter_map(|p| p.snapshot());
     let slots = pages.filter(|s| s.role == role).flat_map(|s| &s.slots);
     let mut mine = slots.filter(|s| s.info.connection_id == c.connection_id);
-    mine.next().map(|s| &s.tx)
+    mine.next()
 }

@@ -1,8 +1,10 @@
 //! Rules about waiting: sleeps that last too long, spins and yields that bring nothing.
 
+use transport::config::MAX_RUNG;
 use transport::stats::Role;
 
 use super::fix::WAIT_WELL;
+use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, WaitView};
 use crate::reading::{Reading, Why};
@@ -157,14 +159,18 @@ fn idle_burn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 
 rule! {
     /// If requests come just after the spin budget is used up, each of them pays for a sleep and a wake-up. It is a trade of
-    /// CPU for latency, so it is info; where it was chosen (policy `park`) it is quiet.
+    /// CPU for latency, so it is info; where it was chosen (policy `park`) it is quiet. And where a sleep lasts ten wake-ups (of 50 µs, which a
+    /// halted virtual CPU takes) it is the server that is waited for, and sleeping is right.
     SLEEP_ON_PATH = "sleep-on-path", Info, "replies arrive just after the waiter went to sleep";
-    fires: "more than 5 % of the waits end in a sleep, and p99 is at least the median sleep";
-    quiet: "policy park, or almost no traffic";
+    fires: "more than 5 % of the waits end in a sleep, the median sleep lasts 500 µs at most, and p99 is at least that";
+    quiet: "policy park, almost no traffic, or a server that takes its time";
     fix: "raise the spin budget to the gap";
     once: true;
     check: Client(sleep_on_path);
 }
+
+/// Of a sleep that is longer, the wake-up is a small part.
+const LONG_SLEEP_NS: u64 = 500_000;
 
 /// How many spins last so long, by what a spin was seen to cost; a `pause` takes 25 ns or more where nothing was seen.
 fn spins_for((share, rate): &(Reading<f64>, Reading<f64>), ns: u64) -> u64 {
@@ -176,7 +182,7 @@ fn spins_for((share, rate): &(Reading<f64>, Reading<f64>), ns: u64) -> u64 {
     (ns as f64 / seen.max(1.0)).ceil() as u64
 }
 
-fn sleep_on_path(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+fn sleep_on_path(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let wait: WaitView = c.wait.clone()?;
     if wait.policy == "park" || wait.crowded || c.requests_per_s.clone()? < 100.0 {
         return QUIET;
@@ -186,16 +192,16 @@ fn sleep_on_path(_: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     else {
         return QUIET;
     };
-    if ended[2] <= 0.05 || rtt.p99 < park.p50 {
+    if ended[2] <= 0.05 || rtt.p99 < park.p50 || park.p50 > LONG_SLEEP_NS {
         return QUIET;
     }
-    let spins = spins_for(&wait_costs, rtt.p90);
+    let spins = spins_for(&wait_costs, rtt.p90).min(MAX_RUNG.into());
     Fire::new(
         format!(
             "{} of the waits of client {} (pid {}) end in a sleep; p99 {}, a sleep lasts {}",
             text::percent(ended[2]),
             c.number,
-            c.peer_pid,
+            client_pid(e, c),
             text::ns(rtt.p99),
             text::ns(park.p50)
         ),
@@ -228,7 +234,7 @@ rule! {
     YIELD_STORM = "yield-storm", Warn, "threads pass the CPU around";
     fires: "more than 100,000 yields per second, more than 10 for each message, and system time above 30 %";
     quiet: "yields that find work, or nobody else wants the core";
-    fix: "fewer yields (--yield), or park";
+    fix: "a ladder of fewer yields in Config::wait (exchange, trader: --yield), or park";
     check: Endpoint(yield_storm);
 }
 
@@ -258,7 +264,7 @@ fn yield_storm(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             text::percent(system)
         ),
         format!(
-            "restart pid {} with {WAIT_WELL}, or with fewer yields in its ladder (--yield 3)",
+            "restart pid {} with {WAIT_WELL}, or with fewer yields in its ladder (exchange, trader: --yield 3)",
             e.pid
         ),
     )
