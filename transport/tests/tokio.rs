@@ -398,6 +398,41 @@ fn a_dropped_call_gives_its_request_up_and_harms_no_other() {
 }
 
 #[test]
+fn a_reply_does_not_wait_for_the_handler_of_the_next_request() {
+    everywhere(|world| async move {
+        let (other, last) = (Gate::default(), Gate::default());
+        let gates = [Some(other.clone()), None, Some(last.clone())];
+        let _server = world.serve(move |request, reply| {
+            if let Some(gate) = &gates[usize::from(request[0])] {
+                gate.wait();
+            }
+            echo(request, reply);
+        });
+        let call = |client: &AsyncSynapse, i: u8| {
+            let client = client.clone();
+            tokio::spawn(async move { client.fire_bytes(&[i]).await })
+        };
+        // While another one's handler runs, both requests arrive, so that they are found together (on the socket each has a thread).
+        let (busy, client) = (world.client().await, world.client().await);
+        let held = call(&busy, 0);
+        until(|| busy.in_flight() == 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (quick, long) = (call(&client, 1), call(&client, 2));
+        until(|| client.in_flight() > 0).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        other.open();
+        let quick = tokio::time::timeout(WATCHDOG / 2, quick).await;
+        let quick = quick.expect("a reply that was written").expect("no panic");
+        assert_eq!(quick.expect("a reply"), [1]);
+        assert!(!long.is_finished());
+        last.open();
+        for (call, i) in [(held, 0), (long, 2)] {
+            assert_eq!(call.await.expect("no panic").expect("a reply"), [i]);
+        }
+    });
+}
+
+#[test]
 fn a_killed_server_ends_all_calls_at_once_and_their_outcome_is_unknown() {
     everywhere(|world| async move {
         let server = Server::start(&world.path());

@@ -1,5 +1,5 @@
 //! What the control thread does for each client on shared memory ten times a second: both rings' occupancy, who has
-//! stopped moving, and how large a part of the rings the active ones should use.
+//! stopped moving, and how large a part of the rings the active ones should use; and who sleeps although a reply is there is woken.
 
 use super::clients::{ShmPart, Table};
 use crate::ring::producer::DEFAULT_WINDOW_BYTES;
@@ -23,8 +23,14 @@ pub(super) struct House {
 /// Looks at every client on shared memory.
 pub(super) fn keep(table: &mut Table, now_ns: u64) {
     let mut active = 0u64;
-    for shm in table.by_key.values_mut().filter_map(|c| c.shm.as_mut()) {
+    for client in table.by_key.values_mut() {
+        let Some(shm) = client.shm.as_mut() else {
+            continue;
+        };
         active += u64::from(look(shm, now_ns));
+        if shm.house.last.is_some_and(|l| l.sleeps_beside_a_reply()) {
+            shm.view.wake(&client.socket);
+        }
     }
     // Two rings each. Rounded to a power of two, so that it moves rarely.
     let share = ACTIVE_BYTES / (2 * active.max(1)).next_power_of_two();

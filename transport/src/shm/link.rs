@@ -83,6 +83,13 @@ pub(crate) struct HouseLook {
     pub(crate) peer_asleep: bool,
 }
 
+impl HouseLook {
+    /// Whether the client sleeps for a reply, and one is there.
+    pub(crate) fn sleeps_beside_a_reply(&self) -> bool {
+        self.peer_asleep && self.reply_occupancy.is_some_and(|bytes| bytes > 0)
+    }
+}
+
 impl HouseView {
     pub(crate) fn new(mapping: &Arc<Mapping>, capacity: usize) -> Self {
         Self {
@@ -115,6 +122,14 @@ impl HouseView {
             request_consumed,
             reply_consumed,
             peer_asleep: self.reply.flag(Flag::Empty) != 0,
+        }
+    }
+
+    /// Wakes a client that sleeps while a reply is there. A turn rings once, at its end, and a request in the middle of it may keep its
+    /// handler for as long as it likes: who is told over its socket, and has no timer of its own, would not see the earlier replies before.
+    pub(crate) fn wake(&self, socket: &UnixStream) {
+        if let Some(bell) = self.reply.take_bell(Flag::Empty) {
+            ring(bell, self.reply.futex(Flag::Empty), socket);
         }
     }
 
