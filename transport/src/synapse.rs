@@ -47,7 +47,6 @@ pub enum Transport {
 /// A client connection. One request/response stream: `&mut self`, may move between threads, is not shared.
 ///
 /// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known.
-#[derive(Debug)]
 pub struct Synapse {
     /// Before the socket: dropped first.
     _not_in_forks: NotInForks,
@@ -57,6 +56,17 @@ pub struct Synapse {
     facts: SlotFacts,
     config: Config,
     max_message: usize,
+}
+
+impl std::fmt::Debug for Synapse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Synapse")
+            .field("transport", &self.transport)
+            .field("connection_id", &self.facts.connection_id)
+            .field("fallback", &self.facts.fallback)
+            .field("max_message", &self.max_message)
+            .finish()
+    }
 }
 
 impl Synapse {

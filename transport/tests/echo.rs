@@ -319,6 +319,18 @@ fn a_client_that_asked_for_the_socket_can_upgrade_later() {
 }
 
 #[test]
+fn a_client_in_a_log_is_a_line() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let shown = format!("{:?}", world.client());
+        assert!(
+            shown.starts_with("Synapse { transport: S") && shown.len() < 200,
+            "{shown}"
+        );
+    });
+}
+
+#[test]
 fn a_second_server_is_refused_and_a_dead_ones_path_taken_over() {
     let world = World::new(TransportChoice::Shm, WaitPolicy::Adaptive);
     let first = world.serve(echo);
