@@ -100,7 +100,7 @@ fn pair() -> Pair {
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["check"], "were not provided: --assert <EXPR>; see --help"),
         (
             &["-p", "abc", "ps"],
@@ -121,6 +121,15 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         (&["replay", "/nonexistent"], "/nonexistent: No such file"),
         (&["--sort", "speed", "ps"], "no such column"),
         (&["ps", "-f", "csv"], "no format csv"),
+        (
+            &["check", "--assert", "rps>0", "-f", "json"],
+            "no format json",
+        ),
+        (&["diff", "a", "b", "-f", "json"], "no format json"),
+        (
+            &["doctor", "-d", "15s"],
+            "a delay of 15 s is too long for hints: they compare looks that are less than 10 s apart",
+        ),
         (&["snapshot", "-n", "0"], "0 is not in"),
         (
             &["diff", "/dev/null", "/dev/null"],

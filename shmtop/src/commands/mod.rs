@@ -78,6 +78,16 @@ fn sentence(text: &str) -> String {
 
 fn dispatch(cli: Cli) -> Outcome {
     let settings = Settings::new(cli.flags)?;
+    if let None
+    | Some(
+        Command::Doctor { .. }
+        | Command::Check { .. }
+        | Command::Record { .. }
+        | Command::Export { .. },
+    ) = cli.command
+    {
+        settings.delay_for_hints()?;
+    }
     match cli.command {
         None => dashboard(&settings),
         Some(Command::Ps) => ps(&settings),

@@ -208,6 +208,7 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
 
 /// Two recordings side by side.
 pub(super) fn diff(settings: &Settings, a: &Path, b: &Path) -> Outcome {
+    format(settings, &[Format::Table])?;
     let (x, y) = (watched(settings, a)?, watched(settings, b)?);
     let name = |p: &Path| text::clean(&p.file_name().unwrap_or(p.as_os_str()).to_string_lossy());
     say(&report::diff((&name(a), &name(b)), &x, &y))

@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::Failure;
 use crate::cli::{Flags, Format, duration};
-use crate::model::Model;
 use crate::model::asked::Asked;
+use crate::model::{HOLE_NS, Model};
 use crate::source::PerfScope;
+use crate::text;
 use crate::ui::{SortKey, State, ThemeName};
 
 /// The configuration file. Every key is optional; an unknown one is a mistake and said so.
@@ -115,6 +116,19 @@ impl Settings {
     /// The delay, or so many seconds.
     pub(crate) fn delay_or(&self, seconds: f64) -> Duration {
         self.delay.unwrap_or(Duration::from_secs_f64(seconds))
+    }
+
+    /// An error if one look comes so long after another that no hint could ever be given.
+    pub(crate) fn delay_for_hints(&self) -> Result<(), Failure> {
+        let longest = Duration::from_nanos(HOLE_NS);
+        match self.delay {
+            Some(delay) if delay >= longest => Err(Failure::Usage(format!(
+                "a delay of {} is too long for hints: they compare looks that are less than {} apart",
+                text::ns(delay.as_nanos() as u64),
+                text::ns(HOLE_NS)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// How to look at the world.

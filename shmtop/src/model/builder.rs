@@ -29,7 +29,7 @@ const EARLY_NS: u64 = 60_000_000;
 /// Windows whose samples are kept: the longest look back of a rule is ten seconds.
 const KEPT: usize = 11;
 /// After a hole of this length between two samples nothing earlier is comparable.
-const HOLE_NS: u64 = 10_000_000_000;
+pub(crate) const HOLE_NS: u64 = 10_000_000_000;
 
 /// What is remembered of one endpoint.
 #[derive(Default)]
