@@ -24,7 +24,9 @@ pub(super) struct CgroupReader {
     hierarchies: Reading<Vec<Hierarchy>>,
     cpu: HashMap<PathBuf, CpuWatch>,
     memory: HashMap<PathBuf, Option<MemoryGroup>>,
-    /// When `memory` is emptied.
+    /// By what the process's cgroup file says.
+    cpusets: HashMap<String, Reading<CpuList>>,
+    /// When `memory` and `cpusets` are emptied.
     memory_due_ns: u64,
     buffer: Vec<u8>,
 }
@@ -44,6 +46,7 @@ impl CgroupReader {
             hierarchies: mounts::hierarchies(proc_root, sys_root),
             cpu: HashMap::new(),
             memory: HashMap::new(),
+            cpusets: HashMap::new(),
             memory_due_ns: 0,
             buffer: Vec::new(),
         }
@@ -115,7 +118,16 @@ impl CgroupReader {
     }
 
     /// CPUs that the nearest group with a cpuset allows.
-    pub(super) fn cpuset(&self, cgroup_text: &str) -> Reading<CpuList> {
+    pub(super) fn cpuset(&mut self, cgroup_text: &str) -> Reading<CpuList> {
+        if let Some(known) = self.cpusets.get(cgroup_text) {
+            return known.clone();
+        }
+        let read = self.read_cpuset(cgroup_text);
+        self.cpusets.insert(cgroup_text.to_owned(), read.clone());
+        read
+    }
+
+    fn read_cpuset(&self, cgroup_text: &str) -> Reading<CpuList> {
         let (version, dirs) = self.chain(cgroup_text, "cpuset")?;
         let names: &[&str] = match version {
             CgroupVersion::V1 => &["cpuset.effective_cpus", "cpuset.cpus"],
@@ -143,6 +155,7 @@ impl CgroupReader {
         if now_ns >= self.memory_due_ns {
             self.memory_due_ns = now_ns + MEMORY_NS;
             self.memory.clear();
+            self.cpusets.clear();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Called by everything in `source` that reads /proc, /sys and cgroup files. It leaves out what the text means.
 
 use crate::reading::{Reading, Why};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -99,6 +100,11 @@ impl Kept {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its text now, bytes that are no UTF-8 replaced; `buffer` is what it is read into.
+    pub(super) fn text<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Reading<Cow<'b, str>> {
+        self.read(buffer).map(String::from_utf8_lossy)
     }
 
     /// Its bytes now, in `buffer`.

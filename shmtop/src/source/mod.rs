@@ -37,8 +37,9 @@ use transport::stats::{Role, SlotState};
 
 /// Processes looked at, at most: a page may name any pids it likes.
 const MAX_PROCESSES: usize = 1024;
-/// Up to this many processes keep their files open between samples: three descriptors each.
-const MAX_KEPT: usize = 64;
+/// Up to this many processes keep their files open between samples: three descriptors each, and some for each thread. A limit of
+/// 1,024 has room for them.
+const MAX_KEPT: usize = 40;
 const LISTENERS_NS: u64 = 1_000_000_000;
 
 /// Where and how to look.

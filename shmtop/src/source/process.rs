@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 /// Threads of one process that are looked at, at most.
 const MAX_THREADS: usize = 256;
+/// Up to this many threads keep their files open between looks: one descriptor each, those that own a slot five.
+const KEPT_THREADS: usize = 8;
 /// State, faults, CPU time: a stopped process must show within a second, and a rate needs some length.
 const QUICK_NS: u64 = 450_000_000;
 /// The rest. Below a second, so that every second's window has a new reading however the refresh jitters.
@@ -38,6 +40,8 @@ pub(super) struct ProcessWatch {
     proc_root: PathBuf,
     dir: PathBuf,
     stat: Kept,
+    status: Kept,
+    fds: FdDir,
     cgroup_text: Reading<String>,
     threads: Vec<ThreadWatch>,
     /// Threads that a slot names and that were not there: a slot keeps the number of who opened it, and that thread may have ended.
@@ -71,6 +75,8 @@ impl ProcessWatch {
         Self {
             proc_root: proc_root.to_owned(),
             stat: Kept::new(dir.join("stat"), keep),
+            status: Kept::new(dir.join("status"), keep),
+            fds: FdDir::new(dir.join("fd"), keep),
             cgroup_text: Err(Why::not_yet("not read yet")),
             dir,
             threads: Vec::new(),
@@ -192,8 +198,8 @@ impl ProcessWatch {
         let settings =
             self.facts_looks < FIRST_LOOKS || self.facts_looks.is_multiple_of(SETTINGS_TURNS);
         self.facts_looks += 1;
-        let path = self.dir.join("status");
-        let status = text(&path);
+        let path = self.status.path().to_owned();
+        let status = self.status.text(look.buffer);
         let seen = &mut self.seen;
         seen.facts_at_ns = look.now_ns;
         let part = |parse: &dyn Fn(&str) -> Option<u32>| match &status {
@@ -215,11 +221,11 @@ impl ProcessWatch {
             .as_ref()
             .ok()
             .and_then(|t| status_number(t, "FDSize"));
-        let fds = self.dir.join("fd");
         // Above the end of its table no number can be.
-        let fds = match known_fds(&fds).filter(|_| table.is_some_and(|end| end <= soft)) {
+        let below = table.is_some_and(|end| end <= soft);
+        let fds = match self.fds.known().filter(|_| below) {
             Some(all) => Ok((all, 0)),
-            None => count_fds(&fds, soft),
+            None => count_fds(&self.fds.path, soft),
         };
         seen.fds = fds.clone().map(|(all, _)| all).into();
         seen.fds_beyond = fds.map(|(_, beyond)| beyond).into();
@@ -235,11 +241,10 @@ impl ProcessWatch {
         }
         if settings {
             self.cgroup_text = text(&self.dir.join("cgroup"));
-            let lines = |text: &'_ Reading<String>| text.as_ref().ok().cloned();
             seen.place = place::read(
                 &self.dir,
-                lines(&status).as_deref(),
-                lines(&self.cgroup_text).as_deref(),
+                status.as_deref().ok(),
+                self.cgroup_text.as_deref().ok(),
             );
         }
         match &self.cgroup_text {
@@ -252,19 +257,10 @@ impl ProcessWatch {
                 seen.cgroups.cpuset = Fact::Unknown(why.clone());
             }
         }
-        let tids = thread_ids(&self.dir.join("task"), look.hot);
-        self.absent.retain(|tid| !tids.contains(tid));
-        self.threads.retain(|t| tids.contains(&t.seen.tid));
-        for tid in tids {
-            if !self.threads.iter().any(|t| t.seen.tid == tid) {
-                self.threads.push(ThreadWatch::new(
-                    &self.proc_root,
-                    self.seen.pid,
-                    tid,
-                    look.hot.contains(&tid),
-                    look.keep,
-                ));
-            }
+        // As many as were known, none of them found gone and none missed: listing them would find the same.
+        let there = self.seen.thread_count.known().map(|n| *n as usize);
+        if settings || there != Some(self.threads.len()) || !self.absent.is_empty() {
+            self.list_threads(look);
         }
         let now = look.now_ns;
         self.threads.retain_mut(|thread| {
@@ -276,11 +272,29 @@ impl ProcessWatch {
                 thread.read_times(now, look.buffer)
             };
             if there && (thread.hot || settings || thread.seen.facts_at_ns == 0) {
-                thread.read_facts(now, settings);
+                thread.read_facts(now, settings, look.buffer);
             }
             there
         });
         self.threads.sort_by_key(|t| t.seen.tid);
+    }
+
+    fn list_threads(&mut self, look: &Look<'_>) {
+        let tids = thread_ids(&self.dir.join("task"), look.hot);
+        self.absent.retain(|tid| !tids.contains(tid));
+        self.threads.retain(|t| tids.contains(&t.seen.tid));
+        let few = tids.len() <= KEPT_THREADS;
+        for tid in tids {
+            if !self.threads.iter().any(|t| t.seen.tid == tid) {
+                self.threads.push(ThreadWatch::new(
+                    &self.proc_root,
+                    self.seen.pid,
+                    tid,
+                    look.hot.contains(&tid),
+                    look.keep && few,
+                ));
+            }
+        }
     }
 
     /// A thread that owns a slot and was not there at the last listing; false if it is not there now either.
@@ -288,7 +302,7 @@ impl ProcessWatch {
         let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.keep);
         let there = thread.read_quick(look.now_ns, look.buffer);
         if there {
-            thread.read_facts(look.now_ns, true);
+            thread.read_facts(look.now_ns, true, look.buffer);
             let at = self.threads.partition_point(|t| t.seen.tid < tid);
             self.threads.insert(at, thread);
         }
@@ -318,13 +332,40 @@ fn thread_ids(task_dir: &Path, hot: &BTreeSet<u32>) -> BTreeSet<u32> {
     first.into_iter().chain(rest).take(MAX_THREADS).collect()
 }
 
-/// Open descriptors by the size of their directory: kernels from 6.2 on say it there, and listing a thousand costs two
-/// milliseconds. Opened, since who may not list them shall not have their number either.
-fn known_fds(dir: &Path) -> Option<u64> {
-    let open = File::open(dir).ok()?;
-    let in_proc = fstatfs(&open).is_ok_and(|f| f.filesystem_type() == PROC_SUPER_MAGIC);
-    let size = open.metadata().ok()?.len();
-    (in_proc && size > 0).then_some(size)
+/// The directory of a process's descriptors, opened once if it may be kept.
+#[derive(Debug)]
+struct FdDir {
+    path: PathBuf,
+    open: Option<File>,
+    keep: bool,
+}
+
+impl FdDir {
+    fn new(path: PathBuf, keep: bool) -> Self {
+        Self {
+            path,
+            open: None,
+            keep,
+        }
+    }
+
+    /// Open descriptors by the size of their directory: kernels from 6.2 on say it there, and listing a thousand costs two
+    /// milliseconds. Opened, since who may not list them shall not have their number either.
+    fn known(&mut self) -> Option<u64> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let open = File::open(&self.path).ok()?;
+                let in_proc = fstatfs(&open).is_ok_and(|f| f.filesystem_type() == PROC_SUPER_MAGIC);
+                in_proc.then_some(open)?
+            }
+        };
+        let size = open.metadata().ok()?.len();
+        if self.keep {
+            self.open = Some(open);
+        }
+        (size > 0).then_some(size)
+    }
 }
 
 /// Open descriptors, and how many of them have numbers that the soft limit no longer gives away: opened before it was lowered,

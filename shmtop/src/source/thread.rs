@@ -1,8 +1,8 @@
 //! One thread: what is read of it each time, what once a second. Called by `process`.
 
-use super::file::{Kept, harmless, line, nonsense, number, text};
+use super::file::{Kept, harmless, nonsense, number};
 use super::parse::{Stat, inner_id, migrations, schedstat, status_cpus, status_number};
-use crate::reading::{Reading, Why};
+use crate::reading::Why;
 use crate::sample::{Fact, Thread};
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,12 @@ pub(super) struct ThreadWatch {
     dir: PathBuf,
     stat: Kept,
     schedstat: Kept,
+    status: Kept,
+    sched: Kept,
+    wchan: Kept,
     /// /proc/TID/timerslack_ns: threads have this file only outside of the task directory.
     slack: PathBuf,
+    slack_asked: bool,
     /// Owns a slot: read for each sample.
     pub(super) hot: bool,
     pub(super) seen: Thread,
@@ -24,8 +28,12 @@ impl ThreadWatch {
         let dir = proc_root.join(format!("{pid}/task/{tid}"));
         Self {
             stat: Kept::new(dir.join("stat"), hot && keep),
-            schedstat: Kept::new(dir.join("schedstat"), hot && keep),
+            schedstat: Kept::new(dir.join("schedstat"), keep),
+            status: Kept::new(dir.join("status"), hot && keep),
+            sched: Kept::new(dir.join("sched"), hot && keep),
+            wchan: Kept::new(dir.join("wchan"), hot && keep),
             slack: proc_root.join(format!("{tid}/timerslack_ns")),
+            slack_asked: false,
             dir,
             hot,
             seen: Thread {
@@ -110,11 +118,11 @@ impl ThreadWatch {
     }
 
     /// Reads the rest; `settings` too, which hardly ever change.
-    pub(super) fn read_facts(&mut self, now_ns: u64, settings: bool) {
+    pub(super) fn read_facts(&mut self, now_ns: u64, settings: bool, buffer: &mut Vec<u8>) {
         let seen = &mut self.seen;
         seen.facts_at_ns = now_ns;
-        let path = self.dir.join("status");
-        let status = text(&path);
+        let path = self.status.path().to_owned();
+        let status = self.status.text(buffer);
         let of = |parse: &dyn Fn(&str) -> Option<u64>| -> Fact<u64> {
             match &status {
                 Ok(text) => parse(text).ok_or_else(|| nonsense(&path)).into(),
@@ -135,25 +143,25 @@ impl ThreadWatch {
             seen.wchan = Fact::Unknown(why());
             return;
         }
-        let path = self.dir.join("sched");
-        seen.migrations = text(&path)
+        seen.migrations = self
+            .sched
+            .text(buffer)
             .and_then(|t| {
                 migrations(&t).ok_or_else(|| Why::not_there("this kernel counts no migrations"))
             })
             .into();
-        if settings || seen.timer_slack_ns.known().is_none() {
+        if settings || !self.slack_asked {
+            self.slack_asked = true;
             seen.timer_slack_ns = number(&self.slack).into();
         }
-        seen.wchan = wchan(&self.dir).into();
+        seen.wchan = self.wchan.text(buffer).map(|name| wchan(&name)).into();
     }
 }
 
 /// The kernel writes "0" for a thread that does not sleep.
-fn wchan(dir: &Path) -> Reading<String> {
-    let name = line(&dir.join("wchan"))?;
-    Ok(if name == "0" {
-        String::new()
-    } else {
-        harmless(name)
-    })
+fn wchan(name: &str) -> String {
+    match name.trim() {
+        "0" => String::new(),
+        name => harmless(name),
+    }
 }

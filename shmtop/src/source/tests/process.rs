@@ -191,6 +191,40 @@ fn descriptors_beyond_a_limit_that_was_lowered_take_no_room_below_it() {
 }
 
 #[test]
+fn a_thread_that_comes_or_goes_is_noticed_within_two_seconds() {
+    let tree = one_process();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let second = 1_000_000_000;
+    let mut now_ns = 0;
+    let mut tids = |tree: &Tree| -> Vec<u32> {
+        now_ns += second;
+        let seen = tree.process(&mut watch, now_ns, &[7]);
+        seen.threads.iter().map(|t| t.tid).collect()
+    };
+    // So many that the next ones list them only for a reason.
+    for _ in 0..6 {
+        assert_eq!(tids(&tree), [7]);
+    }
+    let come = |tid: u32| {
+        tree.write(
+            &format!("proc/7/task/{tid}/stat"),
+            &format!("{tid} (new) {STAT_TAIL}"),
+        );
+        tree.write(&format!("proc/7/task/{tid}/schedstat"), "1 2 3\n");
+    };
+    come(8);
+    let two = STAT_TAIL.replace(" 20 0 1 0 ", " 20 0 2 0 ");
+    tree.write("proc/7/stat", &format!("7 (a) {two}"));
+    assert_eq!(tids(&tree), [7, 8], "there are more than before");
+    // One ends and another begins: as many as before. What is open of the first has no text then.
+    tree.write("proc/7/task/8/schedstat", "");
+    std::fs::remove_dir_all(tree.proc().join("7/task/8")).unwrap();
+    come(9);
+    tids(&tree);
+    assert_eq!(tids(&tree), [7, 9]);
+}
+
+#[test]
 fn a_thread_that_a_slot_names_and_that_has_ended_is_not_looked_for_each_time_and_found_if_it_comes()
 {
     let tree = one_process();
