@@ -339,13 +339,17 @@ fn settle(mut t: TimeShares, cpu: Option<f64>, mut delay: f64) -> Reading<TimeSh
         t.useful += worked;
         t.idle -= worked;
     }
-    for part in [
-        &mut t.yielding,
-        &mut t.spin,
-        &mut t.useful,
-        &mut t.sleep,
-        &mut t.idle,
-    ] {
+    // What was on a core was not waiting for one.
+    let awake = t.yielding + t.spin + t.useful;
+    let mut room = (awake - cpu.unwrap_or(0.0)).max(0.0);
+    for part in [&mut t.yielding, &mut t.spin, &mut t.useful] {
+        let taken = delay.min(*part).min(room);
+        *part -= taken;
+        t.no_core += taken;
+        delay -= taken;
+        room -= taken;
+    }
+    for part in [&mut t.sleep, &mut t.idle] {
         let taken = delay.min(*part);
         *part -= taken;
         t.no_core += taken;
