@@ -1,7 +1,8 @@
 //! Turns a captured terminal screen into an SVG, for the README.
 //!
 //! Reads text with SGR escape sequences on stdin (what `tmux capture-pane -e -p` prints) and writes the picture to
-//! stdout. Nothing else is understood: other escape sequences are skipped.
+//! stdout; with `--light` as a terminal with a light background shows it. Nothing else is understood: other escape
+//! sequences are skipped.
 //!
 //! ```text
 //! tmux new-session -d -x 120 -y 40 shmtop; sleep 60
@@ -17,9 +18,32 @@ const CELL_X: f64 = 8.4;
 const CELL_Y: f64 = 17.0;
 /// Room around the screen.
 const MARGIN: f64 = 14.0;
-/// The window, and text without a colour.
-const BACKGROUND: &str = "#101216";
-const FOREGROUND: &str = "#d6dae0";
+
+/// The terminal's own colours: its window, and text without a colour.
+struct Terminal {
+    background: &'static str,
+    foreground: &'static str,
+    /// The sixteen basic colours.
+    basic: [&'static str; 16],
+}
+
+const DARK: Terminal = Terminal {
+    background: "#101216",
+    foreground: "#d6dae0",
+    basic: [
+        "#1c1c1c", "#cd3131", "#0dbc79", "#e5e510", "#2472c8", "#bc3fbc", "#11a8cd", "#e5e5e5",
+        "#666666", "#f14c4c", "#23d18b", "#f5f543", "#3b8eea", "#d670d6", "#29b8db", "#ffffff",
+    ],
+};
+
+const LIGHT: Terminal = Terminal {
+    background: "#fbfbf8",
+    foreground: "#24292f",
+    basic: [
+        "#24292f", "#cf222e", "#116329", "#7d4e00", "#0969da", "#8250df", "#1b7c83", "#6e7781",
+        "#57606a", "#a40e26", "#1a7f37", "#633c01", "#218bff", "#a475f9", "#3192aa", "#8c959f",
+    ],
+};
 
 /// How a cell looks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,37 +52,41 @@ struct Look {
     bg: Option<String>,
     bold: bool,
     dim: bool,
+    underlined: bool,
     reverse: bool,
 }
 
 impl Look {
-    fn foreground(&self) -> &str {
+    fn foreground<'a>(&'a self, terminal: &Terminal) -> &'a str {
         let (own, other) = if self.reverse {
-            (&self.bg, BACKGROUND)
+            (&self.bg, terminal.background)
         } else {
-            (&self.fg, FOREGROUND)
+            (&self.fg, terminal.foreground)
         };
         own.as_deref().unwrap_or(other)
     }
 
-    fn background(&self) -> Option<&str> {
+    fn background(&self, terminal: &Terminal) -> Option<&str> {
         if self.reverse {
-            Some(self.fg.as_deref().unwrap_or(FOREGROUND))
+            Some(self.fg.as_deref().unwrap_or(terminal.foreground))
         } else {
             self.bg.as_deref()
         }
     }
 
     /// Applies one SGR sequence.
-    fn apply(&mut self, codes: &[u16]) {
+    fn apply(&mut self, codes: &[u16], terminal: &Terminal) {
+        let palette = |index| palette(index, terminal);
         let mut codes = codes.iter().copied();
         while let Some(code) = codes.next() {
             match code {
                 0 => *self = Self::default(),
                 1 => self.bold = true,
                 2 => self.dim = true,
+                4 => self.underlined = true,
                 7 => self.reverse = true,
                 22 => (self.bold, self.dim) = (false, false),
+                24 => self.underlined = false,
                 27 => self.reverse = false,
                 30..=37 => self.fg = Some(palette(code - 30)),
                 90..=97 => self.fg = Some(palette(code - 82)),
@@ -88,12 +116,8 @@ impl Look {
 }
 
 /// Colour of an entry of the 256-colour palette.
-fn palette(index: u16) -> String {
-    const BASIC: [&str; 16] = [
-        "#1c1c1c", "#cd3131", "#0dbc79", "#e5e510", "#2472c8", "#bc3fbc", "#11a8cd", "#e5e5e5",
-        "#666666", "#f14c4c", "#23d18b", "#f5f543", "#3b8eea", "#d670d6", "#29b8db", "#ffffff",
-    ];
-    if let Some(basic) = BASIC.get(usize::from(index)) {
+fn palette(index: u16, terminal: &Terminal) -> String {
+    if let Some(basic) = terminal.basic.get(usize::from(index)) {
         return (*basic).to_owned();
     }
     if index >= 232 {
@@ -107,7 +131,7 @@ fn palette(index: u16) -> String {
 }
 
 /// One line as cells.
-fn cells(line: &str, look: &mut Look) -> Vec<(char, Look)> {
+fn cells(line: &str, look: &mut Look, terminal: &Terminal) -> Vec<(char, Look)> {
     let mut out = Vec::new();
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
@@ -126,7 +150,7 @@ fn cells(line: &str, look: &mut Look) -> Vec<(char, Look)> {
                         .split([';', ':'])
                         .map(|n| n.parse().unwrap_or(0))
                         .collect();
-                    look.apply(&codes);
+                    look.apply(&codes, terminal);
                 }
                 break;
             }
@@ -157,9 +181,12 @@ fn escape(text: &str) -> String {
 }
 
 /// The picture.
-fn svg(screen: &str) -> String {
+fn svg(screen: &str, terminal: &Terminal) -> String {
     let mut look = Look::default();
-    let lines: Vec<Vec<(char, Look)>> = screen.lines().map(|l| cells(l, &mut look)).collect();
+    let lines: Vec<Vec<(char, Look)>> = screen
+        .lines()
+        .map(|l| cells(l, &mut look, terminal))
+        .collect();
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = columns as f64 * CELL_X + 2.0 * MARGIN;
     let height = lines.len() as f64 * CELL_Y + 2.0 * MARGIN;
@@ -177,7 +204,7 @@ fn svg(screen: &str) -> String {
                 .count();
             let x = MARGIN + start as f64 * CELL_X;
             let wide = run as f64 * CELL_X;
-            if let Some(background) = look.background() {
+            if let Some(background) = look.background(terminal) {
                 rectangle(&mut boxes, (x, y, wide, CELL_Y), background, 1.0);
             }
             match kind {
@@ -191,18 +218,22 @@ fn svg(screen: &str) -> String {
                     for i in 0..n {
                         let left = x + (i as f64 + bx) * CELL_X;
                         let place = (left, y + by * CELL_Y, w, bh * CELL_Y);
-                        rectangle(&mut texts, place, look.foreground(), opacity);
+                        rectangle(&mut texts, place, look.foreground(terminal), opacity);
                     }
                 }
-                None => text(&mut texts, (x, y), &line[start..start + run], look),
+                None => {
+                    let colour = look.foreground(terminal);
+                    text(&mut texts, (x, y), &line[start..start + run], look, colour);
+                }
             }
             start += run;
         }
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         font-family=\"'DejaVu Sans Mono','JetBrains Mono',Menlo,Consolas,monospace\" font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{BACKGROUND}\"/>\n\
-         {boxes}{texts}</svg>\n"
+         font-family=\"'DejaVu Sans Mono','JetBrains Mono',Menlo,Consolas,monospace\" font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{}\"/>\n\
+         {boxes}{texts}</svg>\n",
+        terminal.background
     )
 }
 
@@ -220,13 +251,18 @@ fn rectangle(out: &mut String, (x, y, w, h): (f64, f64, f64, f64), fill: &str, o
 }
 
 /// Words stand one by one, each where its first cell is, so that columns hold whatever font the reader has.
-fn text(out: &mut String, (x, y): (f64, f64), run: &[(char, Look)], look: &Look) {
+fn text(out: &mut String, (x, y): (f64, f64), run: &[(char, Look)], look: &Look, colour: &str) {
     let bold = if look.bold {
         " font-weight=\"bold\""
     } else {
         ""
     };
     let dim = if look.dim { " opacity=\"0.6\"" } else { "" };
+    let line = if look.underlined {
+        " text-decoration=\"underline\""
+    } else {
+        ""
+    };
     let mut column = 0;
     for word in run.split(|(c, _)| *c == ' ') {
         if !word.is_empty() {
@@ -234,11 +270,11 @@ fn text(out: &mut String, (x, y): (f64, f64), run: &[(char, Look)], look: &Look)
             // Writing to a String can't fail.
             let _ = writeln!(
                 out,
-                "<text x=\"{:.1}\" y=\"{:.1}\" textLength=\"{:.1}\" fill=\"{}\"{bold}{dim}>{}</text>",
+                "<text x=\"{:.1}\" y=\"{:.1}\" textLength=\"{:.1}\" fill=\"{}\"{bold}{dim}{line}>{}</text>",
                 x + column as f64 * CELL_X,
                 y + CELL_Y * 0.76,
                 word.len() as f64 * CELL_X,
-                look.foreground(),
+                colour,
                 escape(&shown)
             );
         }
@@ -249,5 +285,10 @@ fn text(out: &mut String, (x, y): (f64, f64), run: &[(char, Look)], look: &Look)
 fn main() -> io::Result<()> {
     let mut screen = String::new();
     io::stdin().read_to_string(&mut screen)?;
-    io::stdout().write_all(svg(&screen).as_bytes())
+    let terminal = match std::env::args().nth(1).as_deref() {
+        None => DARK,
+        Some("--light") => LIGHT,
+        Some(other) => return Err(io::Error::other(format!("unknown argument: {other}"))),
+    };
+    io::stdout().write_all(svg(&screen, &terminal).as_bytes())
 }

@@ -75,12 +75,13 @@ fn fd_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     };
     let older = match beyond {
         0 => String::new(),
-        n => format!(" ({n} more open beyond the limit, from before it was lowered)"),
+        1 => ". 1 more is open beyond the limit, from before it was lowered".to_owned(),
+        n => format!(". {n} more are open beyond the limit, from before it was lowered"),
     };
     let wanted = soft.saturating_mul(4).max(4096);
     let mut fire = Fire::new(
         format!(
-            "{} (pid {}): {used} of {soft} fds used{older}: {room}{need}",
+            "{} (pid {}): {used} of {soft} fds used: {room}{need}{older}",
             e.name, e.pid
         ),
         raise_nofile(ctx, e.pid, wanted),

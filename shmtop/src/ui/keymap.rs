@@ -116,13 +116,13 @@ pub const BINDINGS: &[Binding] = &[
         &[Key::Plain(KeyCode::Left), ch('h')],
         Action::Left,
         Group::Move,
-        "sort by the column before; previous client",
+        "previous column or client",
     ),
     bind(
         &[Key::Plain(KeyCode::Right), ch('l')],
         Action::Right,
         Group::Move,
-        "sort by the next column; next client",
+        "next column or client",
     ),
     bind(
         &[ch('g'), Key::Plain(KeyCode::Home)],
@@ -152,7 +152,7 @@ pub const BINDINGS: &[Binding] = &[
         &[Key::Plain(KeyCode::Enter)],
         Action::Open,
         Group::Move,
-        "open the client or the hint",
+        "open client or hint",
     ),
     bind(
         &[Key::Plain(KeyCode::Esc)],
@@ -160,12 +160,7 @@ pub const BINDINGS: &[Binding] = &[
         Group::Move,
         "back; never quits",
     ),
-    bind(
-        &[ch('/')],
-        Action::Filter,
-        Group::Table,
-        "filter: words, all must match",
-    ),
+    bind(&[ch('/')], Action::Filter, Group::Table, "filter by words"),
     bind(
         &[ch('s')],
         Action::Sort,
@@ -177,7 +172,7 @@ pub const BINDINGS: &[Binding] = &[
         &[ch('e')],
         Action::Expand,
         Group::Table,
-        "expand: more about each row",
+        "say more about each row",
     ),
     bind(&[ch(' ')], Action::Freeze, Group::Time, "freeze, go on"),
     bind(&[ch(',')], Action::StepBack, Group::Time, "one step back"),
@@ -203,13 +198,13 @@ pub const BINDINGS: &[Binding] = &[
         &[ch('+'), ch('=')],
         Action::Faster,
         Group::Time,
-        "refresh more often; replay faster",
+        "refresh, replay faster",
     ),
     bind(
         &[ch('-')],
         Action::Slower,
         Group::Time,
-        "refresh less often; replay slower",
+        "refresh, replay slower",
     ),
     bind(
         &[Key::Plain(KeyCode::Tab)],
@@ -233,13 +228,13 @@ pub const BINDINGS: &[Binding] = &[
         &[ch('2')],
         Action::Show(View::Hints),
         Group::Views,
-        "hints: what is wrong, what to type",
+        "what is wrong, the fix",
     ),
     bind(
         &[ch('3')],
         Action::Show(View::Limits),
         Group::Views,
-        "limits and headroom",
+        "limits: room for more?",
     ),
     bind(
         &[ch('4')],
@@ -257,7 +252,7 @@ pub const BINDINGS: &[Binding] = &[
         &[ch('t')],
         Action::Theme,
         Group::Views,
-        "theme: dark, light, contrast, mono",
+        "theme: dark, light, …",
     ),
     bind(
         &[ch('?'), Key::Plain(KeyCode::F(1))],

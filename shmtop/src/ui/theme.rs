@@ -78,8 +78,12 @@ pub struct Theme {
     pub head: Style,
     /// The request direction.
     pub request: Style,
+    /// Below the edge of a chart of it.
+    pub request_fill: Style,
     /// The reply direction.
     pub reply: Style,
+    /// Below the edge of a chart of it.
+    pub reply_fill: Style,
     /// Useful time.
     pub useful: Style,
     /// Spinning.
@@ -109,7 +113,9 @@ const DARK: Theme = Theme {
     select: Style::new().bg(Color::Indexed(236)),
     head: Style::new().bg(Color::Indexed(235)),
     request: fg(74),
+    request_fill: fg(24),
     reply: fg(73),
+    reply_fill: fg(23),
     useful: fg(36),
     spin: fg(178),
     yielding: fg(175),
@@ -120,7 +126,7 @@ const DARK: Theme = Theme {
 const LIGHT: Theme = Theme {
     text: Style::new(),
     dim: fg(241),
-    faint: fg(250),
+    faint: fg(248),
     title: fg(236).add_modifier(Modifier::BOLD),
     accent: fg(25),
     good: fg(29),
@@ -130,7 +136,9 @@ const LIGHT: Theme = Theme {
     select: Style::new().bg(Color::Indexed(253)),
     head: Style::new().bg(Color::Indexed(254)),
     request: fg(25),
+    request_fill: fg(153),
     reply: fg(30),
+    reply_fill: fg(152),
     useful: fg(29),
     spin: fg(136),
     yielding: fg(132),
@@ -159,7 +167,9 @@ const CONTRAST: Theme = Theme {
     select: Style::new().add_modifier(Modifier::REVERSED),
     head: Style::new().add_modifier(Modifier::BOLD),
     request: Style::new().fg(Color::LightCyan),
+    request_fill: Style::new().fg(Color::Cyan),
     reply: Style::new().fg(Color::LightBlue),
+    reply_fill: Style::new().fg(Color::Blue),
     useful: Style::new().fg(Color::LightGreen),
     spin: Style::new().fg(Color::LightYellow),
     yielding: Style::new().fg(Color::LightMagenta),
@@ -180,7 +190,9 @@ const MONO: Theme = Theme {
     select: Style::new().add_modifier(Modifier::REVERSED),
     head: Style::new().add_modifier(Modifier::BOLD),
     request: Style::new(),
+    request_fill: Style::new().add_modifier(Modifier::DIM),
     reply: Style::new(),
+    reply_fill: Style::new().add_modifier(Modifier::DIM),
     useful: Style::new(),
     spin: Style::new(),
     yielding: Style::new(),

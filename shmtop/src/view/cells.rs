@@ -7,24 +7,26 @@ use super::bars::{TRACK, filled, level, mark, split};
 use super::format::{count, duration, mib, missing, whole_percent};
 use super::pen::{Pen, Piece};
 use super::titles::Key;
-use super::{bound_style, client_mark};
+use super::{bound_style, client_mark, severity_mark};
 use crate::history::{History, Point};
-use crate::model::{Client, ClientState, Percentiles, RingView, RttView, WaitView};
+use crate::model::{Client, ClientState, Percentiles, RingView, RttView, Severity, WaitView};
 use crate::reading::{Reading, Why};
 use crate::ui::rows::via_name;
 use crate::ui::{SortKey, Theme};
 
-/// Draws one cell of a client's row; `spark_max` is the scale of the sparklines.
+/// Draws one cell of a client's row; `worst` is the gravest thing said of it, `spark_max` the scale of the sparklines.
 pub(super) fn draw_cell(
     pen: &mut Pen<'_>,
     theme: &Theme,
     key: Key,
-    client: &Client,
+    (client, worst): (&Client, Option<Severity>),
     spark_max: f32,
 ) {
     let area = pen.area();
     let (x, y, right, wide) = (area.x, area.y, area.right(), usize::from(area.width));
+    // What is not there stands back, so that what moves stands out.
     let mut number = |value: Result<String, &Why>, style: Style| match value {
+        Ok(text) if text == "0" => pen.put_right(right, y, &text, theme.faint),
         Ok(text) => pen.put_right(right, y, &text, style),
         Err(why) => pen.put_right(right, y, missing(why, wide), theme.faint),
     };
@@ -33,7 +35,10 @@ pub(super) fn draw_cell(
     };
     match key {
         Key::Sorted(SortKey::Client) => {
-            let (mark, style) = client_mark(theme, client);
+            let (mark, style) = match worst {
+                Some(severity) if !stands_still(client) => severity_mark(theme, severity),
+                _ => client_mark(theme, client),
+            };
             pen.put(x, y, mark, style);
             pen.put(x + 2, y, &client.number.to_string(), theme.accent);
         }
@@ -47,14 +52,17 @@ pub(super) fn draw_cell(
             pen.put(x, y, via_name(client.transport), style);
         }
         Key::Sorted(SortKey::Requests) => {
-            number(
-                client.requests_per_s.as_ref().map(|v| count(*v)),
-                theme.text,
-            );
+            let rate = steady(&client.requests_per_s, &client.history, |p| {
+                p.requests_per_s
+            });
+            number(rate.map(count), theme.text);
         }
         Key::Sorted(SortKey::Bytes) => {
             let rate = steady(&client.bytes_per_s, &client.history, |p| p.bytes_per_s);
             number(rate.map(mib), theme.text);
+        }
+        Key::Name => {
+            pen.put(x, y, &client.peer_comm, theme.dim);
         }
         Key::InFlight => number(Ok(count(client.in_flight as f64)), theme.text),
         Key::Sorted(SortKey::RequestRing) => ring(pen, theme, client.request_ring(), theme.request),
@@ -74,6 +82,10 @@ pub(super) fn draw_cell(
         Key::Sorted(SortKey::P50) => number(rtt(20, |p| p.p50), theme.text),
         Key::Sorted(SortKey::P99) => number(rtt(1_000, |p| p.p99), theme.text),
         Key::Sorted(SortKey::P999) => number(rtt(10_000, |p| p.p999), theme.text),
+        // Of one that doesn't run, the state says more than what bounds it.
+        Key::Sorted(SortKey::Bound) if stands_still(client) => {
+            pen.put(x, y, client.state.name(), client_mark(theme, client).1);
+        }
         Key::Sorted(SortKey::Bound) => {
             let bound = client.verdict.bound;
             pen.put(x, y, bound.name(), bound_style(theme, bound));
@@ -132,26 +144,35 @@ fn ring(pen: &mut Pen<'_>, theme: &Theme, ring: &RingView, colour: Style) {
     let wide = usize::from(area.width.saturating_sub(5)).max(1);
     let track: String = std::iter::repeat_n(TRACK, wide).collect();
     pen.put(area.x, area.y, &track, theme.faint);
-    if let Some(peak) = ring.peak().filter(|p| *p > 0.0) {
-        pen.put(area.x + mark(wide, peak) as u16, area.y, "╎", theme.dim);
+    // A peak in the first cell says nothing, and a fill that rounds to nothing would only flicker.
+    let peak = ring.peak().map_or(0, |peak| mark(wide, peak));
+    if peak > 0 {
+        pen.put(area.x + peak as u16, area.y, "╎", theme.dim);
     }
-    let style = if fill > 0.8 { theme.crit } else { colour };
-    pen.put(area.x, area.y, &filled(wide, fill), style);
-    let text = whole_percent(fill);
-    let style = if fill > 0.8 { theme.crit } else { theme.text };
-    pen.put_right(area.right(), area.y, &text, style);
+    if fill < 0.005 {
+        pen.put_right(area.right(), area.y, "0%", theme.faint);
+        return;
+    }
+    let (bar, number) = if fill > 0.8 {
+        (theme.crit, theme.crit)
+    } else {
+        (colour, theme.text)
+    };
+    pen.put(area.x, area.y, &filled(wide, fill), bar);
+    pen.put_right(area.right(), area.y, &whole_percent(fill), number);
 }
 
-/// Where waiting time goes, or what state keeps the client from waiting.
+/// Stopped, stalled or dead: it neither works nor waits.
+fn stands_still(client: &Client) -> bool {
+    !matches!(client.state, ClientState::Active | ClientState::Idle)
+}
+
+/// Where waiting time goes, or for how long the client's state has kept it from waiting.
 fn wait(pen: &mut Pen<'_>, theme: &Theme, client: &Client) {
     let area = pen.area();
     let wide = usize::from(area.width);
-    if !matches!(client.state, ClientState::Active | ClientState::Idle) {
-        let age = duration(client.state_for_ns as f64);
-        let mut text = format!("{} {age}", client.state.name());
-        if text.chars().count() > wide {
-            text = client.state.name().to_owned();
-        }
+    if stands_still(client) {
+        let text = format!("for {}", duration(client.state_for_ns as f64));
         let (_, style) = client_mark(theme, client);
         pen.put(area.x, area.y, &text, style);
         return;

@@ -8,8 +8,15 @@ use crate::history::HeatColumn;
 use crate::ui::Theme;
 use transport::stats::histogram::{BUCKETS, lower_bound};
 
-/// Fills the pen's area with a chart; `values` has one entry per cell of its width, `None` is a gap.
-pub(super) fn area(pen: &mut Pen<'_>, values: &[Option<f32>], max: f32, style: Style, gap: Style) {
+/// Fills the pen's area with a chart: a bright edge, and quieter below it. `values` has one entry per cell of its width, `None`
+/// is a gap.
+pub(super) fn area(
+    pen: &mut Pen<'_>,
+    values: &[Option<f32>],
+    max: f32,
+    (edge, fill): (Style, Style),
+    gap: Style,
+) {
     let area = pen.area();
     let rows = usize::from(area.height);
     for (i, value) in values.iter().take(usize::from(area.width)).enumerate() {
@@ -22,11 +29,14 @@ pub(super) fn area(pen: &mut Pen<'_>, values: &[Option<f32>], max: f32, style: S
         };
         for row in 0..rows {
             let cell = chart_cell(*value, max, row, rows);
-            if cell != ' ' {
-                let mut text = [0u8; 4];
-                let y = area.bottom() - 1 - row as u16;
-                pen.put(x, y, cell.encode_utf8(&mut text), style);
+            if cell == ' ' {
+                break;
             }
+            let top = row + 1 == rows || chart_cell(*value, max, row + 1, rows) == ' ';
+            let mut text = [0u8; 4];
+            let y = area.bottom() - 1 - row as u16;
+            let style = if top { edge } else { fill };
+            pen.put(x, y, cell.encode_utf8(&mut text), style);
         }
     }
 }
@@ -71,9 +81,13 @@ pub(super) fn heat<'a>(
         let x = area.right() - 1 - back as u16;
         for (row, n) in sums.into_iter().enumerate() {
             // Anything that happened shows, however rare: the rare ones are the tail.
+            // In steps of about four: what is a quarter as often is no less worth seeing.
             let shade = match n {
                 0 => 0,
-                n => (1 + n * 3 / most.max(1)).min(4) as usize,
+                n if n * 2 >= most => 4,
+                n if n * 8 >= most => 3,
+                n if n * 32 >= most => 2,
+                _ => 1,
             };
             if shade > 0 {
                 let style = if shade == 1 { theme.dim } else { theme.request };

@@ -6,7 +6,7 @@ use transport::stats::Via;
 
 use super::facts::{counters, memory, pointer, requests, waits};
 use super::format::{age, bytes};
-use super::panels::{latency, occupancy, time};
+use super::panels::{latency, rate, reply_ring, request_ring, time};
 use super::pen::{Pen, Piece, fit, wrap};
 use super::{Scene, bound_style, client_mark, placement};
 use crate::model::{Client, Endpoint};
@@ -23,44 +23,81 @@ pub(super) fn find<'a>(scene: &Scene<'a>) -> Option<(&'a Endpoint, &'a Client)> 
         .find(|(e, c)| id.is(e, c))
 }
 
-/// A panel: its height at least, and what draws it.
+/// A panel: its height at least, whether a higher one shows more, and what draws it.
+#[derive(Clone, Copy)]
 struct Panel {
     height: u16,
+    grows: bool,
     draw: fn(&mut Pen<'_>, &Scene<'_>, &Client),
 }
 
-const OCCUPANCY: Panel = Panel {
-    height: 7,
-    draw: occupancy,
-};
-const LATENCY: Panel = Panel {
-    height: 7,
-    draw: latency,
-};
-const TIME: Panel = Panel {
-    height: 9,
-    draw: time,
-};
-const POINTER: Panel = Panel {
-    height: 5,
-    draw: pointer,
-};
-const WAITS: Panel = Panel {
-    height: 6,
-    draw: waits,
-};
-const MEMORY: Panel = Panel {
-    height: 7,
-    draw: memory,
-};
-const COUNTERS: Panel = Panel {
-    height: 7,
-    draw: counters,
-};
-const REQUESTS: Panel = Panel {
-    height: 6,
-    draw: requests,
-};
+/// A picture: the higher, the finer.
+const fn picture(height: u16, draw: fn(&mut Pen<'_>, &Scene<'_>, &Client)) -> Panel {
+    Panel {
+        height,
+        grows: true,
+        draw,
+    }
+}
+
+/// Lines of text.
+const fn facts(height: u16, draw: fn(&mut Pen<'_>, &Scene<'_>, &Client)) -> Panel {
+    Panel {
+        height,
+        grows: false,
+        draw,
+    }
+}
+
+const REQUEST_RING: Panel = picture(6, request_ring);
+const REPLY_RING: Panel = picture(6, reply_ring);
+const RATE: Panel = picture(6, rate);
+const LATENCY: Panel = picture(7, latency);
+const TIME: Panel = facts(9, time);
+const POINTER: Panel = facts(5, pointer);
+const WAITS: Panel = facts(6, waits);
+const MEMORY: Panel = facts(7, memory);
+const COUNTERS: Panel = facts(7, counters);
+const REQUESTS: Panel = facts(6, requests);
+/// Says that there is none.
+const NO_RING: Panel = facts(3, request_ring);
+/// Body height from which columns of two have room for one more picture.
+const TALL: u16 = 37;
+
+/// Which panels stand where. Without a ring there is nothing to say about rings but that.
+fn columns(width: u16, height: u16, via: Via) -> Vec<Vec<Panel>> {
+    let tall = if height >= TALL { vec![RATE] } else { vec![] };
+    match (via, width) {
+        (Via::Shm, 150..) => vec![
+            vec![REQUEST_RING, REPLY_RING, POINTER, MEMORY],
+            vec![LATENCY, WAITS, COUNTERS],
+            vec![TIME, RATE, REQUESTS],
+        ],
+        (Via::Shm, 96..) => vec![
+            vec![REQUEST_RING, REPLY_RING, WAITS, MEMORY, POINTER],
+            [vec![LATENCY, TIME, REQUESTS, COUNTERS], tall].concat(),
+        ],
+        (Via::Shm, _) => vec![vec![
+            LATENCY,
+            REQUEST_RING,
+            REPLY_RING,
+            TIME,
+            WAITS,
+            REQUESTS,
+            MEMORY,
+            POINTER,
+            COUNTERS,
+            RATE,
+        ]],
+        (Via::Socket, 96..) => vec![
+            vec![LATENCY, REQUESTS, NO_RING],
+            [vec![TIME, WAITS, COUNTERS], tall].concat(),
+        ],
+        (Via::Socket, _) => vec![vec![
+            LATENCY, TIME, REQUESTS, WAITS, COUNTERS, NO_RING, RATE,
+        ]],
+    }
+}
 
 /// Draws it.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) {
@@ -75,22 +112,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, cl
         ..area
     };
     // Columns of panels, filled from the top; what has no room below is reached by scrolling panel by panel.
-    let columns: Vec<Vec<Panel>> = if area.width >= 150 {
-        vec![
-            vec![OCCUPANCY, POINTER, REQUESTS],
-            vec![LATENCY, WAITS, COUNTERS],
-            vec![TIME, MEMORY],
-        ]
-    } else if area.width >= 96 {
-        vec![
-            vec![OCCUPANCY, POINTER, WAITS, MEMORY],
-            vec![LATENCY, TIME, REQUESTS, COUNTERS],
-        ]
-    } else {
-        vec![vec![
-            LATENCY, OCCUPANCY, TIME, WAITS, POINTER, REQUESTS, MEMORY, COUNTERS,
-        ]]
-    };
+    let columns = columns(body.width, body.height, client.transport);
     let n = columns.len() as u16;
     for (i, panels) in columns.into_iter().enumerate() {
         let i = i as u16;
@@ -105,35 +127,39 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, cl
     }
 }
 
-/// Draws panels one below the other; the first one takes what is left over.
+/// Draws panels one below the other; pictures share what is left over.
 fn stack(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client, area: Rect, panels: &[Panel]) {
-    let total: u16 = panels.iter().map(|p| p.height).sum();
+    let total = |panels: &[Panel]| panels.iter().map(|p| p.height).sum::<u16>();
+    let fits = total(panels) <= area.height;
+    // If not, the last line counts what is above and below.
+    let room = area.height.saturating_sub(u16::from(!fits));
     let mut skip = 0;
-    let mut hidden = total;
-    while skip < scene.state.scroll && skip + 1 < panels.len() && hidden > area.height {
-        hidden -= panels[skip].height;
+    while skip < scene.state.scroll && total(&panels[skip..]) > room {
         skip += 1;
     }
-    let shown = &panels[skip..];
+    let skip = skip.min(panels.len().saturating_sub(1));
+    let mut shown = &panels[skip..];
+    while shown.len() > 1 && total(shown) > room {
+        shown = &shown[..shown.len() - 1];
+    }
+    let mut spare = room.saturating_sub(total(shown));
+    let mut growing = shown.iter().filter(|p| p.grows).count() as u16;
     let mut y = area.y;
-    let needed: u16 = shown.iter().map(|p| p.height).sum();
-    let spare = area.height.saturating_sub(needed).min(12);
-    for (i, panel) in shown.iter().enumerate() {
-        let height = panel.height + if i == 0 { spare } else { 0 };
-        if y + height > area.bottom() && i > 0 {
-            let left = shown.len() - i;
-            let text = format!(" ↓ {left} more ");
-            pen.put_right(
-                area.right(),
-                area.bottom().saturating_sub(1),
-                &text,
-                scene.theme().dim,
-            );
-            break;
+    for panel in shown {
+        let mut height = panel.height;
+        if panel.grows {
+            let more = spare / growing;
+            height += more;
+            spare -= more;
+            growing -= 1;
         }
         let place = Rect { y, height, ..area };
         (panel.draw)(&mut pen.part(place), scene, client);
         y += height;
+    }
+    if !fits {
+        let below = panels.len() - skip - shown.len();
+        pen.part(area).more(scene.theme().dim, skip, below);
     }
 }
 

@@ -1,16 +1,18 @@
 //! The table of clients: the heart of the overview.
 
+use std::collections::HashMap;
+
 use ratatui::layout::Rect;
 use transport::stats::Role;
 
 use super::cells::{draw_cell, spark_max};
 use super::columns::place;
 use super::format::{bytes, count, plural};
-use super::panels::{latency, throughput, time};
+use super::panels::{latency, rate, reply_ring, request_ring, throughput, time};
 use super::pen::{Pen, fit};
 use super::titles::{COLUMNS, titles};
 use super::{Hits, Scene};
-use crate::model::{Client, Endpoint};
+use crate::model::{Client, Endpoint, Model, Severity};
 use crate::reading::Reading;
 use crate::ui::Action;
 use crate::ui::rows::{self, Group};
@@ -42,6 +44,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
     titles(pen, scene, &placed, spark_max, hits);
 
     let lines = lines(scene, &groups);
+    let found = found(scene.model);
     let body = Rect {
         y: area.y + 1,
         height: area.height - 1,
@@ -52,7 +55,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         && free > PICTURE_ROWS
     {
         hits.connections.insert(client.connection_id);
-        let height = (free - 1).min(PICTURE_ROWS_MOST);
+        let height = (free - 1).min(2 * PICTURE_ROWS_MOST);
         let place = Rect {
             y: body.bottom() - height,
             height,
@@ -60,7 +63,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         };
         pictures(&mut pen.part(place), scene, endpoint, client);
     }
-    let height = usize::from(body.height);
+    // What doesn't fit is counted in a line of its own.
+    let fits = lines.len() <= usize::from(body.height) || body.height < 4;
+    let height = usize::from(body.height).saturating_sub(usize::from(!fits));
     hits.page = height.saturating_sub(1).max(1);
     let at = lines
         .iter()
@@ -78,13 +83,14 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
             Line::Endpoint(group) => caption(pen, scene, y, group),
             Line::Client(row, client) => {
                 hits.connections.insert(client.connection_id);
+                let worst = found.get(&client.connection_id).copied();
                 for column in &placed {
                     let cell = Rect::new(area.x + 1 + column.x, y, column.width, 1);
                     draw_cell(
                         &mut pen.part(cell),
                         theme,
                         column.column.key,
-                        client,
+                        (client, worst),
                         spark_max,
                     );
                 }
@@ -106,43 +112,64 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
             }
         }
     }
-    if offset + height < lines.len() {
-        let left = lines.len() - offset - height;
-        pen.put_right(
-            area.right(),
-            area.bottom().saturating_sub(1),
-            &format!(" ↓ {left} more "),
-            theme.dim,
-        );
+    if !fits {
+        pen.more(theme.dim, offset, lines.len() - offset - height);
     }
 }
 
-/// Rows that the pictures below the table need, and that they can use.
-const PICTURE_ROWS: u16 = 8;
-const PICTURE_ROWS_MOST: u16 = 16;
+/// The clients that something at `warn` or above is said of, by connection, with the gravest severity.
+fn found(model: &Model) -> HashMap<u64, Severity> {
+    let mut found = HashMap::new();
+    for finding in model
+        .findings
+        .iter()
+        .filter(|f| f.severity >= Severity::Warn)
+    {
+        if let Some(id) = finding.subject.connection_id {
+            let worst = found.entry(id).or_insert(finding.severity);
+            *worst = finding.severity.max(*worst);
+        }
+    }
+    found
+}
 
-/// What there is room for below the table: the whole endpoint, and the selected client.
+/// Rows that the pictures below the table need, and that one row of them can use.
+const PICTURE_ROWS: u16 = 8;
+const PICTURE_ROWS_MOST: u16 = 22;
+/// Cells that a picture needs.
+const PICTURE_WIDTH: u16 = 48;
+
+type Picture = fn(&mut Pen<'_>, &Scene<'_>, &Endpoint, &Client);
+
+/// What there is room for below the table, what says most first: the whole endpoint, and the selected client.
+const PICTURES: [Picture; 6] = [
+    |pen, scene, endpoint, _| throughput(pen, scene, endpoint),
+    |pen, scene, _, client| latency(pen, scene, client),
+    |pen, scene, _, client| time(pen, scene, client),
+    |pen, scene, _, client| request_ring(pen, scene, client),
+    |pen, scene, _, client| reply_ring(pen, scene, client),
+    |pen, scene, _, client| rate(pen, scene, client),
+];
+
+/// Pictures below the table, in one row or two, as many as have room side by side.
 fn pictures(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) {
     let area = pen.area();
-    let n = match area.width {
-        0..72 => 1,
-        72..150 => 2,
-        _ => 3,
-    };
-    for i in 0..n {
-        let x = area.x + area.width * i / n;
-        let right = area.x + area.width * (i + 1) / n;
-        let place = Rect {
-            x,
-            width: right - x,
-            ..area
+    let across = usize::from(area.width / PICTURE_WIDTH).clamp(1, 3);
+    let down =
+        usize::from(area.height.div_ceil(PICTURE_ROWS_MOST)).clamp(1, PICTURES.len() / across);
+    for (i, picture) in PICTURES.iter().take(across * down).enumerate() {
+        let part = |from: u16, length: u16, i: usize, n: usize| {
+            let cut = |i: usize| (usize::from(length) * i / n) as u16;
+            (from + cut(i), cut(i + 1) - cut(i))
         };
-        let mut part = pen.part(place);
-        match i {
-            0 => throughput(&mut part, scene, endpoint),
-            1 => latency(&mut part, scene, client),
-            _ => time(&mut part, scene, client),
-        }
+        let (x, width) = part(area.x, area.width, i % across, across);
+        let (y, height) = part(area.y, area.height, i / across, down);
+        picture(
+            &mut pen.part(Rect::new(x, y, width, height)),
+            scene,
+            endpoint,
+            client,
+        );
     }
 }
 

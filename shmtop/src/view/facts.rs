@@ -17,6 +17,12 @@ fn fact(pen: &mut Pen<'_>, theme: &Theme, row: u16, label: &str, value: &str, st
     let area = pen.area();
     let y = area.y + row;
     let x = pen.put(area.x, y, label, theme.dim);
+    // A reason stands back behind what is known.
+    let style = if value.starts_with('–') {
+        theme.dim
+    } else {
+        style
+    };
     pen.put(x.max(area.x + 12) + 1, y, value, style);
 }
 
@@ -36,22 +42,18 @@ pub(super) fn pointer(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
             or_why(&ring.index_loads_per_s, |l| format!("{}/s", count(*l))),
         )
     };
-    fact(
-        &mut part,
-        theme,
-        0,
-        "▶ requests",
-        &line(client.request_ring()),
-        theme.text,
-    );
-    fact(
-        &mut part,
-        theme,
-        1,
-        "◀ replies",
-        &line(client.reply_ring()),
-        theme.text,
-    );
+    let rings = [client.request_ring(), client.reply_ring()];
+    for (i, (ring, name)) in rings
+        .into_iter()
+        .zip(["▶ requests", "◀ replies"])
+        .enumerate()
+    {
+        let text = match &ring.cached_index_hit_ratio {
+            Ok(_) => line(ring),
+            Err(why) => format!("– {why}"),
+        };
+        fact(&mut part, theme, i as u16, name, &text, theme.text);
+    }
     let hits = client.history.columns(
         usize::from(inner.width.saturating_sub(13)),
         scene.model.at_ns,
@@ -83,7 +85,12 @@ pub(super) fn waits(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     };
     let rate = |r: &Reading<f64>| or_why(r, |v| count(*v));
     let share = |r: &Reading<f64>| or_why(r, |v| percent(*v));
-    let ended = |i: usize| or_why(&wait.ended, |e| percent(e[i]));
+    // Why there is none is plain from the column beside it.
+    let ended = |i: usize| {
+        wait.ended
+            .as_ref()
+            .map_or("–".to_owned(), |e| percent(e[i]))
+    };
     let line = |n: &Reading<f64>, s: &Reading<f64>, i: usize| {
         format!("{:>6} | {:>6} | {:>6}", rate(n), share(s), ended(i))
     };
@@ -162,14 +169,28 @@ pub(super) fn memory(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         _ => "4 KiB (huge ones asked for, none free)",
     };
     fact(&mut part, theme, 3, "pages", pages, theme.text);
-    fact(
-        &mut part,
-        theme,
-        4,
-        "charged to",
-        &charged(scene, client),
-        theme.text,
-    );
+    // The end of a path says most.
+    let room = usize::from(inner.width.saturating_sub(13));
+    let mut charged = charged(scene, client);
+    if charged.starts_with('/') {
+        charged = tail(charged, room);
+    }
+    fact(&mut part, theme, 4, "charged to", &charged, theme.text);
+}
+
+/// At most `room` cells of a text, its end.
+fn tail(text: String, room: usize) -> String {
+    let letters = text.chars().count();
+    if letters <= room {
+        return text;
+    }
+    let skipped = letters + 1 - room.max(1);
+    text.chars()
+        .skip(skipped)
+        .fold("…".to_owned(), |mut out, c| {
+            out.push(c);
+            out
+        })
 }
 
 /// Whose memory cgroup pays: that of the process which touches a page first, as a rule the one that writes.

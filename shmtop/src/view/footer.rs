@@ -8,7 +8,7 @@ use super::pen::{Pen, Piece, fit, width};
 use super::room::room;
 use super::{Hits, Scene};
 use crate::model::Endpoint;
-use crate::ui::{Action, View};
+use crate::ui::{Action, View, rows};
 
 /// Draws them; returns how many lines they take.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16 {
@@ -121,6 +121,12 @@ fn summary(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, endpoint: &Endpoint) {
     pen.pieces(area.x + 1, y, &pieces);
 }
 
+/// `3 of 16`: the clients that the filter shows.
+fn matches(scene: &Scene<'_>) -> String {
+    let shown = rows::flat(&rows::groups(scene.model, scene.state)).len();
+    format!("{shown} of {}", scene.model.rows().count())
+}
+
 fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
     let theme = scene.theme();
     let state = scene.state;
@@ -129,10 +135,11 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
         let x = pen.put(area.x + 1, y, "/", theme.accent);
         let x = pen.put(x, y, &state.filter, theme.text);
         let x = pen.put(x, y, "█", theme.accent);
+        let x = pen.put(x + 2, y, &matches(scene), theme.text);
         pen.put(
-            x + 2,
+            x,
             y,
-            "number, pid, shm, socket, stalled, handler …   ↵ keep   Esc all",
+            "   number, pid, name, shm, socket, stalled, handler …   ↵ keep   Esc all",
             theme.dim,
         );
         return;
@@ -146,9 +153,15 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
     if !state.filter.is_empty() && state.view == View::Overview {
         x = pen.put(x, y, "/", theme.accent);
         x = pen.put(x, y, &state.filter, theme.warn) + 2;
+        x = pen.put(x, y, &matches(scene), theme.dim) + 3;
     }
     let open = state.client.is_some() || state.finding.is_some() || state.help;
     let frozen = scene.status.frozen_ns.is_some();
+    let (enter, space) = if state.ascii {
+        ("Enter", "Space")
+    } else {
+        ("↵", "␣")
+    };
     let mut keys: Vec<(&str, &str, Action)> = vec![("?", "help", Action::Help)];
     if open {
         keys.push(("Esc", "back", Action::Back));
@@ -156,18 +169,18 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
             keys.push(("← →", "client", Action::Right));
         }
     } else if matches!(state.view, View::Overview | View::Hints) {
-        keys.push(("↵", "open", Action::Open));
+        keys.push((enter, "open", Action::Open));
     }
     if state.view == View::Overview && !open {
         keys.push(("/", "filter", Action::Filter));
         keys.push(("s", "sort", Action::Sort));
     }
     if frozen {
-        keys.push(("␣", "go on", Action::Freeze));
+        keys.push((space, "go on", Action::Freeze));
         keys.push((", .", "step", Action::StepBack));
         keys.push(("[ ]", "10 s", Action::JumpBack));
     } else {
-        keys.push(("␣", "freeze", Action::Freeze));
+        keys.push((space, "freeze", Action::Freeze));
     }
     keys.push(("q", "quit", Action::Quit));
     let tabs_width: usize = View::ALL.iter().map(|v| v.name().len() + 4).sum();

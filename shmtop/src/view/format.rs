@@ -23,12 +23,17 @@ fn figures(value: f64) -> String {
     }
 }
 
+/// Nothing below 0: not −0 either, which is what an empty sum of floats is.
+fn positive(value: f64) -> f64 {
+    if value > 0.0 { value } else { 0.0 }
+}
+
 /// A number of things: `0`, `7.3`, `992`, `26.1 k`, `4.1 M`.
 pub fn count(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
-    let mut v = value.max(0.0);
+    let mut v = positive(value);
     if v < 999.5 {
         return if v == v.trunc() || v >= 99.95 {
             format!("{v:.0}")
@@ -50,7 +55,7 @@ pub fn bytes(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
-    let mut v = value.max(0.0);
+    let mut v = positive(value);
     if v < 999.5 {
         return format!("{v:.0} B");
     }
@@ -72,7 +77,7 @@ pub fn duration(ns: f64) -> String {
     if !ns.is_finite() {
         return "–".to_owned();
     }
-    let v = ns.max(0.0);
+    let v = positive(ns);
     if v < 999.5 {
         return format!("{v:.0} ns");
     }
@@ -109,7 +114,7 @@ pub fn percent(share: f64) -> String {
     if !share.is_finite() {
         return "–".to_owned();
     }
-    let p = share.max(0.0) * 100.0;
+    let p = positive(share) * 100.0;
     if p > 0.0 && p < 0.05 {
         "<.1 %".to_owned()
     } else if p > 0.0 && p < 9.95 {
@@ -131,7 +136,7 @@ pub fn whole_percent(share: f64) -> String {
 
 /// MiB/s without its unit, which stands in the column's title.
 pub fn mib(bytes_per_s: f64) -> String {
-    let v = bytes_per_s / f64::from(1 << 20);
+    let v = positive(bytes_per_s) / f64::from(1 << 20);
     if v > 0.0 && v < 0.05 {
         "<0.1".to_owned()
     } else if v < 9.95 && v != v.trunc() {
@@ -220,6 +225,16 @@ mod tests {
         assert_eq!(percent(0.004), "0.4 %");
         assert_eq!(percent(0.0), "0 %");
         assert_eq!(whole_percent(0.001), "<1%");
+    }
+
+    #[test]
+    fn an_empty_sum_is_a_plain_zero() {
+        let none: f64 = [0f64; 0].iter().sum();
+        assert_eq!(count(none), "0");
+        assert_eq!(bytes(none), "0 B");
+        assert_eq!(mib(none), "0");
+        assert_eq!(percent(none), "0 %");
+        assert_eq!(duration(none), "0 ns");
     }
 
     #[test]

@@ -1,84 +1,96 @@
-//! The help: printed from the key table, with the shapes and their meaning.
+//! The help: keys printed from the key table, the shapes, and what each column of the clients means.
 
 use super::Scene;
-use super::cells::legend;
 use super::pen::{Pen, Piece, width};
 use super::sheet::Sheet;
+use super::titles::MEANINGS;
+use crate::ui::Theme;
 use crate::ui::keymap::{BINDINGS, Group};
+
+/// Cells of a key or shape, before what it means.
+const LABEL: usize = 12;
 
 /// Draws the help over the body.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     let theme = scene.theme();
     pen.clear();
     let room = usize::from(pen.area().width.saturating_sub(2));
-    let two = room >= 96;
     let mut sheet = Sheet::default();
-    let blocks: Vec<Vec<Vec<Piece>>> = Group::ALL
-        .into_iter()
-        .map(|group| {
-            let mut lines = vec![vec![(group.title().to_owned(), theme.title)]];
-            for binding in BINDINGS.iter().filter(|b| b.group == group) {
-                let keys: Vec<String> = binding.keys.iter().map(|k| k.label()).collect();
-                let keys = keys.join("  ");
-                let pad = 12usize.saturating_sub(width(&keys)).max(1);
-                lines.push(vec![
-                    (keys, theme.accent),
-                    (" ".repeat(pad), theme.text),
-                    (binding.help.to_owned(), theme.text),
-                ]);
-            }
-            lines.push(Vec::new());
-            lines
-        })
-        .collect();
-    if two {
-        let half = room / 2;
-        let mut columns: [Vec<Vec<Piece>>; 2] = [Vec::new(), Vec::new()];
-        for block in blocks {
-            let shorter = usize::from(columns[1].len() < columns[0].len());
-            columns[shorter].extend(block);
-        }
-        let [left, right] = columns;
-        for i in 0..left.len().max(right.len()) {
-            let mut line = left.get(i).cloned().unwrap_or_default();
-            let used: usize = line.iter().map(|(t, _)| width(t)).sum();
-            line.push((" ".repeat(half.saturating_sub(used)), theme.text));
-            line.extend(right.get(i).cloned().unwrap_or_default());
-            sheet.line(line);
-        }
+    let left = [keys(theme, Group::Move), keys(theme, Group::Views)].concat();
+    let right = [
+        keys(theme, Group::Table),
+        keys(theme, Group::Time),
+        shapes(theme),
+    ]
+    .concat();
+    if room >= 78 {
+        beside(&mut sheet, left, right, room / 2);
     } else {
-        for line in blocks.into_iter().flatten() {
+        for line in left.into_iter().chain(right) {
             sheet.line(line);
         }
     }
-    sheet.title(theme, "Shapes");
-    sheet.line(vec![
-        ("●".to_owned(), theme.good),
-        (" active  ".to_owned(), theme.text),
-        ("○".to_owned(), theme.dim),
-        (" idle  ".to_owned(), theme.text),
-        ("▲".to_owned(), theme.warn),
-        (" not what it asked for, warning  ".to_owned(), theme.text),
-        ("■".to_owned(), theme.crit),
-        (" stalled, stopped  ".to_owned(), theme.text),
-        ("✖".to_owned(), theme.crit),
-        (" dead, critical  ".to_owned(), theme.text),
-        ("–".to_owned(), theme.faint),
-        (
-            " can't be had: open the client for the reason".to_owned(),
-            theme.text,
-        ),
-    ]);
-    let mut waits = vec![("Waiting: ".to_owned(), theme.text)];
-    waits.extend(legend(theme));
+    sheet.title(theme, "Columns");
+    for (name, meaning) in MEANINGS {
+        sheet.line(labelled(name, theme.accent, meaning, theme));
+    }
+    let mut waits = vec![(" ".repeat(LABEL), theme.text)];
+    waits.extend(super::cells::legend(theme));
     sheet.line(waits);
-    sheet.line(vec![
-        ("▶".to_owned(), theme.request),
-        (" requests  ".to_owned(), theme.text),
-        ("◀".to_owned(), theme.reply),
-        (" replies  ".to_owned(), theme.text),
-        ("╎".to_owned(), theme.dim),
-        (" most the ring ever held".to_owned(), theme.text),
-    ]);
     sheet.draw(pen, scene);
+}
+
+fn labelled(label: &str, style: ratatui::style::Style, text: &str, theme: &Theme) -> Vec<Piece> {
+    let pad = LABEL.saturating_sub(width(label)).max(1);
+    vec![
+        (label.to_owned(), style),
+        (" ".repeat(pad), theme.text),
+        (text.to_owned(), theme.text),
+    ]
+}
+
+/// A group of keys.
+fn keys(theme: &Theme, group: Group) -> Vec<Vec<Piece>> {
+    let mut lines = vec![vec![(group.title().to_owned(), theme.title)]];
+    for binding in BINDINGS.iter().filter(|b| b.group == group) {
+        let keys: Vec<String> = binding.keys.iter().map(|k| k.label()).collect();
+        lines.push(labelled(
+            &keys.join("  "),
+            theme.accent,
+            binding.help,
+            theme,
+        ));
+    }
+    lines.push(Vec::new());
+    lines
+}
+
+/// The shapes that states have besides their colours.
+fn shapes(theme: &Theme) -> Vec<Vec<Piece>> {
+    let mut lines = vec![vec![("Shapes".to_owned(), theme.title)]];
+    for (shape, style, meaning) in [
+        ("●", theme.good, "active"),
+        ("○", theme.dim, "idle"),
+        ("▲", theme.warn, "a warning; not on shm"),
+        ("■", theme.crit, "stopped or stalled"),
+        ("✖", theme.crit, "critical; dead"),
+        ("–", theme.dim, "unknown: open it to see why"),
+    ] {
+        lines.push(labelled(shape, style, meaning, theme));
+    }
+    lines
+}
+
+/// Two columns.
+fn beside(sheet: &mut Sheet, left: Vec<Vec<Piece>>, right: Vec<Vec<Piece>>, half: usize) {
+    for i in 0..left.len().max(right.len()) {
+        let mut line = left.get(i).cloned().unwrap_or_default();
+        let used: usize = line.iter().map(|(t, _)| width(t)).sum();
+        line.push((
+            " ".repeat(half.saturating_sub(used)),
+            ratatui::style::Style::new(),
+        ));
+        line.extend(right.get(i).cloned().unwrap_or_default());
+        sheet.line(line);
+    }
 }

@@ -3,7 +3,7 @@
 use super::Scene;
 use super::columns::{Align, Column};
 use super::format::{age, bytes, count, duration};
-use super::pen::Pen;
+use super::pen::{Pen, width};
 use super::severity_mark;
 use super::sheet::Sheet;
 use super::top::subject;
@@ -38,12 +38,14 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
     }
     if !finding.evidence.is_empty() {
         sheet.title(theme, "Evidence");
-        let columns = [
+        let measured = finding.evidence.iter();
+        let widest = measured.map(|e| width(&e.name)).max().unwrap_or(0);
+        let mut columns = vec![
             Column {
                 key: 0,
                 title: "what",
                 width: 18,
-                most: 34,
+                most: (widest as u16).max(18),
                 align: Align::Left,
                 rank: 0,
             },
@@ -72,6 +74,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
                 rank: 2,
             },
         ];
+        if finding.evidence.iter().all(|e| e.threshold.is_empty()) {
+            columns.retain(|c| c.key != 2);
+        }
         let rows = finding
             .evidence
             .iter()
@@ -92,7 +97,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
             let who = effect
                 .subject
                 .client
-                .map_or_else(String::new, |n| format!("client {n}: "));
+                .map(|n| format!("client {n}"))
+                .filter(|name| !effect.says.starts_with(name))
+                .map_or_else(String::new, |name| format!("{name}: "));
             sheet.text(
                 &format!("{} – {who}{}", effect.id, effect.says),
                 theme.text,

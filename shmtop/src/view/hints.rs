@@ -1,12 +1,19 @@
-//! The list of hints: what is wrong, and below it what could not be checked and why.
+//! The list of hints: what is wrong and what to type, and below it what could not be checked and why.
 
 use ratatui::layout::Rect;
+use ratatui::style::Modifier;
 
-use super::format::age;
-use super::pen::{Pen, width};
+use super::format::{age, plural};
+use super::pen::{Pen, width, wrap};
 use super::top::{sentence, subject};
 use super::{Hits, Scene, severity_mark};
+use crate::model::{Finding, Severity};
 use crate::ui::Action;
+
+/// Cells that the time since when takes at the right, and the gap before it.
+const SINCE: u16 = 11;
+/// Cells of a rule's id, or of whom a finding concerns, at most.
+const LABEL: usize = 20;
 
 /// Draws the list.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
@@ -17,65 +24,201 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         return;
     }
     let findings = &model.findings;
-    let mut y = area.y;
     if findings.is_empty() {
         let text = if model.endpoints.is_empty() {
             "Nothing runs, so there is nothing to check.".to_owned()
         } else {
             format!(
-                "Nothing is wrong: {} checks are quiet.",
-                model.checked.len()
+                "Nothing is wrong: {} are quiet.",
+                plural(model.checked.len(), "check")
             )
         };
-        pen.put(area.x + 1, y, &text, theme.text);
-        y += 2;
-    } else {
-        let wide = area.width >= 90;
-        if wide {
-            pen.put(area.x + 3, y, "HINT", theme.title);
-            pen.put(area.x + 24, y, "WHO", theme.title);
-            pen.put(area.x + 40, y, "WHAT", theme.title);
-            pen.put_right(area.right() - 1, y, "SINCE", theme.title);
-            y += 1;
-        }
-        // The list keeps two thirds of the screen at most, so that what could not be checked stays in sight.
-        let most = usize::from(area.bottom().saturating_sub(y)) * 2 / 3;
-        let shown = findings.len().min(most.max(1));
-        let selected = scene.state.hint_row.min(findings.len() - 1);
-        let first = (selected + 1).saturating_sub(shown);
-        for (i, finding) in findings.iter().enumerate().skip(first).take(shown) {
-            let line = Rect::new(area.x, y, area.width, 1);
-            let (mark, style) = severity_mark(theme, finding.severity);
-            pen.put(area.x + 1, y, mark, style);
-            let since = age(model.at_ns.saturating_sub(finding.since_ns));
-            let mut right = area.right().saturating_sub(1);
-            if area.width >= 60 {
-                pen.put_right(right, y, &since, theme.dim);
-                right = right.saturating_sub(width(&since).max(9) as u16 + 1);
-            }
-            let mut text = pen.part(Rect::new(area.x, y, right.saturating_sub(area.x), 1));
-            if wide {
-                text.put_max(area.x + 3, y, finding.id, 20, theme.accent);
-                text.put_max(area.x + 24, y, &subject(finding), 15, theme.text);
-                text.put(area.x + 40, y, &sentence(finding), theme.text);
-            } else {
-                let x = text.put(area.x + 3, y, finding.id, theme.accent);
-                text.put(x + 1, y, &finding.says, theme.text);
-            }
-            if i == selected {
-                pen.tint(line, theme.select);
-            }
-            hits.add(line, Action::Select(i));
-            y += 1;
-            if scene.state.expanded && y < area.bottom() {
-                let x = pen.put(area.x + 3, y, "fix: ", theme.dim);
-                pen.put(x, y, &finding.fix, theme.text);
-                y += 1;
-            }
-        }
-        y += 1;
+        pen.put(area.x + 1, area.y, &text, theme.text);
+        unknown(pen, scene, area.y + 2);
+        return;
     }
-    unknown(pen, scene, y);
+    let place = Place::of(area, findings);
+    let blocks: Vec<Block> = findings.iter().map(|f| place.block(f)).collect();
+    // What could not be checked keeps some lines in sight.
+    let rest = model.unknown.len().min(3) + usize::from(!model.unknown.is_empty());
+    let room = usize::from(area.height).saturating_sub(rest).max(1);
+    // Whole sentences with what to type if they fit or are asked for; else a line for each note, else one for each.
+    let heights = |full: &dyn Fn(&Finding) -> bool| -> Vec<usize> {
+        let both = findings.iter().zip(&blocks);
+        both.map(|(f, b)| if full(f) { b.height() } else { 1 })
+            .collect()
+    };
+    let all = heights(&|_| true);
+    let loud = heights(&|f| f.severity >= Severity::Warn);
+    let (heights, gap) = [(&all, 1), (&all, 0), (&loud, 0)]
+        .into_iter()
+        .find(|(h, gap)| {
+            scene.state.expanded || h.iter().sum::<usize>() + gap * (findings.len() - 1) <= room
+        })
+        .map_or_else(|| (vec![1; findings.len()], 0), |(h, gap)| (h.clone(), gap));
+    let selected = scene.state.hint_row.min(findings.len() - 1);
+    let mut y = area.y;
+    let end = area.y + room as u16;
+    for i in first(&heights, gap, selected, room)..findings.len() {
+        if y >= end {
+            break;
+        }
+        let height = (heights[i] as u16).min(end - y);
+        let lines = Rect::new(area.x, y, area.width, height);
+        let mut part = pen.part(lines);
+        if heights[i] == 1 {
+            place.line(&mut part, scene, &findings[i]);
+        } else {
+            place.whole(&mut part, scene, &findings[i], &blocks[i]);
+        }
+        if i == selected {
+            pen.put(area.x, y, "›", theme.accent);
+            pen.tint(lines, theme.select);
+        }
+        hits.add(lines, Action::Select(i));
+        y += height + gap as u16;
+    }
+    unknown(pen, scene, y + u16::from(gap == 0));
+}
+
+/// The first block to show so that the selected one is seen whole, as far as there is room.
+fn first(heights: &[usize], gap: usize, selected: usize, room: usize) -> usize {
+    let mut first = selected;
+    let mut used = heights[selected];
+    while first > 0 && used + gap + heights[first - 1] <= room {
+        first -= 1;
+        used += gap + heights[first];
+    }
+    first
+}
+
+/// The lines of a finding: the sentence, and what to type.
+struct Block {
+    says: Vec<String>,
+    fix: Vec<String>,
+}
+
+impl Block {
+    fn height(&self) -> usize {
+        // The rule's id stands beside what to type, or where it would stand.
+        self.says.len() + self.fix.len().max(1)
+    }
+}
+
+/// Whom a finding concerns.
+fn whom(finding: &Finding) -> String {
+    let subject = subject(finding);
+    if subject.is_empty() {
+        "this host".to_owned()
+    } else {
+        subject
+    }
+}
+
+/// Where the parts of a finding stand.
+struct Place {
+    /// Column of whom it concerns and of the rule's id.
+    label: u16,
+    /// Column of the sentence and the command.
+    text: u16,
+    /// Cells for those.
+    room: usize,
+    /// Whether there is room for the time since when.
+    dated: bool,
+}
+
+impl Place {
+    fn of(area: Rect, findings: &[Finding]) -> Self {
+        let label = area.x + 3;
+        let dated = area.width >= 60;
+        let right = area
+            .right()
+            .saturating_sub(if dated { SINCE + 1 } else { 1 });
+        let widest = findings.iter().map(|f| width(&whom(f)).max(width(f.id)));
+        let wide = widest.max().unwrap_or(0).min(LABEL) as u16;
+        let text = if dated { label + wide + 2 } else { label };
+        Self {
+            label,
+            text,
+            room: usize::from(right.saturating_sub(text)).max(1),
+            dated,
+        }
+    }
+
+    /// The lines of a finding.
+    fn block(&self, finding: &Finding) -> Block {
+        let says = if self.dated {
+            sentence(finding)
+        } else {
+            finding.says.as_str().into()
+        };
+        let room = if self.dated {
+            self.room
+        } else {
+            self.room.saturating_sub(width(finding.id) + 1)
+        };
+        Block {
+            says: wrap(&says, self.room),
+            fix: wrap(&finding.fix, room.saturating_sub(2)),
+        }
+    }
+
+    /// What a finding and its line have in common: shape, whom it concerns, since when.
+    fn head(&self, pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
+        let theme = scene.theme();
+        let area = pen.area();
+        let (mark, style) = severity_mark(theme, finding.severity);
+        pen.put(area.x + 1, area.y, mark, style);
+        if self.dated {
+            let since = age(scene.model.at_ns.saturating_sub(finding.since_ns));
+            pen.put_right(area.right().saturating_sub(1), area.y, &since, theme.dim);
+        }
+    }
+
+    /// A finding in as many lines as it takes.
+    fn whole(&self, pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding, block: &Block) {
+        let theme = scene.theme();
+        let area = pen.area();
+        self.head(pen, scene, finding);
+        let loud = if finding.severity >= Severity::Warn {
+            theme.text.add_modifier(Modifier::BOLD)
+        } else {
+            theme.text
+        };
+        let mut y = area.y;
+        if self.dated {
+            pen.put_max(self.label, y, &whom(finding), LABEL, theme.accent);
+        }
+        for line in &block.says {
+            pen.put(self.text, y, line, loud);
+            y += 1;
+        }
+        let mut x = self.text;
+        if self.dated {
+            pen.put_max(self.label, y, finding.id, LABEL, theme.dim);
+        } else {
+            x = pen.put(x, y, finding.id, theme.dim) + 1;
+        }
+        for (i, line) in block.fix.iter().enumerate() {
+            if i == 0 {
+                pen.put(x, y, "→", theme.dim);
+            }
+            pen.put(x + 2, y + i as u16, line, theme.accent);
+        }
+    }
+
+    /// A finding in one line.
+    fn line(&self, pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
+        let theme = scene.theme();
+        let y = pen.area().y;
+        self.head(pen, scene, finding);
+        if self.dated {
+            pen.put_max(self.label, y, &whom(finding), LABEL, theme.accent);
+            pen.put_max(self.text, y, &sentence(finding), self.room, theme.text);
+        } else {
+            pen.put_max(self.label, y, &finding.says, self.room, theme.text);
+        }
+    }
 }
 
 /// What could not be checked, and why.
@@ -97,7 +240,7 @@ fn unknown(pen: &mut Pen<'_>, scene: &Scene<'_>, mut y: u16) {
     };
     for rule in model.unknown.iter().take(shown) {
         pen.put(area.x + 1, y, "–", theme.faint);
-        pen.put_max(area.x + 3, y, rule.id, 20, theme.dim);
+        pen.put_max(area.x + 3, y, rule.id, LABEL, theme.dim);
         let indent = if area.width >= 60 {
             24
         } else {

@@ -29,10 +29,14 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
         (format!("   {what}"), theme.dim),
     ]);
     sheet.title(theme, "CPUs");
+    let unclocked = same_reason(&host.cpus);
     for cpu in &host.cpus {
-        sheet.line(cpu_line(theme, cpu, room));
+        sheet.line(cpu_line(theme, cpu, &host.cpus, unclocked.is_none(), room));
     }
-    if let Some(why) = same_reason(&host.cpus) {
+    if host.cpus.len() > 1 && one_llc(&host.cpus) {
+        sheet.text("all share one last-level cache", theme.dim, room, 2);
+    }
+    if let Some(why) = unclocked {
         sheet.text(&format!("– frequency: {why}"), theme.dim, room, 2);
     }
     sheet.title(theme, "Load");
@@ -80,19 +84,23 @@ fn load(sheet: &mut Sheet, theme: &Theme, host: &HostView) {
         format!("{one:.2} over 1 min, {five:.2} over 5, {fifteen:.2} over 15")
     });
     sheet.line(vec![
-        (format!("  {:<14}", "tasks"), theme.dim),
+        (format!("  {:<14}", "load"), theme.dim),
         (averages, theme.text),
     ]);
-    let names = ["waits for CPU", "for memory", "for I/O"];
-    for (name, pressure) in names.into_iter().zip(&host.pressure) {
+    let names = [
+        ("CPU pressure", "a task waited for a CPU"),
+        ("memory", "a task waited for memory"),
+        ("I/O", "a task waited for I/O"),
+    ];
+    for ((name, what), pressure) in names.into_iter().zip(&host.pressure) {
         let mut line = vec![(format!("  {name:<14}"), theme.dim)];
         match pressure {
             Ok(share) => {
                 let style = if *share > 0.1 { theme.warn } else { theme.text };
-                line.push((format!("{:>6}", percent(*share)), style));
-                line.push((" of the last 10 s, some task".to_owned(), theme.dim));
+                line.push((format!("{:>5}", percent(*share)), style));
+                line.push((format!(" of the last 10 s {what}"), theme.dim));
             }
-            Err(why) => line.push((format!("– {why}"), theme.faint)),
+            Err(why) => line.push((format!("– {why}"), theme.dim)),
         }
         sheet.line(line);
     }
@@ -106,27 +114,50 @@ fn same_reason(cpus: &[CpuView]) -> Option<&str> {
         .then_some(&*first.text)
 }
 
+/// Whether all CPUs share their last-level cache.
+fn one_llc(cpus: &[CpuView]) -> bool {
+    cpus.iter().all(|c| c.llc.is_ok() && c.llc == cpus[0].llc)
+}
+
 /// Whom it shares a core and a cache with, and its memory node.
-fn topology(cpu: &CpuView) -> String {
+fn topology(cpu: &CpuView, cpus: &[CpuView]) -> String {
     let mut parts = Vec::new();
+    let list = |ids: &[u32]| {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        ids.join(", ")
+    };
     if let Ok(siblings) = &cpu.siblings {
-        let others = siblings.iter().filter(|s| **s != cpu.id);
-        let others: Vec<String> = others.map(u32::to_string).collect();
+        let others: Vec<u32> = siblings.iter().copied().filter(|s| *s != cpu.id).collect();
         if !others.is_empty() {
-            parts.push(format!("core of {}", others.join(", ")));
+            parts.push(format!("core with {}", list(&others)));
         }
     }
     if let Ok(llc) = &cpu.llc {
-        parts.push(format!("L3 of {llc}"));
+        // One for all is said once, below.
+        if !one_llc(cpus) {
+            parts.push(format!("L3 of {llc}"));
+        }
     }
-    if let Ok(node) = &cpu.node {
+    let nodes = |c: &&CpuView| c.node.as_ref().ok() != cpu.node.as_ref().ok();
+    if let Ok(node) = &cpu.node
+        && cpus.iter().any(|c| nodes(&c))
+    {
         parts.push(format!("node {node}"));
     }
     parts.join(", ")
 }
 
-fn cpu_line(theme: &Theme, cpu: &CpuView, room: usize) -> Vec<Piece> {
-    let wide = room.saturating_sub(58).clamp(6, 40);
+/// One CPU; `clocked` unless no CPU's frequency is known, which is then said once.
+fn cpu_line(
+    theme: &Theme,
+    cpu: &CpuView,
+    cpus: &[CpuView],
+    clocked: bool,
+    room: usize,
+) -> Vec<Piece> {
+    let right = topology(cpu, cpus);
+    let clock = if clocked { 30 } else { 0 };
+    let wide = room.saturating_sub(41 + clock + right.len()).clamp(6, 40);
     let share = |r: &Reading<f64>| match r {
         Ok(v) => (format!("{:>6}", percent(*v)), theme.text),
         Err(_) => (format!("{:>6}", "–"), theme.faint),
@@ -146,21 +177,22 @@ fn cpu_line(theme: &Theme, cpu: &CpuView, room: usize) -> Vec<Piece> {
         style = theme.warn;
     }
     line.push((text, style));
-    line.push((" stolen   ".to_owned(), theme.dim));
+    line.push((" stolen".to_owned(), theme.dim));
     match &cpu.frequency_khz {
+        _ if !clocked => {}
         Ok((now, max)) => {
             let ghz = |khz: u64| khz as f64 / 1e6;
             line.push((
-                format!("{:.1} of {:.1} GHz", ghz(*now), ghz(*max)),
+                format!("   {:.1} of {:.1} GHz", ghz(*now), ghz(*max)),
                 theme.text,
             ));
             if let Ok(governor) = &cpu.governor {
                 line.push((format!(" {governor}"), theme.dim));
             }
         }
-        Err(_) => line.push(("– GHz".to_owned(), theme.faint)),
+        Err(_) => line.push(("   – GHz".to_owned(), theme.faint)),
     }
-    line.push((format!("   {}", topology(cpu)), theme.dim));
+    line.push((format!("   {right}"), theme.dim));
     if let Ok(n) = &cpu.thermal_throttles
         && *n > 0
     {

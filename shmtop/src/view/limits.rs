@@ -133,13 +133,11 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
             (what.to_owned(), theme.text),
         ]);
     }
-    let line = |label: &str, value: String| {
-        vec![(format!("  {label:<18}"), theme.dim), (value, theme.text)]
-    };
-    sheet.line(line(
+    let mut line = |label: &str, value: String| labelled(sheet, theme, room, label, &value);
+    line(
         "clients",
         format!("{} of {} at most", e.totals.clients, a.max_clients),
-    ));
+    );
     let fds = match (&l.fds_used, &l.fds_soft) {
         (Ok(used), Ok(soft)) => format!(
             "{used} of {soft}{}; one more client takes {}: room for {}",
@@ -154,7 +152,7 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
         ),
         (Err(why), _) | (_, Err(why)) => format!("– {why}"),
     };
-    sheet.line(line("file descriptors", fds));
+    line("file descriptors", fds);
     let memory = match (&l.memory_current_bytes, &l.memory_max_bytes) {
         (Ok(current), Ok(max)) => format!(
             "{} of {} in its cgroup; one more client takes {}: room for {}",
@@ -172,15 +170,15 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
             )
         }
     };
-    sheet.line(line("memory", memory));
-    sheet.line(line(
+    line("memory", memory);
+    line(
         "rings",
         format!(
             "{} reserved, {} ever touched",
             bytes(e.totals.ring_reserved_bytes as f64),
             bytes(e.totals.ring_touched_bytes as f64)
         ),
-    ));
+    );
     let mut admitted = format!(
         "{} accepted, {} to shared memory, {} fell back, {} refused",
         a.accepted, a.upgrades, a.fallbacks, a.rejected
@@ -188,28 +186,27 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
     if a.accept_errors > 0 {
         admitted.push_str(&format!(", {} accept errors", a.accept_errors));
     }
-    for (i, text) in super::pen::wrap(&admitted, room.saturating_sub(20))
+    line("since start", admitted);
+}
+
+/// A label and its value, in as many lines as it takes.
+fn labelled(sheet: &mut Sheet, theme: &Theme, room: usize, label: &str, value: &str) {
+    for (i, text) in super::pen::wrap(value, room.saturating_sub(20))
         .into_iter()
         .enumerate()
     {
-        sheet.line(line(if i == 0 { "since start" } else { "" }, text));
+        let label = if i == 0 { label } else { "" };
+        sheet.line(vec![
+            (format!("  {label:<18}"), theme.dim),
+            (text, theme.text),
+        ]);
     }
 }
 
 fn machine(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
     let theme = scene.theme();
     let host = &scene.model.host;
-    let mut line = |label: &str, value: String| {
-        let mut first = true;
-        for text in super::pen::wrap(&value, room.saturating_sub(20)) {
-            let label = if first { label } else { "" };
-            first = false;
-            sheet.line(vec![
-                (format!("  {label:<18}"), theme.dim),
-                (text, theme.text),
-            ]);
-        }
-    };
+    let mut line = |label: &str, value: String| labelled(sheet, theme, room, label, &value);
     let shmmax = match &host.shmmax_bytes {
         Err(why) => format!("– {why}"),
         Ok(max) => {
@@ -245,7 +242,7 @@ fn machine(sheet: &mut Sheet, scene: &Scene<'_>, room: usize) {
         line(
             "ulimit -n",
             format!(
-                "{least} at least: the check “above 1024” is {met}; what matters is used against allowed, above"
+                "{least} for the tightest process: the check “above 1024” is {met}; what matters is used against allowed"
             ),
         );
     }

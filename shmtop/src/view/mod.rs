@@ -96,7 +96,7 @@ pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) -> Hits {
         } else {
             0
         };
-        let gap = u16::from(area.height >= 16);
+        let gap = u16::from(area.height >= 16 && used > 1);
         let body = Rect {
             y: area.y + (used + gap).min(area.height),
             height: area.height.saturating_sub(used + gap + bottom),
@@ -152,12 +152,16 @@ fn client_mark(theme: &Theme, client: &Client) -> (&'static str, Style) {
     }
 }
 
-/// Style of a verdict.
+/// Style of a verdict: what bounds a client is no fault, so it is as quiet as a number. Whether it is one, the rules say.
 fn bound_style(theme: &Theme, bound: Bound) -> Style {
     match bound {
-        Bound::Consumer | Bound::Scheduler => theme.warn,
-        Bound::Socket => theme.warn,
+        // On the socket by choice is as good as anything; by accident, the table's VIA says so.
         Bound::Idle | Bound::Unknown => theme.dim,
-        Bound::Producer | Bound::Handler | Bound::Memory => theme.text,
+        Bound::Consumer
+        | Bound::Scheduler
+        | Bound::Socket
+        | Bound::Producer
+        | Bound::Handler
+        | Bound::Memory => theme.text,
     }
 }

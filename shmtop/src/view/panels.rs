@@ -3,31 +3,70 @@
 //! Each fills the pen's area. Used by the client's own screen and, below the table, by the overview.
 
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 
 use super::bars::{TRACK, filled};
-use super::cells::round_up;
+use super::cells::{round_up, steady};
 use super::format::{bytes, count, duration, or_why, percent};
 use super::pen::{Pen, wrap};
 use super::{Scene, chart};
-use crate::model::{Client, Endpoint, Percentiles};
+use crate::history::Point;
+use crate::model::{Client, Endpoint, Percentiles, RingView};
 use crate::reading::{Reading, Why};
 use crate::ui::Theme;
 
 /// Fill of the request ring over the last minute.
-pub(super) fn occupancy(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+pub(super) fn request_ring(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let colour = (scene.theme().request, scene.theme().request_fill);
+    let past = |p: &Point| p.request_ring_bytes;
+    occupancy(
+        pen,
+        scene,
+        client,
+        "▶ request ring",
+        client.request_ring(),
+        colour,
+        past,
+    );
+}
+
+/// Fill of the reply ring over the last minute.
+pub(super) fn reply_ring(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let colour = (scene.theme().reply, scene.theme().reply_fill);
+    let past = |p: &Point| p.reply_ring_bytes;
+    occupancy(
+        pen,
+        scene,
+        client,
+        "◀ reply ring",
+        client.reply_ring(),
+        colour,
+        past,
+    );
+}
+
+fn occupancy(
+    pen: &mut Pen<'_>,
+    scene: &Scene<'_>,
+    client: &Client,
+    name: &str,
+    ring: &RingView,
+    colour: (Style, Style),
+    past: fn(&Point) -> Option<f32>,
+) {
     let theme = scene.theme();
-    let ring = client.request_ring();
     let remark = match (&ring.high_water_bytes, &ring.capacity_bytes) {
         (Ok(high), Ok(capacity)) => {
             format!(
-                "most {} of {}",
+                "peak {} of {}",
                 bytes(*high as f64),
                 bytes(*capacity as f64)
             )
         }
         _ => String::new(),
     };
-    let inner = chart::frame(pen, theme, "▶ ring, 60 s", &remark);
+    let title = titled(scene, client, &format!("{name}, 60 s"));
+    let inner = chart::frame(pen, theme, &title, &remark);
     if let Err(why) = &ring.occupancy_bytes {
         pen.part(inner)
             .put(inner.x, inner.y, &format!("– {why}"), theme.dim);
@@ -37,7 +76,7 @@ pub(super) fn occupancy(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         usize::from(inner.width),
         scene.model.at_ns,
         60_000_000_000,
-        |p| p.request_ring_bytes,
+        past,
     );
     let seen = values.iter().flatten().fold(0f32, |a, b| a.max(*b));
     // The chart's own scale, or the ring's once a tenth of it is in use: a nearly empty ring has a shape too.
@@ -45,39 +84,78 @@ pub(super) fn occupancy(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let max = if seen > capacity / 10.0 {
         capacity
     } else {
-        round_up(seen)
+        round_up_bytes(seen)
     };
-    let chart_area = Rect {
-        height: inner.height.saturating_sub(1),
-        ..inner
-    };
-    chart::area(
-        &mut pen.part(chart_area),
-        &values,
-        max,
-        theme.request,
-        theme.faint,
-    );
-    let y = inner.bottom().saturating_sub(1);
-    pen.part(inner).put(inner.x, y, "−60 s", theme.dim);
     let now = format!(
         "now {}",
         or_why(&ring.occupancy_bytes, |b| bytes(*b as f64))
     );
-    let mut part = pen.part(inner);
-    part.put_right(inner.right(), y, &now, theme.text);
     let scale = format!("↑ {}", bytes(f64::from(max)));
-    part.put(inner.x + 8, y, &scale, theme.dim);
+    minute(pen, theme, inner, &values, max, colour, (&scale, &now));
+}
+
+/// A chart of the last minute with its scale below: from when, what its height means, and what it is now.
+fn minute(
+    pen: &mut Pen<'_>,
+    theme: &Theme,
+    inner: Rect,
+    values: &[Option<f32>],
+    max: f32,
+    colour: (Style, Style),
+    (scale, now): (&str, &str),
+) {
+    let place = Rect {
+        height: inner.height.saturating_sub(1),
+        ..inner
+    };
+    chart::area(&mut pen.part(place), values, max, colour, theme.faint);
+    let y = inner.bottom().saturating_sub(1);
+    let mut part = pen.part(inner);
+    part.put(inner.x, y, "−60 s", theme.dim);
+    part.put(inner.x + 8, y, scale, theme.dim);
+    part.put_right(inner.right(), y, now, theme.text);
+}
+
+/// Requests per second over the last minute.
+pub(super) fn rate(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
+    let theme = scene.theme();
+    let title = titled(scene, client, "requests per second, 60 s");
+    let inner = chart::frame(pen, theme, &title, "");
+    let values = client.history.columns(
+        usize::from(inner.width),
+        scene.model.at_ns,
+        60_000_000_000,
+        |p| p.requests_per_s,
+    );
+    let max = round_up(values.iter().flatten().fold(0f32, |a, b| a.max(*b)));
+    let now = steady(&client.requests_per_s, &client.history, |p| {
+        p.requests_per_s
+    });
+    let now = now.map_or_else(|_| "–".to_owned(), |v| format!("now {}/s", count(v)));
+    let scale = format!("↑ {}/s", count(f64::from(max)));
+    let colour = (theme.request, theme.request_fill);
+    minute(pen, theme, inner, &values, max, colour, (&scale, &now));
+}
+
+/// The power of two not below `bytes`, so that the scale keeps still and reads as a size.
+fn round_up_bytes(bytes: f32) -> f32 {
+    let whole = bytes.max(1024.0).ceil() as u64;
+    whole.next_power_of_two() as f32
+}
+
+/// A picture's title: below the table it says whose it is.
+fn titled(scene: &Scene<'_>, client: &Client, what: &str) -> String {
+    if scene.state.client.is_some() {
+        what.to_owned()
+    } else {
+        format!("client {}: {what}", client.number)
+    }
 }
 
 /// Percentiles of the last interval beside those since start, and the heat map.
 pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let theme = scene.theme();
-    let title = if scene.state.client.is_some() {
-        "round trip".to_owned()
-    } else {
-        format!("round trip of client {}", client.number)
-    };
+    let title = titled(scene, client, "round trip");
     let inner = chart::frame(pen, theme, &title, "now | since start");
     let mut part = pen.part(inner);
     let rtt = &client.rtt;
@@ -109,7 +187,7 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     part.put(
         inner.x,
         inner.y + 4,
-        &format!("of {}", count(n as f64)),
+        &format!("{} timed", count(n as f64)),
         theme.dim,
     );
     if inner.width >= 40 {
@@ -129,7 +207,7 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
                 duration(low as f64),
                 duration(high as f64)
             ),
-            None => "no round trip in sight".to_owned(),
+            None => "no round trip in the last two minutes".to_owned(),
         };
         part.put(x, y, &text, theme.dim);
     }
@@ -138,11 +216,7 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
 /// Where the client's thread spends its time.
 pub(super) fn time(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let theme = scene.theme();
-    let title = if scene.state.client.is_some() {
-        "where the client's time goes".to_owned()
-    } else {
-        format!("where client {}'s time goes", client.number)
-    };
+    let title = titled(scene, client, "where the time goes");
     let inner = chart::frame(pen, theme, &title, "of wall time");
     let mut part = pen.part(inner);
     let shares = match &client.time {
@@ -202,7 +276,7 @@ pub(super) fn throughput(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoi
         &mut pen.part(inner),
         &values,
         max,
-        theme.request,
+        (theme.request, theme.request_fill),
         theme.faint,
     );
 }

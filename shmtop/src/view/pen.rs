@@ -4,7 +4,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::Span;
 
 /// Whether every character of the text takes one cell by itself: ASCII and the shapes that views draw. Such text can be
@@ -93,6 +93,8 @@ impl<'a> Pen<'a> {
                 c = '…';
             }
             if let Some(cell) = self.buffer.cell_mut((end, y)) {
+                // Bold over a dim line is bold.
+                cell.modifier = Modifier::empty();
                 cell.set_char(c).set_style(style);
             }
             end += 1;
@@ -109,6 +111,25 @@ impl<'a> Pen<'a> {
     pub(crate) fn put_right(&mut self, right: u16, y: u16, text: &str, style: Style) {
         let x = right.saturating_sub(width(text) as u16);
         self.put(x.max(self.area.x), y, text, style);
+    }
+
+    /// Says in the last line how much there is above and below.
+    pub(crate) fn more(&mut self, style: Style, above: usize, below: usize) {
+        let mut said = Vec::new();
+        if above > 0 {
+            said.push(format!("↑ {above} more"));
+        }
+        if below > 0 {
+            said.push(format!("↓ {below} more"));
+        }
+        let (right, bottom) = (self.area.right(), self.area.bottom());
+        let text = said.join("   ");
+        self.put_right(
+            right.saturating_sub(1),
+            bottom.saturating_sub(1),
+            &text,
+            style,
+        );
     }
 
     /// Writes pieces one after the other; returns the column after the last.

@@ -31,7 +31,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
         Err(why) => {
             sheet.text(
                 &format!("– no hardware counters: {why}"),
-                theme.warn,
+                theme.info,
                 room,
                 0,
             );
@@ -86,12 +86,12 @@ fn columns(hardware: bool) -> Vec<Column<usize>> {
         rank,
     };
     let mut columns = vec![
-        c(0, "whose", 12, 26, Align::Left, 0),
+        c(0, "whose", 12, 20, Align::Left, 0),
         c(1, "thread", 7, 8, Align::Right, 6),
         c(2, "name", 10, 16, Align::Left, 14),
         c(3, "st", 2, 2, Align::Left, 12),
         c(4, "CPU", 3, 4, Align::Right, 7),
-        c(5, "task-clock", 10, 10, Align::Right, 0),
+        c(5, "busy", 6, 7, Align::Right, 0),
         c(6, "no core", 7, 8, Align::Right, 1),
         c(7, "ctx sw", 6, 8, Align::Right, 2),
         c(8, "forced", 6, 8, Align::Right, 8),
@@ -111,7 +111,7 @@ fn columns(hardware: bool) -> Vec<Column<usize>> {
             c(20, "LLC miss", 8, 8, Align::Right, 11),
         ]);
     }
-    columns.push(c(18, "sleeps in", 9, 24, Align::Left, 15));
+    columns.push(c(18, "sleeps in", 9, 28, Align::Left, 15));
     columns
 }
 
@@ -136,7 +136,7 @@ fn row(theme: &Theme, who: String, thread: &Reading<Shared<ThreadView>>) -> Vec<
         Ok(cpu) => (cpu.to_string(), theme.text),
         Err(why) => (missing(why, 3).to_owned(), theme.faint),
     });
-    row.push(cell(theme, &t.cpu, 10, percent));
+    row.push(cell(theme, &t.cpu, 6, percent));
     let mut waits = cell(theme, &t.run_delay, 7, percent);
     if t.run_delay.as_ref().is_ok_and(|delay| *delay > 0.01) {
         waits.1 = theme.warn;

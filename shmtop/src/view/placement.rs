@@ -40,7 +40,7 @@ fn thread(thread: &Reading<Shared<ThreadView>>) -> String {
 /// How far two CPUs are from each other.
 fn between(host: &HostView, a: u32, b: u32) -> String {
     if a == b {
-        return "the same CPU: only one of them runs at a time".to_owned();
+        return "the same CPU: they take turns".to_owned();
     }
     let find = |id| host.cpus.iter().find(|c| c.id == id);
     let (Some(x), Some(y)) = (find(a), find(b)) else {

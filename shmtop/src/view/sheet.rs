@@ -83,20 +83,16 @@ impl Sheet {
     pub(super) fn draw(self, pen: &mut Pen<'_>, scene: &Scene<'_>) {
         let theme = scene.theme();
         let area = pen.area();
-        let height = usize::from(area.height);
+        // A page that doesn't fit says so in a line of its own.
+        let fits = self.lines.len() <= usize::from(area.height) || area.height < 4;
+        let height = usize::from(area.height).saturating_sub(usize::from(!fits));
         let last = self.lines.len().saturating_sub(height);
         let first = scene.state.scroll.min(last);
         for (i, line) in self.lines.iter().skip(first).take(height).enumerate() {
             pen.pieces(area.x + 1, area.y + i as u16, line);
         }
-        if first < last && height > 0 {
-            let text = format!(" ↓ {} more ", last - first);
-            pen.put_right(
-                area.right(),
-                area.bottom().saturating_sub(1),
-                &text,
-                theme.dim,
-            );
+        if !fits {
+            pen.more(theme.dim, first, last - first);
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::ui::{Action, SortKey};
 pub(super) enum Key {
     /// One that can be sorted by.
     Sorted(SortKey),
+    /// The peer's program.
+    Name,
     /// Requests in flight.
     InFlight,
     /// Median handler time.
@@ -41,9 +43,10 @@ const fn column(
 
 /// The columns and the order in which they go when there is less room: at 80 cells the rate, p99.9 and the wait mix
 /// are gone, then the reply ring; at 40 client, via, requests, p99 and the verdict are left.
-pub(super) const COLUMNS: [Column<Key>; 16] = [
+pub(super) const COLUMNS: [Column<Key>; 17] = [
     column(Key::Sorted(SortKey::Client), "CLIENT", 6, 6, Align::Left, 0),
     column(Key::Sorted(SortKey::Peer), "PEER", 7, 7, Align::Right, 5),
+    column(Key::Name, "NAME", 8, 15, Align::Left, 15),
     column(Key::Sorted(SortKey::Via), "VIA", 6, 6, Align::Left, 0),
     column(
         Key::Sorted(SortKey::Requests),
@@ -59,7 +62,7 @@ pub(super) const COLUMNS: [Column<Key>; 16] = [
         Key::Sorted(SortKey::RequestRing),
         "▶ RING",
         13,
-        26,
+        18,
         Align::Left,
         7,
     ),
@@ -67,7 +70,7 @@ pub(super) const COLUMNS: [Column<Key>; 16] = [
         Key::Sorted(SortKey::ReplyRing),
         "◀ RING",
         11,
-        24,
+        18,
         Align::Left,
         9,
     ),
@@ -85,7 +88,38 @@ pub(super) const COLUMNS: [Column<Key>; 16] = [
         Align::Left,
         0,
     ),
-    column(Key::Rate, "RATE", 8, 60, Align::Left, 12),
+    // At most 40: a point comes each second, and a cell must not be shorter than that.
+    column(Key::Rate, "RATE", 8, 40, Align::Left, 12),
+];
+
+/// What the columns mean, for the help.
+pub(super) const MEANINGS: [(&str, &str); 11] = [
+    ("PEER NAME", "process id and program of the other side"),
+    ("VIA", "shm or socket"),
+    (
+        "REQ/s MiB/s",
+        "requests and payload both ways, mean of the last second",
+    ),
+    ("FLIGHT", "requests sent and not answered yet"),
+    (
+        "▶ RING",
+        "how full the ring of requests is; ╎ marks its peak",
+    ),
+    ("◀ RING", "the same for replies"),
+    (
+        "HIT%",
+        "pointer cache: accesses that needed no look at the other side's index",
+    ),
+    (
+        "p50 … p99.9",
+        "round trip of the client; HANDLER: of it in the server's handler, median",
+    ),
+    (
+        "BOUND BY",
+        "what limits it, or its state if it does not run; ↵ says why",
+    ),
+    ("RATE", "requests per second over the last minute"),
+    ("WAIT", "share of time spent waiting, by kind:"),
 ];
 
 /// Draws the titles, with the mark of the order.
@@ -105,15 +139,11 @@ pub(super) fn titles(
         let mut title = match column.column.key {
             Key::Sorted(SortKey::Wait) if column.width >= 20 => "WAIT spin|yield|park".to_owned(),
             Key::Sorted(SortKey::Wait) => "WAIT s|y|p".to_owned(),
-            Key::Sorted(SortKey::RequestRing) if column.width >= 18 => {
-                "▶ REQUESTS (peak ╎)".to_owned()
-            }
-            Key::Sorted(SortKey::ReplyRing) if column.width >= 18 => {
-                "◀ REPLIES (peak ╎)".to_owned()
-            }
+            Key::Sorted(SortKey::RequestRing) if column.width >= 15 => "▶ RING (peak ╎)".to_owned(),
+            Key::Sorted(SortKey::ReplyRing) if column.width >= 15 => "◀ RING (peak ╎)".to_owned(),
             Key::Rate if column.width >= 20 => format!("REQ/s, 60 s, ≤ {}", round(max)),
             Key::Rate if column.width >= 14 => format!("60 s ≤ {}/s", round(max)),
-            Key::Rate => format!("≤{}/s", round(max)),
+            Key::Rate => format!("60s≤{}", round(max)),
             _ => column.column.title.to_owned(),
         };
         if sorted && super::pen::width(&title) < usize::from(column.width) {
@@ -147,6 +177,19 @@ mod tests {
             .iter()
             .map(|p| p.column.title)
             .collect()
+    }
+
+    #[test]
+    fn the_help_explains_every_column() {
+        let explained: String = MEANINGS.iter().map(|(a, b)| format!("{a} {b} ")).collect();
+        for column in COLUMNS.iter().filter(|c| c.title != "CLIENT") {
+            let is_percentile = column.title.starts_with('p');
+            assert!(
+                is_percentile || explained.contains(column.title),
+                "{}",
+                column.title
+            );
+        }
     }
 
     #[test]

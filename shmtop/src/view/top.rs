@@ -4,90 +4,126 @@
 use std::borrow::Cow;
 
 use ratatui::layout::Rect;
+use ratatui::style::Modifier;
 
+use super::format::plural;
 use super::pen::{Pen, Piece, width};
 use super::{Hits, Scene, header, severity_mark};
 use crate::model::{Finding, Severity};
 use crate::ui::{Action, View};
 
-/// Draws them; returns how many lines they take.
+/// Draws them; returns how many lines they take: above the table as many whatever there is to say, so that it doesn't jump.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16 {
     let area = pen.area();
     header::draw(pen, scene, area.y);
+    let state = scene.state;
     let findings = &scene.model.findings;
-    let loud = findings
+    if state.view == View::Hints && state.finding.is_none() && !state.help && !findings.is_empty() {
+        // The list begins with the same sentences.
+        return 1;
+    }
+    let watched = state.view == View::Overview && state.client.is_none();
+    let lines = match area.height {
+        0..12 => 1,
+        // Read rather than watched.
+        _ if state.help || state.finding.is_some() => 1,
+        _ if findings.is_empty() && !watched => 1,
+        12..24 => 2,
+        _ => 3,
+    };
+    let (first, end) = (area.y + 1, area.y + 1 + lines);
+    let loud: Vec<&Finding> = findings
         .iter()
         .filter(|f| f.severity >= Severity::Warn)
-        .count();
-    // Two sentences where there is room for them, one where every line counts; what is below warn only if alone.
-    let room = if area.height >= 20 { 2 } else { 1 };
-    let shown = loud.clamp(usize::from(!findings.is_empty()), room);
-    let shown = shown.min(findings.len());
-    let mut lines = shown.max(1) as u16;
-    for (i, finding) in findings.iter().take(shown).enumerate() {
-        let y = area.y + 1 + i as u16;
-        let more = if i == 0 { findings.len() } else { 0 };
-        let fixed = line(pen, scene, y, finding, more);
-        // A sentence that stands alone may have its command below it.
-        if !fixed && shown == 1 && room > 1 && finding.severity >= Severity::Warn {
-            let theme = scene.theme();
-            let x = pen.put(area.x + 3, y + 1, "→ ", theme.dim);
-            let right = area.right().saturating_sub(x + 1);
-            pen.put_max(x, y + 1, &finding.fix, usize::from(right), theme.accent);
-            lines = 2;
+        .collect();
+    let mut y = first;
+    for (i, finding) in loud.iter().enumerate() {
+        if y >= end {
+            break;
+        }
+        let of = if i == 0 { findings.len() } else { 0 };
+        y += finding_lines(pen, scene, (y, end), finding, of);
+    }
+    if loud.is_empty() {
+        quiet(pen, scene, first);
+        if let Some(note) = findings.first().filter(|_| lines > 1) {
+            let (mark, style) = severity_mark(scene.theme(), note.severity);
+            let x = pen.put(area.x + 1, first + 1, mark, style) + 1;
+            pen.put(x, first + 1, &note.says, scene.theme().dim);
         }
     }
-    if shown == 0 {
-        quiet(pen, scene, area.y + 1);
-    }
-    let rect = Rect::new(area.x, area.y + 1, area.width, lines);
+    let rect = Rect::new(area.x, first, area.width, lines);
     hits.add(rect, Action::Show(View::Hints));
     1 + lines
 }
 
-/// One finding: shape, subject, sentence; at the right the fix and how many there are.
-/// Whether there was room for the fix.
-fn line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, finding: &Finding, of: usize) -> bool {
+/// One finding from line `y` on, above line `end`: shape, subject, sentence, and what to type: beside the sentence, if need be
+/// beside its first half, else below it. `of` is how many findings there are, said if it is not 1 or 0.
+/// Returns the lines used.
+fn finding_lines(
+    pen: &mut Pen<'_>,
+    scene: &Scene<'_>,
+    (y, end): (u16, u16),
+    finding: &Finding,
+    of: usize,
+) -> u16 {
     let theme = scene.theme();
     let area = pen.area();
     let (mark, style) = severity_mark(theme, finding.severity);
-    let counter = if of > 1 {
-        format!("[1/{of}]")
+    let text = if finding.severity == Severity::Crit {
+        theme.text.add_modifier(Modifier::BOLD)
+    } else {
+        theme.text
+    };
+    let end_of_line = area.right().saturating_sub(1);
+    let wide = area.width >= 60;
+    let all = if of > 1 && wide {
+        format!("all {of}: press 2")
     } else {
         String::new()
     };
-    let counter_width = if area.width >= 30 {
-        width(&counter) as u16
-    } else {
-        0
-    };
-    let mut x = pen.put(area.x + 1, y, mark, style);
-    x += 1;
+    let mut x = pen.put(area.x + 1, y, mark, style) + 1;
     let subject = subject(finding);
     let mut says = Cow::Borrowed(finding.says.as_str());
-    if !subject.is_empty() && area.width >= 60 {
+    if !subject.is_empty() && wide {
         x = pen.put(x, y, &subject, theme.accent) + 2;
         says = sentence(finding);
     }
-    let right = area.right().saturating_sub(1);
-    let says_end = x + width(&says) as u16;
-    // The command is worth more than the end of a long sentence only if the sentence keeps most of its room.
-    let fix_width = width(&finding.fix) as u16;
-    let fix_start = right
-        .saturating_sub(counter_width + u16::from(counter_width > 0) * 2)
-        .saturating_sub(fix_width);
-    let fits = fix_width > 0 && fix_start > says_end + 2;
-    let room = if fits {
-        pen.put(fix_start, y, &finding.fix, theme.accent);
-        says_end - x
-    } else {
-        right.saturating_sub(x + counter_width + 1)
+    let short = first_sentence(&says);
+    let fix = finding.fix.lines().next().unwrap_or_default();
+    let right = match width(&all) {
+        0 => end_of_line,
+        n => end_of_line.saturating_sub(n as u16 + 3),
     };
-    pen.put_max(x, y, &says, usize::from(room), theme.text);
-    if counter_width > 0 {
-        pen.put_right(right, y, &counter, theme.dim);
+    let room = usize::from(right.saturating_sub(x));
+    let beside = |says: &&str| width(says) + 3 + width(fix) <= room;
+    let chosen = [&*says, short].into_iter().find(beside);
+    if let Some(says) = chosen.filter(|_| !fix.is_empty() && wide) {
+        pen.put(x, y, says, text);
+        pen.put_right(right, y, fix, theme.accent);
+        pen.put_right(end_of_line, y, &all, theme.dim);
+        return 1;
     }
-    fits || fix_width == 0
+    // How many there are stands on the line with more room for it.
+    let below = !fix.is_empty() && y + 1 < end;
+    let right = if below { end_of_line } else { right };
+    let room = usize::from(right.saturating_sub(x));
+    let says = if width(&says) > room { short } else { &*says };
+    pen.put_max(x, y, says, room, text);
+    if !below {
+        pen.put_right(end_of_line, y, &all, theme.dim);
+        return 1;
+    }
+    let x = pen.put(area.x + 3, y + 1, "→ ", theme.dim);
+    pen.put_right(end_of_line, y + 1, &all, theme.dim);
+    let room = usize::from(end_of_line.saturating_sub(x)).saturating_sub(width(&all) + 1);
+    pen.put_max(x, y + 1, fix, room, theme.accent);
+    2
+}
+
+/// Up to the first full stop: what comes after it explains.
+fn first_sentence(says: &str) -> &str {
+    says.split_once(". ").map_or(says, |(first, _)| first)
 }
 
 /// Whom a finding concerns, in a word or two.
@@ -122,7 +158,7 @@ pub(super) fn sentence(finding: &Finding) -> Cow<'_, str> {
     .into()
 }
 
-/// Beside `client 7`: "client 7 (pid 88): 3 requests …" says "pid 88: 3 requests …", "client pid 88 is stopped" and "pid 88 of client 7
+/// Beside `client 7`: "client 7 (pid 88): 3 requests …" says "pid 88: 3 requests …", "client pid 88 has been stopped" and "pid 88 of client 7
 /// died" say what is not said yet.
 fn beside_client(says: &str, client: u32) -> Cow<'_, str> {
     let name = format!("client {client}");
@@ -168,6 +204,10 @@ fn quiet(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
                 theme.dim,
             ));
         }
+        match model.findings.len() {
+            0 => {}
+            n => out.push((format!(", {}", plural(n, "note")), theme.dim)),
+        }
         if model.needs_s > 0 {
             out.push((format!(", some need {} s more", model.needs_s), theme.dim));
         }
@@ -193,8 +233,8 @@ mod tests {
             ),
             ("client 7 (pid 88) is 11× slower", "pid 88 is 11× slower"),
             (
-                "client pid 88 is stopped (SIGSTOP)",
-                "pid 88 is stopped (SIGSTOP)",
+                "client pid 88 has been stopped for 4 s",
+                "pid 88 has been stopped for 4 s",
             ),
             ("pid 88 of client 7 died", "pid 88 died"),
             (

@@ -51,7 +51,7 @@ const STEPS: [Step; 18] = [
         "Room at exchange",
         "3: limits, and how many more clients fit",
     ),
-    step("4", "task-clock", "4: threads and counters"),
+    step("4", "no core", "4: threads and counters"),
     step("5", "Clock and memory", "5: the machine"),
     step("?", "never quits", "?: the keys"),
     step("?", "Clock and memory", ""),

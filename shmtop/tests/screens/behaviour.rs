@@ -78,7 +78,7 @@ fn the_sentence_that_matters_never_leaves_the_second_line() {
             let screen = text(&render(&model, &state, &live(), width, height).0);
             let second = screen.lines().nth(1).unwrap();
             assert!(second.contains("✖ "), "{width}×{height}: {second}");
-            assert!(second.contains("peer 4242"), "{width}×{height}: {second}");
+            assert!(second.contains("pid 4242"), "{width}×{height}: {second}");
         }
     }
 }
@@ -235,7 +235,7 @@ fn a_click_does_what_the_key_for_that_place_does() {
     assert_eq!(hits.at(x, y), Some(Action::SortBy(SortKey::P999)));
     let (x, y) = find("3 limits");
     assert_eq!(hits.at(x, y), Some(Action::Show(View::Limits)));
-    let (x, y) = find("4242 is stopped");
+    let (x, y) = find("4242 has been stopped");
     assert_eq!(hits.at(x, y), Some(Action::Show(View::Hints)));
     let (x, y) = find("■ 7");
     let row = hits.at(x, y).unwrap();
