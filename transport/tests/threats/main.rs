@@ -5,19 +5,27 @@
 //!
 //! What is quick runs by default. `THREATS_ROUNDS=N` repeats the kills N times at places drawn at random, and prints what was done.
 
+mod crowds;
+mod descriptors;
+mod floods;
+mod forks;
 mod handshakes;
 mod kills;
 mod limits;
+mod offered;
 mod paths;
 mod payload;
 mod reborn;
 mod restarts;
 mod rogue;
 mod rogue_clients;
+mod rogue_rings;
 mod rogue_servers;
 mod role;
+mod scribblers;
 mod stops;
 mod strangers;
 mod table;
+mod viewers;
 mod watch;
 mod world;

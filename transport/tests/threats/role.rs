@@ -253,9 +253,9 @@ fn a_process_does_what_its_role_says() {
         "client" => crate::world::call(),
         "ledger" => crate::restarts::keep(),
         "binder" => crate::paths::bind_once(),
-        "parent" => crate::strangers::leave_a_fork_behind(),
-        "forker" => crate::strangers::fork(),
-        "viewer" => crate::strangers::view(),
+        "parent" => crate::forks::leave_a_fork_behind(),
+        "forker" => crate::forks::fork(),
+        "viewer" => crate::viewers::view(),
         other => panic!("no role {other}"),
     }
 }

@@ -84,7 +84,9 @@ fn the_table_has_every_row_and_each_names_tests_that_exist() {
 fn no_test_of_a_threat_is_left_out_of_the_table() {
     let named: BTreeSet<_> = named(&document()).into_iter().collect();
     let dir = root().join("transport/tests/threats");
-    for file in std::fs::read_dir(dir).expect("the tests").flatten() {
+    let entries = std::fs::read_dir(dir).expect("the tests").flatten();
+    // The parts of `rogue` have a directory, and no tests.
+    for file in entries.filter(|entry| entry.path().is_file()) {
         let name = file.file_name().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(file.path()).expect("a test file");
         let tests = text

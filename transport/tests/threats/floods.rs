@@ -1,0 +1,189 @@
+//! Row 14 as a client meets it once it is connected: a server that answers requests which nobody made, for ever. It costs each kind of caller
+//! a bounded number of looks.
+
+use std::io::Read;
+use std::time::Duration;
+
+use transport::error::{Lost, RequestError};
+use transport::{Config, Group, Synapse, TransportChoice, WaitPolicy};
+
+use crate::rogue::server::{REQUEST_TIMEOUT, against, on_shm, welcome};
+use crate::rogue::{HELLO, REPLY, header};
+use crate::role::WATCHDOG;
+use crate::watch::own_page;
+
+#[test]
+fn a_server_that_answers_nobodys_requests_for_ever_does_not_keep_a_caller_beyond_its_timeout() {
+    // Over the rings: as fast as memory goes.
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            while !raw.is_closed_within(Duration::ZERO) {
+                for _ in 0..10_000 {
+                    rings.flood(1 << 40);
+                }
+            }
+        },
+        |mut client| {
+            let id = client.connection_id();
+            let begun = std::time::Instant::now();
+            assert!(matches!(
+                client.fire_bytes(b"anybody"),
+                Err(RequestError::Timeout { .. })
+            ));
+            assert!(begun.elapsed() < WATCHDOG);
+            let page = own_page().expect("our page");
+            let slot = page
+                .slots
+                .iter()
+                .filter(|s| s.info.connection_id == id)
+                .max_by_key(|s| s.info.opened_ns);
+            assert!(slot.expect("our slot").rx.rx_invalid > 0, "counted");
+        },
+    );
+}
+
+#[test]
+fn one_look_discards_a_bounded_number_of_replies_to_nobody() {
+    let (flooded, is_flooded) = std::sync::mpsc::channel();
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            rings.flood(1 << 40);
+            flooded.send(()).expect("the client waits");
+            raw.is_closed();
+        },
+        |mut client| {
+            let id = client.connection_id();
+            client.submit(b"anybody").expect("room");
+            is_flooded.recv().expect("the server floods");
+            assert!(matches!(client.try_receive(), Ok(None)));
+            let page = own_page().expect("our page");
+            let slot = page
+                .slots
+                .iter()
+                .find(|s| s.info.connection_id == id && s.rx.rx_invalid > 0);
+            let discarded = slot.expect("our slot").rx.rx_invalid;
+            assert!(
+                (1..1000).contains(&discarded),
+                "{discarded} of some 4000 in one look"
+            );
+        },
+    );
+}
+
+/// A call of a service on tokio that meets a flood of replies to nobody must end with the connection, after few of them: its thread is
+/// everybody's. How many were counted on that connection.
+fn meets_a_flood(client: Synapse) -> u64 {
+    let id = client.connection_id();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let ended = runtime.block_on(async {
+        let client = transport::AsyncSynapse::new(client).expect("a descriptor");
+        client.fire_bytes(b"anybody").await
+    });
+    assert!(
+        matches!(
+            ended,
+            Err(RequestError::Disconnected {
+                reason: Lost::BadFrame(_),
+                ..
+            })
+        ),
+        "{ended:?}"
+    );
+    let page = own_page().expect("our page");
+    let slots = page.slots.iter();
+    slots
+        .filter(|s| s.info.connection_id == id)
+        .map(|s| s.rx.rx_invalid)
+        .max()
+        .expect("our slot")
+}
+
+#[test]
+fn a_server_that_answers_nobodys_requests_for_ever_does_not_hold_a_runtime_up() {
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            // And rings the doorbell.
+            while raw.say(&[0]) {
+                rings.flood(1 << 40);
+            }
+        },
+        |client| {
+            let counted = meets_a_flood(client);
+            assert!((1..1000).contains(&counted), "{counted}");
+        },
+    );
+    // Over the socket, faster than they can be read; given up only so that a client that never ends shows.
+    against(
+        |mut raw| {
+            raw.expect(HELLO);
+            raw.say(&welcome());
+            let mut request = [0; 24 + b"anybody".len()];
+            raw.0.read_exact(&mut request).expect("a request");
+            let flood = header(REPLY, 1 << 40, 0, 0).repeat(4096);
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < 2 * REQUEST_TIMEOUT && raw.say(&flood) {}
+        },
+        |path, config| {
+            let config = Config {
+                transport: TransportChoice::Socket,
+                ..config
+            };
+            let client = Synapse::connect(path, &config).expect("a client");
+            let counted = meets_a_flood(client);
+            assert!((1..5000).contains(&counted), "{counted}");
+        },
+    );
+}
+
+/// A thread that waits for many connections has no clock in between: a flood of replies to nobody on one of them must end that one.
+fn group_meets_a_flood(mut client: Synapse) {
+    client.submit(b"anybody").expect("room");
+    let mut group = Group::new(WaitPolicy::Adaptive);
+    let begun = std::time::Instant::now();
+    loop {
+        let found = group.wait(std::slice::from_mut(&mut client), WATCHDOG);
+        assert!(matches!(found, Ok(Some(0))), "{found:?}");
+        match client.try_receive() {
+            Ok(None) => assert!(begun.elapsed() < WATCHDOG, "found again and again"),
+            Err(RequestError::Disconnected {
+                reason: Lost::BadFrame(_),
+                in_flight: 1,
+            }) => return,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_answers_nobodys_requests_for_ever_does_not_keep_a_group_busy() {
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            while !raw.is_closed_within(Duration::ZERO) {
+                rings.flood(1 << 40);
+            }
+        },
+        group_meets_a_flood,
+    );
+    against(
+        |mut raw| {
+            raw.expect(HELLO);
+            raw.say(&welcome());
+            let flood = header(REPLY, 1 << 40, 0, 0).repeat(4096);
+            while raw.say(&flood) {}
+        },
+        |path, config| {
+            let config = Config {
+                transport: TransportChoice::Socket,
+                ..config
+            };
+            group_meets_a_flood(Synapse::connect(path, &config).expect("a client"));
+        },
+    );
+}

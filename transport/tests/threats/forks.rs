@@ -1,0 +1,282 @@
+//! Rows 11 and 12: a process that forks, and what its children inherit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use transport::error::{ConnectError, RequestError};
+use transport::{Membrane, Synapse};
+
+use crate::role::{Process, WATCHDOG, required, say, start};
+use crate::watch::within;
+use crate::world::{World, ready};
+
+/// The descriptors that a child sees: number and what it leads to.
+fn inherited() -> Vec<(String, String)> {
+    let output = std::process::Command::new("ls")
+        .args(["-l", "/proc/self/fd"])
+        .output()
+        .expect("ls");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let seen = text.lines().filter_map(|line| {
+        let (left, to) = line.split_once(" -> ")?;
+        Some((left.rsplit(' ').next()?.to_owned(), to.to_owned()))
+    });
+    seen.collect()
+}
+
+/// Role `forker`: a server and a client of this process, and a fork of it. Says what the child saw.
+pub(crate) fn fork() {
+    let dir = PathBuf::from(required("DIR"));
+    let config = transport::Config {
+        ring_bytes: 1 << 16,
+        max_message_bytes: 20_000,
+        stats_dir: Some(dir.join("stats")),
+        ..transport::Config::default()
+    };
+    // What this process was itself given.
+    let before = inherited();
+    let server = Membrane::bind(dir.join("own"), &config, |request, reply| {
+        reply.extend_from_slice(request).expect("it fits");
+    })
+    .expect("a server");
+    let mut shm = Synapse::connect(dir.join("own"), &config).expect("a client");
+    assert!(shm.is_shm());
+    let socket_only = transport::Config {
+        transport: transport::TransportChoice::Socket,
+        ..config.clone()
+    };
+    let mut socket = Synapse::connect(dir.join("own"), &socket_only).expect("a client");
+    for round in 0..20u8 {
+        // SAFETY: the child touches its copy of the connections, which refuse without allocating or locking, and leaves
+        // by _exit.
+        match unsafe { libc::fork() } {
+            0 => {
+                let forked = |result: Result<&[u8], RequestError>| {
+                    matches!(result, Err(RequestError::Forked))
+                };
+                let mut code = 0;
+                code |= i32::from(!forked(shm.fire_bytes(b"from the child")));
+                code |= 2 * i32::from(!forked(socket.fire_bytes(b"from the child")));
+                code |= 4 * i32::from(!matches!(
+                    shm.submit(b"from the child"),
+                    Err(RequestError::Forked)
+                ));
+                code |= 8 * i32::from(!matches!(shm.receive(), Err(RequestError::Forked)));
+                code |= 16 * i32::from(!matches!(shm.try_receive(), Err(RequestError::Forked)));
+                // It gives up nothing of the parent's, and touches no memory that is not mapped here.
+                shm.cancel_all();
+                socket.cancel_all();
+                // Dropping closes its copies of the descriptors and nothing else.
+                drop(shm);
+                drop(socket);
+                drop(server);
+                // SAFETY: ends the child without running anything of the parent's.
+                unsafe { libc::_exit(code) }
+            }
+            child => {
+                for n in 0..50u8 {
+                    let request = vec![round ^ n; 5000];
+                    assert!(shm.fire_bytes(&request).expect("a reply") == request);
+                    assert!(socket.fire_bytes(&request).expect("a reply") == request);
+                }
+                let mut status = 0;
+                // SAFETY: our child, waited for once, into a valid int.
+                unsafe { libc::waitpid(child, &mut status, 0) };
+                assert_eq!(status, 0, "what the child could do (bits), or its signal");
+            }
+        }
+    }
+    begun_before_a_fork(&mut shm);
+    assert!(shm.fire_bytes(b"still").expect("a reply") == b"still");
+    for (number, to) in inherited() {
+        let new = !before.contains(&(number.clone(), to.clone()));
+        // Numbers of pipes and of its own /proc differ from child to child.
+        let own = to.starts_with("pipe:") || to.starts_with("/proc/");
+        assert!(!new || own, "a child has inherited {number} -> {to}");
+    }
+    say(format_args!("done"));
+}
+
+/// Whether all is as it should be in a fork of this process, by the word of `right`, which runs there.
+fn right_in_a_fork(right: impl FnOnce() -> bool) {
+    // SAFETY: the child does not return from here: it leaves by _exit, without running anything of the parent's. If it allocates or panics,
+    // the C library keeps its allocator usable for that.
+    match unsafe { libc::fork() } {
+        0 => {
+            std::panic::set_hook(Box::new(|_| {}));
+            let right = catch_unwind(AssertUnwindSafe(right)).unwrap_or(false);
+            // SAFETY: as said.
+            unsafe { libc::_exit(i32::from(!right)) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: our child, waited for once, into a valid int.
+            unsafe { libc::waitpid(child, &mut status, 0) };
+            assert_eq!(status, 0, "wrong in the child (256), or its signal");
+        }
+    }
+}
+
+/// What was begun before a fork can't be gone on with in it, and its parent's is none the worse.
+fn begun_before_a_fork(shm: &mut Synapse) {
+    let forked = |e: RequestError| matches!(e, RequestError::Forked);
+    // SAFETY: the server is a `Membrane` of this process.
+    let trusted = unsafe { transport::TrustedServer::promise() };
+    // A reply that lies in the ring, which a fork does not have: reading it there is a panic, and not a fault.
+    let reply = shm.fire_in_place(b"in place", trusted).expect("a reply");
+    right_in_a_fork(|| catch_unwind(AssertUnwindSafe(|| reply.len())).is_err());
+    assert_eq!(&*reply, b"in place");
+    // Nor does giving it back touch what is not there; it is dropped here too.
+    right_in_a_fork(move || {
+        drop(reply);
+        true
+    });
+
+    let mut draft = shm.draft(20).expect("room");
+    draft.extend_from_slice(b"ours").expect("room");
+    right_in_a_fork(|| draft.extend_from_slice(b"theirs").is_err_and(forked));
+    draft.extend_from_slice(b", whole").expect("room");
+    assert_eq!(draft.fire().expect("a reply"), b"ours, whole");
+
+    shm.submit(b"in flight").expect("room");
+    right_in_a_fork(|| {
+        let mut group = transport::Group::new(transport::WaitPolicy::Park);
+        let members = std::slice::from_mut(&mut *shm);
+        group.wait(members, WATCHDOG).is_err_and(forked)
+    });
+    assert_eq!(shm.receive().expect("a reply").1, b"in flight");
+}
+
+#[test]
+fn a_fork_can_neither_use_nor_harm_its_parents_connections_and_children_inherit_no_descriptor() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut process = start("forker").with("DIR", dir.path()).go();
+    process.hear("done");
+    process.finish();
+}
+
+/// Role `parent`: a server and a client (of another server at `PEER`, if that is given), and a fork that keeps on living without exec,
+/// whose pid it says. Both wait until they are killed.
+pub(crate) fn leave_a_fork_behind() {
+    let dir = PathBuf::from(required("DIR"));
+    let config = transport::Config {
+        ring_bytes: 1 << 16,
+        max_message_bytes: 20_000,
+        stats_dir: Some(dir.join("stats")),
+        transport: match required("TRANSPORT").as_str() {
+            "socket" => transport::TransportChoice::Socket,
+            _ => transport::TransportChoice::Shm,
+        },
+        ..transport::Config::default()
+    };
+    let server = (required("ROLE_OF_PARENT") == "server").then(|| {
+        Membrane::bind(dir.join("s"), &config, |request, reply| {
+            reply.extend_from_slice(request).expect("it fits");
+        })
+        .expect("a server")
+    });
+    say(format_args!("bound"));
+    // The other side is there.
+    crate::role::command();
+    let client = server
+        .is_none()
+        .then(|| Synapse::connect(dir.join("s"), &config).expect("a server"));
+    // With another descriptor of the same socket.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let on_tokio = required("ROLE_OF_PARENT") == "async";
+    let (client, on_tokio) = if on_tokio {
+        let _inside = runtime.enter();
+        let client = client.map(|c| transport::AsyncSynapse::new(c).expect("a descriptor"));
+        (None, client)
+    } else {
+        (client, None)
+    };
+    // SAFETY: the child calls nothing but pause.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        },
+        child => say(format_args!("forked {child}")),
+    }
+    crate::role::command();
+    drop((server, client, on_tokio));
+}
+
+/// A fork, killed with the test.
+struct Orphan(nix::unistd::Pid);
+
+impl Orphan {
+    fn of(parent: &mut Process) -> Self {
+        let pid = parent.ask("fork", "forked");
+        Self(nix::unistd::Pid::from_raw(pid.parse().expect("a pid")))
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        // It does nothing else than waiting for this.
+        let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
+    for transport in ["shm", "socket"] {
+        let world = World::new();
+        let parent = |world: &World, role: &str| {
+            let dir = world.path();
+            let mut parent = start("parent")
+                .with("DIR", dir.parent().expect("a directory"))
+                .with("TRANSPORT", transport)
+                .with("ROLE_OF_PARENT", role)
+                .go();
+            parent.hear("bound");
+            parent
+        };
+        let config = transport::Config {
+            transport: transport::TransportChoice::Auto,
+            ..world.config()
+        };
+        {
+            let mut server = parent(&world, "server");
+            let mut client = Synapse::connect(world.path(), &config).expect("a client");
+            let _orphan = Orphan::of(&mut server);
+            assert_eq!(client.fire_bytes(b"there").expect("a reply"), b"there");
+            server.kill();
+            // Not a timeout of 20 s.
+            let begun = std::time::Instant::now();
+            let lost = client.fire_bytes(b"gone?").map(<[u8]>::to_vec);
+            assert!(
+                matches!(lost, Err(RequestError::Disconnected { .. })),
+                "{lost:?}"
+            );
+            println!("server's death noticed after {:?}", begun.elapsed());
+            // Nor is the path held by somebody who accepts nothing.
+            let next = Synapse::connect(world.path(), &config);
+            assert!(
+                matches!(next, Err(ConnectError::NoServer { .. })),
+                "{next:?}"
+            );
+        }
+        for role in ["client", "async"] {
+            let world = World::new();
+            let server = ready(world.server());
+            let mut client = parent(&world, role);
+            let _orphan = Orphan::of(&mut client);
+            assert_eq!(world.page(&server).process.accepted, 1);
+            client.kill();
+            within(WATCHDOG, "the client's death is noticed", || {
+                let held = crate::watch::held(server.pid());
+                let open = world.page(&server).process.open_clients;
+                (open == 0 && held.rings == 0)
+                    .then_some(())
+                    .ok_or((role, open, held))
+            });
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Row 1 as a client meets it: a server on shared memory that writes nonsense into the rings, lies about its sleep, or sleeps until it is
+//! woken. The client ends with a typed error, or is served.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use transport::error::{CloseReason, Lost, RequestError};
+use transport::{Group, Synapse, WaitPolicy};
+
+use crate::payload;
+use crate::rogue::server::{LARGEST, REQUEST_TIMEOUT, RING, answers, on_shm};
+use crate::rogue::{EMPTY, HEAD, PADDING, REPLY_RECORD, STREAMED, TAIL, commit};
+use crate::role::WATCHDOG;
+use crate::watch::{own_page, within};
+
+/// The client's next request must end in this; and its page says that it was the server's nonsense.
+fn is_poisoned(mut client: Synapse, what: &str) {
+    let id = client.connection_id();
+    match client.fire_bytes(&payload::request(9, 12_000, 12_000)) {
+        Err(RequestError::Disconnected {
+            reason: Lost::Poisoned(_),
+            in_flight: 1,
+        }) => {}
+        other => panic!("{what}: {other:?}"),
+    }
+    assert!(
+        matches!(
+            client.fire_bytes(b"again"),
+            Err(RequestError::Disconnected { .. })
+        ),
+        "{what}"
+    );
+    within(WATCHDOG, what, || {
+        let page = own_page().expect("our page");
+        let of_ours = |s: &&transport::stats::Slot| s.info.connection_id == id;
+        let slot = page
+            .slots
+            .iter()
+            .filter(of_ours)
+            .max_by_key(|s| s.info.opened_ns)
+            .ok_or("no slot")?;
+        (slot.info.close_reason == CloseReason::Poisoned as u32)
+            .then_some(())
+            .ok_or("not closed as poisoned")
+    });
+}
+
+#[test]
+fn a_well_behaved_server_made_of_the_documents_bytes_is_used() {
+    on_shm(
+        |raw, mut rings| {
+            answers(&mut rings, 300);
+            raw.is_closed();
+        },
+        |mut client| {
+            for number in 1..=300u64 {
+                let (length, reply) = (16 + number as usize * 66, number as usize * 61);
+                let got = client
+                    .fire_bytes(&payload::request(number, length, reply))
+                    .expect("a reply");
+                assert!(got == payload::expected(number, reply), "{number}");
+            }
+        },
+    );
+}
+
+#[test]
+fn nonsense_in_the_rings_is_a_typed_error_and_the_end_of_the_connection() {
+    let words = [
+        ("kind 9", commit(9, 8)),
+        ("a request from a server", commit(2, 8)),
+        ("all ones", u64::MAX),
+        ("a length of 4 GiB", commit(REPLY_RECORD, u32::MAX.into())),
+        (
+            "a length above the largest message",
+            commit(REPLY_RECORD, LARGEST + 1),
+        ),
+        ("padding at the start", commit(PADDING, 0)),
+        ("an unknown flag", commit(REPLY_RECORD, 8) | 1 << 44),
+        (
+            "a streamed record of 4 GiB",
+            commit(REPLY_RECORD, u32::MAX.into()) | STREAMED,
+        ),
+    ];
+    for (what, word) in words {
+        on_shm(
+            |raw, mut rings| {
+                let (_, id, _) = rings.await_record();
+                rings.prepare(id, &[0; 8]);
+                let at = rings.place();
+                rings.memory.word(at).store(word, Ordering::Release);
+                rings.wake();
+                raw.is_closed();
+            },
+            |client| is_poisoned(client, what),
+        );
+    }
+    for tail in [u64::MAX, 1 << 63, RING + 8, 24, 8u64.wrapping_neg()] {
+        on_shm(
+            |raw, mut rings| {
+                rings.await_record();
+                rings.out(TAIL).store(tail, Ordering::Release);
+                raw.is_closed();
+            },
+            |client| is_poisoned(client, &format!("tail {tail:#x}")),
+        );
+    }
+    for head in [u64::MAX, 1 << 63, 1, RING * 4] {
+        on_shm(
+            |raw, mut rings| {
+                answers(&mut rings, 2);
+                rings.back(HEAD).store(head, Ordering::Release);
+                // Never answered: the client looks at head when it sees no room.
+                raw.is_closed();
+            },
+            |mut client| {
+                for number in 1..3 {
+                    client
+                        .fire_bytes(&payload::request(number, 12_000, 8))
+                        .expect("a reply");
+                }
+                let lost =
+                    (0..20).find_map(|n| client.submit(&payload::request(n, 12_000, 8)).err());
+                assert!(
+                    matches!(
+                        lost,
+                        Some(RequestError::Disconnected {
+                            reason: Lost::Poisoned(_),
+                            ..
+                        })
+                    ),
+                    "head {head:#x}: {lost:?}"
+                );
+            },
+        );
+    }
+}
+
+#[test]
+fn a_server_asleep_is_woken_for_queued_requests_by_a_group_of_every_policy() {
+    for policy in [
+        WaitPolicy::Adaptive,
+        WaitPolicy::Park,
+        WaitPolicy::Spin,
+        WaitPolicy::DOCUMENT,
+    ] {
+        let (asleep, is_asleep) = std::sync::mpsc::channel();
+        on_shm(
+            |_, mut rings| {
+                // One that does nothing before it is woken, as the protocol allows.
+                let memory = std::sync::Arc::clone(&rings.memory);
+                let flag = memory.flag(EMPTY);
+                flag.store(1, Ordering::SeqCst);
+                asleep.send(()).expect("the client waits");
+                let begun = std::time::Instant::now();
+                while flag.load(Ordering::SeqCst) == 1 && begun.elapsed() < 2 * REQUEST_TIMEOUT {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                answers(&mut rings, 1);
+                rings.wake();
+            },
+            |mut client| {
+                is_asleep.recv().expect("the server sleeps");
+                let request = payload::request(1, 16, 8);
+                client.queue(&request).expect("room");
+                let mut group = Group::new(policy);
+                let found = group.wait(&mut [client], REQUEST_TIMEOUT);
+                assert_eq!(found.expect("in flight"), Some(0), "{policy:?}");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_server_asleep_is_woken_for_a_draft() {
+    let (asleep, is_asleep) = std::sync::mpsc::channel();
+    on_shm(
+        |_, rings| {
+            let flag = rings.memory.flag(EMPTY);
+            flag.store(1, Ordering::SeqCst);
+            asleep.send(()).expect("the client waits");
+            within(WATCHDOG, "woken", || match flag.load(Ordering::SeqCst) {
+                0 => Ok(()),
+                flag => Err(flag),
+            });
+        },
+        |mut client| {
+            is_asleep.recv().expect("the server sleeps");
+            let mut draft = client.draft(8).expect("room");
+            draft.extend_from_slice(b"wake up!").expect("room");
+            draft.submit().expect("sent");
+            client
+        },
+    );
+}
+
+#[test]
+fn flags_that_lie_cost_time_and_nothing_else() {
+    on_shm(
+        |raw, mut rings| {
+            for round in 0..200u32 {
+                let (_, id, request) = rings.await_record();
+                for flag in [EMPTY, 0x400 + EMPTY, 0x80, 0x480] {
+                    rings
+                        .memory
+                        .flag(flag)
+                        .store(round.wrapping_mul(0x9e37_79b9), Ordering::Relaxed);
+                }
+                rings.send(id, &payload::answer(&request).expect("whole"));
+            }
+            raw.is_closed();
+        },
+        |mut client| {
+            for number in 1..=200u64 {
+                let got = client
+                    .fire_bytes(&payload::request(number, 100, 100))
+                    .expect("a reply");
+                assert!(got == payload::expected(number, 100));
+            }
+        },
+    );
+}
