@@ -5,11 +5,12 @@ mod own_page;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use transport::error::RequestError;
+use transport::stats::Slot;
 use transport::{Config, Membrane, Synapse, TransportChoice, TrustedServer};
 
 /// Sizes around the headers, the pieces of a streamed record, and the largest message.
@@ -252,54 +253,92 @@ fn an_error_and_a_forgotten_reply_leave_the_connection_as_good_as_before() {
     });
 }
 
-#[test]
-fn a_draft_waits_for_the_room_that_requests_hold_which_were_given_up() {
-    const WATCHDOG: Duration = Duration::from_secs(30);
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = Config {
-        ring_bytes: 256 << 10,
-        max_message_bytes: 60_000,
-        transport: TransportChoice::Shm,
-        request_timeout: WATCHDOG,
-        stats_dir: Some(dir.path().join("stats")),
-        ..Config::default()
-    };
-    let (entered, is_entered) = channel();
-    let (go, gone) = channel::<()>();
-    let (entered, gone) = (Mutex::new(entered), Mutex::new(gone));
-    let server = Membrane::bind(
-        dir.path().join("s"),
-        &Config {
-            transport: TransportChoice::Auto,
-            ..config.clone()
-        },
-        move |request, reply| {
+/// Ends a hang; nothing here takes a tenth of it.
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// A client on shared memory whose requests, of up to 60,000 bytes, are answered once told.
+struct Unanswered {
+    _dir: tempfile::TempDir,
+    _server: Membrane,
+    client: Synapse,
+    is_entered: Receiver<()>,
+    go: Sender<()>,
+}
+
+impl Unanswered {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            ring_bytes: 256 << 10,
+            max_message_bytes: 60_000,
+            request_timeout: WATCHDOG,
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        let (entered, is_entered) = channel();
+        let (go, gone) = channel::<()>();
+        let (entered, gone) = (Mutex::new(entered), Mutex::new(gone));
+        let server = Membrane::bind(dir.path().join("s"), &config, move |request, reply| {
             let _ = entered.lock().expect("no panic").send(());
             // Once told, or once nobody is there to tell, all are answered.
             let _ = gone.lock().expect("no panic").recv();
             reply.extend_from_slice(request).expect("as large");
-        },
-    )
-    .expect("a server");
-    let mut client = Synapse::connect(server.path(), &config).expect("a client");
-    let id = client.connection_id();
-    // One is with the handler, and there is no place for another beside three more.
-    client.submit(&pattern(0, 60_000)).expect("room");
-    is_entered.recv_timeout(WATCHDOG).expect("a handler");
-    for i in 1..4 {
-        client.submit(&pattern(i, 60_000)).expect("room");
-    }
-    assert_eq!(client.cancel_all(), 4);
-    let opener = std::thread::spawn(move || {
-        let begun = Instant::now();
-        while own_page::slot_of(id).tx.tx_blocked_since_ns == 0 {
-            assert!(begun.elapsed() < WATCHDOG, "it does not wait");
-            std::thread::yield_now();
+        })
+        .expect("a server");
+        let client = Synapse::connect(server.path(), &config).expect("a client");
+        assert!(client.is_shm());
+        Self {
+            _dir: dir,
+            _server: server,
+            client,
+            is_entered,
+            go,
         }
-        drop(go);
-    });
-    let mut draft = client.draft(60_000).expect("room, after a while");
-    draft.extend_from_slice(b"at last").expect("room");
-    assert_eq!(draft.fire().expect("a reply"), b"at last");
-    opener.join().expect("it waited");
+    }
+
+    /// A draft is answered although there is no room for it until the given-up requests are, which begins once the page shows that the
+    /// client waits.
+    fn a_draft_waits(mut self, room: usize, waits: fn(&Slot) -> bool) {
+        let id = self.client.connection_id();
+        let go = self.go;
+        let opener = std::thread::spawn(move || {
+            let begun = Instant::now();
+            while !waits(&own_page::slot_of(id)) {
+                assert!(begun.elapsed() < WATCHDOG, "it does not wait");
+                std::thread::yield_now();
+            }
+            drop(go);
+        });
+        let mut draft = self.client.draft(room).expect("room, after a while");
+        draft.extend_from_slice(b"at last").expect("room");
+        assert_eq!(draft.fire().expect("a reply"), b"at last");
+        opener.join().expect("it waited");
+    }
+}
+
+#[test]
+fn a_draft_waits_for_the_room_that_requests_hold_which_were_given_up() {
+    let mut all = Unanswered::new();
+    // One is with the handler, and there is no place for another beside three more.
+    all.client.submit(&pattern(0, 60_000)).expect("room");
+    all.is_entered.recv_timeout(WATCHDOG).expect("a handler");
+    for i in 1..4 {
+        all.client.submit(&pattern(i, 60_000)).expect("room");
+    }
+    assert_eq!(all.client.cancel_all(), 4);
+    all.a_draft_waits(60_000, |slot| slot.tx.tx_blocked_since_ns != 0);
+}
+
+#[test]
+fn a_draft_waits_for_the_number_that_requests_hold_which_were_given_up() {
+    let mut all = Unanswered::new();
+    let most = loop {
+        match all.client.submit(b"x") {
+            Ok(_) => {}
+            Err(RequestError::Full { in_flight }) => break in_flight,
+            Err(e) => panic!("{e}"),
+        }
+    };
+    assert_eq!(all.client.cancel_all(), most);
+    all.a_draft_waits(8, |slot| slot.wait.waiting_since_ns != 0);
 }

@@ -2,7 +2,8 @@
 
 use nix::sys::signal::Signal;
 use transport::Synapse;
-use transport::error::ConnectError;
+use transport::error::{CloseReason, ConnectError};
+use transport::stats::SlotState;
 
 use crate::rogue::{REFUSED, Raw, WELCOME, hello};
 use crate::role::WATCHDOG;
@@ -100,6 +101,31 @@ fn those_who_leave_while_a_handler_is_busy_count_until_their_rings_are_gone() {
             client.is_ok_and(|c| c.is_shm()).then_some(()).ok_or(())
         });
     }
+}
+
+#[test]
+fn who_leaves_while_a_handler_is_busy_is_gone_from_the_page() {
+    let world = World::new();
+    let server = ready(world.server());
+    let [mut busy, other] = std::array::from_fn(|_| world.connect());
+    let id = other.connection_id();
+    // The only poller is in the handler, for longer than we wait.
+    let ms = 2 * WATCHDOG.as_millis();
+    busy.submit(format!("wait {ms}").as_bytes()).expect("room");
+    within(WATCHDOG, "the handler is busy", || {
+        let page = world.page(&server);
+        let served: u64 = page.slots.iter().map(|s| s.req.requests).sum();
+        (served == 1).then_some(()).ok_or(served)
+    });
+    drop(other);
+    within(WATCHDOG, "gone", || {
+        let page = world.page(&server);
+        let slot = page.slots.iter().find(|s| s.info.connection_id == id);
+        match slot.map(|s| (s.info.state, s.info.close_reason)) {
+            Some((SlotState::Closed, why)) if why == CloseReason::PeerGone as u32 => Ok(()),
+            other => Err(other),
+        }
+    });
 }
 
 #[test]

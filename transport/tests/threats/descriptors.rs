@@ -279,6 +279,37 @@ fn who_finds_the_last_descriptor_on_loan_gets_it_when_it_comes_back() {
 }
 
 #[test]
+fn who_asks_for_rings_while_the_last_descriptor_is_on_loan_gets_them_when_it_comes_back() {
+    let world = World::new();
+    let server = ready(world.server());
+    let idle = idle_descriptors(&server);
+    // Two sockets, and the rings of one.
+    limit(&server, libc::RLIMIT_NOFILE, limit_with_room(&idle, 3));
+    for round in 0..20 {
+        let mut both = [(); 2].map(|()| {
+            let mut raw = Raw::connect(&world.path());
+            raw.say(&hello(1 << 16, 20_000));
+            assert_eq!(raw.hear().map(|h| h.kind()), Some(WELCOME));
+            raw
+        });
+        both[0].say(&message(UPGRADE, 1, &[]));
+        assert_eq!(both[0].hear().map(|h| h.kind()), Some(OFFER));
+        both[1].say(&message(UPGRADE, 1, &[]));
+        let [holder, mut next] = both;
+        drop(holder);
+        let heard = next.hear().map(|h| h.kind());
+        assert_eq!(heard, Some(OFFER), "round {round}");
+        drop(next);
+        within(WATCHDOG, "all is given back", || {
+            let now = held(server.pid());
+            (now.fds == idle.len() && now.rings == 0)
+                .then_some(())
+                .ok_or(now)
+        });
+    }
+}
+
+#[test]
 fn a_server_that_cannot_accept_does_not_spin() {
     let world = World::new();
     let server = ready(world.server().with("HANDSHAKE_MS", "500"));

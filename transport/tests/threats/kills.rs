@@ -1,13 +1,16 @@
 //! Rows 8 and 9: a peer killed at every labelled place. The survivor says so, gives everything back, and serves or calls the next one.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
+use transport::error::RequestError;
 use transport::fault::Point;
 use transport::stats::SlotState;
 
 use crate::role::{Process, WATCHDOG};
-use crate::watch::{Held, held, slot_of, within};
-use crate::world::{World, fault, mix, ready};
+use crate::watch::{Held, held, own_page, slot_of, within};
+use crate::world::{MAX_MESSAGE, World, fault, mix, ready};
 
 /// The promise: what a dead peer held is back within a second.
 const RECLAIMED: Duration = Duration::from_secs(1);
@@ -71,23 +74,34 @@ fn transport(point: Point) -> &'static str {
 struct Promise {
     pid: u32,
     begun: Instant,
-    delayed: Duration,
+    /// Of each thread: its run delay when it was first seen, nothing if it came later; and when last. One that has ended counts too.
+    delays: HashMap<OsString, [Duration; 2]>,
 }
 
 impl Promise {
     fn of(pid: u32) -> Self {
-        let (begun, delayed) = (Instant::now(), run_delay(pid));
+        let begun = Instant::now();
+        let delays = run_delays(pid).map(|(thread, delay)| (thread, [delay; 2]));
         Self {
             pid,
             begun,
-            delayed,
+            delays: delays.collect(),
+        }
+    }
+
+    /// To be called often enough to see threads before they end.
+    fn look(&mut self) {
+        for (thread, delay) in run_delays(self.pid) {
+            self.delays.entry(thread).or_default()[1] = delay;
         }
     }
 
     /// How long it took until now.
-    fn kept(&self, what: &str) -> Duration {
+    fn kept(mut self, what: &str) -> Duration {
         let took = self.begun.elapsed();
-        let delayed = run_delay(self.pid).saturating_sub(self.delayed);
+        self.look();
+        let delays = self.delays.values();
+        let delayed: Duration = delays.map(|[first, last]| *last - *first).sum();
         assert!(
             took < RECLAIMED + delayed,
             "{what}: {took:?}, {delayed:?} of it without a CPU"
@@ -96,22 +110,23 @@ impl Promise {
     }
 }
 
-/// Time that a process's threads, and the calling one, were ready to run and had no CPU.
-fn run_delay(pid: u32) -> Duration {
+/// How long each of a process's threads, and the calling one, were ready to run and had no CPU.
+fn run_delays(pid: u32) -> impl Iterator<Item = (OsString, Duration)> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter();
     let paths = tasks.flatten().flatten().map(|task| task.path());
     let all = paths.chain(["/proc/thread-self".into()]);
-    let delay = |path: std::path::PathBuf| {
+    all.filter_map(|path: std::path::PathBuf| {
         let stat = std::fs::read_to_string(path.join("schedstat")).ok()?;
-        stat.split(' ').nth(1)?.parse::<u64>().ok()
-    };
-    Duration::from_nanos(all.filter_map(delay).sum())
+        let ns = stat.split(' ').nth(1)?.parse().ok()?;
+        Some((path.into_os_string(), Duration::from_nanos(ns)))
+    })
 }
 
 /// Waits until `pid` holds what it held before.
 fn gives_back(pid: u32, before: Held, what: &str) -> Duration {
-    let promise = Promise::of(pid);
+    let mut promise = Promise::of(pid);
     within(WATCHDOG, what, || {
+        promise.look();
         let now = held(pid);
         if now.fds == before.fds && now.rings == before.rings {
             Ok(())
@@ -148,8 +163,9 @@ fn a_client_killed_anywhere_costs_its_server_nothing() {
         let took = gives_back(server.pid(), before, &what);
         times.0.push(took);
         let pid = client.pid();
-        let promise = Promise::of(server.pid());
+        let mut promise = Promise::of(server.pid());
         within(WATCHDOG, &what, || {
+            promise.look();
             let page = world.page(&server);
             let open = |s: &transport::stats::Slot| s.info.state != SlotState::Closed;
             match slot_of(&page, pid) {
@@ -232,4 +248,44 @@ fn a_server_killed_anywhere_is_noticed_by_its_client_and_replaced() {
         "{killed} servers killed, all of {} places; until it was noticed: {times}",
         Point::ALL.iter().filter(|p| p.in_server()).count()
     );
+}
+
+#[test]
+fn a_server_killed_while_its_client_waits_for_room_is_noticed() {
+    let world = World::new();
+    let mut server = ready(world.server());
+    let config = transport::Config {
+        // What ends the wait is to be the death.
+        request_timeout: 2 * WATCHDOG,
+        ..world.config()
+    };
+    let mut client = transport::Synapse::connect(world.path(), &config).expect("a client");
+    let id = client.connection_id();
+    server.signal(nix::sys::signal::Signal::SIGSTOP);
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let mut sent = 0;
+        let error = loop {
+            match client.submit(&[7; MAX_MESSAGE]) {
+                Ok(_) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        // The test may be over.
+        let _ = tell.send((sent, error));
+    });
+    within(WATCHDOG, "the client waits for room", || {
+        let page = own_page().ok_or("no page")?;
+        let slot = page.slots.iter().find(|s| s.info.connection_id == id);
+        let waits = slot.is_some_and(|s| s.tx.tx_blocked_since_ns > 0);
+        waits.then_some(()).ok_or("no slot that waits")
+    });
+    let promise = Promise::of(std::process::id());
+    server.kill();
+    match told.recv_timeout(WATCHDOG) {
+        Ok((sent, RequestError::Disconnected { in_flight, .. })) => assert_eq!(in_flight, sent),
+        other => panic!("{other:?}"),
+    }
+    promise.kept("killed while its client waits for room");
+    waiting.join().expect("no panic");
 }

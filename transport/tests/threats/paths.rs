@@ -11,7 +11,7 @@ use transport::{Membrane, Synapse};
 
 use crate::role::{Process, WATCHDOG, required, say};
 use crate::watch::{held, within};
-use crate::world::{Ended, World, mix, ready};
+use crate::world::{Ended, World, mix, own_config, ready};
 
 #[test]
 fn the_path_of_a_server_that_was_killed_is_taken_over() {
@@ -32,16 +32,17 @@ fn the_path_of_a_server_that_was_killed_is_taken_over() {
     assert!(matches!(mix(&mut world.connect(), 1, 0), Ended::Done));
 }
 
-/// Role `binder`: binds at once when told to, says how it went, and serves until its input ends.
+/// Role `binder`: binds at once when told to, says how it went, and serves until its input ends; or leaves a dead server's socket behind.
 pub(crate) fn bind_once() {
     let path = std::path::PathBuf::from(required("DIR")).join("s");
-    let config = transport::Config {
-        ring_bytes: 1 << 16,
-        max_message_bytes: 20_000,
-        stats_dir: Some(Path::new(&required("DIR")).join("stats")),
-        ..transport::Config::default()
-    };
-    while crate::role::command().is_some() {
+    let config = own_config();
+    while let Some(line) = crate::role::command() {
+        if line == "leave" {
+            // Here, where nobody forks: of the test's own process, a child on its way to its exec would keep it alive.
+            drop(std::os::unix::net::UnixListener::bind(&path).expect("a stale socket"));
+            say(format_args!("left"));
+            continue;
+        }
         // Time for another one to come between the look and the deed.
         fault::arm(
             Point::PathProbed,
@@ -77,7 +78,7 @@ fn of_servers_that_race_for_a_path_exactly_one_gets_it() {
     for round in 0..100 {
         // Every other time over a path that a dead server left.
         if round % 2 == 1 {
-            drop(std::os::unix::net::UnixListener::bind(world.path()).expect("a stale socket"));
+            processes[0].ask("leave", "left");
         }
         processes.iter_mut().for_each(|p| p.tell("bind"));
         let said: Vec<String> = processes.iter_mut().map(Process::line).collect();

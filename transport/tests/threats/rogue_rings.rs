@@ -13,8 +13,9 @@ use crate::rogue::{EMPTY, HEAD, PADDING, REPLY_RECORD, STREAMED, TAIL, commit};
 use crate::role::WATCHDOG;
 use crate::watch::{own_page, within};
 
-/// The client's next request must end in this; and its page says that it was the server's nonsense.
-fn is_poisoned(mut client: Synapse, what: &str) {
+/// The client's next request must end in this; and its page says that it was the server's nonsense. Returns the client: it is its word
+/// that ends the connection for the server, and not that it is dropped.
+fn is_poisoned(mut client: Synapse, what: &str) -> Synapse {
     let id = client.connection_id();
     match client.fire_bytes(&payload::request(9, 12_000, 12_000)) {
         Err(RequestError::Disconnected {
@@ -43,6 +44,7 @@ fn is_poisoned(mut client: Synapse, what: &str) {
             .then_some(())
             .ok_or("not closed as poisoned")
     });
+    client
 }
 
 #[test]
@@ -131,6 +133,7 @@ fn nonsense_in_the_rings_is_a_typed_error_and_the_end_of_the_connection() {
                     ),
                     "head {head:#x}: {lost:?}"
                 );
+                client
             },
         );
     }
@@ -216,6 +219,35 @@ fn flags_that_lie_cost_time_and_nothing_else() {
                     .fire_bytes(&payload::request(number, 100, 100))
                     .expect("a reply");
                 assert!(got == payload::expected(number, 100));
+            }
+        },
+    );
+}
+
+#[test]
+fn what_is_no_doorbell_ends_a_connection_that_waits_for_one() {
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            raw.say(&[0, 0, 7]);
+            raw.is_closed();
+        },
+        |mut client| {
+            client.submit(b"anybody").expect("room");
+            let mut group = Group::new(WaitPolicy::Park);
+            let mut members = [client];
+            loop {
+                let found = group.wait(&mut members, WATCHDOG);
+                assert!(matches!(found, Ok(Some(0))), "{found:?}");
+                match members[0].try_receive() {
+                    // Found because of the zeros.
+                    Ok(None) => {}
+                    Err(RequestError::Disconnected {
+                        reason: Lost::PeerGone,
+                        in_flight: 1,
+                    }) => return members,
+                    other => panic!("{other:?}"),
+                }
             }
         },
     );
