@@ -441,6 +441,10 @@ fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
         "sorted = 1\n",
     )
     .unwrap();
+    for fixed in [&["man"][..], &["completions", "bash"], &["explain"]] {
+        let (code, _, err) = run(dir.path(), fixed);
+        assert_eq!(code, 0, "{fixed:?}: {err}");
+    }
     let (code, out) = config(&[]);
     assert_eq!(code, Some(2));
     assert!(

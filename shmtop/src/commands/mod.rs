@@ -77,28 +77,24 @@ fn sentence(text: &str) -> String {
 }
 
 fn dispatch(cli: Cli) -> Outcome {
-    let settings = Settings::new(cli.flags)?;
-    if let None
-    | Some(
-        Command::Doctor { .. }
-        | Command::Check { .. }
-        | Command::Record { .. }
-        | Command::Export { .. },
-    ) = cli.command
-    {
-        settings.delay_for_hints()?;
-    }
+    // Asked for with `?` by those who need them: beside a configuration file that can't be read the rest is still told.
+    let settings = Settings::new(cli.flags);
+    let of_hints = Settings::for_hints;
     match cli.command {
-        None => dashboard(&settings),
-        Some(Command::Ps) => ps(&settings),
-        Some(Command::Snapshot) => snapshot(&settings),
-        Some(Command::Doctor { period }) => doctor(&settings, period),
-        Some(Command::Check { period, asserts }) => check::check(&settings, period, &asserts),
+        None => dashboard(&settings.and_then(of_hints)?),
+        Some(Command::Ps) => ps(&settings?),
+        Some(Command::Snapshot) => snapshot(&settings?),
+        Some(Command::Doctor { period }) => doctor(&settings.and_then(of_hints)?, period),
+        Some(Command::Check { period, asserts }) => {
+            check::check(&settings.and_then(of_hints)?, period, &asserts)
+        }
         Some(Command::Explain { id }) => explain(id.as_deref()),
-        Some(Command::Record { file, period }) => record::record(&settings, &file, period),
-        Some(Command::Replay { file, at }) => replay::replay(&settings, &file, at),
-        Some(Command::Diff { a, b }) => replay::diff(&settings, &a, &b),
-        Some(Command::Export { listen }) => export::serve(&settings, listen),
+        Some(Command::Record { file, period }) => {
+            record::record(&settings.and_then(of_hints)?, &file, period)
+        }
+        Some(Command::Replay { file, at }) => replay::replay(&settings?, &file, at),
+        Some(Command::Diff { a, b }) => replay::diff(&settings?, &a, &b),
+        Some(Command::Export { listen }) => export::serve(&settings.and_then(of_hints)?, listen),
         Some(Command::Completions { shell }) => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "shmtop", &mut out);
@@ -109,7 +105,7 @@ fn dispatch(cli: Cli) -> Outcome {
             clap_mangen::Man::new(Cli::command()).render(&mut out)?;
             io::stdout().write_all(&out).map_err(Failure::from)
         }
-        Some(Command::Config) => say(&settings.to_file()),
+        Some(Command::Config) => say(&settings?.to_file()),
     }
 }
 

@@ -118,8 +118,8 @@ impl Settings {
         self.delay.unwrap_or(Duration::from_secs_f64(seconds))
     }
 
-    /// An error if one look comes so long after another that no hint could ever be given.
-    pub(crate) fn delay_for_hints(&self) -> Result<(), Failure> {
+    /// The same, unless one look comes so long after another that no hint could ever be given.
+    pub(crate) fn for_hints(self) -> Result<Self, Failure> {
         let longest = Duration::from_nanos(HOLE_NS);
         match self.delay {
             Some(delay) if delay >= longest => Err(Failure::Usage(format!(
@@ -127,7 +127,7 @@ impl Settings {
                 text::ns(delay.as_nanos() as u64),
                 text::ns(HOLE_NS)
             ))),
-            _ => Ok(()),
+            _ => Ok(self),
         }
     }
 
