@@ -7,14 +7,14 @@ use crate::common::Place;
 use crate::connection::{root, start};
 use crate::doctor::{is_well, names, well_without};
 use crate::memory::Group;
-use crate::{Outcome, Provocation, alone, kernel, together};
+use crate::{Outcome, Provocation, alone, in_pairs, kernel, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     alone("same-cpu", same_cpu),
     alone("oversubscribed", oversubscribed),
     alone("run-delay", run_delay),
     alone("outlier-client", outlier_client),
-    alone("cfs-throttled", cfs_throttled),
+    in_pairs("cfs-throttled", cfs_throttled),
     alone("quota-below-spinners", quota_below_spinners),
     alone("rt-spinner", rt_spinner),
     alone("preempted-spinner", preempted_spinner),

@@ -38,6 +38,8 @@ type Outcome = Result<(), String>;
 /// What a provocation needs of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
+    /// Next to nothing, for more than a minute.
+    Patience,
     /// Next to nothing: mostly a doctor that waits.
     Little,
     /// One CPU.
@@ -50,7 +52,7 @@ impl Needs {
     /// So many go on at once.
     const fn at_once(self) -> usize {
         match self {
-            Self::Little => 8,
+            Self::Patience | Self::Little => 8,
             Self::Cpu => 2,
             Self::Machine => 1,
         }
@@ -67,6 +69,10 @@ struct Provocation {
 
 const fn provocation(id: &'static str, needs: Needs, run: fn(&Place) -> Outcome) -> Provocation {
     Provocation { id, needs, run }
+}
+
+const fn beside_all(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
+    provocation(id, Needs::Patience, run)
 }
 
 const fn together(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
@@ -129,7 +135,7 @@ fn main() -> ExitCode {
         ends.lock().expect("no panic").push((p.id, end));
     };
     provoke(&alone("an idle exchange", doctor::look_at_the_machine));
-    for needs in [Needs::Little, Needs::Cpu, Needs::Machine] {
+    let provoke_all = |needs: Needs| {
         let these: Vec<&Provocation> = all().filter(|p| p.needs == needs).collect();
         let next = AtomicUsize::new(0);
         std::thread::scope(|s| {
@@ -141,7 +147,13 @@ fn main() -> ExitCode {
                 });
             }
         });
-    }
+    };
+    std::thread::scope(|s| {
+        s.spawn(|| provoke_all(Needs::Patience));
+        provoke_all(Needs::Little);
+        provoke_all(Needs::Cpu);
+    });
+    provoke_all(Needs::Machine);
     // Neighbours change what a provocation meets: what failed beside them has the machine to itself once, and that decides. It is
     // printed either way.
     let failed = |id| ends.lock().expect("no panic").contains(&(id, End::Failed));

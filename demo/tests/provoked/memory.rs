@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::common::Place;
 use crate::connection::{root, start};
 use crate::doctor::{ask, is_well, names};
-use crate::{Outcome, Provocation, alone, together};
+use crate::{Outcome, Provocation, alone, beside_all, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
-    together("ring-oversized", ring_oversized),
+    beside_all("ring-oversized", ring_oversized),
     together("memcg-headroom", memcg_headroom),
     together("oom-killed", oom_killed),
     together("hugepage-short", hugepage_short),
