@@ -1,13 +1,16 @@
 //! `AsyncSynapse` keeps what the blocking client promises, on shared memory and on the socket, and ends with its server.
 
+mod ends;
+#[path = "../own_page/mod.rs"]
 mod own_page;
+mod room;
+#[path = "../server/mod.rs"]
 mod server;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use server::{Server, WATCHDOG};
+use server::WATCHDOG;
 use transport::error::RequestError;
 use transport::{AsyncSynapse, Config, Membrane, Reply, TransportChoice};
 
@@ -56,7 +59,7 @@ impl World {
 }
 
 /// Runs the test on either transport, on one thread and on two.
-fn everywhere<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
+pub(crate) fn everywhere<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
     for transport in BOTH {
         for threads in [1, 2] {
             let mut builder = if threads == 1 {
@@ -78,22 +81,22 @@ fn everywhere<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
     }
 }
 
-fn echo(request: &[u8], reply: &mut Reply<'_>) {
+pub(crate) fn echo(request: &[u8], reply: &mut Reply<'_>) {
     reply
         .extend_from_slice(request)
         .expect("as large as the request");
 }
 
-fn pattern(seed: usize, length: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|i| (seed * 31 + i * 7) as u8).collect()
 }
 
 /// Keeps handlers waiting until it is opened.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let guard = self.0.0.lock().expect("no panic");
         let (_open, waited) = self
             .0
@@ -103,7 +106,7 @@ impl Gate {
         assert!(!waited.timed_out(), "the gate was never opened");
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         *self.0.0.lock().expect("no panic") = true;
         self.0.1.notify_all();
     }
@@ -191,116 +194,6 @@ fn many_tasks_share_a_connection_and_each_gets_its_own_reply() {
 }
 
 #[test]
-fn requests_beyond_the_room_wait_for_it_and_are_answered() {
-    everywhere(|world| async move {
-        let gate = Gate::default();
-        let held = gate.clone();
-        let _server = world.serve(move |request, reply| {
-            held.wait();
-            echo(request, reply);
-        });
-        let client = world.client().await;
-        // 6 MB through a ring of 256 KiB.
-        let tasks: Vec<_> = (0..60usize)
-            .map(|i| {
-                let client = client.clone();
-                tokio::spawn(async move {
-                    let request = pattern(i, 99_000);
-                    client
-                        .fire_bytes(&request)
-                        .await
-                        .map(|reply| reply == request)
-                })
-            })
-            .collect();
-        until(|| client.in_flight() > 0).await;
-        gate.open();
-        for task in tasks {
-            assert!(task.await.expect("no panic").expect("a reply"));
-        }
-    });
-}
-
-/// Lets a call do what it does before it waits.
-async fn begin<F: Future + Unpin>(call: &mut F) {
-    std::future::poll_fn(|cx| {
-        let _ = std::pin::Pin::new(&mut *call).poll(cx);
-        std::task::Poll::Ready(())
-    })
-    .await;
-}
-
-#[test]
-fn who_waits_for_room_is_not_overtaken_by_who_comes_later() {
-    everywhere(|world| async move {
-        let (gate, order) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
-        let (held, seen) = (gate.clone(), Arc::clone(&order));
-        let _server = world.serve(move |request, reply| {
-            held.wait();
-            seen.lock().expect("no panic").push(request[0]);
-            echo(&request[..1], reply);
-        });
-        let client = world.client().await;
-        let ask = |number: u8| {
-            let client = client.clone();
-            let mut request = vec![0; 60_000];
-            request[0] = number;
-            let reply = async move { client.fire_bytes(&request).await.expect("a reply") };
-            Box::pin(reply)
-        };
-        // One after the other, more than there is room for: each has sent its request, or waits for room, before the next one comes.
-        let mut all: Vec<_> = (0..12).map(ask).collect();
-        for asked in &mut all {
-            begin(asked).await;
-        }
-        gate.open();
-        // Room appears, and nobody is told before this thread looks: the latest comer is the first to see it.
-        let handled = if client.is_shm() { 2 } else { 1 };
-        let begun = std::time::Instant::now();
-        while order.lock().expect("no panic").len() < handled {
-            assert!(begun.elapsed() < WATCHDOG, "nothing is handled");
-            std::thread::yield_now();
-        }
-        all.push(ask(99));
-        begin(&mut all[12]).await;
-        let tasks: Vec<_> = all.into_iter().map(tokio::spawn).collect();
-        for task in tasks {
-            task.await.expect("no panic");
-        }
-        let order = order.lock().expect("no panic");
-        assert_eq!(order.last(), Some(&99), "{order:?}");
-    });
-}
-
-#[test]
-fn who_finds_no_room_and_the_end_at_once_is_told_of_the_end() {
-    everywhere(|mut world| async move {
-        world.config.request_timeout = 2 * WATCHDOG;
-        let server = Server::start(&world.path());
-        let client = world.client().await;
-        let ask = |request: Vec<u8>| {
-            let client = client.clone();
-            Box::pin(async move { client.fire_bytes(&request).await })
-        };
-        // Over the socket, six of these are as many as fit while the server is busy with the first.
-        let mut all = vec![ask(b"hold".to_vec())];
-        all.extend((0..6).map(|_| ask(vec![1; 10_000])));
-        for asked in &mut all {
-            begin(asked).await;
-        }
-        // Dead and waited for, before anybody looks.
-        drop(server);
-        all.push(ask(vec![1; 10_000]));
-        for asked in all.into_iter().rev() {
-            match asked.await {
-                Err(RequestError::Disconnected { in_flight, .. }) => assert!(in_flight <= 1),
-                other => panic!("{other:?}"),
-            }
-        }
-    });
-}
-
-#[test]
 fn an_error_reaches_the_task_whose_request_it_answers() {
     everywhere(|world| async move {
         let _server = world.serve(|request, reply| match request {
@@ -323,77 +216,6 @@ fn an_error_reaches_the_task_whose_request_it_answers() {
                 other => panic!("{other:?}"),
             }
         }
-    });
-}
-
-#[test]
-fn a_request_without_a_reply_times_out_and_its_late_reply_is_nobodys() {
-    everywhere(|mut world| async move {
-        world.config.request_timeout = Duration::from_millis(50);
-        let gate = Gate::default();
-        let held = gate.clone();
-        let _server = world.serve(move |request, reply| {
-            if request == b"held" {
-                held.wait();
-            }
-            echo(request, reply);
-        });
-        let client = world.client().await;
-        assert_eq!(
-            client.fire_bytes(b"before").await.expect("a reply"),
-            b"before"
-        );
-        match client.fire_bytes(b"held").await {
-            Err(RequestError::Timeout { timeout }) => {
-                assert_eq!(timeout, Duration::from_millis(50));
-            }
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(client.in_flight(), 0);
-        gate.open();
-        let mut timeouts = 1;
-        // The first ones may still be behind the held one.
-        loop {
-            match client.fire_bytes(b"after").await {
-                Ok(reply) => break assert_eq!(reply, b"after"),
-                Err(RequestError::Timeout { .. }) => timeouts += 1,
-                Err(e) => panic!("{e}"),
-            }
-        }
-        let req = own_page::slot_of(client.connection_id()).req;
-        assert_eq!((req.timeouts, req.late_replies), (timeouts, timeouts));
-    });
-}
-
-#[test]
-fn a_dropped_call_gives_its_request_up_and_harms_no_other() {
-    everywhere(|world| async move {
-        let gate = Gate::default();
-        let held = gate.clone();
-        let _server = world.serve(move |request, reply| {
-            held.wait();
-            echo(request, reply);
-        });
-        let client = world.client().await;
-        let tasks: Vec<_> = (0..10usize)
-            .map(|i| {
-                let client = client.clone();
-                tokio::spawn(async move { client.fire_bytes(&pattern(i, 100)).await })
-            })
-            .collect();
-        until(|| client.in_flight() == 10).await;
-        for task in tasks.iter().step_by(2) {
-            task.abort();
-        }
-        until(|| client.in_flight() == 5).await;
-        gate.open();
-        for (i, task) in tasks.into_iter().enumerate() {
-            match task.await {
-                Ok(reply) => assert_eq!(reply.expect("a reply"), pattern(i, 100)),
-                Err(e) => assert!(e.is_cancelled() && i % 2 == 0),
-            }
-        }
-        assert_eq!(client.fire_bytes(b"on").await.expect("a reply"), b"on");
     });
 }
 
@@ -429,68 +251,6 @@ fn a_reply_does_not_wait_for_the_handler_of_the_next_request() {
         for (call, i) in [(held, 0), (long, 2)] {
             assert_eq!(call.await.expect("no panic").expect("a reply"), [i]);
         }
-    });
-}
-
-#[test]
-fn a_killed_server_ends_all_calls_at_once_and_their_outcome_is_unknown() {
-    everywhere(|world| async move {
-        let server = Server::start(&world.path());
-        let client = world.client().await;
-        assert_eq!(client.fire_bytes(b"up").await.expect("a reply"), b"up");
-        let tasks: Vec<_> = (0..4)
-            .map(|_| {
-                let client = client.clone();
-                tokio::spawn(async move { client.fire_bytes(b"hold").await })
-            })
-            .collect();
-        until(|| client.in_flight() == 4).await;
-        server.signal(Signal::SIGKILL);
-        client.closed().await;
-        for task in tasks {
-            match task.await.expect("no panic") {
-                Err(RequestError::Disconnected { in_flight: 1, .. }) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        match client.fire_bytes(b"gone").await {
-            Err(RequestError::Disconnected { in_flight: 0, .. }) => {}
-            other => panic!("{other:?}"),
-        }
-    });
-}
-
-#[test]
-fn a_stopped_server_costs_a_timeout_and_one_that_goes_on_is_good_again() {
-    everywhere(|mut world| async move {
-        world.config.request_timeout = Duration::from_millis(50);
-        let server = Server::start(&world.path());
-        let client = world.client().await;
-        server.signal(Signal::SIGSTOP);
-        // Stopping is not at once; from some request on there is no reply.
-        while client.fire_bytes(b"stopped").await.is_ok() {}
-        server.signal(Signal::SIGCONT);
-        loop {
-            match client.fire_bytes(b"on").await {
-                Ok(reply) => break assert_eq!(reply, b"on"),
-                Err(RequestError::Timeout { .. }) => {}
-                Err(e) => panic!("{e}"),
-            }
-        }
-    });
-}
-
-#[test]
-fn the_last_handle_ends_the_connection() {
-    everywhere(|world| async move {
-        let server = world.serve(echo);
-        let client = world.client().await;
-        let other = client.clone();
-        drop(client);
-        assert_eq!(other.fire_bytes(b"still").await.expect("a reply"), b"still");
-        assert_eq!(server.clients(), 1);
-        drop(other);
-        until(|| server.clients() == 0).await;
     });
 }
 
