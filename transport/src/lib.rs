@@ -70,6 +70,7 @@ mod ring;
 pub mod shm;
 pub mod stats;
 pub mod synapse;
+mod timing;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wait;

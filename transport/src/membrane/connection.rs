@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::clients::Key;
 use super::{Shared, descriptors};
-use crate::clock::{Ticks, monotonic_ns};
+use crate::clock::monotonic_ns;
 use crate::config::TransportChoice;
 use crate::error::CloseReason;
 use crate::stats::recorder::set;
-use crate::stats::sampler::Sampler;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
+use crate::timing::Timing;
 use crate::wire::drive::{self, Admitted};
 use crate::wire::edge::{Deadline, recv_until};
 use crate::wire::fdpass::{Peer, start_ticks};
@@ -70,8 +70,8 @@ pub(super) fn handle_connection(
                 max_message: admitted.max_message,
                 ..SlotFacts::default()
             };
-            let sampler = Sampler::new(u64::from(slot.index().unwrap_or(0)));
-            let (slot, last_sample) = (Arc::new(slot), Ticks::now());
+            let timing = Timing::new(&slot);
+            let slot = Arc::new(slot);
             Connection {
                 shared,
                 key,
@@ -80,8 +80,7 @@ pub(super) fn handle_connection(
                 admitted,
                 slot,
                 facts,
-                sampler,
-                last_sample,
+                timing,
             }
             .serve(begun)
         }
@@ -148,8 +147,7 @@ struct Connection<'a> {
     admitted: Admitted,
     slot: Arc<SlotWriter>,
     facts: SlotFacts,
-    sampler: Sampler,
-    last_sample: Ticks,
+    timing: Timing,
 }
 
 impl Connection<'_> {

@@ -28,8 +28,8 @@ use crate::ring::consumer::Consumer;
 use crate::ring::producer::Producer;
 use crate::ring::storage::Mapped;
 use crate::stats::recorder::bump;
-use crate::stats::sampler::Sampler;
 use crate::stats::slot::SlotWriter;
+use crate::timing::Timing;
 use crate::wait::policy::Waiter;
 
 /// A client connection over shared memory: two rings, and one buffer of the largest message into which every
@@ -41,8 +41,7 @@ pub struct ShmClient {
     buffer: Box<[u8]>,
     calls: Calls,
     waiter: Waiter,
-    sampler: Sampler,
-    last_sample: Ticks,
+    timing: Timing,
     slot: Arc<SlotWriter>,
     timeout: Duration,
     /// Ring bytes of replies released since the server's doorbell was last tried.
@@ -90,8 +89,7 @@ impl ShmClient {
             buffer: vec![0; max_message].into_boxed_slice(),
             calls,
             waiter,
-            sampler: Sampler::new(u64::from(slot.index().unwrap_or(0))),
-            last_sample: Ticks::now(),
+            timing: Timing::new(&slot),
             slot,
             timeout,
             released: 0,

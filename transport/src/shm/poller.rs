@@ -13,9 +13,9 @@ use crate::error::CloseReason;
 use crate::record;
 use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
-use crate::wait::Look;
 use crate::wait::futex::{self, WaitWord};
 use crate::wait::policy::Waiter;
+use crate::wait::{Look, Waited};
 
 /// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
 pub(crate) const MAX_CONNECTIONS: usize = 120;
@@ -194,8 +194,9 @@ impl Poller {
         }
     }
 
-    /// Waits until a connection or the inbox has something.
-    fn wait(&mut self, handler: &Handler) {
+    /// Waits until a connection or the inbox has something. A wait that ended while spinning is not booked yet: whoever was waited for
+    /// is answered first.
+    fn wait(&mut self, handler: &Handler) -> Option<Unbooked> {
         let mut look = Anything {
             connections: &mut self.connections,
             inbox: &self.inbox,
@@ -223,11 +224,16 @@ impl Poller {
         if parked {
             self.connections.iter().for_each(ShmServer::retract);
         }
-        record::waited(&self.slot, &self.waiter, &waited, found.is_some());
         self.waited_ns += waited.spin_ns + waited.yield_ns + waited.sleep_ns;
-        if waited.yields + waited.sleeps > 0 {
-            self.mark();
+        let unbooked = Unbooked {
+            waited,
+            found: found.is_some(),
+        };
+        if waited.yields + waited.sleeps == 0 {
+            return Some(unbooked);
         }
+        self.book(unbooked);
+        self.mark();
         if waited.sleeps > 0 {
             for (i, connection) in self.connections.iter_mut().enumerate() {
                 if woken != Some(i) {
@@ -235,23 +241,44 @@ impl Poller {
                 }
             }
         }
+        None
     }
+
+    #[inline(always)]
+    fn book(&self, Unbooked { waited, found }: Unbooked) {
+        record::waited(&self.slot, &self.waiter, &waited, found);
+    }
+}
+
+/// A wait that is over, and not in the books.
+struct Unbooked {
+    waited: Waited,
+    found: bool,
 }
 
 /// Serves connections until the inbox says stop; drops (and so closes) all of them then. This is the server's hot loop.
 pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
+    let mut unbooked = None;
     loop {
         // Acquire pairs with the Release in `Inbox::nudge`.
         let news = poller.inbox.news.load(Ordering::Acquire);
         if news != poller.seen_news && poller.read_news(news) {
             break;
         }
+        let served = poller.round(handler);
+        // After the round, like all books that can wait: what was found is answered first.
         bump(&poller.slot.wait().polls, 1);
-        if poller.round(handler) == 0 {
-            poller.wait(handler);
+        if let Some(unbooked) = unbooked.take() {
+            poller.book(unbooked);
+        }
+        if served == 0 {
+            unbooked = poller.wait(handler);
         } else {
             poller.busy();
         }
+    }
+    if let Some(unbooked) = unbooked {
+        poller.book(unbooked);
     }
     for i in (0..poller.connections.len()).rev() {
         poller.remove(i, CloseReason::Shutdown);

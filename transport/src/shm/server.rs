@@ -15,8 +15,8 @@ use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
 use crate::ring::storage::{Bell, Flag, Mapped};
 use crate::stats::recorder::{bump, set};
-use crate::stats::sampler::Sampler;
 use crate::stats::slot::SlotWriter;
+use crate::timing::Timing;
 use crate::wait::futex::{self, WaitWord};
 
 /// What answers requests. Shared by all threads of a server.
@@ -57,8 +57,7 @@ pub(crate) struct ShmServer {
     tx: Producer<Mapped>,
     rx: Consumer<Mapped>,
     slot: Arc<SlotWriter>,
-    sampler: Sampler,
-    last_sample: Ticks,
+    timing: Timing,
     ends: Arc<Ends>,
     /// The doorbell of a client that waits for descriptors; nothing else travels over it from here.
     socket: Arc<UnixStream>,
@@ -109,9 +108,8 @@ impl ShmServer {
         Self {
             tx: rings.tx,
             rx: rings.rx,
-            sampler: Sampler::new(u64::from(slot.index().unwrap_or(0))),
+            timing: Timing::new(&slot),
             slot,
-            last_sample: Ticks::now(),
             ends,
             socket,
             max_message,
@@ -224,12 +222,7 @@ impl ShmServer {
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         let req = self.slot.req();
         bump(&req.requests, 1);
-        let timed = self.sampler.due();
-        let begun = timed.map(|weight| {
-            let now = Ticks::now();
-            set(&req.handler_since_ns, now.monotonic_ns());
-            (now, weight)
-        });
+        let timed = self.timing.begin_handler(&self.slot);
         let mut reply = Reply::new(Sink::Ring(RingSink::new(
             room,
             &mut self.spill,
@@ -246,17 +239,8 @@ impl ShmServer {
             bump(&req.panics, 1);
             reply.fail("the handler panicked");
         }
-        if let Some((begun, weight)) = begun {
-            let now = Ticks::now();
-            let ns = now.ns_since(begun);
-            self.slot.handler().record(ns, weight);
-            bump(&req.handler_ns, ns.saturating_mul(weight));
-            self.long |= ns >= LONG_NS;
-            set(&req.handler_since_ns, 0);
-            set(&req.last_progress_ns, now.monotonic_ns());
-            self.sampler.adapt(now.ns_since(self.last_sample));
-            self.last_sample = now;
-            set(&req.sample_period, self.sampler.period());
+        if let Some(timed) = timed {
+            self.long |= self.timing.handled(&self.slot, timed) >= LONG_NS;
         }
         if reply.failed() {
             bump(&req.errors, 1);
@@ -341,7 +325,7 @@ impl ShmServer {
 
     /// The serving thread slept: what comes next is no longer the busy stream whose every n-th request is timed.
     pub(crate) fn paused(&mut self) {
-        self.sampler.paused();
+        self.timing.paused();
     }
 
     /// Announces that the serving thread is about to sleep, and gives the word to sleep on.

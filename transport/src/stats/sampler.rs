@@ -71,11 +71,18 @@ impl Sampler {
         if self.until > 0 {
             return None;
         }
+        Some(self.chosen())
+    }
+
+    /// Out of line, as everything that a timed request needs.
+    #[cold]
+    #[inline(never)]
+    fn chosen(&mut self) -> u64 {
         self.last_period = self.period;
         self.last_distance = self.distance;
         self.tail = self.rest;
         self.plan(self.period);
-        Some(u64::from(self.last_period))
+        u64::from(self.last_period)
     }
 
     /// Tells, right after [`Self::due`] said `Some`, how long ago the previous sampling point was (not called at the

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::calls::Calls;
-use crate::clock::Ticks;
 use crate::error::{CloseReason, Lost, RequestError};
 use crate::mem::fork;
 use crate::stats::recorder::set;
-use crate::stats::sampler::Sampler;
 use crate::stats::slot::SlotWriter;
+use crate::timing::Timing;
 use crate::wire::frame::Decoder;
 
 /// A client connection over the socket.
@@ -27,8 +26,7 @@ pub struct SocketClient {
     unanswered_bytes: usize,
     max_message: usize,
     timeout: Duration,
-    sampler: Sampler,
-    last_sample: Ticks,
+    timing: Timing,
     slot: Arc<SlotWriter>,
     generation: u64,
     /// A frame that is going out without waiting, and how far it is; empty otherwise.
@@ -69,8 +67,7 @@ impl SocketClient {
             unanswered_bytes: 0,
             max_message,
             timeout,
-            sampler: Sampler::new(u64::from(slot.index().unwrap_or(0))),
-            last_sample: Ticks::now(),
+            timing: Timing::new(&slot),
             slot,
             generation: fork::generation(),
             #[cfg(feature = "tokio")]

@@ -4,9 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Connection;
-use crate::clock::Ticks;
 use crate::reply::{Reply, Sink};
-use crate::stats::recorder::{bump, raise, set};
+use crate::stats::recorder::{bump, raise};
 use crate::wire::edge::{Deadline, send_until};
 use crate::wire::frame::{Header, Kind};
 
@@ -31,12 +30,7 @@ impl Connection<'_> {
         bump(&req.requests, 1);
         bump(&req.socket_requests, 1);
         buffer.clear();
-        let timed = self.sampler.due();
-        let begun = timed.map(|weight| {
-            let now = Ticks::now();
-            set(&req.handler_since_ns, now.monotonic_ns());
-            (now, weight)
-        });
+        let timed = self.timing.begin_handler(slot);
         let mut reply = Reply::new(Sink::Buffer(buffer, max_message));
         // AssertUnwindSafe: as in `shm::server`.
         if catch_unwind(AssertUnwindSafe(|| {
@@ -48,15 +42,8 @@ impl Connection<'_> {
             reply.fail("the handler panicked");
         }
         let failed = reply.failed();
-        if let Some((begun, weight)) = begun {
-            let now = Ticks::now();
-            slot.handler().record(now.ns_since(begun), weight);
-            bump(&req.handler_ns, now.ns_since(begun).saturating_mul(weight));
-            set(&req.handler_since_ns, 0);
-            set(&req.last_progress_ns, now.monotonic_ns());
-            self.sampler.adapt(now.ns_since(self.last_sample));
-            self.last_sample = now;
-            set(&req.sample_period, self.sampler.period());
+        if let Some(timed) = timed {
+            self.timing.handled(slot, timed);
         }
         if failed {
             bump(&req.errors, 1);

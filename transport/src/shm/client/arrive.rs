@@ -1,8 +1,7 @@
 //! Taking replies out of the ring, and those that nobody waits for out of the way.
 
 use super::{Arrived, ShmClient};
-use crate::calls::{Answered, MAX_IN_FLIGHT, Timed};
-use crate::clock::Ticks;
+use crate::calls::{Answered, MAX_IN_FLIGHT};
 use crate::error::{Lost, Poison, RequestError};
 use crate::record;
 use crate::ring::consumer::Record;
@@ -63,7 +62,7 @@ impl ShmClient {
                 bump(&req.replies, 1);
                 set(&req.in_flight, self.calls.live() as u64);
                 if let Some(timed) = timed {
-                    self.sample(timed);
+                    self.timing.replied(&self.slot, timed);
                 }
                 Some(Arrived {
                     id: record.id,
@@ -80,20 +79,6 @@ impl ShmClient {
                 None
             }
         }
-    }
-
-    /// A timed request is complete.
-    #[inline]
-    fn sample(&mut self, timed: Timed) {
-        let now = Ticks::now();
-        self.slot
-            .rtt()
-            .record(now.ns_since(timed.begun), timed.weight);
-        self.sampler.adapt(now.ns_since(self.last_sample));
-        self.last_sample = now;
-        let req = self.slot.req();
-        set(&req.last_progress_ns, now.monotonic_ns());
-        set(&req.sample_period, self.sampler.period());
     }
 
     /// Discards replies to requests that were given up, up to the first that somebody waits for; how many. Without this, a caller who

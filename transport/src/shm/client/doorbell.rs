@@ -62,7 +62,7 @@ impl ShmClient {
         }
         if let Some(begun) = self.armed.take() {
             self.rx.retract();
-            self.sampler.paused();
+            self.timing.paused();
             let (req, wait) = (self.slot.req(), self.slot.wait());
             set(&req.oldest_ns, 0);
             set(&wait.waiting_since_ns, 0);

@@ -1,8 +1,7 @@
 //! Requests written where they will be sent from.
 
 use super::{Arrived, ShmClient};
-use crate::calls::{MAX_IN_FLIGHT, RequestId, Timed};
-use crate::clock::Ticks;
+use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::draft::Draft;
 use crate::error::{Lost, RequestError};
 use crate::mem::fork;
@@ -76,10 +75,7 @@ impl ShmClient {
                 in_flight: self.calls.live(),
             });
         };
-        let timed = self.sampler.due().map(|weight| Timed {
-            begun: Ticks::now(),
-            weight,
-        });
+        let timed = self.timing.begin();
         let sent = self.tx.resume(place).commit(Kind::Request, id);
         self.calls.open(id, timed);
         self.book(sent, place.written());

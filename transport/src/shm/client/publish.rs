@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ShmClient;
 use super::looks::{Incoming, Room};
-use crate::calls::{MAX_IN_FLIGHT, Timed};
+use crate::calls::MAX_IN_FLIGHT;
 use crate::clock::Ticks;
 use crate::error::{Lost, RequestError};
 use crate::record;
@@ -41,10 +41,7 @@ impl ShmClient {
                 in_flight: self.calls.live().min(MAX_IN_FLIGHT),
             });
         };
-        let timed = self.sampler.due().map(|weight| Timed {
-            begun: Ticks::now(),
-            weight,
-        });
+        let timed = self.timing.begin();
         let sent = match self.tx.push(Kind::Request, id, request) {
             Ok(sent) => sent,
             Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),
@@ -196,7 +193,7 @@ impl ShmClient {
             let there = matches!(found, Some(Ok(())));
             record::waited(&self.slot, &self.waiter, &waited, there);
             if parked {
-                self.sampler.paused();
+                self.timing.paused();
                 set(&self.slot.req().oldest_ns, 0);
                 set(&self.slot.wait().waiting_since_ns, 0);
             }

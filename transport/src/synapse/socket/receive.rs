@@ -84,14 +84,7 @@ impl SocketClient {
                     bump(&req.replies, 1);
                     set(&req.in_flight, self.calls.live() as u64);
                     if let Some(timed) = timed {
-                        let now = Ticks::now();
-                        self.slot
-                            .rtt()
-                            .record(now.ns_since(timed.begun), timed.weight);
-                        self.sampler.adapt(now.ns_since(self.last_sample));
-                        self.last_sample = now;
-                        set(&req.last_progress_ns, now.monotonic_ns());
-                        set(&req.sample_period, self.sampler.period());
+                        self.timing.replied(&self.slot, timed);
                     }
                     return Ok(Some(Arrived {
                         id: header.id,
@@ -132,7 +125,7 @@ impl SocketClient {
             bump(&wait.waits, 1);
             bump(&wait.sleeps, 1);
             bump(&wait.sleep_ns, ns);
-            self.sampler.paused();
+            self.timing.paused();
             match got {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => {

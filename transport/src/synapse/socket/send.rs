@@ -2,7 +2,6 @@
 
 use super::{SocketClient, gone_or_io};
 use crate::calls::{RequestId, Timed};
-use crate::clock::Ticks;
 use crate::error::{Lost, RequestError};
 use crate::stats::recorder::{bump, raise, set};
 use crate::wire::edge::{Deadline, recv_until, send_until};
@@ -92,10 +91,7 @@ impl SocketClient {
                 in_flight: self.calls.live(),
             });
         };
-        let timed = self.sampler.due().map(|weight| Timed {
-            begun: Ticks::now(),
-            weight,
-        });
+        let timed = self.timing.begin();
         // The length fits: it is at most the largest message.
         let header = Header {
             kind: Kind::Request,
