@@ -1,6 +1,6 @@
 //! What stands on the screen between two samples: the last model, with the counters of a glance.
 //!
-//! Called by the builder. Only the rows of the glance change; everything else is the last model's, shared with it. No rule
+//! Called by the builder. Only the rows of the glance that are shown change; everything else is the last model's, shared with it. No rule
 //! looks at such a model: windows begin and end with samples.
 
 use std::collections::{HashMap, HashSet};
@@ -102,21 +102,28 @@ pub(super) fn glanced(last: &Model, sample: &Sample, glance: &Glance) -> Option<
             continue;
         };
         let endpoint = &mut model.endpoints[e];
+        // Of the other side.
+        let role = match endpoint.role {
+            Role::Server => Role::Client,
+            Role::Client => Role::Server,
+        };
+        let mut unseen = 0;
         for s in &own {
             let place = (number(s.slot), s.slot.index);
             let at = endpoint
                 .clients
                 .binary_search_by_key(&place, |c| (c.number, c.slot));
             let Ok(at) = at else { continue };
-            let role = match endpoint.role {
-                Role::Server => Role::Client,
-                Role::Client => Role::Server,
-            };
+            if role == Role::Server && endpoint.clients[at].shown_at_server {
+                // Nobody sees this row: its counters stand in the server's.
+                unseen += 1;
+                continue;
+            }
             let other = sides.get(&(s.slot.info.connection_id, role));
             renew(&mut endpoint.clients[at], s, other, now_ns);
             changed.rows.push((e, at));
         }
-        if own.len() == there && there > 0 {
+        if own.len() == there && there > 0 && unseen == 0 {
             let history = std::mem::take(&mut endpoint.totals.history);
             endpoint.totals = totals(&endpoint.clients);
             endpoint.totals.history = history;

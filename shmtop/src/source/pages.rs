@@ -13,11 +13,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use transport::stats::registry::{self, Found};
 use transport::stats::{PageReader, ProcessCounters, ReadError, Snapshot, schema};
 
 const REGISTRY_NS: u64 = 1_000_000_000;
 const SCAN_NS: u64 = 5_000_000_000;
+/// Longer than the steps in which file systems tell the time.
+const TICK: Duration = Duration::from_millis(100);
 /// A scan rests for this many times the CPU time that it cost.
 const SCAN_REST: u64 = 1000;
 /// Pages looked at, at most.
@@ -33,6 +36,10 @@ pub(super) struct PageStore {
     /// Whether the first look leaves the scan to the second.
     hurries: bool,
     registry_due_ns: u64,
+    /// What the runtime directory announced when it was last listed, and when it had last changed then; `None` if it has to be listed
+    /// again.
+    announced: Vec<Found>,
+    announced_at: Option<SystemTime>,
     scan_due_ns: u64,
     scanned: Vec<Found>,
     /// Links in the runtime directory that are named like pages and lead elsewhere.
@@ -92,6 +99,8 @@ impl PageStore {
             scans,
             hurries,
             registry_due_ns: 0,
+            announced: Vec::new(),
+            announced_at: None,
             scan_due_ns: 0,
             scanned: Vec::new(),
             strays: Vec::new(),
@@ -172,26 +181,20 @@ impl PageStore {
 
     /// Brings `open` in line with what the registry and the last scan found.
     fn find(&mut self) {
-        let announced: Reading<Vec<Found>> =
-            registry::discover(&self.runtime_dir).map_err(|e| why(&e, &self.runtime_dir));
-        self.discovery.registry_links = announced
-            .as_ref()
-            .map(|found| found.len() as u32)
-            .map_err(Why::clone)
-            .into();
-        self.strays = strays(&self.runtime_dir);
-        let announced = announced.unwrap_or_default();
+        self.list();
+        let announced = self.announced.clone();
         let announced = announced.into_iter().map(|f| (FoundBy::Registry, f));
         let scanned = self.scanned.iter().cloned().map(|f| (FoundBy::ProcScan, f));
         let mut before = std::mem::take(&mut self.open);
         let mut identities = BTreeSet::new();
         for (found_by, found) in announced.chain(scanned).take(MAX_PAGES) {
             let metadata = std::fs::metadata(&found.link);
-            if found_by == FoundBy::ProcScan
-                && metadata
-                    .as_ref()
-                    .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
-            {
+            let nowhere = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+            if metadata.as_ref().is_err_and(nowhere) {
+                if found_by == FoundBy::Registry {
+                    // As a rule its process has ended: a listing sweeps its link.
+                    self.announced_at = None;
+                }
                 continue;
             }
             let identity = metadata.ok().map(|m| (m.dev(), m.ino()));
@@ -211,6 +214,28 @@ impl PageStore {
                 self.open.insert(found.link, page);
             }
         }
+    }
+
+    /// Lists the runtime directory, unless it is as it was.
+    fn list(&mut self) {
+        let changed = std::fs::metadata(&self.runtime_dir).and_then(|m| m.modified());
+        if let (Ok(changed), Some(listed)) = (&changed, &self.announced_at)
+            && changed == listed
+        {
+            return;
+        }
+        let announced: Reading<Vec<Found>> =
+            registry::discover(&self.runtime_dir).map_err(|e| why(&e, &self.runtime_dir));
+        self.discovery.registry_links = announced
+            .as_ref()
+            .map(|found| found.len() as u32)
+            .map_err(Why::clone)
+            .into();
+        self.strays = strays(&self.runtime_dir);
+        self.announced = announced.unwrap_or_default();
+        // A change in the tick of the clock in which it was listed would not show in the time.
+        let settled = |at: &SystemTime| at.elapsed().is_ok_and(|ago| ago > TICK);
+        self.announced_at = changed.ok().filter(settled);
     }
 
     fn scan(&mut self) {
@@ -235,8 +260,8 @@ impl PageStore {
     }
 }
 
-/// What changes with every connection that comes.
-fn admissions(p: &ProcessCounters) -> [u64; 5] {
+/// What changes with every connection that comes or goes.
+pub(super) fn admissions(p: &ProcessCounters) -> [u64; 5] {
     [
         p.accepted,
         p.handshakes,
