@@ -52,6 +52,8 @@ pub(super) struct Runtime {
     began_ns: Option<u64>,
     /// Something changed that is to be seen at once: a key, a signal, the window.
     dirty: bool,
+    /// crossterm may hold events though the terminal has nothing to read.
+    unread: bool,
     /// There is a newer model than the one on the screen.
     newer: bool,
     /// A model with rates has come.
@@ -95,6 +97,7 @@ impl Runtime {
             goal_ns: None,
             began_ns: None,
             dirty: true,
+            unread: false,
             newer: false,
             rated: false,
             drawn: now,
@@ -125,8 +128,8 @@ impl Runtime {
             if let Some(ending) = self.take_signals()? {
                 return Ok(ending);
             }
-            if ready.tty
-                && let Some(ending) = self.take_keys()?
+            if (ready.tty || self.unread)
+                && let Some(ending) = self.take_keys(tty)?
             {
                 return Ok(ending);
             }
@@ -140,6 +143,7 @@ impl Runtime {
     /// Sleeps until there is something to do.
     fn wait(&self, tty: &Tty, longest: Duration) -> io::Result<Ready> {
         // Rounded up: waking a moment early would only mean another round of waiting.
+        let longest = if self.unread { Duration::ZERO } else { longest };
         let ms = (longest.as_nanos().div_ceil(1_000_000)).min(1_000) as u16;
         let mut fds = [
             PollFd::new(tty.fd(), PollFlags::POLLIN),
@@ -271,7 +275,9 @@ impl Runtime {
                 Signal::End(signal) => return Ok(Some(Ending::Signal(signal))),
                 Signal::Stop => self.suspend()?,
                 Signal::Continued => self.screen.retake()?,
-                Signal::Resize => {}
+                // It is an event of crossterm's too. Left there until the next key, it would be found together with that, and of two
+                // things that it finds together crossterm forgets the second until a third comes.
+                Signal::Resize => self.unread = true,
             }
             self.dirty = true;
         }
@@ -290,13 +296,18 @@ impl Runtime {
         self.screen.retake()
     }
 
-    fn take_keys(&mut self) -> Turn {
+    fn take_keys(&mut self, tty: &Tty) -> Turn {
         // Bounded: a flood of input must not starve signals and refreshes.
         for _ in 0..64 {
-            if !event::poll(Duration::ZERO)? {
-                break;
-            }
-            let action = match event::read()? {
+            let event = if event::poll(Duration::ZERO)? {
+                event::read()?
+            } else if let Some(key) = tty.forgotten()? {
+                Event::Key(key)
+            } else {
+                self.unread = false;
+                return Ok(None);
+            };
+            let action = match event {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     keymap::action(&key, self.state.typing)
                 }
@@ -334,6 +345,7 @@ impl Runtime {
                 Effect::Rate(by) => self.change_rate(by),
             }
         }
+        self.unread = true;
         Ok(None)
     }
 

@@ -23,6 +23,9 @@ use transport::stats::page::{PageDescription, PageWriter};
 use transport::stats::slot::SlotFacts;
 use transport::stats::{Role, SlotKind, registry};
 
+/// How a frame of another size begins.
+const CLEAR: &str = "\x1b[2J";
+
 #[test]
 fn q_leaves_and_the_terminal_is_as_it_was() {
     let mut terminal = Terminal::dashboard();
@@ -32,6 +35,29 @@ fn q_leaves_and_the_terminal_is_as_it_was() {
     assert_eq!(terminal.wait().code(), Some(0));
     terminal.assert_restored();
     terminal.wait_for(SHOW_CURSOR);
+}
+
+/// Of what crossterm finds at the same moment it forgets the second: the key after a change of the window was one.
+#[test]
+fn a_key_after_the_window_changed_is_answered() {
+    // Of a process without a page, so that nothing of this machine is on the screen.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
+    command.args(["-p", &std::process::id().to_string()]);
+    let mut terminal = Terminal::start(command);
+    terminal.wait_to_see("Nothing is running");
+    for (columns, rows) in [(200, 60), (60, 30), (100, 24)] {
+        terminal.type_keys("?");
+        terminal.wait_for("quits");
+        terminal.resize(columns, rows);
+        terminal.wait_for(CLEAR);
+        terminal.type_keys("?");
+        terminal.wait_to_see("Nothing is running");
+    }
+    terminal.resize(20, 5);
+    terminal.wait_for(CLEAR);
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.assert_restored();
 }
 
 /// How long that takes is for the reader of the output: on a busy machine any number would be wrong.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -174,6 +174,21 @@ impl Terminal {
             .unwrap()
             .write_all(keys.as_bytes())
             .unwrap();
+    }
+
+    /// Makes the window another size, as a window manager would.
+    pub(crate) fn resize(&mut self, columns: u16, rows: u16) {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        // SAFETY: TIOCSWINSZ reads a winsize, which `size` is, and keeps no pointer to it.
+        let done =
+            unsafe { libc::ioctl(self.slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        assert_eq!(done, 0);
+        self.screen.screen_mut().set_size(rows, columns);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
