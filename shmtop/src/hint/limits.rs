@@ -60,7 +60,7 @@ fn fd_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         (_, 1) => "room for 1 more client".into(),
         (_, n) => format!("room for {n} more clients"),
     };
-    let need = if each > 0 {
+    let need = if each > 0 && clients > 0 {
         format!(
             ". {clients} {} {}, the process itself {base}",
             if clients == 1 {

@@ -263,8 +263,14 @@ fn make_thread(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadView> {
     let (now, before) = pair
         .process(pid)
         .ok_or_else(|| Why::not_there("the process was not looked at"))?;
-    let thread = now.thread(tid).ok_or_else(|| {
-        Why::not_there("the thread was not looked at (another pid namespace, or it ended)")
+    // A slot keeps the number of the thread that opened it.
+    let thread = now.thread(tid).ok_or_else(|| match tid {
+        0 => Why::not_there(format!(
+            "which thread of pid {pid} it is can't be seen from here"
+        )),
+        _ => Why::not_there(format!(
+            "the thread of pid {pid} that opened the connection has ended"
+        )),
     })?;
     let mut view = machine::thread(
         pair.now.host.ticks_per_second,

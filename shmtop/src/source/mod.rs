@@ -100,6 +100,8 @@ pub struct World {
     host: host::HostReader,
     cgroups: cgroup::CgroupReader,
     processes: BTreeMap<u32, process::ProcessWatch>,
+    /// By pid: what its page said of its admissions in the last sample.
+    admitted: BTreeMap<u32, [u64; 5]>,
     listeners: Vec<Listener>,
     listeners_due_ns: u64,
     perf: perf::PerfReader,
@@ -121,6 +123,7 @@ impl World {
             host: host::HostReader::new(&options),
             cgroups: cgroup::CgroupReader::new(&options.proc_root, &options.sys_root),
             processes: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             listeners: Vec::new(),
             listeners_due_ns: 0,
             perf: perf::PerfReader::default(),
@@ -145,7 +148,8 @@ impl World {
         let now_ns = time.monotonic_ns;
         let mut pages = self.pages.read(now_ns);
         let interest = self.interest(&pages);
-        let processes = self.look_at(&interest, now_ns);
+        let changed = self.changed(&pages);
+        let processes = self.look_at(&interest, &changed, now_ns);
         self.name_threads_as_here(&mut pages);
         let pages = living(pages, &processes);
         self.look_at_listeners(&pages, now_ns);
@@ -241,7 +245,34 @@ impl World {
         interest
     }
 
-    fn look_at(&mut self, interest: &BTreeMap<u32, BTreeSet<u32>>, now_ns: u64) -> Vec<Process> {
+    /// The processes whose page says that connections came or went since the last sample.
+    fn changed(&mut self, pages: &[Page]) -> BTreeSet<u32> {
+        let mut now: BTreeMap<u32, [u64; 5]> = BTreeMap::new();
+        for page in pages {
+            if let Some(snapshot) = page.snapshot() {
+                let sums = now.entry(page.pid).or_default();
+                for (sum, n) in sums.iter_mut().zip(pages::admissions(&snapshot.process)) {
+                    *sum = sum.wrapping_add(n);
+                }
+            }
+        }
+        let before = std::mem::replace(&mut self.admitted, now);
+        let known = self
+            .admitted
+            .iter()
+            .filter(|(pid, _)| before.contains_key(pid));
+        known
+            .filter(|(pid, now)| before.get(pid) != Some(now))
+            .map(|(pid, _)| *pid)
+            .collect()
+    }
+
+    fn look_at(
+        &mut self,
+        interest: &BTreeMap<u32, BTreeSet<u32>>,
+        changed: &BTreeSet<u32>,
+        now_ns: u64,
+    ) -> Vec<Process> {
         let keep = interest.len() <= MAX_KEPT;
         self.processes.retain(|pid, _| interest.contains_key(pid));
         let mut seen = Vec::with_capacity(interest.len());
@@ -258,6 +289,7 @@ impl World {
                 turn,
                 detail: self.options.detail.contains(&pid),
                 keep,
+                renew: changed.contains(&pid),
             }));
         }
         self.cgroups.end_sample(now_ns);

@@ -67,6 +67,8 @@ pub(super) struct Look<'w> {
     pub(super) detail: bool,
     /// Whether descriptors may be kept open between looks.
     pub(super) keep: bool,
+    /// Whether everything is due: its page says that connections came or went, so what was counted before them would contradict it.
+    pub(super) renew: bool,
 }
 
 impl ProcessWatch {
@@ -104,7 +106,8 @@ impl ProcessWatch {
         let unknown = |tid: &u32| {
             !self.absent.contains(tid) && !self.threads.iter().any(|t| t.seen.tid == *tid)
         };
-        if look.now_ns < self.quick_due_ns && !self.seen.gone && !look.hot.iter().any(unknown) {
+        let due = look.now_ns >= self.quick_due_ns || look.renew;
+        if !due && !self.seen.gone && !look.hot.iter().any(unknown) {
             return self.seen.clone();
         }
         self.looks += 1;
@@ -137,7 +140,7 @@ impl ProcessWatch {
             }
         }
         self.quick(stat, look.now_ns);
-        if look.now_ns >= self.due_ns {
+        if look.now_ns >= self.due_ns || look.renew {
             self.facts(&mut look);
             self.due_ns = look.now_ns
                 + match self.due_ns {

@@ -11,6 +11,10 @@ use std::process::Command;
 
 impl Tree {
     pub(super) fn process(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32]) -> Process {
+        self.look(watch, now_ns, hot, false)
+    }
+
+    fn look(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32], renew: bool) -> Process {
         watch.look(Look {
             now_ns,
             buffer: &mut Vec::new(),
@@ -19,6 +23,7 @@ impl Tree {
             turn: 0,
             detail: true,
             keep: true,
+            renew,
         })
     }
 }
@@ -188,6 +193,22 @@ fn descriptors_beyond_a_limit_that_was_lowered_take_no_room_below_it() {
     assert_eq!(seen.fds_below_limit(), Ok(4));
     std::fs::remove_file(tree.proc().join("7/limits")).unwrap();
     assert_eq!(look().fds_below_limit(), Ok(6), "nobody says where it is");
+}
+
+#[test]
+fn descriptors_are_counted_again_at_once_when_connections_came_or_went() {
+    let tree = one_process();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let second = 1_000_000_000;
+    let before = (1..=3).map(|n| tree.process(&mut watch, n * second, &[7]).fds);
+    let before = *before.last().unwrap().known().unwrap();
+    tree.write("proc/7/fd/50", "");
+    let soon = |watch: &mut ProcessWatch, ms: u64, renew| {
+        let seen = tree.look(watch, 3 * second + ms * 1_000_000, &[7], renew);
+        *seen.fds.known().unwrap()
+    };
+    assert_eq!(soon(&mut watch, 300, false), before, "not due yet");
+    assert_eq!(soon(&mut watch, 301, true), before + 1);
 }
 
 #[test]
