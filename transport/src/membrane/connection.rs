@@ -204,11 +204,11 @@ impl Connection<'_> {
                 if decoder.pending() > 0 {
                     return self.over(CloseReason::Poisoned);
                 }
-                match self.upgrade(&message) {
+                match self.upgrade(&message, begun_ns) {
                     Ok(Some(next)) => {
                         return next;
                     }
-                    Ok(None) => self.decided(true, begun_ns),
+                    Ok(None) => {}
                     Err(ending) => {
                         count_reject(self.shared, self.peer, ending.reject());
                         return self.over(CloseReason::Handshake);

@@ -122,6 +122,42 @@ fn the_last_refused_is_somebody_who_was_refused() {
 }
 
 #[test]
+fn a_handshake_lasts_from_the_knock_to_the_rings() {
+    let knocked = Knocked::new();
+    let pause = Duration::from_millis(150);
+    let client = Client::connect_after(&knocked.world.path(), pause);
+    within(WATCHDOG, "the pause is part of it", || {
+        let longest = knocked.world.page(&knocked.server).process.handshake_max_ns;
+        (u128::from(longest) >= pause.as_nanos())
+            .then_some(())
+            .ok_or(longest)
+    });
+    drop(client);
+
+    // Of one that asks later, and in vain, what was before is none of it.
+    let hour = Duration::from_secs(2);
+    let mut raw = knocked.knock();
+    raw.say(&hello(1 << 16, 20_000));
+    raw.expect(WELCOME);
+    let call = |raw: &mut Raw, id: u64| {
+        raw.say(&header(REQUEST, id, 100, 0));
+        raw.say(&crate::payload::request(id, 100, 50));
+        let mut reply = vec![0; 24 + 50];
+        std::io::Read::read_exact(&mut raw.0, &mut reply).expect("a reply");
+    };
+    call(&mut raw, 1);
+    std::thread::sleep(hour);
+    raw.say(&message(UPGRADE, 1, &[]));
+    drop(raw.expect(OFFER));
+    raw.say(&message(DECLINE, 1, &[(24, 9 | 22 << 32)]));
+    call(&mut raw, 2);
+    let page = knocked.world.page(&knocked.server).process;
+    assert_eq!(page.fallbacks, knocked.counted.fallbacks + 1);
+    let longest = page.handshake_max_ns;
+    assert!(u128::from(longest) < hour.as_nanos(), "{longest}");
+}
+
+#[test]
 fn a_header_that_claims_gigabytes_is_refused_before_anything_is_read() {
     let mut knocked = Knocked::new();
     let mut raw = knocked.knock();

@@ -35,12 +35,18 @@ struct Made {
 }
 
 impl Connection<'_> {
-    /// An UPGRADE came. `Some`: the connection has moved, or ended on the way to its poller.
+    /// An UPGRADE came, to a connection that was begun then. `Some`: it has moved, or ended on the way to its poller.
     pub(super) fn upgrade(
         &mut self,
         message: &[u8; HANDSHAKE_BYTES],
+        begun_ns: u64,
     ) -> Result<Option<Next>, Ending> {
-        let begun = monotonic_ns();
+        // Of one that asks again, later, what was before is no handshake.
+        let begun = if self.facts.open {
+            monotonic_ns()
+        } else {
+            begun_ns
+        };
         let shared = self.shared;
         let timeout = shared.config.handshake_timeout;
         // Made inside the call, which runs it only if an offer is due; kept outside for what comes after.
@@ -77,6 +83,7 @@ impl Connection<'_> {
                 process.fallbacks.fetch_add(1, Ordering::Relaxed);
                 self.facts.fallback = Some(why);
                 self.facts.open = false;
+                self.decided(true, begun);
                 Ok(None)
             }
             (Upgraded::Shm(..), None) => Err(Ending::broken("switched without a poller")),

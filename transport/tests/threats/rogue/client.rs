@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{
     COMMIT, DATA, Memory, OFFER, READY, REPLY_RECORD, Raw, Rings, UPGRADE, WELCOME, hello, message,
@@ -18,10 +19,16 @@ pub(crate) struct Client {
 impl Client {
     /// Goes through the whole handshake.
     pub(crate) fn connect(path: &Path) -> Self {
+        Self::connect_after(path, Duration::ZERO)
+    }
+
+    /// The same, with a pause between the welcome and what it asks for.
+    pub(crate) fn connect_after(path: &Path, pause: Duration) -> Self {
         let mut raw = Raw::connect(path);
         raw.say(&hello(1 << 16, 20_000));
         let welcome = raw.expect(WELCOME);
         let (connection, max_message) = (welcome.u64(40), welcome.u64(48) as usize);
+        std::thread::sleep(pause);
         raw.say(&message(UPGRADE, 1, &[]));
         let mut offer = raw.expect(OFFER);
         assert_eq!(offer.fds.len(), 1);
