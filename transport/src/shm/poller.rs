@@ -15,6 +15,7 @@ use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::wait::futex::{self, WaitWord};
 use crate::wait::policy::Waiter;
+use crate::wait::slice::Slice;
 use crate::wait::{Look, Waited};
 
 /// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
@@ -85,6 +86,7 @@ pub(crate) struct Poller {
     buffer: Box<[u8]>,
     inbox: Arc<Inbox>,
     waiter: Waiter,
+    slice: Slice,
     slot: SlotWriter,
     seen_news: u32,
     first: usize,
@@ -111,6 +113,7 @@ impl Poller {
             buffer: vec![0; max_message].into_boxed_slice(),
             inbox,
             waiter,
+            slice: Slice::new(),
             slot,
             seen_news: 0,
             first: 0,
@@ -181,6 +184,7 @@ impl Poller {
         let useful = now.ns_since(self.booked).saturating_sub(self.waited_ns);
         bump(&self.slot.wait().useful_ns, useful);
         set(&self.slot.req().last_progress_ns, now.monotonic_ns());
+        self.slice.awake(now.monotonic_ns());
         (self.booked, self.waited_ns, self.rounds) = (now, 0, 0);
         self.overdue = false;
     }
@@ -233,6 +237,9 @@ impl Poller {
             return Some(unbooked);
         }
         self.book(unbooked);
+        if waited.sleeps > 0 {
+            self.slice.slept(monotonic_ns());
+        }
         self.mark();
         if waited.sleeps > 0 {
             for (i, connection) in self.connections.iter_mut().enumerate() {
