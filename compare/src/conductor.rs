@@ -28,6 +28,7 @@ pub(crate) struct Work {
     pub(crate) size: usize,
     pub(crate) clients: usize,
     pub(crate) depth: usize,
+    pub(crate) think: Duration,
     pub(crate) duration: Duration,
 }
 
@@ -89,6 +90,7 @@ pub(crate) fn run(
         here: work.clients,
         first: 0,
         depth: work.depth,
+        think: work.think,
         dir: place.dir.clone(),
         name: place.name.clone(),
         pin: cpus.filter(|_| one_thread),

@@ -1,6 +1,7 @@
 //! What one role has to do, as it travels from the conductor to the role's process, and what comes back.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) first: usize,
     /// Requests in flight per connection, for [`Shape::Pipelined`].
     pub(crate) depth: usize,
+    /// How long each client sleeps between a reply and its next request. If not zero, its process has no other.
+    pub(crate) think: Duration,
     /// The run's own directory, for sockets and names.
     pub(crate) dir: PathBuf,
     /// A name nobody else uses, for what can't live in `dir`.

@@ -65,7 +65,7 @@ struct TableOptions {
     #[arg(long, default_value_t = 8)]
     depth: usize,
     /// No run begins that would probably end after so many minutes.
-    #[arg(long, default_value_t = 9.5)]
+    #[arg(long, default_value_t = 11.5)]
     minutes: f64,
     /// One round of 0.2 s each: does it all work?
     #[arg(long)]

@@ -187,6 +187,17 @@ fn checks(m: &Medians<'_>) -> Vec<(&'static str, Vec<Check>)> {
             ],
         ),
         (
+            "16 processes that think, 64 B",
+            ["think-1ms", "think-50us"]
+                .into_iter()
+                .zip(["p50, 1 ms, × std sockets", "p50, 50 µs, × std sockets"])
+                .map(|(workload, what)| {
+                    let theirs = m.of(workload, "unix", p50);
+                    check(what, ratio(m.ours(workload, p50), theirs), AtMost(1.0))
+                })
+                .collect(),
+        ),
+        (
             "16 idle clients",
             vec![
                 check("CPUs", m.ours("idle", |f| Some(f.cpus)), AtMost(0.01)),

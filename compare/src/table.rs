@@ -76,7 +76,10 @@ fn table(
         );
     }
     text.push_str(".\n\n");
-    text.push_str(if workload.is_idle() {
+    text.push_str(if workload.is_thinking() {
+        "| | p50 µs | p99 µs | p99.9 µs | max µs | against transport, p50 | CPU µs/request | requests/s | fairness | runs |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+    } else if workload.is_idle() {
         "| | CPUs when idle | first request after idle p50 | p99 | max | against transport, p50 | runs |\n|---|--:|--:|--:|--:|--:|--:|\n"
     } else {
         "| | requests/s | GB/s both ways | p50 µs | p99 µs | p99.9 µs | max µs | fairness | CPU µs/request | against transport | runs |\n\
@@ -88,7 +91,9 @@ fn table(
         if group.figures.is_empty() {
             continue;
         }
-        let row = if workload.is_idle() {
+        let row = if workload.is_thinking() {
+            thinking_row(&group, &reference)
+        } else if workload.is_idle() {
             idle_row(&group, &reference)
         } else {
             busy_row(&group, &reference, workload.size)
@@ -125,6 +130,35 @@ fn busy_row(group: &Group<'_>, reference: &Group<'_>, size: usize) -> String {
             .map_or_else(none, |s| format!("{:.2}", s.median)),
         cell(group.spread(|f| f.cpu_ns_per_request.map(|ns| ns / 1000.0))),
         related(rate(group), rate(reference)),
+    ]
+    .join(" | ")
+}
+
+fn thinking_row(group: &Group<'_>, reference: &Group<'_>) -> String {
+    let us = |ns: Option<u64>| ns.map(|ns| ns as f64 / 1000.0);
+    let p50 = |group: &Group<'_>| group.spread(|f| us(f.p50_ns));
+    [
+        p50(group).map_or_else(none, |s| {
+            format!(
+                "{} ({}–{})",
+                digits(s.median),
+                digits(s.least),
+                digits(s.most)
+            )
+        }),
+        cell(group.spread(|f| us(f.p99_ns))),
+        cell(group.spread(|f| us(f.p999_ns))),
+        group
+            .spread(|f| us(f.max_ns))
+            .map_or_else(none, |s| digits(s.most)),
+        related(p50(group), p50(reference)),
+        cell(group.spread(|f| f.cpu_ns_per_request.map(|ns| ns / 1000.0))),
+        group
+            .spread(|f| Some(f.requests_per_s))
+            .map_or_else(none, |s| short(s.median)),
+        group
+            .spread(|f| f.fairness)
+            .map_or_else(none, |s| format!("{:.2}", s.median)),
     ]
     .join(" | ")
 }

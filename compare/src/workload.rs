@@ -16,8 +16,10 @@ pub(crate) struct Workload {
     pub(crate) clients: usize,
     /// Part of the table unless asked otherwise.
     pub(crate) listed: bool,
-    /// A question about the transport alone.
-    ours_only: bool,
+    /// How long each client sleeps between a reply and its next request.
+    think: Duration,
+    /// Whether it is put to the subject of this id.
+    put_to: fn(&str) -> bool,
 }
 
 const fn workload(
@@ -34,7 +36,8 @@ const fn workload(
         size,
         clients,
         listed: true,
-        ours_only: false,
+        think: Duration::ZERO,
+        put_to: |_| true,
     }
 }
 
@@ -90,6 +93,16 @@ pub(crate) const ALL: &[Workload] = &[
         64,
         16,
     ),
+    thinking(
+        "think-1ms",
+        "64 B, 16 client processes that sleep 1 ms before each request",
+        Duration::from_millis(1),
+    ),
+    thinking(
+        "think-50us",
+        "64 B, 16 client processes that sleep 50 µs before each request",
+        Duration::from_micros(50),
+    ),
     ours_only("64-1c", "64 B, 1 connection, pipelined", 1),
     ours_only(
         "64-100c",
@@ -106,10 +119,30 @@ pub(crate) const ALL: &[Workload] = &[
 /// What work costs the transport per message from 1 to 1,000 connections.
 const fn ours_only(id: &'static str, title: &'static str, clients: usize) -> Workload {
     Workload {
-        ours_only: true,
+        put_to: |subject| subject.starts_with("transport"),
         ..workload(id, title, Shape::Pipelined, 64, clients)
     }
 }
+
+/// Clients that do something else between two requests: most of the time the server has nobody to serve, and is asleep or should be.
+const fn thinking(id: &'static str, title: &'static str, think: Duration) -> Workload {
+    Workload {
+        think,
+        // One of each kind: both ends of ours, those who sleep, those who poll, and what there is without a transport.
+        put_to: |subject| THINKERS.contains(&subject) || subject.starts_with("transport-"),
+        ..workload(id, title, Shape::Processes, 64, 16)
+    }
+}
+
+const THINKERS: &[&str] = &[
+    "transport",
+    "iceoryx2",
+    "iceoryx2-events",
+    "shmipc",
+    "shmipc-default",
+    "unix",
+    "futex",
+];
 
 impl Workload {
     /// True if what counts is what it costs to do nothing.
@@ -117,10 +150,14 @@ impl Workload {
         matches!(self.shape, Shape::Idle)
     }
 
+    /// True if what counts is the answer to one who did something else before: how many ask is up to them.
+    pub(crate) fn is_thinking(&self) -> bool {
+        !self.think.is_zero()
+    }
+
     /// Whether it is put to this subject, and the subject can do it.
     pub(crate) fn is_for(&self, subject: &dyn Subject) -> bool {
-        (!self.ours_only || subject.id().starts_with("transport"))
-            && subject.does(self.shape, self.clients)
+        (self.put_to)(subject.id()) && subject.does(self.shape, self.clients)
     }
 
     /// The work to do.
@@ -136,6 +173,7 @@ impl Workload {
             size: self.size,
             clients: self.clients,
             depth,
+            think: self.think,
             duration: Duration::from_secs_f64(seconds),
         }
     }

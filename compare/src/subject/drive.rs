@@ -59,6 +59,13 @@ pub(crate) fn run<C: Client>(
         let mut payload = Payload::new(job.size, number);
         if job.shape == Shape::Idle {
             idle(&mut client, &mut payload, number, job, plan)
+        } else if !job.think.is_zero() {
+            thinking(
+                &mut client,
+                &mut payload,
+                job.think,
+                Meter::new(clock, plan),
+            )
         } else {
             closed(&mut client, &mut payload, Meter::new(clock, plan))
         }
@@ -96,6 +103,24 @@ fn closed<C: Client>(
         if !meter.lap() {
             break;
         }
+    }
+    Ok(meter.report())
+}
+
+/// A pause after each reply: others are served meanwhile, or everybody sleeps.
+fn thinking<C: Client>(
+    client: &mut C,
+    payload: &mut Payload,
+    think: Duration,
+    mut meter: Meter,
+) -> io::Result<ClientReport> {
+    for number in 1.. {
+        let sent = ticks();
+        checked(client, payload, number)?;
+        if !meter.account_since(sent, ticks()) {
+            break;
+        }
+        std::thread::sleep(think);
     }
     Ok(meter.report())
 }

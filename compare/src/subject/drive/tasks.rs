@@ -84,11 +84,15 @@ async fn task<C: AsyncClient>(
                 return Err(corrupt(expected, &reply));
             }
             drop(reply);
-            going &= if depth == 1 {
+            going &= if depth == 1 && job.think.is_zero() {
                 meter.lap()
             } else {
                 meter.account_since(sent, ticks())
             };
+        }
+        if !job.think.is_zero() {
+            // The thread, not the task: the runtime's timers count milliseconds, and its only task has nothing else to do.
+            std::thread::sleep(job.think);
         }
         number += depth;
     }
