@@ -9,7 +9,7 @@ use transport::fault::Point;
 use transport::stats::SlotState;
 
 use crate::role::{Process, WATCHDOG};
-use crate::watch::{Held, held, own_page, slot_of, within};
+use crate::watch::{Held, held, is_stopped, own_page, slot_of, within};
 use crate::world::{MAX_MESSAGE, World, fault, mix, ready};
 
 /// The promise: what a dead peer held is back within a second.
@@ -262,6 +262,10 @@ fn a_server_killed_while_its_client_waits_for_room_is_noticed() {
     let mut client = transport::Synapse::connect(world.path(), &config).expect("a client");
     let id = client.connection_id();
     server.signal(nix::sys::signal::Signal::SIGSTOP);
+    // One that still answers would make room, or a reply that stands in the way.
+    within(WATCHDOG, "the server stops", || {
+        is_stopped(server.pid()).then_some(()).ok_or("it runs")
+    });
     let (tell, told) = std::sync::mpsc::channel();
     let waiting = std::thread::spawn(move || {
         let mut sent = 0;

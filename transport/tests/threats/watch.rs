@@ -63,15 +63,15 @@ pub(crate) fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
-/// Whether a process is stopped by a signal.
+/// Whether a process is stopped by a signal: all of it, since one thread can answer while another has stopped already.
 pub(crate) fn is_stopped(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| {
-            stat.rsplit_once(") ")
-                .map(|(_, rest)| rest.starts_with('T'))
-        })
-        .unwrap_or(false)
+    let stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        Some(rest.starts_with('T'))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .is_ok_and(|mut threads| threads.all(|t| stopped(t) == Some(true)))
 }
 
 /// The page of a server announced in `dir`, by its pid.

@@ -43,7 +43,7 @@ impl ShmClient {
         }
         let (id, sent) = self.publish(request)?;
         let early = self.look_briefly(&take);
-        // Booked while the request travels, not before: its publication does not wait for the books.
+        // Booked after the first looks: neither the request nor a reply that comes soon waits for the books.
         self.book(sent, request.len());
         let reply = match early {
             Ok(Some(arrived)) => Ok(arrived),
