@@ -14,7 +14,8 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
 
 /// A ladder that never leaves its first rung, for a request now and then.
 fn idle_burn(place: &Place) -> Outcome {
-    let exchange = place.exchange("--spin 100000 --yield 0 --sleep 1us");
+    // Its sleep, should a pause outlast the spin, is long enough not to be an overslept one.
+    let exchange = place.exchange("--spin 100000 --yield 0 --sleep 1ms");
     let pid = exchange.pid();
     let _client = start(place, "client plain");
     names(place, pid, "idle-burn", "warn")
