@@ -15,11 +15,11 @@ rule! {
     /// Clients of one server with messages of like size should see like tails; one that is 5 × slower has a private problem. The
     /// median of at least four, 500 timed requests each, and at least 20 µs more, so that a few scheduling accidents at a
     /// microsecond's scale don't make an outlier. Where waiters outnumber the CPUs the scheduler makes one of them wait now and then, for half a
-    /// minute on end as measured with seventeen healthy processes on two CPUs; there it must also get less than half of the requests that
-    /// the median client gets, or be niced.
+    /// minute on end, 10 × as long as the others and with less than half of their requests, as measured with seventeen healthy processes on two
+    /// CPUs; there it must also be niced, or kept to other CPUs than they are.
     OUTLIER_CLIENT = "outlier-client", Warn, "one client is far slower than the others";
     fires: "its p99 is above 5 × the median client's, by 20 µs or more";
-    quiet: "fewer than 4 clients or 500 timed requests, messages of unlike sizes, or crowded CPUs and its share of the requests all the same";
+    quiet: "fewer than 4 clients or 500 timed requests, messages of unlike sizes, or crowded CPUs and nothing that sets it apart";
     fix: "look at what only this client has: its CPU, its nice value, its policy";
     check: Client(outlier_client);
 }
@@ -56,12 +56,12 @@ fn is_crowded(e: &Endpoint, c: &Client) -> bool {
     served_so || c.wait.as_ref().is_ok_and(|w| w.crowded)
 }
 
-/// Whether it gets less than half of what the median of them gets.
-fn is_behind(c: &Client, all: &[(&Client, Percentiles)]) -> bool {
-    let rate = |c: &Client| c.requests_per_s.clone().unwrap_or(0.0);
-    let mut rates: Vec<f64> = all.iter().map(|(c, _)| rate(c)).collect();
-    rates.sort_by(f64::total_cmp);
-    rate(c) < 0.5 * rates[rates.len() / 2]
+/// Whether the kernel was told to treat it otherwise than each of the others: niced, or kept to CPUs of its own.
+fn is_apart(c: &Client, all: &[(&Client, Percentiles)]) -> bool {
+    let cpus = |c: &Client| c.thread.as_ref().ok()?.allowed_cpus.clone().ok();
+    let mine = cpus(c);
+    let mut others = all.iter().map(|(o, _)| *o).filter(|o| o.number != c.number);
+    is_niced(c) || mine.is_some() && others.all(|o| cpus(o) != mine)
 }
 
 fn is_niced(c: &Client) -> bool {
@@ -91,7 +91,7 @@ fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if mine.p99 <= median.saturating_mul(5) || mine.p99 - median < 20_000 {
         return QUIET;
     }
-    if is_crowded(e, c) && !is_behind(c, &others) && !is_niced(c) {
+    if is_crowded(e, c) && !is_apart(c, &others) {
         return QUIET;
     }
     let mut only = String::new();
