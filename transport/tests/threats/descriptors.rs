@@ -137,6 +137,16 @@ fn idle_descriptors(server: &Process) -> Vec<u64> {
     looks.min_by_key(Vec::len).expect("a running server")
 }
 
+/// Waits until a server has no more open than when it was idle.
+fn given_back(server: &Process, idle: &[u64]) {
+    within(WATCHDOG, "all is given back", || {
+        let now = held(server.pid());
+        (now.fds == idle.len() && now.rings == 0)
+            .then_some(())
+            .ok_or(now)
+    });
+}
+
 /// The limit that leaves so many descriptors free. Of what this process was given, some may be open far above it.
 fn limit_with_room(open: &[u64], free: u64) -> u64 {
     let room = |limit: u64| limit - open.iter().filter(|n| **n < limit).count() as u64;
@@ -269,12 +279,7 @@ fn who_finds_the_last_descriptor_on_loan_gets_it_when_it_comes_back() {
         let heard = next.hear().map(|h| h.kind());
         assert_eq!(heard, Some(WELCOME), "round {round}");
         drop(next);
-        within(WATCHDOG, "all is given back", || {
-            let now = held(server.pid());
-            (now.fds == idle.len() && now.rings == 0)
-                .then_some(())
-                .ok_or(now)
-        });
+        given_back(&server, &idle);
     }
 }
 
@@ -300,12 +305,7 @@ fn who_asks_for_rings_while_the_last_descriptor_is_on_loan_gets_them_when_it_com
         let heard = next.hear().map(|h| h.kind());
         assert_eq!(heard, Some(OFFER), "round {round}");
         drop(next);
-        within(WATCHDOG, "all is given back", || {
-            let now = held(server.pid());
-            (now.fds == idle.len() && now.rings == 0)
-                .then_some(())
-                .ok_or(now)
-        });
+        given_back(&server, &idle);
     }
 }
 
