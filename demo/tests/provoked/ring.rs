@@ -3,7 +3,7 @@
 use crate::common::Place;
 use crate::connection::{root, start};
 use crate::doctor::{ask, is_well, names, well_without};
-use crate::{Outcome, Provocation, alone, together};
+use crate::{Outcome, Provocation, alone, in_pairs, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("ring-full", ring_full),
@@ -11,7 +11,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("ring-leaked", ring_leaked),
     together("late-replies", late_replies),
     together("handler-bound", handler_bound),
-    together("shm-no-win", shm_no_win),
+    in_pairs("shm-no-win", shm_no_win),
     alone("wrap-waste", wrap_waste),
     alone("tail-spread", tail_spread),
 ];
@@ -103,13 +103,14 @@ fn handler_bound(place: &Place) -> Outcome {
     Ok(())
 }
 
-/// Where both sides have to be woken and the handler takes a moment, the way there does not matter much. With a longer handler that
-/// would be the first thing to say.
+/// A client on shared memory that queues behind another's handler; one on the socket has a server thread of its own. The other,
+/// with two requests in flight, is not compared. With a longer handler that would be the first thing to say.
 fn shm_no_win(place: &Place) -> Outcome {
     let exchange = place.exchange("--wait park --work 20us");
-    let args = "1 ping --rate 400 --duration forever --wait park";
-    let _ring = place.start("trader", args);
-    let socket = place.start("trader", &format!("{args} --transport socket"));
+    let seldom = "1 ping --rate 200 --duration forever --wait park";
+    let _before_it = place.start("trader", "1 ping --depth 2 --duration forever --wait park");
+    let _ring = place.start("trader", seldom);
+    let socket = place.start("trader", &format!("{seldom} --transport socket"));
     ask(place, &format!("-p {} --for 10s", exchange.pid()))
         .first("shm-no-win", "info")
         .fix("--transport socket")
