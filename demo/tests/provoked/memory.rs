@@ -135,7 +135,7 @@ fn faults_on_path(place: &Place) -> Outcome {
     names(place, client.pid(), "faults-on-path", "warn")
         .says(format!("(pid {})", client.pid()))
         .fix(format!("-p {}", client.pid()))
-        .number("minor faults", |n| n > 100.0);
+        .number("page faults", |n| n > 100.0);
     drop(client);
     let client = start(place, "client plain");
     is_well(place, client.pid(), "faults-on-path");

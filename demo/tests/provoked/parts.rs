@@ -117,12 +117,19 @@ fn server(words: &[&str]) -> Played {
         _ = reply.extend_from_slice(request);
     };
     let membrane = Membrane::bind(default_dir().join("exchange.sock"), &config, handler)?;
-    let locked = vec![1u8; 64 << 10];
+    let locked = vec![
+        1u8;
+        if kind == "locks-most" {
+            5 << 20
+        } else {
+            64 << 10
+        }
+    ];
     let mut in_flight = Vec::new();
     match kind {
         "no-memfd" => kernel::forbid(libc::SYS_memfd_create, None, libc::EPERM)?,
         "no-seals" => kernel::forbid(libc::SYS_fcntl, Some(libc::F_ADD_SEALS as u32), 0)?,
-        "locks" => kernel::lock(&locked)?,
+        "locks-a-key" | "locks-most" => kernel::lock(&locked)?,
         "in-flight" => in_flight = fill_the_air()?,
         _ => {}
     }

@@ -78,7 +78,10 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
                 ghz(max),
                 w.name()
             ),
-            format!("cpupower -c {cpu} frequency-set -g performance"),
+            match governor.contains("performance") {
+                false => format!("cpupower -c {cpu} frequency-set -g performance"),
+                true => format!("turbostat --cpu {cpu} --num_iterations 1   # the governor asks for all there is: a limit of heat, power or turbo?"),
+            },
         )
         .number(
             "frequency",

@@ -53,3 +53,25 @@ pub(super) fn idlest(ctx: &Context<'_>, away: &[u32]) -> Option<u32> {
     })
     .map(|c| c.id)
 }
+
+/// Whether what was said of a thread (`D in __refrigerator`) means that its group is frozen.
+pub(super) fn is_frozen(whereabouts: &str) -> bool {
+    ["refrigerator", "freezer"]
+        .iter()
+        .any(|place| whereabouts.contains(place))
+}
+
+/// Lets a frozen process go on. Nothing else helps, and a debugger would hang.
+pub(super) fn thaw(pid: u32) -> String {
+    format!(
+        "cat /proc/{pid}/cgroup   # its group is frozen: docker unpause, systemctl thaw, or what else froze it"
+    )
+}
+
+/// Shows what a process waits for: `files` of its threads, and their stacks.
+pub(super) fn look_inside(pid: u32, files: &str, whereabouts: Option<&str>) -> String {
+    if whereabouts.is_some_and(is_frozen) {
+        return thaw(pid);
+    }
+    format!("cat /proc/{pid}/task/{files}; gdb -p {pid} -batch -ex 'thread apply all bt'")
+}

@@ -217,8 +217,8 @@ fn tail_spread(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 }
 
 rule! {
-    /// A reply that comes after its timeout is work for nothing, and the client has probably asked again. An explicit cancel looks
-    /// the same to the ring but is not counted as a timeout.
+    /// A reply that comes after its timeout is work for nothing, and the client has probably asked again. The reply to a request that was
+    /// cancelled looks the same when it comes, so no more of them count than timeouts there were.
     LATE_REPLIES = "late-replies", Warn, "replies come after their timeout";
     fires: "more than 1 % of the replies of the window were discarded as late";
     quiet: "explicit cancel";
@@ -233,6 +233,7 @@ fn late_replies(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     };
     let late = crate::rate::delta(old.req.late_replies, now.req.late_replies)?;
     let all = crate::rate::delta(old.req.replies, now.req.replies)?.saturating_add(late);
+    let late = late.min(crate::rate::delta(old.req.timeouts, now.req.timeouts)?);
     if late == 0 || late as f64 <= 0.01 * all as f64 {
         return QUIET;
     }

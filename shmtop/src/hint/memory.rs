@@ -95,9 +95,10 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 }
 
 rule! {
-    /// The count of the group itself and of its parents; kills in other groups are somebody else's.
+    /// The count of the group itself; and of a parent, where the parent's own limit was the reason: who is below it may be the next. The
+    /// other kills that a parent counts are those of other groups, for reasons of their own.
     OOM_KILLED = "oom-killed", Crit, "the kernel killed a process for memory here";
-    fires: "oom_kill of an own or parent group grew";
+    fires: "oom_kill of the own group grew, or that of a parent together with the oom of its memory.events.local";
     quiet: "other groups";
     fix: "dmesg | grep -i oom";
     onset: Dated;
@@ -107,7 +108,7 @@ rule! {
 fn oom_killed(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let (new, old) = (ctx.process(e.pid)?, ctx.old_process(e.pid)?);
     let before = old.cgroups.memory.as_reading()?;
-    for g in new.cgroups.memory.as_reading()? {
+    for (n, g) in new.cgroups.memory.as_reading()?.iter().enumerate() {
         let Some(o) = before.iter().find(|o| o.path == g.path) else {
             continue;
         };
@@ -115,7 +116,13 @@ fn oom_killed(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             continue;
         };
         let kills = delta(a, b)?;
-        if kills > 0 {
+        let by_its_limit = |a: u64, b: u64| delta(a, b).is_ok_and(|ooms| ooms > 0);
+        let is_ours = match (n, o.limit_ooms.get(), g.limit_ooms.get()) {
+            (0, ..) => true,
+            (_, Ok(a), Ok(b)) => by_its_limit(a, b),
+            _ => false,
+        };
+        if kills > 0 && is_ours {
             return Fire::new(
                 format!(
                     "the kernel killed {kills} process(es) in the memory group of {} (pid {})",
@@ -185,22 +192,25 @@ fn low_memory(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// A process that has locked memory means to lock its rings too; the next one must fit under the limit.
+    /// A process that has locked a quarter of what it has in memory, or all (mlockall), locks its rings too; the next one must fit under the limit. Others
+    /// lock a key or a buffer, and rings don't concern them. Where more is locked than the limit allows it does not bind: of root, say.
     MEMLOCK = "memlock", Warn, "the limit of locked memory is too small for one more ring";
-    fires: "RLIMIT_MEMLOCK below locked memory plus one more client's rings, in a process that locks";
-    quiet: "nothing is locked";
+    fires: "RLIMIT_MEMLOCK below locked memory plus one more client's rings, in a process that has locked a quarter of its resident memory or more";
+    quiet: "little is locked, or more than the limit allows (root)";
     fix: "prlimit --pid PID --memlock=N";
     check: Endpoint(memlock);
 }
 
 fn memlock(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let process = ctx.process(e.pid)?;
-    let locked = process.memory.get()?.locked_bytes;
+    let memory = process.memory.get()?;
+    let locked = memory.locked_bytes;
     let Some(limit) = process.limits.get()?.memlock.soft else {
         return QUIET;
     };
     let need = locked.saturating_add(e.admission.ring_bytes);
-    if locked == 0 || e.admission.ring_bytes == 0 || limit >= need {
+    let locks_most = locked > 0 && locked >= memory.rss_bytes / 4;
+    if !locks_most || locked > limit || e.admission.ring_bytes == 0 || limit >= need {
         return QUIET;
     }
     Fire::new(

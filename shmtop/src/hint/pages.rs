@@ -1,10 +1,11 @@
 //! Rules about the pages of rings: faults, swap, huge pages, strangers who hold them.
 
-use transport::stats::{Role, Slot, Via};
+use transport::stats::{Role, Slot, Snapshot, Via};
 
+use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
-use crate::reading::Why;
+use crate::reading::{Reading, Why};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -18,22 +19,23 @@ pub(super) const RULES: &[Rule] = &[
 
 rule! {
     /// The first lap of a ring touches its pages one by one, and that is warm-up. Faults beyond those pages
-    /// are paid on the path of requests. A rate of 100 faults per second is the floor: a process that hardly works has faults of
-    /// its own.
+    /// are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. A rate of
+    /// 100 per second is the floor.
     FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
-    fires: "more than 10 minor faults per 1000 messages, and more than 100 per second, beyond the pages of a first lap";
+    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of a first lap";
     quiet: "warm-up: as many pages of the rings were touched for the first time";
     fix: "prefault the rings; keep buffers instead of freeing them";
     check: Endpoint(faults_on_path);
 }
 
 fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
-    let faults = e.process.minor_faults_per_s.clone()?;
     let requests = e.totals.requests_per_s.clone()?;
+    let page = ctx.page(e)?;
+    let faults = faults_of_ring_threads(page, e)?;
     if requests < 1000.0 || faults < 100.0 || faults <= 0.01 * 2.0 * requests {
         return QUIET;
     }
-    let (page, old) = (ctx.page(e)?, ctx.old_page(e)?);
+    let old = ctx.old_page(e)?;
     let walked: u64 = page
         .slots
         .iter()
@@ -67,13 +69,24 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!("perf trace -F all -p {} -- sleep 1", e.pid),
     )
     .number(
-        "minor faults",
+        "page faults",
         faults,
         "1/s",
-        format!("/proc/{}/stat", e.pid),
+        format!("/proc/{}/task/*/stat of its ring threads", e.pid),
         format!("> {:.0}", (0.02 * requests).max(100.0)),
     )
     .fires()
+}
+
+/// Page faults per second of the threads that own a slot.
+fn faults_of_ring_threads(page: &Snapshot, e: &Endpoint) -> Reading<f64> {
+    let mut sum = 0.0;
+    for t in e.process.threads.as_ref().map_err(Why::clone)? {
+        if page.slots.iter().any(|s| s.info.tid == t.tid) {
+            sum += t.faults_per_s.clone()?;
+        }
+    }
+    Ok(sum)
 }
 
 /// Bytes of a connection's rings that were walked for the first time between two looks.
@@ -165,17 +178,22 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     // Those that other rings have reserved and not touched yet are nobody's to take.
     let free = pool.free.saturating_sub(pool.reserved);
     let short = e.clients.iter().filter(|c| c.huge_pages == 2).count() as u64;
+    let needed = (pool.total.saturating_sub(free)).saturating_add(wanted.saturating_mul(short));
+    let (of_wanted, fix) = if needed > pool.total {
+        let fix = format!("sysctl vm.nr_hugepages={needed}");
+        (format!("{free} of {wanted} huge pages"), fix)
+    } else {
+        // They came later: never fewer than there are.
+        let again = format!("let pid {} connect again", client_pid(e, c));
+        (format!("no huge pages when it came, {free} now,"), again)
+    };
     Fire::new(
         format!(
-            "client {}: {} of {wanted} huge pages of {} free; its rings use 4 KiB pages",
+            "client {}: {of_wanted} of {} free; its rings use 4 KiB pages",
             c.number,
-            free,
             text::bytes(size)
         ),
-        format!(
-            "sysctl vm.nr_hugepages={}",
-            (pool.total.saturating_sub(free)).saturating_add(wanted.saturating_mul(short))
-        ),
+        fix,
     )
     .number(
         "free huge pages",

@@ -2,6 +2,7 @@
 
 use transport::stats::{Role, Via};
 
+use super::fix::look_inside;
 use super::ring::{client_pid, plural, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, ClientState, Endpoint, Shared, ThreadView};
@@ -158,10 +159,11 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 rule! {
     /// Bytes wait and the reader's index has not moved for a second. While the handler runs the server's reader can't move: that
     /// is `handler-stuck`, and of the requests this one says nothing then. If both rings stand still it is the client that does not read: the server
-    /// takes no request that it has no room to answer.
+    /// takes no request that it has no room to answer. Replies to requests that were given up are left there until the next call; a client
+    /// that waits for nothing else reads none, and need not.
     CONSUMER_STALLED = "consumer-stalled", Crit, "the reader of a ring has stopped reading";
     fires: "bytes in the ring and its consumer's index frozen for more than 1 s";
-    quiet: "of requests: the handler is running";
+    quiet: "of requests: the handler is running; of replies: their client waits for none";
     fix: "look at the thread named";
     explains: ["ring-full", "tail-spread", "late-replies", "outlier-client"];
     onset: Dated;
@@ -173,6 +175,8 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return Err(Why::not_applicable("on the socket"));
     }
     let in_handler = handler_of_server(ctx, e, c).is_some();
+    let (own, _) = ctx.client_slots(c.connection_id);
+    let waits_for_none = own.is_some_and(|slot| slot.req.in_flight == 0);
     let rings = [
         (
             c.reply_ring(),
@@ -191,7 +195,7 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     ];
     let mut unknown = None;
     for (ring, name, pid, thread, who) in rings {
-        if in_handler && who == "server" {
+        if in_handler && who == "server" || waits_for_none && who == "client" {
             continue;
         }
         let (occupied, frozen) = match (&ring.occupancy_bytes, &ring.moved_age_ns) {
@@ -221,7 +225,7 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 plural(name),
                 text::ns(frozen)
             ),
-            format!("cat /proc/{pid}/task/*/wchan; gdb -p {pid} -batch -ex 'thread apply all bt'"),
+            look_inside(pid, "*/wchan", at.as_deref()),
         )
         .number(
             "occupancy",
@@ -286,7 +290,7 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number,
             text::ns(age)
         ),
-        format!("cat /proc/{pid}/task/{tid}/stack; gdb -p {pid} -batch -ex 'thread apply all bt'"),
+        look_inside(pid, &format!("{tid}/stack"), at.as_deref()),
     )
     .number(
         "handler runs for",

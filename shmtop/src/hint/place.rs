@@ -123,10 +123,11 @@ rule! {
     fires: "both threads last ran on CPUs of different nodes, at more than 1000 messages per second";
     quiet: "one node";
     fix: "numactl --cpunodebind=N for both";
+    once: true;
     check: Client(cross_numa);
 }
 
-fn cross_numa(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if ctx.model.host.numa_nodes.clone()? < 2 {
         return Err(Why::not_applicable("one NUMA node"));
     }
@@ -149,7 +150,8 @@ fn cross_numa(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     Fire::new(
         format!(
             "client {} (pid {}) runs on node {a}, its server on node {b}: every message crosses",
-            c.number, c.peer_pid
+            c.number,
+            client_pid(e, c)
         ),
         format!("taskset -cp {} {}", cpus_of(ctx, b), client.tid),
     )

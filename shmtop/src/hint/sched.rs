@@ -1,5 +1,6 @@
 //! Rules about getting a core: quotas, run delay, preemption.
 
+use super::context::Waiter;
 use super::fix::{WAIT_WELL, idlest, move_thread};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
@@ -91,9 +92,10 @@ fn set_quota(g: &CpuGroup, cpus: Option<u64>) -> String {
 }
 
 rule! {
-    /// Before the quota bites it can be seen that it will: each spinner may use a whole CPU.
+    /// Before the quota bites it can be seen that it will: each spinner may use a whole CPU. One that is adaptive spins no more than pays,
+    /// so it counts with what it does spin.
     QUOTA_BELOW_SPINNERS = "quota-below-spinners", Warn, "the CPU quota is smaller than the number of spinning threads";
-    fires: "quota in CPUs below the number of threads with a spin share above 20 %";
+    fires: "quota in CPUs below the number of threads with a spin share above 20 %, where an adaptive one counts with its share";
     quiet: "no quota, or waiters park";
     fix: "raise the quota or lower the spin";
     explains: ["run-delay"];
@@ -104,14 +106,13 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let quota = e.limits.cpu_quota.clone()?;
     let groups = ctx.process(e.pid)?.cgroups.cpu.as_reading()?;
     let tightest = groups.iter().find(|g| g.quota_cpus() == Some(quota));
-    let spinners = ctx
-        .waiters_of(e)
-        .iter()
-        .filter(|w| w.spin > SPINNER)
-        .count();
-    if spinners as f64 <= quota {
+    let waiters = ctx.waiters_of(e);
+    let spinning = || waiters.iter().filter(|w| w.spin > SPINNER);
+    let may_take = |w: &Waiter<'_>| if w.policy == "adaptive" { w.spin } else { 1.0 };
+    if spinning().map(may_take).sum::<f64>() <= quota {
         return QUIET;
     }
+    let spinners = spinning().count();
     Fire::new(
         format!(
             "{} (pid {}) has {spinners} spinning thread(s) and a quota of {quota:.2} CPUs",

@@ -1,8 +1,9 @@
 //! Rules about pages that should not be believed: old numbers, another layout, contradictions.
 
+use super::fix::{is_frozen, thaw};
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint};
+use crate::model::{Client, Endpoint, Shared, ThreadView};
 use crate::sample::PageContent;
 use crate::text;
 
@@ -30,14 +31,25 @@ fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .state
         .get()
         .map_or("unknown".into(), |s| s.to_string());
+    let threads = e.process.threads.as_ref().map_or(&[][..], |t| t.as_slice());
+    let frozen = |t: &Shared<ThreadView>| t.wchan.as_ref().is_ok_and(|w| is_frozen(w));
+    let (is, fix) = if threads.iter().any(frozen) {
+        (
+            "its group is frozen (docker pause, systemctl freeze)".into(),
+            thaw(e.pid),
+        )
+    } else {
+        let bt = format!("gdb -p {} -batch -ex 'thread apply all bt'", e.pid);
+        (format!("the process is in state {state}"), bt)
+    };
     Fire::new(
         format!(
-            "the numbers of {} (pid {}) are {} old; the process is in state {state}",
+            "the numbers of {} (pid {}) are {} old; {is}",
             e.name,
             e.pid,
             text::ns(age)
         ),
-        format!("gdb -p {} -batch -ex 'thread apply all bt'", e.pid),
+        fix,
     )
     .number(
         "age",

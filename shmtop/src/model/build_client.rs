@@ -310,8 +310,11 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
         matches!(r.occupancy_bytes, Ok(n) if n > 0)
             && r.moved_age_ns.clone().unwrap_or(progress) > STALL_NS
     };
+    // Replies to requests that were given up stay where they are until the next call.
+    let waits_for_none = row.wait.is_ok() && row.in_flight == 0;
+    let replies_wait = !waits_for_none && frozen(row.reply_ring());
     let waits = row.oldest_age_ns.as_ref().is_ok_and(|age| *age > STALL_NS);
-    if waits || frozen(&row.tx) || frozen(&row.rx) {
+    if waits || replies_wait || frozen(row.request_ring()) {
         ClientState::Stalled
     } else {
         ClientState::Idle
@@ -319,13 +322,15 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
 }
 
 /// Contradictions that no race between two looks can explain: each compares a later value of one side with an earlier one
-/// of the other, in the direction that can't be.
+/// of the other, in the direction that can't be. A message counts as sent a moment after the other side may have taken it, and who is
+/// stopped in that moment, or works on after its answer, is behind by one for as long as that lasts.
 fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
     if server.slot.info.transport != Via::Shm || client.slot.info.transport != Via::Shm {
         return None;
     }
     let (server_before, _) = server.before?;
     let (client_before, _) = client.before?;
+    let limit = server.slot.info.max_message;
     let checks = [
         (
             "requests",
@@ -334,6 +339,7 @@ fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
             client_before.tx.tx_record_bytes,
             server.slot.rx.rx_record_bytes,
             server.slot.info.rx_capacity,
+            server.slot.rx.rx_largest_bytes,
         ),
         (
             "replies",
@@ -342,15 +348,17 @@ fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
             server_before.tx.tx_record_bytes,
             client.slot.rx.rx_record_bytes,
             server.slot.info.tx_capacity,
+            client.slot.rx.rx_largest_bytes,
         ),
     ];
-    for (what, produced, consumed_before, produced_before, consumed, capacity) in checks {
-        if produced < consumed_before {
+    for (what, produced, consumed_before, produced_before, consumed, capacity, largest) in checks {
+        let one = largest.min(limit).saturating_add(RECORD_BYTES);
+        if produced.saturating_add(one) < consumed_before {
             return Some(format!(
                 "{what}: {consumed_before} bytes consumed, but only {produced} produced"
             ));
         }
-        if produced_before.saturating_sub(consumed) > capacity {
+        if produced_before.saturating_sub(consumed) > capacity.saturating_add(one) {
             return Some(format!(
                 "{what}: {produced_before} bytes produced and {consumed} consumed: more than the ring of {capacity} holds"
             ));
@@ -358,3 +366,6 @@ fn doubt(server: &Side<'_>, client: &Side<'_>) -> Option<String> {
     }
     None
 }
+
+/// What a record has besides its payload, at most: its header, and what fills it up to the next boundary.
+const RECORD_BYTES: u64 = 64;

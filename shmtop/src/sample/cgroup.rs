@@ -44,8 +44,10 @@ pub struct MemoryGroup {
     pub usage_bytes: Fact<u64>,
     /// inactive_file of memory.stat (total_inactive_file in v1): cache the kernel gives up before it kills.
     pub inactive_file_bytes: Fact<u64>,
-    /// oom_kill of memory.events or memory.oom_control.
+    /// oom_kill of memory.events (groups below it included) or memory.oom_control.
     pub oom_kills: Fact<u64>,
+    /// oom of memory.events.local: how often its own limit was the reason. v1 does not say.
+    pub limit_ooms: Fact<u64>,
 }
 
 impl MemoryGroup {

@@ -221,6 +221,7 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
             usage_bytes: number(&dir.join("memory.usage_in_bytes")).into(),
             inactive_file_bytes: from("memory.stat", "total_inactive_file"),
             oom_kills: from("memory.oom_control", "oom_kill"),
+            limit_ooms: Fact::Unknown(Why::not_there("v1 does not say whose limit it was")),
             ..MemoryGroup::default()
         },
         CgroupVersion::V2 => {
@@ -232,6 +233,7 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
                 usage_bytes: number(&dir.join("memory.current")).into(),
                 inactive_file_bytes: from("memory.stat", "inactive_file"),
                 oom_kills: from("memory.events", "oom_kill"),
+                limit_ooms: from("memory.events.local", "oom"),
                 ..MemoryGroup::default()
             }
         }

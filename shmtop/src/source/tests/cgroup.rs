@@ -30,6 +30,10 @@ pub(super) const V2: &[(&str, &str)] = &[
         "sys/fs/cgroup/a/memory.events",
         "low 0\noom 3\noom_kill 2\n",
     ),
+    (
+        "sys/fs/cgroup/a/memory.events.local",
+        "low 0\noom 1\noom_kill 0\n",
+    ),
     ("sys/fs/cgroup/a/cpuset.cpus.effective", "0-1\n"),
     ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
     (
@@ -70,6 +74,7 @@ fn a_throttled_or_tight_parent_is_seen_through_its_unlimited_child() {
         "cache can be reclaimed"
     );
     assert_eq!(memory[1].oom_kills.get(), Ok(2));
+    assert_eq!(memory[1].limit_ooms.get(), Ok(1), "of its own limit alone");
     assert_eq!(reader.cpuset("0::/a/b\n"), Ok(vec![0, 1]));
 }
 
