@@ -41,12 +41,14 @@ fn migrating(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// Two threads that hand messages to each other on one CPU take turns; if one of them spins, the other can't run until
-    /// the scheduler takes the CPU away. Sleeping waiters hand over well, so they stay quiet. SMT siblings share a core: info.
+    /// the scheduler takes the CPU away. Waiters that sleep or yield hand over well, and where there is but one CPU that is how it must be
+    /// (150,000 round trips a second were measured so): they stay quiet. SMT siblings share a core: info.
     SAME_CPU = "same-cpu", Crit, "both ends of a connection are pinned to the same CPU";
-    fires: "both threads may run on one and the same CPU only, and one of them spins or yields more than 20 % of the time";
-    quiet: "sleeping waiters";
+    fires: "both threads may run on one and the same CPU only, and one of them spins more than 20 % of the time";
+    quiet: "waiters that sleep or yield";
     fix: "taskset -cp another CPU";
     explains: ["run-delay", "tail-spread", "preempted-spinner", "oversubscribed"];
+    once: true;
     check: Client(same_cpu);
 }
 
@@ -71,7 +73,7 @@ fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
         .waiters()
         .iter()
         .filter(|w| w.tid == client.tid || w.tid == server.tid)
-        .map(|w| w.spin + w.yielding)
+        .map(|w| w.spin)
         .fold(0.0, f64::max);
     if busy <= SPINNER {
         return QUIET;
@@ -106,13 +108,7 @@ fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
         "sched_getaffinity",
         "",
     )
-    .number(
-        "spin and yield",
-        busy * 100.0,
-        "%",
-        "stats page: spin_ns, yield_ns",
-        "> 20",
-    )
+    .number("spin", busy * 100.0, "%", "stats page: spin_ns", "> 20")
     .fires()
 }
 
