@@ -33,6 +33,10 @@ fn a_trader_with_a_wrong_command_line_says_what_is_wrong() {
         ("1 ping --threads 2 --processes", &["--processes"]),
         ("1 ping --ring-size 1000", &["power of two", "1000"]),
         ("1 ping --max-message 17MiB", &["half", "17825792"]),
+        (
+            "1 ping --max-message 10",
+            &["--max-message must be 32", "10"],
+        ),
         ("1 ping --wait park --spin 5", &["ladder", "park"]),
         ("1 ping --pin=99999", &["CPU 99999"]),
         ("1 ping --frobnicate", &["--frobnicate"]),
@@ -52,6 +56,18 @@ fn an_exchange_with_a_wrong_command_line_says_what_is_wrong() {
     ] {
         refused(&place, "exchange", args, 2, words);
     }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named_and_not_the_lock_file_in_it() {
+    let place = Place::new();
+    let dir = place.dir().join("gone");
+    let args = format!("--socket {}/exchange.sock", dir.display());
+    let words = ["the socket's directory", "No such file"];
+    refused(&place, "exchange", &args, 1, &words);
+    let run = place.run("exchange", &args);
+    let named = format!("{}: ", dir.display());
+    assert!(run.stderr.contains(&named), "{run:?}");
 }
 
 #[test]

@@ -11,14 +11,9 @@ const ROUNDS: usize = 9;
 const EACH: Duration = Duration::from_millis(200);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let size = match std::env::args().nth(1) {
-        Some(bytes) => bytes.parse()?,
-        None => 20_000,
-    };
-    let read = match std::env::args().nth(2) {
-        Some(bytes) => bytes.parse::<usize>()?.min(size / 4),
-        None => size,
-    };
+    // Of four parts.
+    let size = bytes_of(1)?.unwrap_or(20_000) / 4 * 4;
+    let read = bytes_of(2)?.map_or(size, |read| read.min(size / 4));
     let expected = if read == size { 6 * (size / 4) } else { read } as u64;
     let path = std::env::temp_dir().join(format!("zero-copy-{}.sock", std::process::id()));
     let config = Config::default();
@@ -80,6 +75,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{size} B, {read} read, {name:<17} {median:>9.0} /s   ({low:.0} to {high:.0})");
     }
     Ok(())
+}
+
+/// An argument, if it is given.
+fn bytes_of(number: usize) -> Result<Option<usize>, String> {
+    let Some(text) = std::env::args().nth(number) else {
+        return Ok(None);
+    };
+    let bytes = text.parse();
+    bytes
+        .map(Some)
+        .map_err(|_| format!("{text} is no number of bytes; usage: zero_copy [BYTES [BYTES-READ]]"))
 }
 
 fn assemble(parts: &[Vec<u8>], into: &mut Vec<u8>) {

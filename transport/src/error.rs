@@ -285,7 +285,7 @@ pub enum RequestError {
         message: String,
     },
     /// The connection is gone. Whether the request was carried out is not known: it is never repeated for you.
-    #[error("connection lost ({reason}): outcome of {in_flight} request(s) unknown")]
+    #[error("connection lost ({reason}){}", unknown(*in_flight))]
     Disconnected {
         /// What was seen.
         reason: Lost,
@@ -295,6 +295,15 @@ pub enum RequestError {
     /// This process is a fork of the one that owns the connection.
     #[error("the connection belongs to the parent process: connect again after fork")]
     Forked,
+}
+
+/// What a loss leaves open, behind its reason.
+fn unknown(in_flight: usize) -> String {
+    match in_flight {
+        0 => String::new(),
+        1 => ": outcome of 1 request unknown".into(),
+        n => format!(": outcome of {n} requests unknown"),
+    }
 }
 
 /// How a connection was lost.

@@ -69,9 +69,12 @@ impl Losses {
         let mut lines: Vec<_> = std::mem::take(&mut self.lost)
             .into_iter()
             .map(|(reason, clients, requests)| {
-                format!(
-                    "connection lost ({reason}) by {clients} client(s), outcome of {requests} request(s) unknown{then}"
-                )
+                let unknown = match requests {
+                    0 => String::new(),
+                    1 => ", outcome of 1 request unknown".into(),
+                    n => format!(", outcome of {n} requests unknown"),
+                };
+                format!("connection lost ({reason}) by {clients} client(s){unknown}{then}")
             })
             .collect();
         let back = std::mem::take(&mut self.back);
@@ -97,9 +100,15 @@ mod tests {
         assert_eq!(
             losses.due(now + COLLECT),
             [
-                "connection lost (peer closed or died) by 16 client(s), outcome of 32 request(s) unknown"
+                "connection lost (peer closed or died) by 16 client(s), outcome of 32 requests unknown"
             ]
         );
         assert!(losses.rest().is_empty(), "said once");
+        losses.lost("shut down".into(), 0, now);
+        assert_eq!(
+            losses.rest(),
+            ["connection lost (shut down) by 1 client(s)"],
+            "nothing was asked"
+        );
     }
 }

@@ -100,6 +100,11 @@ impl Options {
         let config = self.common.config("trader")?;
         let size = self.size.unwrap_or_else(|| self.mode.default_size());
         let largest = config.max_message_bytes;
+        if largest < HEADER {
+            return Err(Failure::usage(format!(
+                "--max-message must be {HEADER} bytes or more (what makes a reply verifiable takes so many), not {largest}"
+            )));
+        }
         if !(HEADER..=largest).contains(&size) {
             return Err(Failure::usage(format!(
                 "size must be {HEADER} (what makes a reply verifiable) to {largest} bytes (--max-message), not {size}"

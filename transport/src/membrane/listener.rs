@@ -144,10 +144,18 @@ fn lock(path: &Path) -> Result<PathLock, BindError> {
     let mut name = path.as_os_str().to_os_string();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    let failed = |e: io::Error| BindError::Io {
-        step: "lock",
-        path: lock_path.clone(),
-        source: e,
+    let failed = |e: io::Error| match path.parent() {
+        // The lock file is the first that would be there; it is not what the user meant.
+        Some(dir) if e.kind() == io::ErrorKind::NotFound => BindError::Io {
+            step: "the socket's directory",
+            path: dir.into(),
+            source: e,
+        },
+        _ => BindError::Io {
+            step: "lock",
+            path: lock_path.clone(),
+            source: e,
+        },
     };
     loop {
         let file = OpenOptions::new()
