@@ -168,11 +168,13 @@ fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
         occupancy: h.house_rx_occupancy_bytes,
         high_water: h.house_rx_high_water_bytes,
         moved_ns: h.house_rx_moved_ns,
+        seen_ns: h.house_ns,
     });
     let replies = house.map(|h| House {
         occupancy: h.house_tx_occupancy_bytes,
         high_water: h.house_tx_high_water_bytes,
         moved_ns: h.house_tx_moved_ns,
+        seen_ns: h.house_ns,
     });
     let (tx_house, rx_house) = match own.snapshot.role {
         Role::Server => (replies, requests),

@@ -31,6 +31,19 @@ pub(super) struct House {
     pub(super) occupancy: u64,
     pub(super) high_water: u64,
     pub(super) moved_ns: u64,
+    /// When that was seen.
+    pub(super) seen_ns: u64,
+}
+
+/// Of housekeeping that has not looked for longer, only what it saw then is known: a server that is stopped sees nobody move.
+const FRESH_NS: u64 = 1_000_000_000;
+
+impl House {
+    fn moved_age_ns(&self, now_ns: u64) -> u64 {
+        let is_fresh = now_ns.saturating_sub(self.seen_ns) <= FRESH_NS;
+        let until_ns = if is_fresh { now_ns } else { self.seen_ns };
+        until_ns.saturating_sub(self.moved_ns)
+    }
 }
 
 /// Which counters of a ring `own` has.
@@ -162,9 +175,9 @@ pub(super) fn ring(
         }),
         touched_bytes: on_shm().and_then(|()| Ok(touched(&producer()?.slot.tx, capacity))),
         window_bytes: on_shm().and_then(|()| Ok(producer()?.slot.tx.tx_window_bytes)),
-        moved_age_ns: on_shm().and_then(|()| match house()?.moved_ns {
-            0 => Err(Why::not_yet("nothing has moved yet")),
-            moved => Ok(now_ns.saturating_sub(moved)),
+        moved_age_ns: on_shm().and_then(|()| match house()? {
+            House { moved_ns: 0, .. } => Err(Why::not_yet("nothing has moved yet")),
+            house => Ok(house.moved_age_ns(now_ns)),
         }),
         padding_ratio: on_shm()
             .and_then(|()| ratio(padding, padding.saturating_add(record), "no message yet")),
