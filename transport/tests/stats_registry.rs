@@ -240,5 +240,11 @@ fn a_scan_of_a_made_up_proc_tells_pages_from_everything_else() {
         (scan.found[0].pid, scan.found[0].name.as_str()),
         (12, "c\u{fffd}12")
     );
+    let rings: Vec<_> = scan
+        .rings
+        .iter()
+        .map(|ring| (ring.pid, &ring.link))
+        .collect();
+    assert_eq!(rings, [(9, &proc_root.path().join("9/fd/2"))]);
     assert!(scan.unreadable.is_empty());
 }

@@ -176,7 +176,7 @@ impl Settings {
             .unreadable
             .retain(|u| u.pid.is_none_or(|p| wanted(p, &u.name)));
         let unreadable = model.unreadable.iter().filter_map(|u| u.pid);
-        let asked = Asked::new(model.endpoints.iter(), unreadable);
+        let asked = Asked::new(model.endpoints.iter().map(|e| &**e), unreadable);
         model.findings.retain(|f| asked.finding(f));
         model.unknown.retain(|u| asked.subject(&u.subject));
     }

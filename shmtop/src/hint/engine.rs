@@ -214,7 +214,7 @@ impl Engine {
         let mine = |e: &&Endpoint| self.asked_for.contains(&e.pid);
         let pids = || self.asked_for.iter().copied();
         (!self.asked_for.is_empty())
-            .then(|| Asked::new(model.endpoints.iter().filter(mine), pids()))
+            .then(|| Asked::new(model.endpoints.iter().map(|e| &**e).filter(mine), pids()))
     }
 
     /// Writes what holds now into a model.

@@ -17,11 +17,11 @@ use crate::text;
 /// The model of `now`, with rates over the time since `before`.
 pub(crate) fn build(before: Option<&Sample>, now: &Sample) -> Model {
     let pair = Pair::new(before, now);
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut endpoints: Vec<Shared<Endpoint>> = Vec::new();
     let mut unreadable = Vec::new();
     for (number, page) in now.pages.iter().enumerate() {
         match page.snapshot() {
-            Some(snapshot) => endpoints.push(endpoint(&pair, number, page, snapshot)),
+            Some(snapshot) => endpoints.push(endpoint(&pair, number, page, snapshot).into()),
             None => unreadable.push(no_page(page)),
         }
     }

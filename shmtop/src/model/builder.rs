@@ -146,7 +146,7 @@ impl ModelBuilder {
         let (mut model, changed) = glanced(last, self.last.as_deref()?, glance)?;
         let at_ns = model.at_ns;
         for (e, c) in changed.rows {
-            let endpoint = &mut model.endpoints[e];
+            let endpoint: &mut Endpoint = &mut model.endpoints[e];
             let client: &mut Client = &mut endpoint.clients[c];
             let past = self.past.get_mut(&endpoint.key);
             let id = (client.slot, client.connection_id);

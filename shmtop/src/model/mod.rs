@@ -48,7 +48,7 @@ pub struct Model {
     /// The machine.
     pub host: Shared<HostView>,
     /// Processes with a stats page, servers first, then by name and pid.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Shared<Endpoint>>,
     /// Pages that were found and can't be shown.
     pub unreadable: Vec<Unreadable>,
     /// What is wrong, gravest first, root causes only; consequences stand in [`Finding::explains`].
@@ -85,7 +85,7 @@ impl Model {
     pub fn rows(&self) -> impl Iterator<Item = (&Endpoint, &Client)> {
         self.endpoints
             .iter()
-            .flat_map(|e| e.clients.iter().map(move |c| (e, &**c)))
+            .flat_map(|e| e.clients.iter().map(move |c| (&**e, &**c)))
             .filter(|(e, c)| e.role == Role::Server || !c.shown_at_server)
     }
 

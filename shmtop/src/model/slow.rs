@@ -18,7 +18,7 @@ pub(super) fn carry(model: &mut Model, window: &Model) {
             stand_in(&mut cpu.steal, &old.steal);
         }
     }
-    let earlier: HashMap<&EndpointKey, &Endpoint> =
+    let earlier: HashMap<&EndpointKey, &Shared<Endpoint>> =
         window.endpoints.iter().map(|e| (&e.key, e)).collect();
     for e in &mut model.endpoints {
         if let Some(old) = earlier.get(&e.key) {

@@ -69,7 +69,11 @@ pub fn snapshot_json(model: &Model) -> Value {
         .put("host", host(&model.host))
         .put(
             "endpoints",
-            model.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+            model
+                .endpoints
+                .iter()
+                .map(|e| endpoint(e))
+                .collect::<Vec<_>>(),
         )
         .put("unreadable", unreadable(model))
         .put("limits", limits(model));

@@ -14,7 +14,7 @@ pub fn ps(model: &Model) -> String {
         "ROLE", "NAME", "PID", "UID", "CLIENTS", "REFUSED", "VIA", "UP", "BUILD", "WHERE", "SOCKET",
     ];
     let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(model.endpoints.iter().map(line));
+    rows.extend(model.endpoints.iter().map(|e| line(e)));
     let mut out = align(&rows, &[0, 1, 6, 8, 9, 10]);
     for u in &model.unreadable {
         let pid = u.pid.map_or("?".into(), |p| p.to_string());

@@ -1,6 +1,6 @@
 //! Limits and effects of the control groups that a process is in: memory, CPU quota, cpuset; v1 and v2.
 //!
-//! Called by `process`. Groups are shared by many processes, so each is read once per moment, whoever asks first.
+//! Called by `process`. Many processes are in the same groups, so what these say is read once per moment for all of them.
 
 use super::file::{Kept, cpu_list, field, line, nonsense, number, text};
 use super::mounts::{self, Hierarchy};
@@ -23,8 +23,11 @@ const V1_UNLIMITED: u64 = 1 << 62;
 pub(super) struct CgroupReader {
     hierarchies: Reading<Vec<Hierarchy>>,
     cpu: HashMap<PathBuf, CpuWatch>,
-    memory: HashMap<PathBuf, Option<MemoryGroup>>,
-    /// By what the process's cgroup file says.
+    /// The answers of this moment, by what the process's cgroup file says: most processes are in the same groups.
+    answered: HashMap<String, Reading<Vec<CpuGroup>>>,
+    answered_at_ns: u64,
+    /// By what the process's cgroup file says, like `cpusets`.
+    memory: HashMap<String, Reading<Vec<MemoryGroup>>>,
     cpusets: HashMap<String, Reading<CpuList>>,
     /// When `memory` and `cpusets` are emptied.
     memory_due_ns: u64,
@@ -45,6 +48,8 @@ impl CgroupReader {
         Self {
             hierarchies: mounts::hierarchies(proc_root, sys_root),
             cpu: HashMap::new(),
+            answered: HashMap::new(),
+            answered_at_ns: 0,
             memory: HashMap::new(),
             cpusets: HashMap::new(),
             memory_due_ns: 0,
@@ -61,6 +66,19 @@ impl CgroupReader {
 
     /// The CPU controller's groups, own first.
     pub(super) fn cpu(&mut self, cgroup_text: &str, now_ns: u64) -> Reading<Vec<CpuGroup>> {
+        if self.answered_at_ns != now_ns {
+            self.answered_at_ns = now_ns;
+            self.answered.clear();
+        }
+        if let Some(known) = self.answered.get(cgroup_text) {
+            return known.clone();
+        }
+        let read = self.read_cpu(cgroup_text, now_ns);
+        self.answered.insert(cgroup_text.to_owned(), read.clone());
+        read
+    }
+
+    fn read_cpu(&mut self, cgroup_text: &str, now_ns: u64) -> Reading<Vec<CpuGroup>> {
         let (version, dirs) = self.chain(cgroup_text, "cpu")?;
         Ok(dirs
             .into_iter()
@@ -107,14 +125,15 @@ impl CgroupReader {
 
     /// The memory controller's groups, own first.
     pub(super) fn memory(&mut self, cgroup_text: &str) -> Reading<Vec<MemoryGroup>> {
-        let (version, dirs) = self.chain(cgroup_text, "memory")?;
-        Ok(dirs
-            .into_iter()
-            .filter_map(|dir| {
-                let read = |dir: &PathBuf| memory_group(version, dir);
-                self.memory.entry(dir).or_insert_with_key(read).clone()
-            })
-            .collect())
+        if let Some(known) = self.memory.get(cgroup_text) {
+            return known.clone();
+        }
+        let read = self.chain(cgroup_text, "memory").map(|(version, dirs)| {
+            let read = dirs.iter().filter_map(|dir| memory_group(version, dir));
+            read.collect::<Vec<_>>()
+        });
+        self.memory.insert(cgroup_text.to_owned(), read.clone());
+        read
     }
 
     /// CPUs that the nearest group with a cpuset allows.

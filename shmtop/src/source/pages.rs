@@ -1,7 +1,7 @@
 //! The stats pages: found, kept open, copied each time. Called by `World`.
 //!
 //! Two ways lead to a page: its link in the runtime directory, looked for once a second, and a scan of every process's
-//! descriptors, every five seconds at most and never for more than a thousandth of the time. A mapping outlives its
+//! descriptors, every five seconds at most and never for more than a two-thousandth of the time. A mapping outlives its
 //! owner, so a page counts only while one of the two still finds it.
 
 use super::clock;
@@ -22,7 +22,7 @@ const SCAN_NS: u64 = 5_000_000_000;
 /// Longer than the steps in which file systems tell the time.
 const TICK: Duration = Duration::from_millis(100);
 /// A scan rests for this many times the CPU time that it cost.
-const SCAN_REST: u64 = 1000;
+const SCAN_REST: u64 = 2000;
 /// Pages looked at, at most.
 const MAX_PAGES: usize = 1024;
 
@@ -198,21 +198,29 @@ impl PageStore {
                 continue;
             }
             let identity = metadata.ok().map(|m| (m.dev(), m.ino()));
+            // One page is one entry: announced twice, found by the scan as well, or inherited by a fork.
+            if identity.is_some_and(|i| identities.contains(&i)) {
+                continue;
+            }
             let page = match before.remove(&found.link) {
                 Some(page) if page.reader.is_ok() && page.identity == identity => page,
-                _ => OpenPage {
-                    pid: found.pid,
-                    found_by,
-                    identity,
-                    reader: PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link)),
-                    scratch: Snapshot::default(),
-                },
+                _ => {
+                    let page = OpenPage {
+                        pid: found.pid,
+                        found_by,
+                        identity,
+                        reader: PageReader::open(&found.link)
+                            .map_err(|e| unreadable(&e, &found.link)),
+                        scratch: Snapshot::default(),
+                    };
+                    if inherited(&page) {
+                        continue;
+                    }
+                    page
+                }
             };
-            // One page is one entry: announced twice, found by the scan as well, or inherited by a fork.
-            let first = identity.is_none_or(|i| identities.insert(i));
-            if first && !inherited(&page) {
-                self.open.insert(found.link, page);
-            }
+            identities.extend(identity);
+            self.open.insert(found.link, page);
         }
     }
 
@@ -242,7 +250,8 @@ impl PageStore {
         // In CPU time: on a busy machine a scan takes long by the clock, and would then rest for minutes.
         let start_ns = clock::thread_cpu_ns();
         let result = registry::scan_proc(&self.proc_root);
-        self.discovery.ring_holders = rings::holders(&self.proc_root).into();
+        let rings = result.as_ref().map(|scan| rings::holders(&scan.rings));
+        self.discovery.ring_holders = rings.map_err(|e| why(e, &self.proc_root)).into();
         let end_ns = clock::monotonic_ns();
         let cost_ns = clock::thread_cpu_ns().saturating_sub(start_ns);
         self.scan_due_ns = end_ns + SCAN_NS.max(cost_ns.saturating_mul(SCAN_REST));

@@ -78,34 +78,69 @@ pub(super) fn schedstat(text: &[u8]) -> Option<(u64, u64, u64)> {
     Some((next()?, next()?, next()?))
 }
 
-/// A number of a status file; "kB" is read as bytes.
-pub(super) fn status_number(text: &str, key: &str) -> Option<u64> {
-    let value = field(text, key)?;
-    match value.strip_suffix("kB") {
-        Some(kb) => kb.trim().parse::<u64>().ok()?.checked_mul(1024),
-        None => value.parse().ok(),
+/// What is used of /proc/PID/status or /proc/PID/task/TID/status: one pass over its sixty lines. `None`: not there, or no number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Status {
+    /// The second of four.
+    pub(super) euid: Option<u32>,
+    pub(super) tracer_pid: Option<u32>,
+    /// End of the table of descriptors.
+    pub(super) fd_table: Option<u64>,
+    pub(super) size_bytes: Option<u64>,
+    pub(super) locked_bytes: Option<u64>,
+    pub(super) rss_bytes: Option<u64>,
+    pub(super) rss_shmem_bytes: Option<u64>,
+    pub(super) swap_bytes: Option<u64>,
+    /// The id in the innermost pid namespace, the viewer's if that is the one.
+    pub(super) innermost: Option<u32>,
+    /// The same, if it is in another namespace than the viewer's.
+    pub(super) inner: Option<u32>,
+    pub(super) allowed_cpus: Option<CpuList>,
+    pub(super) voluntary_switches: Option<u64>,
+    pub(super) involuntary_switches: Option<u64>,
+}
+
+impl Status {
+    pub(super) fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let value = value.trim();
+            match key {
+                "Uid" => {
+                    let mut ids = value.split_ascii_whitespace();
+                    found.euid = ids.nth(1).and_then(|id| id.parse().ok());
+                }
+                "TracerPid" => found.tracer_pid = value.parse().ok(),
+                "FDSize" => found.fd_table = value.parse().ok(),
+                "VmSize" => found.size_bytes = bytes(value),
+                "VmLck" => found.locked_bytes = bytes(value),
+                "VmRSS" => found.rss_bytes = bytes(value),
+                "RssShmem" => found.rss_shmem_bytes = bytes(value),
+                "VmSwap" => found.swap_bytes = bytes(value),
+                "NSpid" => {
+                    let mut ids = value.split_ascii_whitespace();
+                    let here = ids.next();
+                    let inner = ids.next_back();
+                    found.inner = inner.and_then(|id| id.parse().ok());
+                    found.innermost = inner.or(here).and_then(|id| id.parse().ok());
+                }
+                "Cpus_allowed_list" => found.allowed_cpus = cpu_list(value),
+                "voluntary_ctxt_switches" => found.voluntary_switches = value.parse().ok(),
+                "nonvoluntary_ctxt_switches" => found.involuntary_switches = value.parse().ok(),
+                _ => {}
+            }
+        }
+        found
     }
 }
 
-/// Effective uid of a status file: the second of four.
-pub(super) fn status_euid(text: &str) -> Option<u32> {
-    field(text, "Uid")?
-        .split_ascii_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
-/// CPUs that the affinity of a status file allows.
-pub(super) fn status_cpus(text: &str) -> Option<CpuList> {
-    cpu_list(field(text, "Cpus_allowed_list")?)
-}
-
-/// The innermost of several ids of a status file: one per pid namespace, the viewer's first. `None` if there is but one.
-pub(super) fn inner_id(text: &str) -> Option<u32> {
-    let mut ids = field(text, "NSpid")?.split_ascii_whitespace();
-    ids.next()?;
-    ids.next_back()?.parse().ok()
+/// "12 kB" in bytes.
+fn bytes(value: &str) -> Option<u64> {
+    let kb = value.strip_suffix("kB")?;
+    kb.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// se.nr_migrations of a sched file.
@@ -135,9 +170,14 @@ mod tests {
 
     #[test]
     fn an_inner_id_is_the_last_of_several() {
-        assert_eq!(inner_id("NSpid:\t4711\t30\t7\n"), Some(7));
-        for one in ["NSpid:\t4711\n", "NSpid:\n", "", "NSpid:\t1\tx\n"] {
-            assert_eq!(inner_id(one), None, "{one:?}");
+        let ids = |text: &str| {
+            let status = Status::parse(text);
+            (status.inner, status.innermost)
+        };
+        assert_eq!(ids("NSpid:\t4711\t30\t7\n"), (Some(7), Some(7)));
+        assert_eq!(ids("NSpid:\t4711\n"), (None, Some(4711)));
+        for none in ["NSpid:\n", "", "NSpid:\t1\tx\n"] {
+            assert_eq!(ids(none), (None, None), "{none:?}");
         }
     }
 
@@ -155,17 +195,20 @@ mod tests {
             let _ = Stat::parse(&text);
             let _ = schedstat(&text);
             let text = String::from_utf8_lossy(&text);
-            let _ = (status_number(&text, "VmLck"), status_euid(&text), status_cpus(&text), migrations(&text));
+            let _ = (Status::parse(&text), migrations(&text));
         }
     }
 
     #[test]
     fn sizes_of_a_status_file_are_bytes() {
         let text = "Uid:\t1\t1000\t3\t4\nVmLck:\t  64 kB\nThreads:\t3\nCpus_allowed_list:\t0,2-3\n";
-        assert_eq!(status_number(text, "VmLck"), Some(65536));
-        assert_eq!(status_number(text, "Threads"), Some(3));
-        assert_eq!(status_number(text, "VmSwap"), None);
-        assert_eq!(status_euid(text), Some(1000));
-        assert_eq!(status_cpus(text), Some(vec![0, 2, 3]));
+        let status = Status::parse(text);
+        let expected = Status {
+            euid: Some(1000),
+            locked_bytes: Some(65536),
+            allowed_cpus: Some(vec![0, 2, 3]),
+            ..Status::default()
+        };
+        assert_eq!(status, expected);
     }
 }

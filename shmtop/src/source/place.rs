@@ -2,16 +2,16 @@
 //! `process` once a second, and once for shmtop itself, which is what the others are compared with.
 
 use super::file::{harmless, text};
+use super::parse::Status;
 use crate::sample::Place;
 use std::path::Path;
 
 /// Of the process whose directory is `dir`.
-pub(super) fn read(dir: &Path, status: Option<&str>, cgroup: Option<&str>) -> Place {
-    let inner = status.and_then(|s| s.lines().find_map(|l| l.strip_prefix("NSpid:")));
+pub(super) fn read(dir: &Path, status: Option<&Status>, cgroup: Option<&str>) -> Place {
     Place {
         mnt_ns_inode: super::process::ns_inode(dir, "mnt").into(),
         net_ns_inode: super::process::ns_inode(dir, "net").into(),
-        inner_pid: inner.and_then(|pids| pids.split_whitespace().last()?.parse().ok()),
+        inner_pid: status.and_then(|s| s.innermost),
         container: cgroup.and_then(container),
     }
 }
@@ -20,7 +20,8 @@ pub(super) fn read(dir: &Path, status: Option<&str>, cgroup: Option<&str>) -> Pl
 pub(super) fn own(proc_root: &Path) -> Place {
     let dir = proc_root.join("self");
     let file = |name: &str| text(&dir.join(name)).ok();
-    read(&dir, file("status").as_deref(), file("cgroup").as_deref())
+    let status = file("status").map(|text| Status::parse(&text));
+    read(&dir, status.as_ref(), file("cgroup").as_deref())
 }
 
 /// "docker 3f2ab9c41d22" from the lines of /proc/PID/cgroup: the innermost part that is made of a long hexadecimal id, as container

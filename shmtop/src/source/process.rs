@@ -7,7 +7,7 @@
 
 use super::cgroup::CgroupReader;
 use super::file::{Kept, nonsense, text, why};
-use super::parse::{Stat, status_euid, status_number};
+use super::parse::{Stat, Status};
 use super::thread::ThreadWatch;
 use super::{limits, place, smaps};
 use crate::reading::{Reading, Why};
@@ -30,7 +30,7 @@ const QUICK_NS: u64 = 450_000_000;
 const FACTS_NS: u64 = 900_000_000;
 /// What somebody would have to change by hand (limits, cgroup, slack), and what threads without a slot do: each so many
 /// times the facts are read.
-const SETTINGS_TURNS: u32 = 5;
+const SETTINGS_TURNS: u64 = 5;
 /// The first looks read everything quick: the second makes the first rates.
 const FIRST_LOOKS: u32 = 2;
 
@@ -158,8 +158,8 @@ impl ProcessWatch {
         }
         let (now, hot, buffer) = (look.now_ns, look.hot, look.buffer);
         self.threads.retain_mut(|t| {
-            t.hot = hot.contains(&t.seen.tid);
-            !t.hot || t.seen.at_ns == now || t.read_quick(now, buffer)
+            t.set_hot(hot.contains(&t.seen.tid));
+            !t.is_hot() || t.seen.at_ns == now || t.read_quick(now, buffer)
         });
         self.seen.cgroups.cpu = match &self.cgroup_text {
             Ok(text) => look.cgroups.cpu(text, now).into(),
@@ -198,21 +198,23 @@ impl ProcessWatch {
 
     fn facts(&mut self, look: &mut Look<'_>) {
         // The first two looks give everything its first rate.
-        let settings =
-            self.facts_looks < FIRST_LOOKS || self.facts_looks.is_multiple_of(SETTINGS_TURNS);
+        // Each process at its own turn: no sample pays for all of them.
+        let turns = u64::from(self.facts_looks) + look.turn;
+        let settings = self.facts_looks < FIRST_LOOKS || turns.is_multiple_of(SETTINGS_TURNS);
         self.facts_looks += 1;
-        let path = self.status.path().to_owned();
         let status = self.status.text(look.buffer);
+        let status = status.map(|text| Status::parse(&text));
+        let path = self.status.path();
         let seen = &mut self.seen;
         seen.facts_at_ns = look.now_ns;
-        let part = |parse: &dyn Fn(&str) -> Option<u32>| match &status {
-            Ok(text) => parse(text).ok_or_else(|| nonsense(&path)).into(),
+        let part = |part: fn(&Status) -> Option<u32>| match &status {
+            Ok(status) => part(status).ok_or_else(|| nonsense(path)).into(),
             Err(why) => Fact::Unknown(why.clone()),
         };
-        seen.uid = part(&status_euid);
-        seen.tracer_pid = part(&|t| status_number(t, "TracerPid").and_then(|n| n.try_into().ok()));
+        seen.uid = part(|s| s.euid);
+        seen.tracer_pid = part(|s| s.tracer_pid);
         seen.memory = match &status {
-            Ok(text) => memory(text).into(),
+            Ok(status) => memory(status).into(),
             Err(why) => Fact::Unknown(why.clone()),
         };
         if settings {
@@ -220,10 +222,7 @@ impl ProcessWatch {
         }
         let soft = seen.limits.known().and_then(|l| l.nofile.soft);
         let soft = soft.unwrap_or(u64::MAX);
-        let table = status
-            .as_ref()
-            .ok()
-            .and_then(|t| status_number(t, "FDSize"));
+        let table = status.as_ref().ok().and_then(|s| s.fd_table);
         // Above the end of its table no number can be.
         let below = table.is_some_and(|end| end <= soft);
         let fds = match self.fds.known().filter(|_| below) {
@@ -246,7 +245,7 @@ impl ProcessWatch {
             self.cgroup_text = text(&self.dir.join("cgroup"));
             seen.place = place::read(
                 &self.dir,
-                status.as_deref().ok(),
+                status.as_ref().ok(),
                 self.cgroup_text.as_deref().ok(),
             );
         }
@@ -266,16 +265,18 @@ impl ProcessWatch {
             self.list_threads(look);
         }
         let now = look.now_ns;
+        // What the process's status says of a thread it says of the first.
+        let (first, status) = (self.seen.pid, status.as_ref().ok());
         self.threads.retain_mut(|thread| {
             // Of a thread without a slot only its CPU time counts, and there may be hundreds.
-            let all = thread.hot || settings || thread.seen.facts_at_ns == 0;
-            let there = if all {
-                thread.read_quick(now, look.buffer)
-            } else {
-                thread.read_times(now, look.buffer)
-            };
-            if there && (thread.hot || settings || thread.seen.facts_at_ns == 0) {
-                thread.read_facts(now, settings, look.buffer);
+            let all = thread.is_hot() || settings || thread.seen.facts_at_ns == 0;
+            if !all {
+                return thread.read_times(now, look.buffer);
+            }
+            let known = status.filter(|_| thread.seen.tid == first);
+            let there = thread.read_quick(now, look.buffer);
+            if there {
+                thread.read_facts(now, settings, known, look.buffer);
             }
             there
         });
@@ -305,7 +306,7 @@ impl ProcessWatch {
         let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.keep);
         let there = thread.read_quick(look.now_ns, look.buffer);
         if there {
-            thread.read_facts(look.now_ns, true, look.buffer);
+            thread.read_facts(look.now_ns, true, None, look.buffer);
             let at = self.threads.partition_point(|t| t.seen.tid < tid);
             self.threads.insert(at, thread);
         }
@@ -397,15 +398,15 @@ pub(super) fn ns_inode(dir: &Path, kind: &str) -> Reading<u64> {
         .ok_or_else(|| nonsense(&path))
 }
 
-fn memory(status: &str) -> Reading<ProcessMemory> {
-    let size = |key: &'static str| {
-        status_number(status, key).ok_or_else(|| Why::not_there(format!("its status has no {key}")))
+fn memory(status: &Status) -> Reading<ProcessMemory> {
+    let size = |size: Option<u64>, key: &str| {
+        size.ok_or_else(|| Why::not_there(format!("its status has no {key}")))
     };
     Ok(ProcessMemory {
-        size_bytes: size("VmSize")?,
-        locked_bytes: size("VmLck")?,
-        rss_bytes: size("VmRSS")?,
-        rss_shmem_bytes: size("RssShmem")?,
-        swap_bytes: size("VmSwap")?,
+        size_bytes: size(status.size_bytes, "VmSize")?,
+        locked_bytes: size(status.locked_bytes, "VmLck")?,
+        rss_bytes: size(status.rss_bytes, "VmRSS")?,
+        rss_shmem_bytes: size(status.rss_shmem_bytes, "RssShmem")?,
+        swap_bytes: size(status.swap_bytes, "VmSwap")?,
     })
 }

@@ -1,7 +1,7 @@
 //! One thread: what is read of it each time, what once a second. Called by `process`.
 
 use super::file::{Kept, harmless, nonsense, number};
-use super::parse::{Stat, inner_id, migrations, schedstat, status_cpus, status_number};
+use super::parse::{Stat, Status, migrations, schedstat};
 use crate::reading::Why;
 use crate::sample::{Fact, Thread};
 use std::path::{Path, PathBuf};
@@ -19,9 +19,14 @@ pub(super) struct ThreadWatch {
     slack: PathBuf,
     slack_asked: bool,
     /// Owns a slot: read for each sample.
-    pub(super) hot: bool,
+    hot: bool,
+    /// Times and state at the last look at the rest: who has not run since is as it was.
+    facts_of: Option<Progress>,
     pub(super) seen: Thread,
 }
+
+/// ns on a CPU, ns waiting for one, turns; state.
+type Progress = (u64, u64, u64, char);
 
 impl ThreadWatch {
     pub(super) fn new(proc_root: &Path, pid: u32, tid: u32, hot: bool, keep: bool) -> Self {
@@ -36,10 +41,23 @@ impl ThreadWatch {
             slack_asked: false,
             dir,
             hot,
+            facts_of: None,
             seen: Thread {
                 tid,
                 ..Thread::default()
             },
+        }
+    }
+
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot
+    }
+
+    /// Whether it owns a slot: more is read of those that do.
+    pub(super) fn set_hot(&mut self, hot: bool) {
+        if self.hot != hot {
+            self.hot = hot;
+            self.facts_of = None;
         }
     }
 
@@ -96,6 +114,18 @@ impl ThreadWatch {
         true
     }
 
+    /// How far it got. `None` if that can't be told: a kernel that does not count its turns says 0.
+    fn progress(&self) -> Option<Progress> {
+        let seen = &self.seen;
+        let slices = *seen.slices.known().filter(|n| **n > 0)?;
+        Some((
+            *seen.run_ns.known()?,
+            *seen.wait_ns.known()?,
+            slices,
+            *seen.state.known()?,
+        ))
+    }
+
     fn times(&mut self, buffer: &mut Vec<u8>) {
         let times = self
             .schedstat
@@ -117,25 +147,43 @@ impl ThreadWatch {
         }
     }
 
-    /// Reads the rest; `settings` too, which hardly ever change.
-    pub(super) fn read_facts(&mut self, now_ns: u64, settings: bool, buffer: &mut Vec<u8>) {
+    /// Reads the rest, unless it has not run since the last time; but with `settings`, which hardly ever change and by the hand of others, it is
+    /// all read. `status` is what its status file says, if that was read already.
+    pub(super) fn read_facts(
+        &mut self,
+        now_ns: u64,
+        settings: bool,
+        status: Option<&Status>,
+        buffer: &mut Vec<u8>,
+    ) {
+        self.seen.facts_at_ns = now_ns;
+        let progress = self.progress();
+        if !settings && progress.is_some() && progress == self.facts_of {
+            return;
+        }
+        self.facts_of = progress;
         let seen = &mut self.seen;
-        seen.facts_at_ns = now_ns;
-        let path = self.status.path().to_owned();
-        let status = self.status.text(buffer);
-        let of = |parse: &dyn Fn(&str) -> Option<u64>| -> Fact<u64> {
-            match &status {
-                Ok(text) => parse(text).ok_or_else(|| nonsense(&path)).into(),
-                Err(why) => Fact::Unknown(why.clone()),
+        let read;
+        let status = match status {
+            Some(known) => Ok(known),
+            None => {
+                let text = self.status.text(buffer);
+                read = text.map(|text| Status::parse(&text));
+                read.as_ref()
             }
         };
-        seen.voluntary_switches = of(&|t| status_number(t, "voluntary_ctxt_switches"));
-        seen.involuntary_switches = of(&|t| status_number(t, "nonvoluntary_ctxt_switches"));
-        seen.inner_tid = status.as_ref().ok().and_then(|t| inner_id(t));
-        seen.allowed_cpus = match &status {
-            Ok(text) => status_cpus(text).ok_or_else(|| nonsense(&path)).into(),
-            Err(why) => Fact::Unknown(why.clone()),
-        };
+        let path = self.status.path();
+        fn of<T>(status: &Result<&Status, &Why>, path: &Path, part: Option<T>) -> Fact<T> {
+            match status {
+                Ok(_) => part.ok_or_else(|| nonsense(path)).into(),
+                Err(why) => Fact::Unknown((*why).clone()),
+            }
+        }
+        let known = status.ok();
+        seen.voluntary_switches = of(&status, path, known.and_then(|s| s.voluntary_switches));
+        seen.involuntary_switches = of(&status, path, known.and_then(|s| s.involuntary_switches));
+        seen.allowed_cpus = of(&status, path, known.and_then(|s| s.allowed_cpus.clone()));
+        seen.inner_tid = known.and_then(|s| s.inner);
         if !self.hot {
             let why = || Why::not_applicable("read only of threads that own a slot");
             seen.migrations = Fact::Unknown(why());

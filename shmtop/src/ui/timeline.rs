@@ -29,8 +29,11 @@ pub struct Timeline {
 
 /// Rows that `model` does not share with the one before it, and one for each endpoint.
 fn weight(model: &Model, before: Option<&Model>) -> usize {
-    let rows = |(i, e): (usize, &Endpoint)| {
+    let rows = |(i, e): (usize, &Shared<Endpoint>)| {
         let old = before.and_then(|b| b.endpoints.get(i));
+        if old.is_some_and(|o| e.is_same(o)) {
+            return 0;
+        }
         let shared = |(k, c): &(usize, &Shared<Client>)| {
             old.and_then(|o| o.clients.get(*k))
                 .is_some_and(|o| c.is_same(o))

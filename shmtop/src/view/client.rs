@@ -19,7 +19,7 @@ pub(super) fn find<'a>(scene: &Scene<'a>) -> Option<(&'a Endpoint, &'a Client)> 
         .model
         .endpoints
         .iter()
-        .flat_map(|e| e.clients.iter().map(move |c| (e, &**c)))
+        .flat_map(|e| e.clients.iter().map(move |c| (&**e, &**c)))
         .find(|(e, c)| id.is(e, c))
 }
 
@@ -194,7 +194,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
                     format!(" {} (uid {})", client.peer_comm, client.peer_uid),
                     theme.dim,
                 ),
-                (elsewhere(peer), theme.text),
+                (elsewhere(peer.map(|e| &**e)), theme.text),
             ],
         ),
         (1, vec![(via, theme.text)]),

@@ -39,6 +39,7 @@ fn subject<'a>(scene: &Scene<'a>) -> Option<&'a Endpoint> {
     chosen
         .or_else(|| endpoints.iter().find(|e| e.role == Role::Server))
         .or_else(|| endpoints.first())
+        .map(|e| &**e)
 }
 
 fn summary(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, endpoint: &Endpoint) {

@@ -5,7 +5,7 @@ use super::columns::{Align, Column};
 use super::format::{bytes, missing, percent};
 use super::pen::{Pen, Piece};
 use super::sheet::Sheet;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Shared};
 use crate::reading::{Reading, WhyKind};
 use crate::ui::Theme;
 use transport::stats::Role;
@@ -56,7 +56,7 @@ fn named(e: &Endpoint) -> String {
     }
 }
 
-fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Endpoint], room: usize) {
+fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Shared<Endpoint>], room: usize) {
     let c = |key, title, width, most, align, rank| Column {
         key,
         title,

@@ -168,8 +168,9 @@ fn row(theme: &Theme, who: String, thread: &Reading<Shared<ThreadView>>) -> Vec<
 
 /// The endpoint's name where there are several; one alone stands in the header.
 fn whose(scene: &Scene<'_>, e: &Endpoint) -> String {
-    let shown =
-        |e: &&Endpoint| e.role == Role::Server || e.clients.iter().any(|c| !c.shown_at_server);
+    let shown = |e: &&Shared<Endpoint>| {
+        e.role == Role::Server || e.clients.iter().any(|c| !c.shown_at_server)
+    };
     if scene.model.endpoints.iter().filter(shown).count() > 1 {
         format!("{} ", e.name)
     } else {

@@ -16,6 +16,7 @@ use nix::unistd::{Pid, geteuid};
 
 use super::memory::MEMFD_NAME;
 use super::text::sanitise;
+use crate::mem::memfd::RING_NAME;
 
 /// Longest endpoint name in a link.
 const MAX_NAME: usize = 64;
@@ -246,6 +247,8 @@ pub struct Scan {
     /// Pages, by pid. A forked child that kept the descriptor shows its parent's page once more: the page's own
     /// pid says whose it is.
     pub found: Vec<Found>,
+    /// Descriptors of rings, by pid: after the handshake nobody should have one.
+    pub rings: Vec<Found>,
     /// Processes whose descriptors this user may not see, by pid.
     pub unreadable: Vec<u32>,
 }
@@ -265,43 +268,54 @@ pub fn scan_proc(proc_root: &Path) -> io::Result<Scan> {
         else {
             continue;
         };
-        match pages_of(&process) {
-            Ok(links) => scan.found.extend(links.into_iter().map(|link| Found {
+        let found = |links: Vec<PathBuf>| {
+            let found = links.into_iter();
+            found.map(|link| Found {
                 link,
                 pid,
                 name: comm(&process),
-            })),
+            })
+        };
+        match memfds_of(&process) {
+            Ok((pages, rings)) => {
+                scan.found.extend(found(pages));
+                scan.rings.extend(found(rings));
+            }
             Err(e) if e.kind() == ErrorKind::PermissionDenied => scan.unreadable.push(pid),
             Err(_vanished) => {}
         }
     }
-    scan.found
-        .sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
+    for list in [&mut scan.found, &mut scan.rings] {
+        list.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
+    }
     scan.unreadable.sort_unstable();
     Ok(scan)
 }
 
-fn pages_of(process: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut pages = Vec::new();
+/// A process's descriptors of pages, and those of rings.
+fn memfds_of(process: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut pages, mut rings) = (Vec::new(), Vec::new());
     for fd in std::fs::read_dir(process.join("fd"))? {
         let link = fd?.path();
         match std::fs::read_link(&link) {
             Ok(target) if is_page_link(&target) => pages.push(link),
+            Ok(target) if memfd_name(&target) == Some(RING_NAME.to_bytes()) => rings.push(link),
             Err(e) if e.kind() == ErrorKind::PermissionDenied => return Err(e),
             // Another file, or closed meanwhile.
             _ => {}
         }
     }
-    Ok(pages)
+    Ok((pages, rings))
 }
 
 fn is_page_link(target: &Path) -> bool {
-    target
-        .to_str()
-        .and_then(|t| t.strip_prefix("/memfd:"))
-        .is_some_and(|t| {
-            t.strip_suffix(" (deleted)").unwrap_or(t).as_bytes() == MEMFD_NAME.to_bytes()
-        })
+    memfd_name(target) == Some(MEMFD_NAME.to_bytes())
+}
+
+/// The name that a memfd was made with.
+fn memfd_name(target: &Path) -> Option<&[u8]> {
+    let name = target.to_str()?.strip_prefix("/memfd:")?;
+    Some(name.strip_suffix(" (deleted)").unwrap_or(name).as_bytes())
 }
 
 fn comm(process: &Path) -> String {

@@ -39,7 +39,7 @@ struct Labelled<'m> {
 
 /// No two endpoints, and no two clients of one, get the same labels: a Prometheus refuses the whole scrape for that.
 fn labelled(model: &Model) -> Vec<Labelled<'_>> {
-    let mut endpoints: Vec<&Endpoint> = model.endpoints.iter().collect();
+    let mut endpoints: Vec<&Endpoint> = model.endpoints.iter().map(|e| &**e).collect();
     endpoints.sort_by_key(|e| e.key.created_ns);
     let mut taken = std::collections::BTreeSet::new();
     let mut unique = |make: &dyn Fn(&str) -> String| {

@@ -36,7 +36,7 @@ pub(super) fn one_process() -> Tree {
         ("proc/7/stat", &stat),
         (
             "proc/7/status",
-            "Name:\tx\nTracerPid:\t9\nUid:\t0\t1000\t0\t0\nVmSize:\t 80 kB\nVmLck:\t 0 kB\nVmRSS:\t 40 kB\nRssShmem:\t 8 kB\nVmSwap:\t 0 kB\n",
+            "Name:\tx\nTracerPid:\t9\nUid:\t0\t1000\t0\t0\nVmSize:\t 80 kB\nVmLck:\t 0 kB\nVmRSS:\t 40 kB\nRssShmem:\t 8 kB\nVmSwap:\t 0 kB\nCpus_allowed_list:\t0-1\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t6\n",
         ),
         ("proc/7/task/7/stat", &stat),
         ("proc/7/task/7/schedstat", "100 200 3\n"),
@@ -108,6 +108,7 @@ fn what_changes_slowly_is_read_once_a_second_and_says_when() {
     assert_eq!((second.at_ns, second.facts_at_ns), (2, first.facts_at_ns));
     assert_eq!(second.threads[0].run_ns.get(), Ok(101));
     assert_eq!(second.fds, first.fds);
+    tree.write("proc/7/task/7/schedstat", "102 200 4\n");
     let third = tree.process(&mut watch, 1_100_000_000, &[7]);
     assert_eq!((third.facts_at_ns, third.fds.get()), (1_100_000_000, Ok(3)));
     tree.write("proc/7/fd/3", "");
@@ -261,4 +262,42 @@ fn a_thread_that_a_slot_names_and_that_has_ended_is_not_looked_for_each_time_and
     tree.write("proc/7/task/99/schedstat", "1 2 3\n");
     let later = tree.process(&mut watch, 5 * second, &[7, 99]);
     assert_eq!(later.thread(99).unwrap().run_ns, Fact::Known(1));
+}
+
+#[test]
+fn of_a_thread_that_has_not_run_only_that_is_read_until_its_settings_are_due() {
+    let tree = one_process();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let stat = format!("8 (worker) {STAT_TAIL}");
+    let two = STAT_TAIL.replace(" 20 0 1 0 ", " 20 0 2 0 ");
+    let switches = |n: u64| {
+        let text = format!(
+            "Cpus_allowed_list:\t0-1\nvoluntary_ctxt_switches:\t{n}\nnonvoluntary_ctxt_switches:\t6\n"
+        );
+        tree.write("proc/7/task/8/status", &text);
+    };
+    tree.write("proc/7/stat", &format!("7 (a) {two}"));
+    tree.write("proc/7/task/8/stat", &stat);
+    tree.write("proc/7/task/8/schedstat", "100 200 3\n");
+    switches(5);
+    let mut now_ns = 0;
+    let mut look = || {
+        now_ns += 1_000_000_000;
+        let seen = tree.process(&mut watch, now_ns, &[8]);
+        let thread = seen.thread(8).unwrap().clone();
+        assert_eq!((thread.at_ns, thread.facts_at_ns), (now_ns, now_ns));
+        thread.voluntary_switches.get().unwrap()
+    };
+    for _ in 0..6 {
+        assert_eq!(look(), 5);
+    }
+    // It can't have been switched without running: a file that says so was not opened.
+    switches(6);
+    assert_eq!(look(), 5);
+    tree.write("proc/7/task/8/schedstat", "101 200 4\n");
+    assert_eq!(look(), 6);
+    // Others set the CPUs that it may use, also while it sleeps.
+    switches(7);
+    let seen = [(); 5].map(|()| look());
+    assert_eq!(seen[4], 7, "{seen:?}");
 }
