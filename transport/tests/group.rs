@@ -1,5 +1,7 @@
 //! `Group`: one thread waits for many connections, whatever carries them, and learns which one has something.
 
+#[path = "own_page/mod.rs"]
+mod own_page;
 mod server;
 
 use std::sync::mpsc;
@@ -104,6 +106,11 @@ fn a_sleeping_wait_is_woken_by_a_reply_through_either_transport() {
         // Nothing comes before the handler is told to answer.
         let brief = Duration::from_millis(5);
         assert_eq!(group.wait(&mut members, brief).expect("in flight"), None);
+        // For nobody any more: it would look as if they waited for ever, and their servers ring for each reply.
+        for member in &members {
+            let wait = own_page::slot_of(member.connection_id()).wait;
+            assert_eq!(wait.waiting_since_ns, 0, "{which}");
+        }
         let go = world.go.clone();
         let teller = std::thread::spawn(move || go.send(()).expect("a handler waits"));
         let found = group.wait(&mut members, WATCHDOG).expect("in flight");

@@ -9,7 +9,7 @@ use transport::{Group, Synapse, WaitPolicy};
 
 use crate::payload;
 use crate::rogue::server::{LARGEST, REQUEST_TIMEOUT, RING, answers, on_shm};
-use crate::rogue::{EMPTY, HEAD, PADDING, REPLY_RECORD, STREAMED, TAIL, commit};
+use crate::rogue::{EMPTY, HEAD, PADDING, REPLIES, REPLY_RECORD, STREAMED, TAIL, commit};
 use crate::role::WATCHDOG;
 use crate::watch::{own_page, within};
 
@@ -62,6 +62,45 @@ fn a_well_behaved_server_made_of_the_documents_bytes_is_used() {
                     .expect("a reply");
                 assert!(got == payload::expected(number, reply), "{number}");
             }
+        },
+    );
+}
+
+/// The first part of a reply is there, and its header: enough to read all of it, most of which is not written yet.
+#[test]
+fn a_reply_that_is_half_there_is_not_read_where_it_lies() {
+    on_shm(
+        |raw, mut rings| {
+            let (_, id, request) = rings.await_record();
+            let answer = payload::answer(&request).expect("whole");
+            let bytes = rings.prepare(id, &vec![0; answer.len()]);
+            let (at, begin) = (rings.place(), rings.tail + 16);
+            rings.memory.write(at + 16, &answer[..4096]);
+            let word = commit(REPLY_RECORD, answer.len() as u64) | STREAMED;
+            rings.memory.word(at).store(word, Ordering::Release);
+            rings.out(TAIL).store(begin + 4096, Ordering::Release);
+            rings.wake();
+            // Until the client sleeps for the rest, or has ended.
+            let begun = std::time::Instant::now();
+            let asleep = rings.memory.flag(REPLIES + EMPTY);
+            while asleep.load(Ordering::Acquire) == 0 && begun.elapsed() < REQUEST_TIMEOUT {
+                std::thread::yield_now();
+            }
+            rings.memory.write(at + 16, &answer);
+            rings.tail += bytes;
+            rings.out(TAIL).store(rings.tail, Ordering::Release);
+            rings.wake();
+            raw.is_closed();
+        },
+        |mut client| {
+            // SAFETY: of the script above, which writes to no reply that is whole.
+            let trusted = unsafe { transport::TrustedServer::promise() };
+            let request = payload::request(1, 100, 12_000);
+            let reply = client.fire_in_place(&request, trusted).expect("a reply");
+            assert!(
+                *reply == *payload::expected(1, 12_000),
+                "bytes of its future"
+            );
         },
     );
 }

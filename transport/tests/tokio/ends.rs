@@ -106,6 +106,25 @@ fn a_killed_server_ends_all_calls_at_once_and_their_outcome_is_unknown() {
     });
 }
 
+/// Over the socket it is the kernel that refuses the request, so its outcome is known: nobody has seen it.
+#[test]
+fn who_meets_the_end_of_the_server_by_sending_has_asked_for_nothing() {
+    everywhere(|world| async move {
+        let server = Server::start(&world.path());
+        let client = world.client().await;
+        assert_eq!(client.fire_bytes(b"up").await.expect("a reply"), b"up");
+        if client.is_shm() {
+            return;
+        }
+        // Reaped, without a pause in which the runtime could have noticed.
+        drop(server);
+        match client.fire_bytes(b"gone").await {
+            Err(RequestError::Disconnected { in_flight: 0, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
 #[test]
 fn a_stopped_server_costs_a_timeout_and_one_that_goes_on_is_good_again() {
     everywhere(|mut world| async move {
