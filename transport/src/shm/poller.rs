@@ -15,7 +15,7 @@ use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::wait::futex::{self, WaitWord};
 use crate::wait::policy::Waiter;
-use crate::wait::slice::Slice;
+use crate::wait::slice::ShortSlice;
 use crate::wait::{Look, Waited};
 
 /// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
@@ -86,7 +86,6 @@ pub(crate) struct Poller {
     buffer: Box<[u8]>,
     inbox: Arc<Inbox>,
     waiter: Waiter,
-    slice: Slice,
     slot: SlotWriter,
     seen_news: u32,
     first: usize,
@@ -113,7 +112,6 @@ impl Poller {
             buffer: vec![0; max_message].into_boxed_slice(),
             inbox,
             waiter,
-            slice: Slice::new(),
             slot,
             seen_news: 0,
             first: 0,
@@ -184,7 +182,6 @@ impl Poller {
         let useful = now.ns_since(self.booked).saturating_sub(self.waited_ns);
         bump(&self.slot.wait().useful_ns, useful);
         set(&self.slot.req().last_progress_ns, now.monotonic_ns());
-        self.slice.awake(now.monotonic_ns());
         (self.booked, self.waited_ns, self.rounds) = (now, 0, 0);
         self.overdue = false;
     }
@@ -237,9 +234,6 @@ impl Poller {
             return Some(unbooked);
         }
         self.book(unbooked);
-        if waited.sleeps > 0 {
-            self.slice.slept(monotonic_ns());
-        }
         self.mark();
         if waited.sleeps > 0 {
             for (i, connection) in self.connections.iter_mut().enumerate() {
@@ -265,6 +259,7 @@ struct Unbooked {
 
 /// Serves connections until the inbox says stop; drops (and so closes) all of them then. This is the server's hot loop.
 pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
+    let _slice = ShortSlice::hold();
     let mut unbooked = None;
     loop {
         // Acquire pairs with the Release in `Inbox::nudge`.

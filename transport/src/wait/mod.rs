@@ -1,9 +1,11 @@
 //! Waiting: how long to spin, when to yield, when to sleep, and how to be woken.
 //!
-//! [`policy`] decides and counts; [`futex`] is the system call, [`slice`] how soon who was woken may run. What is waited for comes in as
+//! [`policy`] decides and counts; [`futex`] is the system call, [`slice`] what a yield costs and how soon who was woken may run, [`pace`]
+//! whether a thread sleeps between its waits. What is waited for comes in as
 //! a [`Look`]. Nothing here knows rings or statistics: a wait returns what it did, and callers record it.
 
 pub(crate) mod futex;
+mod pace;
 pub(crate) mod policy;
 pub(crate) mod slice;
 mod turn;

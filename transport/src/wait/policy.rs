@@ -9,11 +9,15 @@
 //!   50 µs, about what waking a halted virtual CPU costs) after waits that spinning would have caught, and halves (to 4 µs)
 //!   after those it would not.
 //!
+//! A yield gives the rest of a time slice away. So who is busy in a crowd has a short one: [`super::slice`], [`super::pace`].
+//!
 //! Two exceptions. A client in a crowd spins for a few answers in a row while they come at once: [`super::turn`]. And who has just woken
 //! the other side yields before it spins: [`Waiter::has_woken`].
 
 use std::time::Duration;
 
+use super::pace::{self, Pace};
+use super::slice::ShortSlice;
 use super::turn::Turn;
 use super::{Look, Rung, Waited};
 use crate::clock::Ticks;
@@ -52,6 +56,9 @@ pub(crate) struct Waiter {
     spin_cost: u64,
     /// The next wait begins with a yield.
     hand_over: bool,
+    /// Held while busy in a crowd, where a yield costs the rest of a slice.
+    slice: Option<ShortSlice>,
+    pace: Pace,
     /// Of a client: when it may spin although there is a crowd.
     turn: Option<Turn>,
 }
@@ -74,6 +81,8 @@ impl Waiter {
             budget_ns: MAX_BUDGET_NS,
             spin_cost: 10 << 4,
             hand_over: false,
+            slice: None,
+            pace: Pace::new(),
             turn: None,
         }
     }
@@ -195,6 +204,7 @@ impl Waiter {
                 sleep,
             } => self.ladder(what, &mut p, spins, yields, sleep),
         };
+        self.fit_slice(&p.waited);
         (found, p.waited)
     }
 
@@ -323,6 +333,25 @@ impl Waiter {
         None
     }
 
+    /// After a wait: a short slice while busy in a crowd, the thread's own again once nothing is left of either. Who thinks in between keeps
+    /// its own: a poller that is woken could not interrupt it otherwise, and would answer all who ask meanwhile in one bunch.
+    fn fit_slice(&mut self, waited: &Waited) {
+        if self.crowded() {
+            self.pace
+                .has_waited(waited.sleeps, pace::voluntary_switches);
+        }
+        if self.crowd == 0 || !self.pace.is_busy() {
+            self.slice = None;
+        } else if self.crowded()
+            && !self
+                .slice
+                .as_ref()
+                .is_some_and(ShortSlice::is_of_this_thread)
+        {
+            self.slice = ShortSlice::hold();
+        }
+    }
+
     /// Parks until found or over.
     fn parks<L: Look>(&mut self, what: &mut L, p: &mut Progress) -> Option<L::Found> {
         loop {
@@ -433,6 +462,45 @@ mod tests {
         // Once.
         let (_, w) = waiter.wait(&mut after(5), Duration::from_secs(60));
         assert_eq!((w.spins, w.yields), (5, 0));
+    }
+
+    /// So many waits that each find a crowd, with a pause of the thread's own after each.
+    fn waits_in_a_crowd(waiter: &mut Waiter, pause: Option<Duration>) {
+        for _ in 0..200 {
+            waiter.crowd = MAX_SCORE;
+            waiter.wait(&mut after(1), Duration::from_secs(60));
+            pause.into_iter().for_each(std::thread::sleep);
+        }
+    }
+
+    #[test]
+    fn who_is_busy_in_a_crowd_has_a_short_slice_and_who_thinks_in_between_or_is_alone_its_own() {
+        let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+        waits_in_a_crowd(&mut waiter, None);
+        assert!(waiter.slice.is_some());
+        waits_in_a_crowd(&mut waiter, Some(Duration::from_micros(1)));
+        assert!(waiter.slice.is_none(), "thinks");
+        waits_in_a_crowd(&mut waiter, None);
+        assert!(waiter.slice.is_some());
+        // Without a yield, that would say something about this machine.
+        (waiter.policy, waiter.crowd) = (WaitPolicy::Spin, 0);
+        waiter.wait(
+            &mut after(u64::from(FIRST_SPINS) + 1),
+            Duration::from_secs(60),
+        );
+        assert!(waiter.slice.is_none(), "alone");
+    }
+
+    #[test]
+    fn the_short_slice_is_that_of_the_thread_that_waits_now() {
+        let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+        waits_in_a_crowd(&mut waiter, None);
+        std::thread::spawn(move || {
+            waits_in_a_crowd(&mut waiter, None);
+            assert!(waiter.slice.is_some_and(|slice| slice.is_of_this_thread()));
+        })
+        .join()
+        .expect("the other thread");
     }
 
     #[test]

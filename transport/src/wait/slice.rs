@@ -1,84 +1,159 @@
-//! The calling thread's time slice: how soon the kernel lets it run once it has been woken, at no cost to its share of the CPU.
+//! A thread's time slice: what it gives away when it yields, and how soon it runs once it is woken. Its share of the CPU is the same with any.
 //!
 //! Linux (6.12 and later) runs, of those who have their share coming, the one whose slice ends first, and lets one who wakes up
 //! interrupt one with a longer slice. A poller works for all its clients and so has had more of the CPU than any of them: with the same slice it
 //! runs after all that are awake, and their answers come in one bunch. After the next pause they ask in one bunch again.
+//!
+//! `sched_yield` forfeits the rest of a slice (since 6.18), 1.4 ms or more by default. Among threads that all yield that evens out. Beside one
+//! that works for microseconds, sleeps and never yields, whoever yields runs only every few milliseconds. So both sides yield with
+//! the shortest slice there is: a poller always has it, a waiting thread for as long as its CPU is crowded. Only one of the two having it costs half
+//! of the throughput and more: every yield of the other one then lets it run many times.
 
-/// The shortest that the kernel grants (0.1 ms; the default is 1.4 ms or more).
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::mem::fork;
+
+/// The shortest that the kernel grants (0.1 ms).
 const SHORT_NS: u64 = 100_000;
-/// A thread that has not slept for so long is busy.
-const BUSY_AFTER_NS: u64 = 5_000_000;
 
-/// Of one thread: short while it sleeps now and then, its own while it is always busy (where a thread that lets others run in between does
-/// more).
+/// While this lives, the thread it was made on has a short slice; then what it had before, unless somebody else has set another one.
 #[derive(Debug)]
-pub(crate) struct Slice<K = Kernel> {
+pub(crate) struct ShortSlice(Arc<Holders<Kernel>>);
+
+impl ShortSlice {
+    /// Of the calling thread. `None` while the thread ends.
+    pub(crate) fn hold() -> Option<Self> {
+        let holders = this_thread()?;
+        holders.enter();
+        Some(Self(holders))
+    }
+
+    /// Held by the calling thread, and not by one that had the connection before.
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        this_thread().is_some_and(|holders| Arc::ptr_eq(&holders, &self.0))
+    }
+}
+
+impl Drop for ShortSlice {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Who wants one thread's slice to be short, and what it was.
+#[derive(Debug)]
+struct Holders<K> {
+    /// Fork generation: in a fork, `thread` means another process's, and the lock may be one that nobody will open.
+    generation: u64,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
     kernel: K,
-    /// What the thread had, in ns, while it is short.
+    holders: u32,
+    /// What the thread had, in ns, while it is short by us.
     own_ns: Option<u64>,
-    /// When it last slept, in monotonic ns.
-    slept_ns: u64,
-    /// The kernel knows no slices, or does not let us.
-    refused: bool,
+    /// The thread is over: its number may be another one's.
+    over: bool,
 }
 
 /// Who grants slices; another one in tests.
-pub(crate) trait Grants {
-    /// Gives the calling thread the slice that `wanted` makes of the present one, in ns; `None` leaves it. What it was; `None` also if it
+trait Grants {
+    /// Gives the thread the slice that `wanted` makes of the present one, in ns; `None` leaves it. What it was; `None` also if it
     /// can't be had: no slices, or a scheduling class without.
     fn grant(&mut self, wanted: impl FnOnce(u64) -> Option<u64>) -> Option<u64>;
 }
 
-impl Slice {
-    pub(crate) const fn new() -> Self {
-        Self::granted_by(Kernel)
-    }
-}
-
-impl<K: Grants> Slice<K> {
-    const fn granted_by(kernel: K) -> Self {
+impl<K: Grants> Holders<K> {
+    fn new(kernel: K) -> Self {
         Self {
-            kernel,
-            own_ns: None,
-            slept_ns: 0,
-            refused: false,
+            generation: fork::generation(),
+            held: Mutex::new(Held {
+                kernel,
+                holders: 0,
+                own_ns: None,
+                over: false,
+            }),
         }
     }
 
-    /// The thread has slept until now, in monotonic ns.
-    #[inline]
-    pub(crate) fn slept(&mut self, now_ns: u64) {
-        self.slept_ns = now_ns;
-        if self.own_ns.is_none() && !self.refused {
-            let before = self
-                .kernel
-                .grant(|present| (present > SHORT_NS).then_some(SHORT_NS));
-            self.own_ns = before;
-            self.refused = before.is_none();
+    fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    fn change(&self, what: impl FnOnce(&mut Held<K>)) {
+        if !self.is_forked() {
+            what(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// The thread is at work, at `now_ns`. To be called now and then.
-    #[inline]
-    pub(crate) fn awake(&mut self, now_ns: u64) {
-        if self.own_ns.is_some() && now_ns.saturating_sub(self.slept_ns) >= BUSY_AFTER_NS {
-            self.lengthen();
-        }
+    fn enter(&self) {
+        self.change(|held| {
+            held.holders += 1;
+            if held.holders == 1 {
+                held.own_ns = held
+                    .kernel
+                    .grant(|present| (present > SHORT_NS).then_some(SHORT_NS))
+                    .filter(|own| *own > SHORT_NS);
+            }
+        });
     }
 
-    #[cold]
-    fn lengthen(&mut self) {
-        if let Some(own) = self.own_ns.take() {
-            // One that somebody else has changed meanwhile is theirs.
-            self.kernel
-                .grant(|present| (present == SHORT_NS).then_some(own));
-        }
+    fn leave(&self) {
+        self.change(|held| {
+            held.holders -= 1;
+            if held.holders > 0 || held.over {
+                return;
+            }
+            if let Some(own) = held.own_ns.take() {
+                // One that somebody else has set meanwhile is theirs.
+                held.kernel
+                    .grant(|present| (present == SHORT_NS).then_some(own));
+            }
+        });
     }
 }
 
-/// `sched_getattr` and `sched_setattr`.
+/// The calling thread's; marked when the thread ends.
+struct OfThread(Arc<Holders<Kernel>>);
+
+impl Drop for OfThread {
+    fn drop(&mut self) {
+        self.0.change(|held| held.over = true);
+    }
+}
+
+thread_local! {
+    static OF_THREAD: RefCell<Option<OfThread>> = const { RefCell::new(None) };
+}
+
+/// `None` while the thread ends.
+fn this_thread() -> Option<Arc<Holders<Kernel>>> {
+    let holders = |place: &RefCell<Option<OfThread>>| {
+        let mut place = place.borrow_mut();
+        let known = place.take().filter(|known| !known.0.is_forked());
+        let of_thread = known.unwrap_or_else(|| OfThread(Arc::new(Holders::new(Kernel::new()))));
+        Arc::clone(&place.insert(of_thread).0)
+    };
+    OF_THREAD.try_with(holders).ok()
+}
+
+/// `sched_getattr` and `sched_setattr` for one thread.
 #[derive(Debug)]
-pub(crate) struct Kernel;
+struct Kernel {
+    thread: libc::pid_t,
+}
+
+impl Kernel {
+    /// For the calling thread.
+    fn new() -> Self {
+        Self {
+            thread: nix::unistd::gettid().as_raw(),
+        }
+    }
+}
 
 /// `struct sched_attr` of <linux/sched/types.h>, as its first version was.
 #[repr(C)]
@@ -102,11 +177,18 @@ impl Grants for Kernel {
     fn grant(&mut self, wanted: impl FnOnce(u64) -> Option<u64>) -> Option<u64> {
         let mut attributes = Attributes::default();
         // SAFETY: the kernel writes at most the size that is given, into a live struct that is exclusively borrowed.
-        let rc = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &mut attributes, SIZE, 0u32) };
-        let fair = [libc::SCHED_OTHER, libc::SCHED_BATCH]
-            .into_iter()
-            .any(|policy| attributes.policy == policy.unsigned_abs());
-        if rc != 0 || !fair || attributes.runtime == 0 {
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_sched_getattr,
+                self.thread,
+                &mut attributes,
+                SIZE,
+                0u32,
+            )
+        };
+        // SCHED_BATCH has slices, too, but is a user's word that nobody is to be interrupted.
+        let ordinary = attributes.policy == libc::SCHED_OTHER.unsigned_abs();
+        if rc != 0 || !ordinary || attributes.runtime == 0 {
             return None;
         }
         let before = attributes.runtime;
@@ -117,14 +199,25 @@ impl Grants for Kernel {
         attributes.size = SIZE;
         attributes.runtime = slice;
         // SAFETY: the kernel reads as many bytes as `size` says, of a live struct.
-        let rc = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0u32) };
+        let rc = unsafe { libc::syscall(libc::SYS_sched_setattr, self.thread, &attributes, 0u32) };
         (rc == 0).then_some(before)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::unistd::Pid;
+
     use super::*;
+    use crate::{Config, Membrane, Reply, Synapse};
+
+    const OWN_NS: u64 = 1_400_000;
+    /// Clients, on one CPU.
+    const CROWD: usize = 6;
 
     /// A kernel that grants everything, or nothing.
     struct Fake {
@@ -141,93 +234,153 @@ mod tests {
         }
     }
 
-    fn thread_with(slice_ns: Option<u64>) -> Slice<Fake> {
-        Slice::granted_by(Fake { slice_ns, calls: 0 })
+    impl Holders<Fake> {
+        fn of(slice_ns: Option<u64>) -> Self {
+            Self::new(Fake { slice_ns, calls: 0 })
+        }
+
+        fn slice_ns(&self) -> Option<u64> {
+            self.held.lock().expect("no panic").kernel.slice_ns
+        }
     }
 
     #[test]
-    fn who_sleeps_now_and_then_runs_soon_and_who_is_busy_as_long_as_others() {
-        let mut slice = thread_with(Some(1_400_000));
-        let mut now_ns = 77;
+    fn a_slice_is_short_until_the_last_who_wants_it_so_has_gone() {
+        let thread = Holders::of(Some(OWN_NS));
         for _ in 0..3 {
-            for _ in 0..100 {
-                slice.slept(now_ns);
-                now_ns += BUSY_AFTER_NS / 2;
-                slice.awake(now_ns);
-                assert_eq!(slice.kernel.slice_ns, Some(SHORT_NS));
-                // Asleep, for long.
-                now_ns += 10 * BUSY_AFTER_NS;
-            }
-            slice.slept(now_ns);
-            now_ns += BUSY_AFTER_NS;
-            slice.awake(now_ns);
-            assert_eq!(slice.kernel.slice_ns, Some(1_400_000));
+            thread.enter();
+            thread.enter();
+            thread.leave();
+            assert_eq!(thread.slice_ns(), Some(SHORT_NS));
+            thread.leave();
+            assert_eq!(thread.slice_ns(), Some(OWN_NS));
         }
-        // One call per change, however often it sleeps.
-        assert_eq!(slice.kernel.calls, 6);
+        // One call per change.
+        assert_eq!(thread.held.lock().expect("no panic").kernel.calls, 6);
     }
 
     #[test]
     fn a_slice_that_others_have_set_is_left_alone() {
-        let mut slice = thread_with(Some(50_000));
-        slice.slept(1);
-        slice.awake(1 + BUSY_AFTER_NS);
-        assert_eq!(slice.kernel.slice_ns, Some(50_000), "shorter than ours");
-        let mut slice = thread_with(Some(1_400_000));
-        slice.slept(1);
-        slice.kernel.slice_ns = Some(3_000_000);
-        slice.awake(1 + BUSY_AFTER_NS);
-        assert_eq!(slice.kernel.slice_ns, Some(3_000_000), "set meanwhile");
+        let thread = Holders::of(Some(SHORT_NS / 2));
+        thread.enter();
+        thread.leave();
+        assert_eq!(thread.slice_ns(), Some(SHORT_NS / 2), "shorter than ours");
+        let thread = Holders::of(Some(OWN_NS));
+        thread.enter();
+        thread.held.lock().expect("no panic").kernel.slice_ns = Some(3_000_000);
+        thread.leave();
+        assert_eq!(thread.slice_ns(), Some(3_000_000), "set meanwhile");
     }
 
     #[test]
-    fn a_kernel_that_refuses_is_asked_once() {
-        let mut slice = thread_with(None);
-        for now_ns in (0..3).map(|n| n * BUSY_AFTER_NS) {
-            slice.slept(now_ns);
-            slice.awake(now_ns + BUSY_AFTER_NS);
-        }
-        assert_eq!(slice.kernel.calls, 1);
+    fn nothing_is_set_for_a_thread_that_is_over_or_without_slices() {
+        let thread = Holders::of(Some(OWN_NS));
+        thread.enter();
+        thread.change(|held| held.over = true);
+        thread.leave();
+        assert_eq!(thread.slice_ns(), Some(SHORT_NS), "whose is it now?");
+        let thread = Holders::of(None);
+        thread.enter();
+        thread.leave();
+        assert_eq!(thread.held.lock().expect("no panic").kernel.calls, 1);
+    }
+
+    fn slice_ns() -> Option<u64> {
+        Kernel::new().grant(|_| None)
+    }
+
+    /// None of these tests can be had on a kernel before 6.12, in a class without slices, or with nothing to shorten.
+    fn can_be_shortened() -> bool {
+        slice_ns().is_some_and(|own| own > SHORT_NS)
     }
 
     #[test]
-    fn a_server_whose_client_thinks_runs_with_the_short_slice() {
-        if Kernel.grant(|_| None).is_none_or(|own| own <= SHORT_NS) {
-            // A kernel before 6.12, or nothing to shorten.
+    fn the_kernel_shortens_a_slice_and_gives_it_back_also_when_another_thread_lets_go() {
+        if !can_be_shortened() {
             return;
         }
-        let dir = tempfile::tempdir().expect("a directory");
-        // Handlers run on the poller.
-        let handler = |_: &[u8], reply: &mut crate::Reply<'_>| {
-            let slice = Kernel.grant(|_| None).unwrap_or_default();
-            reply.send(&slice.to_le_bytes()).expect("room");
-        };
-        let config = crate::Config::default();
-        let server =
-            crate::Membrane::bind(dir.path().join("s"), &config, handler).expect("a server");
-        let mut client = crate::Synapse::connect(dir.path().join("s"), &config).expect("a client");
-        let begun = std::time::Instant::now();
-        while client.fire_bytes(b"").expect("a reply") != SHORT_NS.to_le_bytes() {
-            assert!(begun.elapsed().as_secs() < 20, "still its own slice");
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        server.shutdown();
-    }
-
-    #[test]
-    fn the_kernels_answer_is_what_a_thread_has() {
-        let outcome = std::thread::spawn(|| {
-            let mut kernel = Kernel;
-            let own = kernel.grant(|_| None)?;
-            kernel.grant(|_| Some(SHORT_NS))?;
-            let short = kernel.grant(|_| Some(own))?;
-            Some((own, short, kernel.grant(|_| None)?))
+        let own = slice_ns();
+        let first = ShortSlice::hold().expect("not at the end of a thread");
+        assert!(first.is_of_this_thread());
+        assert_eq!(slice_ns(), Some(SHORT_NS));
+        std::thread::spawn(move || {
+            assert!(!first.is_of_this_thread());
+            let here = slice_ns();
+            drop(first);
+            assert_eq!(slice_ns(), here, "not the one that was meant");
         })
         .join()
         .expect("the thread");
-        // `None`: a kernel before 6.12, or a class without slices.
-        if let Some((own, short, after)) = outcome {
-            assert_eq!((short, after), (SHORT_NS, own));
+        assert_eq!(slice_ns(), own);
+        // And of one that is over nothing is left to give back.
+        let held = std::thread::spawn(ShortSlice::hold).join().expect("ended");
+        let held = held.expect("not at its end");
+        assert!(held.0.held.lock().expect("no panic").over);
+        drop(held);
+        assert_eq!(slice_ns(), own);
+    }
+
+    #[test]
+    fn a_fork_touches_neither_its_parents_thread_nor_its_lock() {
+        let thread = Holders {
+            generation: fork::generation().wrapping_add(1),
+            ..Holders::of(Some(OWN_NS))
+        };
+        let _lost = thread.held.lock().expect("no panic");
+        thread.enter();
+        thread.leave();
+    }
+
+    #[test]
+    fn pollers_have_a_short_slice_and_the_threads_of_clients_their_own_again_in_the_end() {
+        if !can_be_shortened() {
+            return;
         }
+        let own = slice_ns();
+        let dir = tempfile::tempdir().expect("a directory");
+        // Handlers run on the poller.
+        let handler = |_: &[u8], reply: &mut Reply<'_>| {
+            let slice = slice_ns().unwrap_or_default();
+            reply.send(&slice.to_le_bytes()).expect("room");
+        };
+        let config = Config::default();
+        let server = Membrane::bind(dir.path().join("s"), &config, handler).expect("a server");
+        let connect = || Synapse::connect(dir.path().join("s"), &config).expect("a client");
+        let mut client = connect();
+        let reply = client.fire_bytes(b"").expect("a reply");
+        assert_eq!(reply, SHORT_NS.to_le_bytes(), "the poller's");
+        // A crowd on one CPU. All of it asks until each one was seen with a short slice.
+        let until = Instant::now() + Duration::from_secs(20);
+        let short = AtomicUsize::new(0);
+        let ask = || {
+            pin_to_one_cpu();
+            let mut client = connect();
+            let mut seen = false;
+            while short.load(Ordering::Relaxed) < CROWD && Instant::now() < until {
+                client.fire_bytes(b"").expect("a reply");
+                if !seen && slice_ns() == Some(SHORT_NS) {
+                    seen = true;
+                    short.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            drop(client);
+            (seen, slice_ns())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..CROWD).map(|_| scope.spawn(ask)).collect();
+            for thread in threads {
+                assert_eq!(thread.join().expect("a client"), (true, own));
+            }
+        });
+        server.shutdown();
+    }
+
+    fn pin_to_one_cpu() {
+        let me = Pid::from_raw(0);
+        let allowed = sched_getaffinity(me).expect("an affinity mask");
+        let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(first.expect("a CPU")).expect("in range");
+        sched_setaffinity(me, &one).expect("one of its own");
     }
 }

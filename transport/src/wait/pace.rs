@@ -1,0 +1,124 @@
+//! Whether a thread sends one request after the other, or sleeps in between.
+//!
+//! Wall time can't tell: a busy client that is interrupted between two requests is away for as long as one that thinks. The kernel
+//! counts how often a thread slept of its own accord; what we did not do, its owner did.
+
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// Waits between two looks at the kernel's count. A look costs some 0.4 µs, a wait in a crowd 3 and more.
+const WAITS_PER_LOOK: u64 = 64;
+/// Who slept between two waits more than once in so many thinks.
+const WAITS_PER_SLEEP: u64 = 4;
+
+/// See the module. Of one waiter's waits; those of a thread it moved away from spoil one look.
+#[derive(Debug)]
+pub(super) struct Pace {
+    waits: u64,
+    /// Times we slept in these waits.
+    our_sleeps: u64,
+    /// The kernel's count at the last look; `None` before the first.
+    switches: Option<u64>,
+    busy: bool,
+}
+
+impl Pace {
+    pub(super) const fn new() -> Self {
+        Self {
+            waits: 0,
+            our_sleeps: 0,
+            switches: None,
+            busy: false,
+        }
+    }
+
+    /// A wait is over in which we slept so many times; `switches` is the kernel's count.
+    #[inline]
+    pub(super) fn has_waited(&mut self, sleeps: u64, switches: impl FnOnce() -> Option<u64>) {
+        self.waits += 1;
+        self.our_sleeps += sleeps;
+        if self.waits >= WAITS_PER_LOOK || self.switches.is_none() {
+            self.look(switches());
+        }
+    }
+
+    #[cold]
+    fn look(&mut self, switches: Option<u64>) {
+        if let (Some(before), Some(now)) = (self.switches, switches) {
+            let others = now.saturating_sub(before).saturating_sub(self.our_sleeps);
+            self.busy = others * WAITS_PER_SLEEP < self.waits;
+        }
+        (self.waits, self.our_sleeps, self.switches) = (0, 0, switches);
+    }
+
+    /// As of the last look.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+}
+
+/// How often the calling thread has slept so far: yields and interruptions don't count.
+pub(super) fn voluntary_switches() -> Option<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
+    u64::try_from(usage.voluntary_context_switches()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What a pace says after two looks' worth of waits with so many sleeps by us and by the thread's owner in each.
+    fn busy(ours: u64, others: u64) -> bool {
+        let mut pace = Pace::new();
+        let mut switches = 7;
+        for _ in 0..=2 * WAITS_PER_LOOK {
+            switches += ours + others;
+            pace.has_waited(ours, || Some(switches));
+        }
+        pace.is_busy()
+    }
+
+    #[test]
+    fn who_sleeps_between_its_waits_thinks_and_who_sleeps_in_them_is_busy() {
+        assert!(busy(0, 0));
+        assert!(busy(3, 0));
+        assert!(!busy(0, 1));
+        assert!(!busy(3, 1));
+    }
+
+    #[test]
+    fn a_thread_that_begins_to_think_is_known_for_it_a_look_later_and_one_that_can_not_be_known_is_not_busy()
+     {
+        let mut pace = Pace::new();
+        for _ in 0..=WAITS_PER_LOOK {
+            pace.has_waited(0, || Some(1));
+        }
+        assert!(pace.is_busy());
+        for n in 1..=WAITS_PER_LOOK {
+            pace.has_waited(0, || Some(1 + n));
+        }
+        assert!(!pace.is_busy());
+        let mut pace = Pace::new();
+        for _ in 0..=2 * WAITS_PER_LOOK {
+            pace.has_waited(0, || None);
+        }
+        assert!(!pace.is_busy());
+    }
+
+    #[test]
+    fn the_kernel_counts_sleeps_and_no_yields() {
+        let before = voluntary_switches().expect("a count");
+        for _ in 0..100 {
+            std::thread::yield_now();
+        }
+        let yielded = voluntary_switches().expect("a count");
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let slept = voluntary_switches().expect("a count");
+        assert!(slept - yielded >= 50, "{slept} after {yielded}");
+        // A page fault may sleep, too.
+        assert!(yielded - before < 50, "{yielded} after {before}");
+    }
+}
