@@ -157,8 +157,16 @@ impl Connection<'_> {
         self.decided(self.facts.wanted == Via::Socket, begun_ns);
         // Bounded by the configuration, far below 4 GiB.
         let max_message = self.admitted.max_message as usize;
-        let mut decoder = Decoder::new(max_message as u32);
-        let mut reply = Vec::with_capacity(max_message);
+        let mut reply = Vec::new();
+        let room = reply.try_reserve_exact(max_message);
+        let decoder = Decoder::try_new(max_message as u32).filter(|_| room.is_ok());
+        let Some(mut decoder) = decoder else {
+            // No address space for another client: its own end, and not everybody's.
+            let process = self.shared.page.process();
+            process.accept_errors.fetch_add(1, Ordering::Relaxed);
+            drive::bye(self.socket);
+            return self.over(CloseReason::Handshake);
+        };
         // One for the whole stage: a byte now and then must not keep a handshake pending, and others out.
         let stage = Deadline::after(self.shared.config.handshake_timeout);
         loop {

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
 use transport::error::Step;
-use transport::{Config, Synapse};
+use transport::{Config, Synapse, TransportChoice};
 
 use crate::role::{Process, WATCHDOG};
 use crate::watch::within;
@@ -68,6 +68,37 @@ fn an_address_space_limit_is_a_fallback() {
         "{why}"
     );
     assert!(matches!(mix(&mut client, 1, 0), Ended::Done));
+}
+
+/// Each client on the socket has buffers of the largest message. One too many is one too many, and not the end of the others.
+#[test]
+fn an_address_space_that_is_used_up_is_the_end_of_who_comes_last_alone() {
+    let world = World::new();
+    let large = 64 << 20;
+    let start = world.server().with("RING_BYTES", (4 * large).to_string());
+    let server = ready(start.with("MAX_MESSAGE", large.to_string()));
+    let config = Config {
+        ring_bytes: 4 * large,
+        max_message_bytes: large,
+        transport: TransportChoice::Socket,
+        ..world.config()
+    };
+    let connect = || {
+        let mut client = Synapse::connect(world.path(), &config).ok()?;
+        matches!(mix(&mut client, 1, 0), Ended::Done).then_some(client)
+    };
+    let mut first = connect().expect("a client");
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", server.pid())).expect("statm");
+    let pages: Option<u64> = statm.split(' ').next().and_then(|n| n.parse().ok());
+    // Room for a thread and whatever it brings along, not for two such buffers.
+    let used = pages.expect("pages") * 4096;
+    limit(&server, libc::RLIMIT_AS, used + (100 << 20));
+    for _ in 0..3 {
+        assert!(connect().is_none(), "no room");
+        assert!(matches!(mix(&mut first, 1, 0), Ended::Done));
+    }
+    limit(&server, libc::RLIMIT_AS, libc::RLIM_INFINITY);
+    assert!(connect().is_some(), "room again");
 }
 
 /// A memory cgroup of this limit, removed on drop; or why there is none.

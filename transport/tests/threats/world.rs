@@ -107,6 +107,9 @@ pub(crate) fn own_config() -> Config {
     if let Some(bytes) = number("RING_BYTES") {
         config.ring_bytes = bytes;
     }
+    if let Some(bytes) = number("MAX_MESSAGE") {
+        config.max_message_bytes = bytes;
+    }
     if let Some(n) = number("MAX_CLIENTS") {
         config.max_clients = n;
     }
