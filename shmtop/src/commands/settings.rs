@@ -1,6 +1,6 @@
 //! What is in force: flags over environment (clap does those two) over the configuration file over defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -48,15 +48,21 @@ fn config_path() -> Option<PathBuf> {
     Some(dir.join("shmtop/config.toml"))
 }
 
+/// Whether there is something at the path, as far as we may see: a HOME that we may not search is somebody else's.
+fn is_there(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => true,
+        Err(e) => !matches!(e.kind(), NotFound | NotADirectory | PermissionDenied),
+    }
+}
+
 impl Settings {
     pub(crate) fn new(flags: Flags) -> Result<Self, Failure> {
         let path = config_path();
-        let text = match path.as_ref().map(std::fs::read_to_string) {
+        let text = match path.as_deref().map(std::fs::read_to_string) {
             Some(Ok(text)) => Some(text),
-            Some(Err(e))
-                if e.kind() != std::io::ErrorKind::NotFound
-                    && e.kind() != std::io::ErrorKind::NotADirectory =>
-            {
+            Some(Err(e)) if path.as_deref().is_some_and(is_there) => {
                 return Err(Failure::Usage(format!(
                     "{}: {e}",
                     path.unwrap_or_default().display()

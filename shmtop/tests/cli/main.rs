@@ -3,6 +3,8 @@
 //! A server and a client of the real transport run inside the test; `--name` keeps everybody else on the machine out. Nothing
 //! sleeps: what shmtop prints is waited for, a watchdog ends a hang.
 
+mod settings;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -17,7 +19,7 @@ use transport::{Config, Membrane, Synapse};
 /// Ends a hang; far above what anything here takes.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-fn shmtop(dir: &Path, args: &[&str]) -> Command {
+pub(crate) fn shmtop(dir: &Path, args: &[&str]) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_shmtop"));
     c.args(args)
         .env_clear()
@@ -28,7 +30,7 @@ fn shmtop(dir: &Path, args: &[&str]) -> Command {
 }
 
 /// Runs to the end, or panics when the watchdog barks.
-fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
     let child = shmtop(dir, args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -407,48 +409,4 @@ fn what_packagers_need_is_printed() {
         assert_eq!(code, 0, "{args:?}: {err}");
         assert!(out.contains(part), "{args:?}: {out}");
     }
-}
-
-#[test]
-fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = |env: &[(&str, &str)]| {
-        let out = shmtop(dir.path(), &["config"])
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        (
-            out.status.code(),
-            String::from_utf8_lossy(&out.stdout).into_owned()
-                + &String::from_utf8_lossy(&out.stderr),
-        )
-    };
-    std::fs::create_dir_all(dir.path().join(".config/shmtop")).unwrap();
-    std::fs::write(
-        dir.path().join(".config/shmtop/config.toml"),
-        "sort = \"p99\"\ntheme = \"light\"\n",
-    )
-    .unwrap();
-    let (code, out) = config(&[("SHMTOP_THEME", "contrast")]);
-    assert_eq!(code, Some(0), "{out}");
-    assert!(
-        out.contains("sort = \"p99\"") && out.contains("theme = \"contrast\""),
-        "{out}"
-    );
-    assert_eq!(config(&[("SHMTOP_DELAY", "soon")]).0, Some(2));
-    std::fs::write(
-        dir.path().join(".config/shmtop/config.toml"),
-        "sorted = 1\n",
-    )
-    .unwrap();
-    for fixed in [&["man"][..], &["completions", "bash"], &["explain"]] {
-        let (code, _, err) = run(dir.path(), fixed);
-        assert_eq!(code, 0, "{fixed:?}: {err}");
-    }
-    let (code, out) = config(&[]);
-    assert_eq!(code, Some(2));
-    assert!(
-        out.contains("config.toml") && out.contains("sorted"),
-        "{out}"
-    );
 }

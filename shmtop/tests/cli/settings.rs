@@ -1,0 +1,74 @@
+//! The environment and the configuration file.
+
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
+use crate::{run, shmtop};
+
+#[test]
+fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |env: &[(&str, &str)]| {
+        let out = shmtop(dir.path(), &["config"])
+            .envs(env.iter().copied())
+            .output()
+            .unwrap();
+        (
+            out.status.code(),
+            String::from_utf8_lossy(&out.stdout).into_owned()
+                + &String::from_utf8_lossy(&out.stderr),
+        )
+    };
+    std::fs::create_dir_all(dir.path().join(".config/shmtop")).unwrap();
+    std::fs::write(
+        dir.path().join(".config/shmtop/config.toml"),
+        "sort = \"p99\"\ntheme = \"light\"\n",
+    )
+    .unwrap();
+    let (code, out) = config(&[("SHMTOP_THEME", "contrast")]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("sort = \"p99\"") && out.contains("theme = \"contrast\""),
+        "{out}"
+    );
+    assert_eq!(config(&[("SHMTOP_DELAY", "soon")]).0, Some(2));
+    std::fs::write(
+        dir.path().join(".config/shmtop/config.toml"),
+        "sorted = 1\n",
+    )
+    .unwrap();
+    for fixed in [&["man"][..], &["completions", "bash"], &["explain"]] {
+        let (code, _, err) = run(dir.path(), fixed);
+        assert_eq!(code, 0, "{fixed:?}: {err}");
+    }
+    let (code, out) = config(&[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        out.contains("config.toml") && out.contains("sorted"),
+        "{out}"
+    );
+}
+
+/// `docker exec -u`, `setpriv` and some `sudo` leave HOME as it was: whether there is a file can't be seen, and it would be another's.
+#[test]
+fn in_somebody_elses_home_there_is_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::set_permissions(&home, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let mut config = shmtop(dir.path(), &["config"]);
+    config.env("HOME", &home).env_remove("XDG_CONFIG_HOME");
+    if nix::unistd::geteuid().is_root() {
+        // Root sees through every mode.
+        config.uid(65_534).gid(65_534);
+    }
+    let out = match config.output() {
+        // Nor may it see the program, where that lies in root's home.
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => return,
+        out => out.unwrap(),
+    };
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+}
