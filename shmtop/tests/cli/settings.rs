@@ -57,7 +57,7 @@ fn in_somebody_elses_home_there_is_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
     std::fs::create_dir(&home).unwrap();
-    std::fs::set_permissions(&home, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&home, Permissions::from_mode(0o000)).unwrap();
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     let mut config = shmtop(dir.path(), &["config"]);
     config.env("HOME", &home).env_remove("XDG_CONFIG_HOME");
