@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::tty::Tty;
 use super::{Ending, Settings};
 use crate::model::Model;
+use crate::source::thread_cpu_ns;
 use crate::ui::signals::{Signal, Signals};
 use crate::ui::state::Replay;
 use crate::ui::terminal::{Screen, restore};
@@ -31,6 +32,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Shortest time between two frames that nobody asked for: faster than five a second no number can be read. What is
 /// typed is answered at once.
 const FRAME: Duration = Duration::from_millis(180);
+/// And this many times the CPU time that a frame costs: a large terminal is drawn less often, but not less than twice a second.
+const FRAME_REST: u32 = 400;
+const FRAME_AT_MOST: Duration = Duration::from_millis(480);
 
 /// Everything the loop owns.
 pub(super) struct Runtime {
@@ -58,8 +62,9 @@ pub(super) struct Runtime {
     newer: bool,
     /// A model with rates has come.
     rated: bool,
-    /// When the last frame was drawn.
+    /// When the last frame was drawn, and how long until the next that nobody asks for.
     drawn: Instant,
+    rest: Duration,
 }
 
 /// What ended the loop, if anything did.
@@ -101,6 +106,7 @@ impl Runtime {
             newer: false,
             rated: false,
             drawn: now,
+            rest: FRAME,
         })
     }
 
@@ -110,7 +116,7 @@ impl Runtime {
         loop {
             let now = Instant::now();
             let rested = now.duration_since(self.drawn);
-            if self.dirty || (self.newer && rested >= FRAME) {
+            if self.dirty || (self.newer && rested >= self.rest) {
                 self.draw()?;
             }
             if until.is_some_and(|end| now >= end) {
@@ -119,13 +125,15 @@ impl Runtime {
             let mut wake = until.map_or(self.due, |end| end.min(self.due));
             if self.newer {
                 // Unless a newer one comes first, and is drawn instead.
-                wake = wake.min(self.drawn + 2 * FRAME);
+                wake = wake.min(self.drawn + 2 * self.rest);
             }
             let ready = self.wait(tty, wake.saturating_duration_since(now))?;
             if ready.tty_gone {
                 return Ok(Ending::TerminalLost);
             }
-            if let Some(ending) = self.take_signals()? {
+            if ready.signal
+                && let Some(ending) = self.take_signals()?
+            {
                 return Ok(ending);
             }
             if (ready.tty || self.unread)
@@ -156,6 +164,7 @@ impl Runtime {
         }
         let tty = fds[0].revents().unwrap_or(PollFlags::empty());
         Ok(Ready {
+            signal: fds[1].any().unwrap_or(true),
             tty: tty.contains(PollFlags::POLLIN),
             tty_gone: tty.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL),
         })
@@ -381,6 +390,7 @@ impl Runtime {
         self.dirty = false;
         self.newer = false;
         self.drawn = Instant::now();
+        let before_ns = thread_cpu_ns();
         self.status.frozen_ns = self.timeline.behind_ns();
         self.status.own_cost = self.pace.cost();
         self.status.slowed = self.pace.is_slowed().then(|| "slowed".to_owned());
@@ -400,12 +410,15 @@ impl Runtime {
         let hits = &mut self.hits;
         self.screen.draw(|frame| *hits = draw(frame, &scene))?;
         self.state.page = self.hits.page;
+        let cost = Duration::from_nanos(thread_cpu_ns().saturating_sub(before_ns));
+        self.rest = (cost * FRAME_REST).clamp(FRAME, FRAME_AT_MOST);
         Ok(())
     }
 }
 
 /// What the wait found.
 struct Ready {
+    signal: bool,
     tty: bool,
     tty_gone: bool,
 }

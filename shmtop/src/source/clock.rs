@@ -32,7 +32,7 @@ pub(super) fn own_cpu_ns() -> u64 {
 }
 
 /// CPU time of this thread so far.
-pub(super) fn thread_cpu_ns() -> u64 {
+pub(crate) fn thread_cpu_ns() -> u64 {
     ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 

@@ -27,6 +27,8 @@ mod sock_diag;
 mod tests;
 mod thread;
 
+pub(crate) use clock::thread_cpu_ns;
+
 use crate::reading::Reading;
 use crate::sample::{
     Glance, Host, Listener, Page, PageContent, PerfThread, Place, Process, Sample, Viewer,

@@ -202,7 +202,11 @@ impl ThreadWatch {
             self.slack_asked = true;
             seen.timer_slack_ns = number(&self.slack).into();
         }
-        seen.wchan = self.wchan.text(buffer).map(|name| wchan(&name)).into();
+        seen.wchan = match seen.state.known() {
+            // Who runs waits nowhere.
+            Some('R') => Fact::Known(String::new()),
+            _ => self.wchan.text(buffer).map(|name| wchan(&name)).into(),
+        };
     }
 }
 
