@@ -49,12 +49,7 @@ fn a_request_without_a_reply_times_out_and_its_late_reply_is_nobodys() {
 #[test]
 fn a_dropped_call_gives_its_request_up_and_harms_no_other() {
     everywhere(|world| async move {
-        let gate = Gate::default();
-        let held = gate.clone();
-        let _server = world.serve(move |request, reply| {
-            held.wait();
-            echo(request, reply);
-        });
+        let (_server, gate) = world.serve_held(echo);
         let client = world.client().await;
         let tasks: Vec<_> = (0..10usize)
             .map(|i| {

@@ -46,6 +46,20 @@ impl World {
         Membrane::bind(self.path(), &config, handler).expect("a server")
     }
 
+    /// A server whose handlers wait until the gate is opened.
+    fn serve_held(
+        &self,
+        handler: impl Fn(&[u8], &mut Reply<'_>) + Send + Sync + 'static,
+    ) -> (Membrane, Gate) {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let server = self.serve(move |request, reply| {
+            held.wait();
+            handler(request, reply);
+        });
+        (server, gate)
+    }
+
     async fn client(&self) -> AsyncSynapse {
         let client = AsyncSynapse::connect(self.path(), &self.config)
             .await

@@ -2,19 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Gate, echo, everywhere, pattern, until};
+use super::{echo, everywhere, pattern, until};
 use crate::server::{Server, WATCHDOG};
 use transport::error::RequestError;
 
 #[test]
 fn requests_beyond_the_room_wait_for_it_and_are_answered() {
     everywhere(|world| async move {
-        let gate = Gate::default();
-        let held = gate.clone();
-        let _server = world.serve(move |request, reply| {
-            held.wait();
-            echo(request, reply);
-        });
+        let (_server, gate) = world.serve_held(echo);
         let client = world.client().await;
         // 6 MB through a ring of 256 KiB.
         let tasks: Vec<_> = (0..60usize)
@@ -49,10 +44,9 @@ async fn begin<F: Future + Unpin>(call: &mut F) {
 #[test]
 fn who_waits_for_room_is_not_overtaken_by_who_comes_later() {
     everywhere(|world| async move {
-        let (gate, order) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
-        let (held, seen) = (gate.clone(), Arc::clone(&order));
-        let _server = world.serve(move |request, reply| {
-            held.wait();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&order);
+        let (_server, gate) = world.serve_held(move |request, reply| {
             seen.lock().expect("no panic").push(request[0]);
             echo(&request[..1], reply);
         });

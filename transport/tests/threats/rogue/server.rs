@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use transport::error::ConnectError;
 use transport::{Config, Synapse};
 
 use crate::payload;
@@ -64,6 +65,22 @@ pub(crate) fn until_upgrade(raw: &mut Raw) {
     raw.expect(HELLO);
     raw.say(&welcome());
     raw.expect(UPGRADE);
+}
+
+/// A client that is told this after its UPGRADE must end the connection, and say that it was refused.
+pub(crate) fn ends_the_upgrade(what: &str, say: impl FnOnce(&mut Raw) + Send) {
+    let script = |mut raw: Raw| {
+        until_upgrade(&mut raw);
+        say(&mut raw);
+        raw.is_closed();
+    };
+    against(script, |path, config| {
+        let error = Synapse::connect(path, &config).expect_err(what);
+        assert!(
+            matches!(error, ConnectError::Refused { .. }),
+            "{what}: {error}"
+        );
+    });
 }
 
 pub(crate) fn memfd(length: u64, seals: SealFlag) -> OwnedFd {
