@@ -274,7 +274,7 @@ fn stream(size: usize, (one, other): (usize, usize)) -> (Vec<f64>, f64) {
             let times = batches(|n| {
                 loop {
                     match a.tx.push(Kind::Request, n, &sent) {
-                        Ok(done) => break looks += u64::from(done.looked.is_some()),
+                        Ok(()) => break looks += u64::from(a.tx.take_look().is_some()),
                         Err(NoSlot::Full { .. }) => spin_loop(),
                         Err(NoSlot::Poisoned(poison)) => panic!("{poison:?}"),
                     }

@@ -74,7 +74,9 @@ pub(crate) struct Calls {
     /// Of places that are [`Place::Timed`]: [`Timed::to_words`]. Zeros until used, which cost no memory.
     timed: Box<[[u64; 2]]>,
     next: u64,
-    live: usize,
+    /// Requests that nobody waits for any more: answered or given up. Those in flight are not counted themselves: two
+    /// counts side by side are stored together, and a load of both right after a store of one waits for it.
+    done: u64,
     abandoned: usize,
     /// Replies to no request since the last one to a request in flight.
     unknown: u64,
@@ -90,7 +92,7 @@ impl Calls {
             places: Box::new([Place::Free; MAX_IN_FLIGHT]),
             timed: vec![[0; 2]; MAX_IN_FLIGHT].into_boxed_slice(),
             next: 1,
-            live: 0,
+            done: 0,
             abandoned: 0,
             unknown: 0,
         }
@@ -122,7 +124,6 @@ impl Calls {
             }
         };
         self.next += 1;
-        self.live += 1;
     }
 
     /// Strikes out the request with this id: its reply is there.
@@ -140,7 +141,7 @@ impl Calls {
             Place::Timed => Some(Timed::from_words(self.timed[place_of(id)])),
             Place::Live | Place::Free => None,
         };
-        self.live -= 1;
+        self.done += 1;
         self.unknown = 0;
         Answered::Live(timed)
     }
@@ -149,14 +150,14 @@ impl Calls {
     pub(crate) fn abandon(&mut self, id: u64) {
         if let Some(place) = self.known(id).filter(|place| **place != Place::Abandoned) {
             *place = Place::Abandoned;
-            self.live -= 1;
+            self.done += 1;
             self.abandoned += 1;
         }
     }
 
     /// Gives all up; returns how many.
     pub(crate) fn abandon_all(&mut self) -> usize {
-        let live = self.live;
+        let live = self.live();
         for place in self
             .places
             .iter_mut()
@@ -165,7 +166,7 @@ impl Calls {
             *place = Place::Abandoned;
         }
         self.abandoned += live;
-        self.live = 0;
+        self.done += live as u64;
         live
     }
 
@@ -178,7 +179,7 @@ impl Calls {
     /// Requests whose reply has not come, whether somebody waits for it or not.
     #[cfg(feature = "tokio")]
     pub(crate) fn unanswered(&self) -> usize {
-        self.live + self.abandoned
+        self.live() + self.abandoned
     }
 
     /// True once more replies in a row came to no request than any honest server sends, which is none. (A reply in place that its
@@ -188,8 +189,9 @@ impl Calls {
     }
 
     /// Requests that wait for a reply.
+    #[inline(always)]
     pub(crate) fn live(&self) -> usize {
-        self.live
+        (self.next - 1 - self.done) as usize
     }
 }
 

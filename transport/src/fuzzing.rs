@@ -164,7 +164,12 @@ pub fn ring_consumer(bytes: &[u8]) {
             1,
             &buffer[..payload.min(plan.max_payload())],
         ) {
-            Ok(sent) => assert!(sent.record + sent.padding <= CAPACITY as u64),
+            Ok(()) => {
+                let seen = producer.take_look();
+                assert!(
+                    seen.is_none_or(|seen| seen.padding.max(seen.occupancy) <= CAPACITY as u64)
+                );
+            }
             Err(NoSlot::Full { occupancy }) => assert!(occupancy <= CAPACITY as u64),
             Err(NoSlot::Poisoned(_)) => return,
         }

@@ -1,7 +1,7 @@
 //! Books what rings and waits report into a slot of the stats page. The only place where the two meet.
 
 use crate::ring::plan::STREAM_FROM_BYTES;
-use crate::ring::producer::{Producer, Sent};
+use crate::ring::producer::{Looked, Producer};
 use crate::ring::storage::Mapped;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,29 +14,33 @@ use crate::wait::{Rung, Waited};
 
 /// A message was committed.
 #[inline(always)]
-pub(crate) fn sent(tx: &TxWords, producer: &Producer<Mapped>, sent: Sent, payload: usize) {
+pub(crate) fn sent(tx: &TxWords, producer: &mut Producer<Mapped>, payload: usize) {
     bump(&tx.tx_messages, 1);
     bump(&tx.tx_bytes, payload as u64);
-    bump(&tx.tx_record_bytes, sent.record);
+    set(&tx.tx_record_bytes, producer.produced());
     set(&tx.tx_index, producer.index());
     raise(&tx.tx_largest_bytes, payload as u64);
-    match sent.looked {
-        None => bump(&tx.tx_index_hits, 1),
-        Some(occupancy) => looked(tx, producer, sent, occupancy),
+    if producer.has_looked() {
+        looked(tx, producer);
+    } else {
+        bump(&tx.tx_index_hits, 1);
     }
 }
 
 /// The rare half: the consumer's index was loaded.
 #[cold]
-fn looked(tx: &TxWords, producer: &Producer<Mapped>, sent: Sent, occupancy: u64) {
+fn looked(tx: &TxWords, producer: &mut Producer<Mapped>) {
+    let Some(Looked { padding, occupancy }) = producer.take_look() else {
+        return;
+    };
     bump(&tx.tx_index_loads, 1);
     set(&tx.tx_occupancy_bytes, occupancy);
     raise(&tx.tx_high_water_bytes, occupancy);
     set(&tx.tx_touched_bytes, producer.touched());
     set(&tx.tx_window_bytes, producer.window());
-    if sent.padding > 0 {
+    if padding > 0 {
         bump(&tx.tx_wraps, 1);
-        bump(&tx.tx_padding_bytes, sent.padding);
+        bump(&tx.tx_padding_bytes, padding);
     }
 }
 
@@ -59,7 +63,7 @@ pub(crate) fn received(
 ) {
     bump(&rx.rx_messages, 1);
     bump(&rx.rx_bytes, payload as u64);
-    bump(&rx.rx_record_bytes, released.record);
+    set(&rx.rx_record_bytes, consumer.consumed());
     set(&rx.rx_index, consumer.index());
     raise(&rx.rx_largest_bytes, payload as u64);
     if released.padding > 0 {

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::ring::plan::{Kind, STREAM_FROM_BYTES};
-use crate::ring::producer::{Sent, Slot};
+use crate::ring::producer::Slot;
 use crate::ring::storage::Mapped;
 
 /// Longest error text that goes to a client, in bytes.
@@ -53,8 +53,8 @@ pub(crate) struct RingSink<'a> {
     limit: usize,
     /// The request's.
     id: u64,
-    /// Set once the whole answer is with the client: what was sent, and its payload bytes.
-    sent: Option<(Sent, usize)>,
+    /// Set once the whole answer is with the client: its payload bytes.
+    sent: Option<usize>,
 }
 
 impl<'a> RingSink<'a> {
@@ -75,7 +75,7 @@ impl<'a> RingSink<'a> {
 
     fn len(&self) -> usize {
         match (&self.sent, &self.slot) {
-            (Some((_, length)), _) => *length,
+            (Some(length), _) => *length,
             (None, Some(slot)) => slot.written(),
             (None, None) => self.spill.len(),
         }
@@ -96,7 +96,8 @@ impl<'a> RingSink<'a> {
                 .as_mut()
                 .is_some_and(|slot| slot.written() == 0 && slot.fits(bytes.len()));
         if streams && let Some(slot) = self.slot.take() {
-            self.sent = Some((slot.stream(Kind::Reply, self.id, bytes), bytes.len()));
+            slot.stream(Kind::Reply, self.id, bytes);
+            self.sent = Some(bytes.len());
         } else {
             self.write(bytes);
         }
@@ -118,7 +119,7 @@ impl<'a> RingSink<'a> {
 /// What became of a finished reply.
 pub(crate) enum Finished {
     /// It is in the ring.
-    Sent(Sent),
+    Sent,
     /// It stands in the buffer, to be sent by its owner.
     Buffered(Kind),
 }
@@ -260,13 +261,13 @@ impl<'a> Reply<'a> {
             Kind::Reply
         };
         match self.sink {
-            Sink::Ring(RingSink {
-                sent: Some((sent, _)),
-                ..
-            }) => Finished::Sent(sent),
+            Sink::Ring(RingSink { sent: Some(_), .. }) => Finished::Sent,
             Sink::Ring(RingSink {
                 slot: Some(slot), ..
-            }) => Finished::Sent(slot.commit(kind, id)),
+            }) => {
+                slot.commit(kind, id);
+                Finished::Sent
+            }
             Sink::Ring(_) | Sink::Buffer(..) => Finished::Buffered(kind),
         }
     }

@@ -85,6 +85,11 @@ impl<S: Storage> Consumer<S> {
         self.head
     }
 
+    /// Record bytes released so far, padding not counted.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
     /// Loads of the producer's index since the start.
     pub(crate) fn index_loads(&self) -> u64 {
         self.index_loads

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::consumer::Consumer;
 use super::heap::Heap;
-use super::plan::{Commit, Kind, Plan, max_payload};
+use super::plan::{Commit, Kind, Plan, max_payload, record_bytes};
 use super::producer::{NoSlot, Producer};
 use super::storage::{Storage, Word};
 use crate::error::Poison;
@@ -126,11 +126,12 @@ proptest! {
         let mut inside = VecDeque::new();
         for (i, n) in sizes.into_iter().enumerate() {
             match producer.push(Kind::Request, i as u64, &vec![7; n]) {
-                Ok(sent) => {
-                    inside.push_back(sent.record);
-                    if let Some(seen) = sent.looked {
-                        prop_assert_eq!(seen, inside.iter().sum::<u64>());
+                Ok(()) => {
+                    inside.push_back(record_bytes(n));
+                    if let Some(seen) = producer.take_look() {
+                        prop_assert_eq!(seen.occupancy, inside.iter().sum::<u64>());
                     }
+                    prop_assert!(!producer.has_looked());
                 }
                 Err(NoSlot::Full { occupancy }) => {
                     prop_assert_eq!(occupancy, inside.iter().sum::<u64>());

@@ -27,17 +27,19 @@ pub(crate) struct Producer<S> {
     window: u64,
     /// How far into the ring was ever written.
     touched: u64,
+    /// The consumer's index had to be loaded for a record that was committed: the padding before it. Kept here until
+    /// [`Self::take_look`], and not returned: a result that is written to memory field by field and read as a whole cost
+    /// a tenth of a pipelined message.
+    look: Option<u64>,
 }
 
-/// What a commit did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sent {
-    /// Ring bytes of the record, padding not counted.
-    pub(crate) record: u64,
+/// What was seen for a record for which the consumer's index had to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Looked {
     /// Bytes skipped before it; 0 = none.
     pub(crate) padding: u64,
-    /// If the consumer's index had to be loaded: the occupancy then found, padding not counted, this record included.
-    pub(crate) looked: Option<u64>,
+    /// The occupancy then found, padding not counted, the record included.
+    pub(crate) occupancy: u64,
 }
 
 /// Why a reservation failed.
@@ -98,6 +100,7 @@ impl<S: Storage> Producer<S> {
             wrap_from: 0,
             window: 0,
             touched: 0,
+            look: None,
         };
         new.adopt_window();
         new
@@ -116,6 +119,25 @@ impl<S: Storage> Producer<S> {
     /// End of the last committed record.
     pub(crate) fn index(&self) -> u64 {
         self.tail
+    }
+
+    /// Record bytes committed so far, padding not counted.
+    pub(crate) fn produced(&self) -> u64 {
+        self.produced
+    }
+
+    /// Whether [`Self::take_look`] has something to tell.
+    #[inline(always)]
+    pub(crate) fn has_looked(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// What was seen for the last record, if the consumer's index had to be loaded for it. Told once, right after its commit.
+    pub(crate) fn take_look(&mut self) -> Option<Looked> {
+        self.look.take().map(|padding| Looked {
+            padding,
+            occupancy: self.occupancy(),
+        })
     }
 
     /// How far into the ring's memory was ever written, in bytes.
@@ -270,14 +292,16 @@ impl<S: Storage> Producer<S> {
     /// # Errors
     /// As [`Self::reserve`]; nothing was sent then.
     #[inline]
-    pub(crate) fn push(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<Sent, NoSlot> {
+    pub(crate) fn push(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), NoSlot> {
         let mut slot = self.reserve(payload.len())?;
         fault_point!(Reserved);
         if payload.len() < STREAM_FROM_BYTES {
             slot.fill(payload);
-            return Ok(slot.commit(kind, id));
+            slot.commit(kind, id);
+        } else {
+            slot.stream(kind, id, payload);
         }
-        Ok(slot.stream(kind, id, payload))
+        Ok(())
     }
 
     /// After publishing: whether the consumer sleeps, and how the caller must wake it (on [`Flag::Empty`]).
@@ -426,7 +450,7 @@ impl<S: Storage> Slot<'_, S> {
 
     /// Advances our index past the record.
     #[inline(always)]
-    fn finish(&mut self, record: u64) -> Sent {
+    fn finish(&mut self, record: u64) {
         let p = &mut *self.producer;
         p.tail = self.at.wrapping_add(record);
         p.produced = p.produced.wrapping_add(record);
@@ -439,16 +463,14 @@ impl<S: Storage> Slot<'_, S> {
         // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::follow` (I5).
         p.storage.store_release(Word::Tail, p.tail);
         fault_point!(AfterTail);
-        Sent {
-            record,
-            padding: self.padding,
-            looked: self.looked.then(|| p.occupancy()),
+        if self.looked {
+            p.look = Some(self.padding);
         }
     }
 
     /// Makes the record visible to the consumer.
     #[inline]
-    pub(crate) fn commit(mut self, kind: Kind, id: u64) -> Sent {
+    pub(crate) fn commit(mut self, kind: Kind, id: u64) {
         let record = record_bytes(self.written);
         self.prepare(id, record);
         // The length fits: `room` is at most the largest payload, which is below half of a ring of at most 1 GiB.
@@ -457,12 +479,12 @@ impl<S: Storage> Slot<'_, S> {
             kind,
             streamed: false,
         });
-        self.finish(record)
+        self.finish(record);
     }
 
     /// Copies `payload` in and publishes it piece by piece. Nothing can fail or panic between the first piece and the last, so
     /// only the death of this process leaves half a record, and then the connection ends.
-    pub(crate) fn stream(mut self, kind: Kind, id: u64, payload: &[u8]) -> Sent {
+    pub(crate) fn stream(mut self, kind: Kind, id: u64, payload: &[u8]) {
         let record = record_bytes(payload.len());
         self.prepare(id, record);
         let mut pieces = payload.chunks(PIECE_BYTES);
@@ -490,6 +512,6 @@ impl<S: Storage> Slot<'_, S> {
                 .storage
                 .store_release(Word::Tail, valid(&self));
         }
-        self.finish(record)
+        self.finish(record);
     }
 }

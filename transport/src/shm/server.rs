@@ -248,8 +248,8 @@ impl ShmServer {
         fault_point!(Handled);
         let length = reply.len();
         match reply.finish(record.id) {
-            Finished::Sent(sent) => {
-                record::sent(self.slot.tx(), &self.tx, sent, length);
+            Finished::Sent => {
+                record::sent(self.slot.tx(), &mut self.tx, length);
                 bump(&self.slot.req().replies, 1);
             }
             Finished::Buffered(kind) => {
@@ -274,8 +274,8 @@ impl ShmServer {
     #[cold]
     fn flush_pending(&mut self, kind: Kind, id: u64) -> Result<bool, Poison> {
         match self.tx.push(kind, id, &self.spill) {
-            Ok(sent) => {
-                record::sent(self.slot.tx(), &self.tx, sent, self.spill.len());
+            Ok(()) => {
+                record::sent(self.slot.tx(), &mut self.tx, self.spill.len());
                 bump(&self.slot.req().replies, 1);
                 self.spill.clear();
                 self.pending = None;

@@ -41,38 +41,65 @@ impl ShmClient {
                 in_flight: self.calls.live(),
             });
         }
-        let (id, sent) = self.publish(request)?;
-        let early = self.look_briefly(&take);
-        // Booked after the first looks: neither the request nor a reply that comes soon waits for the books.
-        self.book(sent, request.len());
-        let reply = match early {
-            Ok(Some(arrived)) => Ok(arrived),
-            Ok(None) => {
-                self.ring_bell();
-                self.await_long(&take)
+        let id = self.publish(request)?;
+        // As in `look_briefly`, but returned from where it is found: a result that is handed on through memory, written
+        // field by field and copied as a whole, keeps the next request waiting. Booked after these looks: neither the
+        // request nor a reply that comes soon waits for the books.
+        for n in 1..=self.brief_looks() {
+            match take(self) {
+                Ok(None) if n % LOOKS_PER_PAUSE == 0 => std::hint::spin_loop(),
+                Ok(None) => {}
+                Ok(Some(arrived)) => {
+                    self.book(request.len());
+                    return Ok(arrived);
+                }
+                Err(poison) => {
+                    self.book(request.len());
+                    let error = self.lose(Lost::Poisoned(poison));
+                    self.abandon(id);
+                    return Err(error);
+                }
             }
-            Err(error) => Err(error),
-        };
+        }
+        self.book(request.len());
+        self.fire_on(id, &take)
+    }
+
+    /// The reply to the only request does not come soon: wakes the server, and waits.
+    #[cold]
+    #[inline(never)]
+    fn fire_on<T>(
+        &mut self,
+        id: u64,
+        take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<T, RequestError> {
+        self.ring_bell();
+        let reply = self.await_long(take);
         if reply.is_err() {
             self.abandon(id);
         }
         reply
     }
 
-    /// Looks a few times: a server that is awake answers within them (see [`LOOKS_BEFORE_BELL`]).
+    /// How many looks come before the server's doorbell is tried: it is likely to answer within [`LOOKS_BEFORE_BELL`].
     ///
     /// In a crowd it needs the CPU that the looks would take; and one whose sleep is announced for all to see is woken first.
+    #[inline(always)]
+    fn brief_looks(&self) -> u32 {
+        if self.waiter.crowded() || self.tx.is_announced() {
+            1
+        } else {
+            LOOKS_BEFORE_BELL
+        }
+    }
+
+    /// Looks a few times.
     #[inline(always)]
     fn look_briefly<T>(
         &mut self,
         take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
     ) -> Result<Option<T>, RequestError> {
-        let looks = if self.waiter.crowded() || self.tx.is_announced() {
-            1
-        } else {
-            LOOKS_BEFORE_BELL
-        };
-        for n in 1..=looks {
+        for n in 1..=self.brief_looks() {
             match take(self) {
                 Ok(None) if n % LOOKS_PER_PAUSE == 0 => std::hint::spin_loop(),
                 Ok(None) => {}

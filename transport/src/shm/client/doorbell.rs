@@ -81,8 +81,8 @@ impl ShmClient {
     /// As [`Self::submit`], but where that would wait, `Full` comes at once.
     #[cfg(feature = "tokio")]
     pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        let (id, sent) = self.publish_as::<false>(request)?;
-        self.book(sent, request.len());
+        let id = self.publish_as::<false>(request)?;
+        self.book(request.len());
         self.ring_bell();
         Ok(RequestId(id))
     }

@@ -76,9 +76,9 @@ impl ShmClient {
             });
         };
         let timed = self.timing.begin();
-        let sent = self.tx.resume(place).commit(Kind::Request, id);
+        self.tx.resume(place).commit(Kind::Request, id);
         self.calls.open(id, timed);
-        self.book(sent, place.written());
+        self.book(place.written());
         self.ring_bell();
         Ok(RequestId(id))
     }

@@ -15,8 +15,8 @@ impl ShmClient {
     /// [`RequestError::Full`]: receive replies, then try again; nothing was sent.
     #[inline]
     pub(crate) fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        let (id, sent) = self.publish(request)?;
-        self.book(sent, request.len());
+        let id = self.publish(request)?;
+        self.book(request.len());
         self.ring_bell();
         Ok(RequestId(id))
     }
@@ -28,8 +28,8 @@ impl ShmClient {
     /// As [`Self::submit`].
     #[inline]
     pub(crate) fn queue(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        let (id, sent) = self.publish(request)?;
-        self.book(sent, request.len());
+        let id = self.publish(request)?;
+        self.book(request.len());
         self.bell_due = true;
         Ok(RequestId(id))
     }

@@ -9,7 +9,7 @@ use crate::clock::Ticks;
 use crate::error::{Lost, RequestError};
 use crate::record;
 use crate::ring::plan::Kind;
-use crate::ring::producer::{NoSlot, Sent};
+use crate::ring::producer::NoSlot;
 use crate::ring::storage::Flag;
 use crate::stats::recorder::{bump, set};
 use crate::wait::{Look, futex};
@@ -17,7 +17,7 @@ use crate::wait::{Look, futex};
 impl ShmClient {
     /// Publishes a request; neither books it nor rings the bell.
     #[inline(always)]
-    pub(super) fn publish(&mut self, request: &[u8]) -> Result<(u64, Sent), RequestError> {
+    pub(super) fn publish(&mut self, request: &[u8]) -> Result<u64, RequestError> {
         self.publish_as::<true>(request)
     }
 
@@ -26,7 +26,7 @@ impl ShmClient {
     pub(super) fn publish_as<const WAIT: bool>(
         &mut self,
         request: &[u8],
-    ) -> Result<(u64, Sent), RequestError> {
+    ) -> Result<u64, RequestError> {
         self.usable()?;
         self.check_size(request.len())?;
         if self.calls.next_id().is_none() {
@@ -42,8 +42,8 @@ impl ShmClient {
             });
         };
         let timed = self.timing.begin();
-        let sent = match self.tx.push(Kind::Request, id, request) {
-            Ok(sent) => sent,
+        match self.tx.push(Kind::Request, id, request) {
+            Ok(()) => {}
             Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),
             Err(NoSlot::Full { occupancy }) if WAIT => self.send_blocked(id, request, occupancy)?,
             Err(NoSlot::Full { occupancy }) => {
@@ -52,9 +52,9 @@ impl ShmClient {
                     in_flight: self.calls.live(),
                 });
             }
-        };
+        }
         self.calls.open(id, timed);
-        Ok((id, sent))
+        Ok(id)
     }
 
     #[inline(always)]
@@ -71,8 +71,8 @@ impl ShmClient {
 
     /// Books a request that was published.
     #[inline(always)]
-    pub(super) fn book(&self, sent: Sent, length: usize) {
-        record::sent(self.slot.tx(), &self.tx, sent, length);
+    pub(super) fn book(&mut self, length: usize) {
+        record::sent(self.slot.tx(), &mut self.tx, length);
         let req = self.slot.req();
         bump(&req.requests, 1);
         set(&req.in_flight, self.calls.live() as u64);
@@ -100,10 +100,10 @@ impl ShmClient {
         id: u64,
         request: &[u8],
         occupancy: u64,
-    ) -> Result<Sent, RequestError> {
+    ) -> Result<(), RequestError> {
         self.await_room(request.len(), occupancy)?;
         match self.tx.push(Kind::Request, id, request) {
-            Ok(sent) => Ok(sent),
+            Ok(()) => Ok(()),
             Err(NoSlot::Full { .. }) => Err(RequestError::Full {
                 in_flight: self.calls.live(),
             }),
