@@ -172,9 +172,22 @@ struct Attributes {
 
 const SIZE: u32 = size_of::<Attributes>() as u32;
 
+/// Whether the calling thread's system calls go through a seccomp filter. What it lets through can't be asked: a service that may
+/// not change its scheduling (systemd's `SystemCallFilter=~@resources`) is killed for trying.
+fn is_filtered() -> bool {
+    // SAFETY: takes no argument and touches no memory. It is what names threads, too: a filter without it lets no thread start.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) == FILTERED }
+}
+
+/// SECCOMP_MODE_FILTER of <linux/seccomp.h>.
+const FILTERED: libc::c_int = libc::SECCOMP_MODE_FILTER as libc::c_int;
+
 impl Grants for Kernel {
     #[cold]
     fn grant(&mut self, wanted: impl FnOnce(u64) -> Option<u64>) -> Option<u64> {
+        if is_filtered() {
+            return None;
+        }
         let mut attributes = Attributes::default();
         // SAFETY: the kernel writes at most the size that is given, into a live struct that is exclusively borrowed.
         let rc = unsafe {
@@ -329,6 +342,54 @@ mod tests {
         let _lost = thread.held.lock().expect("no panic");
         thread.enter();
         thread.leave();
+    }
+
+    /// Kills the process for asking: if this fails, it takes all other tests with it.
+    #[test]
+    fn a_thread_whose_system_calls_are_filtered_never_asks() {
+        let under_a_filter = || {
+            kill_for(libc::SYS_sched_setattr);
+            let slice = ShortSlice::hold();
+            assert!(slice.is_some());
+            slice_ns()
+        };
+        let thread = std::thread::spawn(under_a_filter);
+        assert_eq!(thread.join().expect("no panic"), None, "not even its own");
+    }
+
+    /// Of the calling thread, for good.
+    fn kill_for(call: libc::c_long) {
+        let step = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
+            code: code as u16,
+            jt: 0,
+            jf: jump_false,
+            k,
+        };
+        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        let mut program = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            step(equal, 1, call.try_into().expect("a number of a call")),
+            step(
+                libc::BPF_RET | libc::BPF_K,
+                0,
+                libc::SECCOMP_RET_KILL_PROCESS,
+            ),
+            step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_mut_ptr(),
+        };
+        nix::sys::prctl::set_no_new_privs().expect("allowed to all");
+        // SAFETY: the kernel copies the program, which lives on, and the pointer is to as many steps as it says.
+        let rc = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const filter,
+            )
+        };
+        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
     }
 
     #[test]
