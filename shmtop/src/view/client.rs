@@ -9,7 +9,7 @@ use super::format::{age, bytes};
 use super::panels::{latency, rate, reply_ring, request_ring, time};
 use super::pen::{Pen, Piece, fit, wrap};
 use super::{Scene, bound_style, client_mark, placement};
-use crate::model::{Client, Endpoint};
+use crate::model::{Bound, Client, Endpoint};
 use crate::ui::local_time::clock;
 
 /// The client that is open, while it is there.
@@ -233,7 +233,12 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
         scene.model.at_realtime_ns.saturating_sub(ago),
         scene.status.utc_offset_s,
     );
-    let mut x = pen.put(area.x + 1, y, "bound by ", theme.dim);
+    let what = match client.verdict.bound {
+        Bound::Idle => "",
+        Bound::Unknown => "what bounds it is ",
+        _ => "bound by ",
+    };
+    let mut x = pen.put(area.x + 1, y, what, theme.dim);
     x = pen.put(
         x,
         y,

@@ -207,7 +207,7 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
                 duration(low as f64),
                 duration(high as f64)
             ),
-            None => "no round trip in the last two minutes".to_owned(),
+            None => "none in the last two minutes".to_owned(),
         };
         part.put(x, y, &text, theme.dim);
     }

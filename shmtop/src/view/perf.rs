@@ -29,6 +29,8 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
             0,
         ),
         Err(why) => {
+            let why = why.to_string();
+            let why = why.strip_prefix("no PMU: ").unwrap_or(&why);
             sheet.text(
                 &format!("– no hardware counters: {why}"),
                 theme.info,

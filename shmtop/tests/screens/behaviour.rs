@@ -1,6 +1,6 @@
 //! What must be true of every screen, whatever its size, and of keys and clicks on it.
 
-use shmtop::model::Model;
+use shmtop::model::{Bound, Model};
 use shmtop::ui::{
     Action, ClientId, Effect, FindingId, SortKey, State, Status, ThemeName, TimeMove, View, update,
 };
@@ -259,4 +259,24 @@ fn freezing_and_moving_in_time_are_the_runtimes_business() {
     );
     assert_eq!(effect(Action::Faster), Effect::Rate(1));
     assert_eq!(effect(Action::Suspend), Effect::Suspend);
+}
+
+#[test]
+fn a_client_with_nothing_to_do_is_bound_by_nothing() {
+    let model = fixture::two_servers();
+    let of = |bound: Bound| {
+        let mut clients = model.rows().filter(|(_, c)| c.verdict.bound == bound);
+        let (e, c) = clients.next().unwrap();
+        let state = State {
+            client: Some(ClientId::of(e, c)),
+            ..State::default()
+        };
+        text(&render(&model, &state, &live(), 120, 40).0)
+    };
+    let idle = of(Bound::Idle);
+    assert!(
+        idle.contains(" idle since ") && !idle.contains("bound by"),
+        "{idle}"
+    );
+    assert!(of(Bound::Handler).contains(" bound by handler since "));
 }
