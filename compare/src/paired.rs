@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::conductor::{Meanwhile, Outcome};
+use crate::conductor::{Meanwhile, Outcome, Work};
 use crate::probe::Regime;
 use crate::results::{Figures, Spread};
 use crate::rounds::probed;
@@ -40,13 +40,11 @@ struct Pair {
 /// One run, and the regime it was in.
 fn one(
     exe: &Path,
-    workload: &Workload,
-    options: &PairOptions,
+    work: Work,
     cpus: Option<(usize, usize)>,
     meanwhile: &mut dyn Meanwhile,
 ) -> io::Result<(Regime, Outcome)> {
     let subject: &dyn Subject = &subject::OURS;
-    let work = workload.work(options.seconds, options.depth);
     let (before, after, outcome) = probed(exe, subject, work, cpus, meanwhile);
     Ok((Regime::of(before, after), outcome?))
 }
@@ -160,8 +158,9 @@ pub(crate) fn recording(
     cpus: Option<(usize, usize)>,
 ) -> io::Result<String> {
     let with = std::env::current_exe()?;
+    let work = workload.work(options.seconds, options.depth);
     let checked = |exe: &Path, records: bool| {
-        let (regime, outcome) = one(exe, workload, options, cpus, &mut ())?;
+        let (regime, outcome) = one(exe, work, cpus, &mut ())?;
         if outcome.records != records {
             let is = if outcome.records {
                 "records"
@@ -179,6 +178,10 @@ pub(crate) fn recording(
         report(&pairs, ["recording compiled out", "recording"])
     ))
 }
+
+/// Runs for what shmtop itself uses, and seconds of each: it looks at everything once a second, so a part of one tells little.
+const OWN_COST_RUNS: usize = 3;
+const OWN_COST_SECONDS: f64 = 8.0;
 
 /// shmtop at 10 Hz on a terminal, while clients work.
 struct Watcher {
@@ -226,14 +229,20 @@ pub(crate) fn watched(
         running: None,
         shares: Vec::new(),
     };
+    let work = workload.work(options.seconds, options.depth);
     let pairs = pairs(
         options,
-        || one(&exe, workload, options, cpus, &mut ()),
-        || one(&exe, workload, options, cpus, &mut watcher),
+        || one(&exe, work, cpus, &mut ()),
+        || one(&exe, work, cpus, &mut watcher),
     )?;
+    watcher.shares.clear();
+    for _ in 0..OWN_COST_RUNS {
+        let work = workload.work(OWN_COST_SECONDS, options.depth);
+        one(&exe, work, cpus, &mut watcher)?;
+    }
     let share = Spread::of(watcher.shares.iter().copied());
     Ok(format!(
-        "### shmtop watching at 10 Hz: {}\n\n{}\nshmtop used {} of a CPU.\n",
+        "### shmtop watching at 10 Hz: {}\n\n{}\nshmtop used {} of a CPU ({OWN_COST_RUNS} runs of {OWN_COST_SECONDS} s).\n",
         workload.title,
         report(&pairs, ["not watched", "watched"]),
         share.map_or_else(

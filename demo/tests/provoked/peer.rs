@@ -1,5 +1,8 @@
 //! Processes that stop, die, stall, or say what is not so.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use transport::stats::schema::{self, header};
 
@@ -84,10 +87,18 @@ fn inconsistent_peer(place: &Place) -> Outcome {
     // The client's own is the first slot.
     let sent = page.word(header::SLOTS_OFFSET) + word.offset as u64;
     wait_until("its first request", || page.read(sent) > 0);
-    page.write(sent, 1 << 40);
+    // Again and again, as each request stores the true count.
+    let (lies, until) = mpsc::channel::<()>();
+    let liar = std::thread::spawn(move || {
+        while until.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+            page.write(sent, 1 << 40);
+        }
+    });
     names(place, exchange.pid(), "inconsistent-peer", "warn")
         .says(format!("pid {pid}) contradicts the server"))
         .fix(format!("/proc/{pid}/exe"));
+    drop(lies);
+    liar.join().expect("the page was there");
     drop(client);
     let _client = start(place, "client plain");
     is_well(place, exchange.pid(), "inconsistent-peer");
