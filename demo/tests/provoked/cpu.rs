@@ -3,7 +3,7 @@
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::common::Place;
+use crate::common::{Place, wait_until};
 use crate::connection::{root, start};
 use crate::doctor::{is_well, names, well_without};
 use crate::memory::Group;
@@ -68,19 +68,23 @@ fn oversubscribed(place: &Place) -> Outcome {
     Ok(())
 }
 
-/// The thread of a trader that used most CPU.
+/// The thread of a trader that spins. Of one that has just begun, it is not yet the one that has used most CPU.
 fn ring_thread(pid: i32) -> i32 {
-    let used = |tid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"))
-            .ok()
-            .and_then(|s| s.split(' ').next()?.parse::<u64>().ok())
+    let used = |tid: i32| {
+        let times = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
+        let run_ns = times.ok()?.split(' ').next()?.parse::<u64>().ok()?;
+        Some((run_ns, tid))
     };
-    std::fs::read_dir(format!("/proc/{pid}/task"))
-        .expect("a process of ours")
-        .flatten()
-        .filter_map(|t| t.file_name().to_str()?.parse().ok())
-        .max_by_key(used)
-        .expect("a thread")
+    let busiest = || {
+        std::fs::read_dir(format!("/proc/{pid}/task"))
+            .expect("a process of ours")
+            .flatten()
+            .filter_map(|t| used(t.file_name().to_str()?.parse().ok()?))
+            .max()
+            .expect("a thread")
+    };
+    wait_until("its thread spins", || busiest().0 > 100_000_000);
+    busiest().1
 }
 
 /// Somebody else's busy loop on the client's CPU.
