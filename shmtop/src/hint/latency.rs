@@ -61,7 +61,9 @@ fn is_apart(c: &Client, all: &[(&Client, Percentiles)]) -> bool {
     let cpus = |c: &Client| c.thread.as_ref().ok()?.allowed_cpus.clone().ok();
     let mine = cpus(c);
     let mut others = all.iter().map(|(o, _)| *o).filter(|o| o.number != c.number);
-    is_niced(c) || mine.is_some() && others.all(|o| cpus(o) != mine)
+    // Those whose CPUs are not known may well be kept to the same.
+    let elsewhere = |o: &Client| cpus(o).is_some() && cpus(o) != mine;
+    is_niced(c) || mine.is_some() && others.all(elsewhere)
 }
 
 fn is_niced(c: &Client) -> bool {

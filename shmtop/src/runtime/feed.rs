@@ -174,6 +174,8 @@ pub(super) struct Feed {
     bell: UnixStream,
     thread: Option<JoinHandle<()>>,
     asked: bool,
+    /// Rings of the bell still to come: one per question. One may come after its answer was found.
+    rings_due: usize,
 }
 
 impl Feed {
@@ -201,6 +203,7 @@ impl Feed {
             bell,
             thread: Some(thread),
             asked: false,
+            rings_due: 0,
         })
     }
 
@@ -216,15 +219,17 @@ impl Feed {
         {
             // A thread that is gone shows in `take`.
             self.asked = requests.send(focus).is_ok();
+            self.rings_due += 1;
         }
     }
 
     /// The answer, if it is there.
     pub(super) fn take(&mut self) -> Option<Fed> {
-        if self.asked {
+        if self.rings_due > 0 {
             let mut rings = [0u8; 16];
             // Only empties the bell; what counts is the channel.
-            let _ = self.bell.read(&mut rings);
+            let rung = self.bell.read(&mut rings).unwrap_or(0);
+            self.rings_due = self.rings_due.saturating_sub(rung);
         }
         match self.answers.try_recv() {
             Ok(fed) => {
@@ -337,5 +342,29 @@ mod tests {
         for _ in 0..5 {
             assert!(is_sample(&look.look(focus(100))));
         }
+    }
+
+    #[test]
+    fn a_bell_that_rings_after_its_answer_was_found_does_not_keep_the_runtime_awake() {
+        let (requests, _asked) = channel();
+        let (answer, answers) = channel();
+        let (bell, mut far) = UnixStream::pair().unwrap();
+        bell.set_nonblocking(true).unwrap();
+        let mut feed = Feed {
+            requests: Some(requests),
+            answers,
+            bell,
+            thread: None,
+            asked: false,
+            rings_due: 0,
+        };
+        feed.ask(focus(100));
+        answer.send(Fed::Ended).unwrap();
+        assert!(feed.take().is_some());
+        far.write_all(b"!").unwrap();
+        assert!(feed.take().is_none());
+        let mut heard = [0u8; 1];
+        let silent = feed.bell.read(&mut heard).expect_err("it rings on");
+        assert_eq!(silent.kind(), io::ErrorKind::WouldBlock);
     }
 }
