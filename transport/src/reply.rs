@@ -47,14 +47,24 @@ pub(crate) enum Sink<'a> {
 
 /// A record being written in the ring, until it outgrows its place; then a private buffer, sent when there is room.
 pub(crate) struct RingSink<'a> {
-    slot: Option<Slot<'a, Mapped>>,
+    slot: Slot<'a, Mapped>,
+    stage: Stage,
     /// Used only then: allocated the first time, and kept.
     spill: &'a mut Vec<u8>,
     limit: usize,
     /// The request's.
     id: u64,
-    /// Set once the whole answer is with the client: its payload bytes.
-    sent: Option<usize>,
+}
+
+/// Where the bytes of a [`RingSink`] are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// In the slot, to be committed.
+    Slot,
+    /// In the private buffer; the slot is void.
+    Spill,
+    /// With the client, all of them; the slot tells how many.
+    Sent,
 }
 
 impl<'a> RingSink<'a> {
@@ -65,39 +75,38 @@ impl<'a> RingSink<'a> {
         id: u64,
     ) -> Self {
         Self {
-            slot: Some(slot),
+            slot,
+            stage: Stage::Slot,
             spill,
             limit,
             id,
-            sent: None,
         }
     }
 
     fn len(&self) -> usize {
-        match (&self.sent, &self.slot) {
-            (Some(length), _) => *length,
-            (None, Some(slot)) => slot.written(),
-            (None, None) => self.spill.len(),
+        match self.stage {
+            Stage::Slot | Stage::Sent => self.slot.written(),
+            Stage::Spill => self.spill.len(),
         }
     }
 
     fn clear(&mut self) {
-        match &mut self.slot {
-            Some(slot) => slot.clear(),
-            None => self.spill.clear(),
+        match self.stage {
+            Stage::Slot => self.slot.clear(),
+            Stage::Spill => self.spill.clear(),
+            Stage::Sent => {}
         }
     }
 
     /// Sends the whole answer, piece by piece if it is large: the client then reads while we write.
     fn send(&mut self, bytes: &[u8]) {
         let streams = bytes.len() >= STREAM_FROM_BYTES
-            && self
-                .slot
-                .as_mut()
-                .is_some_and(|slot| slot.written() == 0 && slot.fits(bytes.len()));
-        if streams && let Some(slot) = self.slot.take() {
-            slot.stream(Kind::Reply, self.id, bytes);
-            self.sent = Some(bytes.len());
+            && self.stage == Stage::Slot
+            && self.slot.written() == 0
+            && self.slot.fits(bytes.len());
+        if streams {
+            self.slot.stream(Kind::Reply, self.id, bytes);
+            self.stage = Stage::Sent;
         } else {
             self.write(bytes);
         }
@@ -105,12 +114,12 @@ impl<'a> RingSink<'a> {
 
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(slot) = &mut self.slot {
-            if slot.try_write(bytes) {
+        if self.stage == Stage::Slot {
+            if self.slot.try_write(bytes) {
                 return;
             }
-            slot.read_back(self.spill);
-            self.slot = None;
+            self.slot.read_back(self.spill);
+            self.stage = Stage::Spill;
         }
         self.spill.extend_from_slice(bytes);
     }
@@ -253,21 +262,21 @@ impl<'a> Reply<'a> {
         self.failed
     }
 
-    /// Sends a reply that stands in the ring.
-    pub(crate) fn finish(self, id: u64) -> Finished {
+    /// Sends a reply that stands in the ring. By reference: what is moved is copied, as a whole, and waits for what was just written to it.
+    #[inline]
+    pub(crate) fn finish(&mut self, id: u64) -> Finished {
         let kind = if self.failed {
             Kind::Error
         } else {
             Kind::Reply
         };
-        match self.sink {
-            Sink::Ring(RingSink { sent: Some(_), .. }) => Finished::Sent,
-            Sink::Ring(RingSink {
-                slot: Some(slot), ..
-            }) => {
-                slot.commit(kind, id);
+        match &mut self.sink {
+            Sink::Ring(ring) if ring.stage == Stage::Slot => {
+                ring.slot.commit(kind, id);
+                ring.stage = Stage::Sent;
                 Finished::Sent
             }
+            Sink::Ring(ring) if ring.stage == Stage::Sent => Finished::Sent,
             Sink::Ring(_) | Sink::Buffer(..) => Finished::Buffered(kind),
         }
     }

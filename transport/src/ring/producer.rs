@@ -1,7 +1,7 @@
 //! The producing role: reserve, write, commit. Says what happened; records and waits for nothing.
 
 use super::plan::{
-    Commit, HEADER_BYTES, Kind, PIECE_BYTES, Plan, STREAM_FROM_BYTES, TERMINATOR_BYTES,
+    self, Commit, HEADER_BYTES, Kind, PIECE_BYTES, Plan, STREAM_FROM_BYTES, TERMINATOR_BYTES,
     record_bytes,
 };
 use super::storage::{Bell, Flag, Storage, Word};
@@ -201,18 +201,22 @@ impl<S: Storage> Producer<S> {
     #[inline]
     pub(crate) fn reserve(&mut self, room: usize) -> Result<Slot<'_, S>, NoSlot> {
         assert!(room <= self.plan.max_payload());
-        let record = record_bytes(room);
-        if let Some(at) = self.straight_on(record) {
-            return Ok(Slot {
-                at,
-                padding: 0,
-                room,
-                looked: false,
-                written: 0,
-                producer: self,
-            });
-        }
-        self.reserve_looking(room)
+        // Single words meet here, and not two slots: those would meet in memory, written field by field and read as a whole.
+        let (at, padding, looked) = match self.straight_on(record_bytes(room)) {
+            Some(at) => (at, 0, false),
+            None => {
+                let found = self.place_looking(room)?;
+                (found.at, found.padding, true)
+            }
+        };
+        Ok(Slot {
+            at,
+            padding,
+            room,
+            looked,
+            written: 0,
+            producer: self,
+        })
     }
 
     /// The common case: the record fits at `tail`, before the point of starting over, on the cached index.
@@ -228,7 +232,7 @@ impl<S: Storage> Producer<S> {
     /// The slow half of the reservations: with a fresh look at the consumer's index.
     #[cold]
     #[inline(never)]
-    fn reserve_looking(&mut self, room: usize) -> Result<Slot<'_, S>, NoSlot> {
+    fn place_looking(&mut self, room: usize) -> Result<plan::Place, NoSlot> {
         self.refresh().map_err(NoSlot::Poisoned)?;
         // Until the consumer has passed a padding record, only what lies in front of it is free. So start over early only
         // while the consumer keeps up: three quarters of a window are free then, however the next messages come.
@@ -250,14 +254,7 @@ impl<S: Storage> Producer<S> {
                     // The consumer is too far behind to start over: walk on, and look again a quarter window later.
                     self.wrap_from = offset + self.window / 4 + record_bytes(room);
                 }
-                Ok(Slot {
-                    at: place.at,
-                    padding: place.padding,
-                    room,
-                    looked: true,
-                    written: 0,
-                    producer: self,
-                })
+                Ok(place)
             }
             None => Err(NoSlot::Full {
                 occupancy: self.occupancy(),
@@ -296,7 +293,7 @@ impl<S: Storage> Producer<S> {
         let mut slot = self.reserve(payload.len())?;
         fault_point!(Reserved);
         if payload.len() < STREAM_FROM_BYTES {
-            slot.fill(payload);
+            slot.put(payload);
             slot.commit(kind, id);
         } else {
             slot.stream(kind, id, payload);
@@ -363,6 +360,14 @@ impl<S: Storage> Slot<'_, S> {
         if bytes.len() > self.room - self.written && !self.extend(bytes.len()) {
             return false;
         }
+        self.put(bytes);
+        true
+    }
+
+    /// Appends bytes for which there is room.
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= self.room - self.written);
         let offset = self.producer.plan.offset(self.at) + HEADER_BYTES as usize + self.written;
         self.written += bytes.len();
         #[cfg(feature = "fault-points")]
@@ -373,19 +378,11 @@ impl<S: Storage> Slot<'_, S> {
             (offset + half, &bytes[half..])
         };
         self.producer.storage.write(offset, bytes);
-        true
     }
 
     /// Whether a payload of `length` bytes fits, if need be by extending the record where it is; it is large enough then.
     pub(crate) fn fits(&mut self, length: usize) -> bool {
         length <= self.room || self.extend(length - self.written)
-    }
-
-    /// Appends bytes that were reserved for.
-    #[inline]
-    fn fill(&mut self, bytes: &[u8]) {
-        let wrote = self.try_write(bytes);
-        debug_assert!(wrote, "reserved");
     }
 
     /// Makes room for `more` bytes where the record is, on the cached index.
@@ -468,9 +465,10 @@ impl<S: Storage> Slot<'_, S> {
         }
     }
 
-    /// Makes the record visible to the consumer.
+    /// Makes the record visible to the consumer. The slot is good for nothing after it.
     #[inline]
-    pub(crate) fn commit(mut self, kind: Kind, id: u64) {
+    pub(crate) fn commit(&mut self, kind: Kind, id: u64) {
+        debug_assert_eq!(self.at.wrapping_sub(self.padding), self.producer.tail);
         let record = record_bytes(self.written);
         self.prepare(id, record);
         // The length fits: `room` is at most the largest payload, which is below half of a ring of at most 1 GiB.
@@ -483,13 +481,14 @@ impl<S: Storage> Slot<'_, S> {
     }
 
     /// Copies `payload` in and publishes it piece by piece. Nothing can fail or panic between the first piece and the last, so
-    /// only the death of this process leaves half a record, and then the connection ends.
-    pub(crate) fn stream(mut self, kind: Kind, id: u64, payload: &[u8]) {
+    /// only the death of this process leaves half a record, and then the connection ends. The slot is good for nothing after it.
+    pub(crate) fn stream(&mut self, kind: Kind, id: u64, payload: &[u8]) {
+        debug_assert_eq!(self.at.wrapping_sub(self.padding), self.producer.tail);
         let record = record_bytes(payload.len());
         self.prepare(id, record);
         let mut pieces = payload.chunks(PIECE_BYTES);
         if let Some(first) = pieces.next() {
-            self.fill(first);
+            self.put(first);
         }
         let valid = |slot: &Self| {
             slot.at
@@ -502,15 +501,11 @@ impl<S: Storage> Slot<'_, S> {
             kind,
             streamed: true,
         });
-        self.producer
-            .storage
-            .store_release(Word::Tail, valid(&self));
+        self.producer.storage.store_release(Word::Tail, valid(self));
         for piece in pieces {
             fault_point!(Piece);
-            self.fill(piece);
-            self.producer
-                .storage
-                .store_release(Word::Tail, valid(&self));
+            self.put(piece);
+            self.producer.storage.store_release(Word::Tail, valid(self));
         }
         self.finish(record);
     }
