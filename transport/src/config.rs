@@ -35,7 +35,8 @@ pub enum WaitPolicy {
     ///
     /// A yield gives the rest of a time slice away. So pollers, and threads that wait while their CPU is crowded (whatever the policy), ask for the
     /// shortest slice there is: 0.1 ms, Linux 6.12 and later, `SCHED_OTHER` only. Share of the CPU, class and niceness stay as they are; a thread
-    /// has its own slice back when it is no longer crowded or busy, or the connection is dropped. Threads started meanwhile inherit the short one.
+    /// has its own slice back at a wait that finds it no longer crowded or busy, or when the connection is dropped. Threads and processes that it starts
+    /// meanwhile inherit the short one, and keep it.
     /// Under a seccomp filter none is asked for, as some services are killed for asking.
     #[default]
     Adaptive,
