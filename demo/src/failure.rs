@@ -58,6 +58,7 @@ impl From<&ConnectError> for Failure {
             ConnectError::PathTooLong { .. } => (USAGE, ""),
             ConnectError::NoServer { .. } => (NO_ENDPOINT, "; start one with `exchange`"),
             ConnectError::Unresponsive { .. } => (NO_ENDPOINT, ""),
+            ConnectError::Denied { .. } => (PERMISSION, ""),
             ConnectError::Io { source, .. } => (code_of(source), ""),
             // Refused, or no shared memory.
             _ => (FAULT, ""),

@@ -111,7 +111,9 @@ fn a_killed_worker_process_is_reported_and_the_others_finish() {
     let trader = trader.finish();
     assert_eq!(trader.code(), 1, "{trader:?}");
     assert!(
-        trader.stderr.contains(&format!("process {victim} died")),
+        trader
+            .stderr
+            .contains(&format!("trader: client 2: worker process {victim} died\n")),
         "{trader:?}"
     );
     assert!(trader.stdout.contains("  requests   "), "{trader:?}");

@@ -209,6 +209,14 @@ pub enum ConnectError {
         /// ENOENT or ECONNREFUSED.
         source: io::Error,
     },
+    /// The way there is closed to this user: the socket, or a directory before it. Whether a server listens can't be seen.
+    #[error("not allowed to connect to {path}: {source}")]
+    Denied {
+        /// The path.
+        path: PathBuf,
+        /// EACCES or EPERM.
+        source: io::Error,
+    },
     /// The server is there but did not answer in time (stopped, or its accept queue is full: EAGAIN).
     #[error("server at {path} did not answer within {timeout:?} (step {step}, {source})", step = .step.name())]
     Unresponsive {

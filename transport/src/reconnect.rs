@@ -88,7 +88,10 @@ impl ConnectError {
     pub fn may_pass(&self) -> bool {
         match self {
             // EACCES too: a server that lets others in binds its socket first, and opens it to them then.
-            Self::NoServer { .. } | Self::Unresponsive { .. } | Self::Io { .. } => true,
+            Self::NoServer { .. }
+            | Self::Denied { .. }
+            | Self::Unresponsive { .. }
+            | Self::Io { .. } => true,
             Self::Refused { may_pass, .. } => *may_pass,
             // A server for the socket only, or memory that is no ring of ours.
             Self::NoSharedMemory(why) => {

@@ -86,7 +86,7 @@ fn listen(
             }
         }
     }
-    let sentence = format!("client {}'s process {pid} died", client + 1);
+    let sentence = format!("worker process {pid} died");
     tell(Event::Died(1, Failure::new(FAULT, sentence)));
 }
 

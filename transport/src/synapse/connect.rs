@@ -152,6 +152,10 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
                 path: path.into(),
                 source: e.into(),
             }),
+            Err(e @ (Errno::EACCES | Errno::EPERM)) => Err(ConnectError::Denied {
+                path: path.into(),
+                source: e.into(),
+            }),
             Err(Errno::EAGAIN) => Err(ConnectError::Unresponsive {
                 path: path.into(),
                 step: Step::Connect,
