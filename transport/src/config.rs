@@ -253,14 +253,54 @@ mod tests {
         }
     }
 
+    /// A setting, the last values that are good, and the first that are not.
+    #[track_caller]
+    fn bounded<T: std::fmt::Debug>(set: fn(&mut Config, T), good: [T; 2], bad: [T; 2]) {
+        let with = |value| {
+            let mut config = Config::default();
+            set(&mut config, value);
+            config
+        };
+        for value in good {
+            let what = format!("{value:?}");
+            assert_eq!(with(value).check(), Ok(()), "{what}");
+        }
+        for value in bad {
+            let what = format!("{value:?}");
+            let said = refused(with(value));
+            assert!(said.contains(&what), "{what}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_a_field_says_of_its_range_is_so_and_who_leaves_it_is_told_the_value() {
+        bounded(|c, n| c.workers = n, [1, 256], [0, 257]);
+        bounded(|c, n| c.max_clients = n, [1, 2048], [0, 2049]);
+        let largest = (16 << 20) - 64;
+        let beyond = [0, largest + 1];
+        bounded(|c, n| c.max_message_bytes = n, [1, largest], beyond);
+        let ring = |c: &mut Config, n| (c.ring_bytes, c.max_message_bytes) = (n, 1);
+        bounded(ring, [4096, 1 << 30], [2048, 1 << 31]);
+        bounded(ring, [8192, 1 << 29], [4095, 12_288]);
+    }
+
+    #[test]
+    fn no_call_has_no_time_at_all() {
+        for is_request in [true, false] {
+            let mut config = Config::default();
+            let timeout = match is_request {
+                true => &mut config.request_timeout,
+                false => &mut config.handshake_timeout,
+            };
+            *timeout = Duration::ZERO;
+            assert_eq!(refused(config), "timeouts must be above zero");
+        }
+    }
+
     #[test]
     fn a_server_that_could_admit_nobody_is_refused() {
         refused(Config {
             max_pending_per_uid: 0,
-            ..Config::default()
-        });
-        refused(Config {
-            max_clients: 0,
             ..Config::default()
         });
     }

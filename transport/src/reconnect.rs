@@ -242,6 +242,17 @@ mod tests {
     }
 
     #[test]
+    fn the_last_pause_ends_with_the_patience() {
+        let backoff = Backoff {
+            first: Duration::from_secs(3600),
+            longest: Duration::from_secs(3600),
+            patience: Duration::from_secs(60),
+        };
+        let pause = backoff.pauses().next().expect("patient");
+        assert!(pause <= backoff.patience, "{pause:?}");
+    }
+
+    #[test]
     fn no_patience_is_no_pause() {
         let backoff = Backoff {
             patience: Duration::ZERO,

@@ -54,6 +54,18 @@ fn an_answer_sent_whole_arrives_whole_whatever_its_size_and_that_of_the_last() {
     });
 }
 
+#[test]
+fn of_a_long_error_the_first_kilobyte_arrives_as_whole_letters() {
+    let at_length = |_: &[u8], reply: &mut Reply<'_>| reply.fail("€".repeat(2_000));
+    on_both(at_length, WaitPolicy::Adaptive, |client, transport| {
+        match client.fire_bytes(b"why?") {
+            // Three bytes each.
+            Err(RequestError::Remote { message }) => assert_eq!(message, "€".repeat(341)),
+            other => panic!("over {transport:?}: {other:?}"),
+        }
+    });
+}
+
 /// On the socket an error of more than a kilobyte would end the connection, and in a ring it would be an answer of any length.
 #[test]
 fn behind_an_error_nothing_else_can_stand() {

@@ -29,13 +29,18 @@ pub(crate) fn shmtop(dir: &Path, args: &[&str]) -> Command {
     c
 }
 
-/// Runs to the end, or panics when the watchdog barks.
-pub(crate) fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
-    let child = shmtop(dir, args)
+/// The same, started, with pipes for what it says.
+fn started(dir: &Path, args: &[&str]) -> Child {
+    shmtop(dir, args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Runs to the end, or panics when the watchdog barks.
+pub(crate) fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    let child = started(dir, args);
     let pid = child.id();
     let (done, ended) = channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));
@@ -303,14 +308,10 @@ fn a_recording_can_be_replayed_compared_and_is_never_overwritten() {
 #[test]
 fn a_watched_server_that_ends_is_exit_6() {
     let mut p = pair();
-    let mut child = shmtop(
+    let mut child = started(
         p.dir.path(),
         &["snapshot", "--name", &p.name, "-d", "10ms", "-n", "1000000"],
-    )
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    );
     let mut out = BufReader::new(child.stdout.take().unwrap());
     out.read_line(&mut String::new()).unwrap();
     drop(p.server.take());
@@ -329,14 +330,10 @@ fn a_watched_server_that_ends_is_exit_6() {
 #[test]
 fn of_a_server_that_ended_the_doctor_does_not_say_that_nothing_is_wrong() {
     let mut p = pair();
-    let child = shmtop(
+    let child = started(
         p.dir.path(),
         &["doctor", "--name", &p.name, "-d", "10ms", "--for", "50s"],
-    )
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    );
     // It has seen the page once that is mapped.
     let maps = format!("/proc/{}/maps", child.id());
     let start = std::time::Instant::now();

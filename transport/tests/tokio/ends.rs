@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Gate, echo, everywhere, pattern, until};
+use super::{Gate, World, echo, everywhere, pattern, until};
 use crate::server::Server;
 use nix::sys::signal::Signal;
+use transport::AsyncSynapse;
 use transport::error::RequestError;
 
 #[test]
@@ -73,12 +74,18 @@ fn a_dropped_call_gives_its_request_up_and_harms_no_other() {
     });
 }
 
+/// A server that is a process, and a client that it has answered.
+async fn up(world: &World) -> (Server, AsyncSynapse) {
+    let server = Server::start(&world.path());
+    let client = world.client().await;
+    assert_eq!(client.fire_bytes(b"up").await.expect("a reply"), b"up");
+    (server, client)
+}
+
 #[test]
 fn a_killed_server_ends_all_calls_at_once_and_their_outcome_is_unknown() {
     everywhere(|world| async move {
-        let server = Server::start(&world.path());
-        let client = world.client().await;
-        assert_eq!(client.fire_bytes(b"up").await.expect("a reply"), b"up");
+        let (server, client) = up(&world).await;
         let tasks: Vec<_> = (0..4)
             .map(|_| {
                 let client = client.clone();
@@ -105,9 +112,7 @@ fn a_killed_server_ends_all_calls_at_once_and_their_outcome_is_unknown() {
 #[test]
 fn who_meets_the_end_of_the_server_by_sending_has_asked_for_nothing() {
     everywhere(|world| async move {
-        let server = Server::start(&world.path());
-        let client = world.client().await;
-        assert_eq!(client.fire_bytes(b"up").await.expect("a reply"), b"up");
+        let (server, client) = up(&world).await;
         if client.is_shm() {
             return;
         }
