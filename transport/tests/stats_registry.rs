@@ -229,6 +229,7 @@ fn a_scan_of_a_made_up_proc_tells_pages_from_everything_else() {
             "/memfd:shmtop-stats2 (deleted)",
             "/tmp/memfd:shmtop-stats",
             "/memfd:shm-ring (deleted)",
+            "/memfd:shm-ring2 (deleted)",
         ],
     );
     process("self", &["/memfd:shmtop-stats (deleted)"]);
