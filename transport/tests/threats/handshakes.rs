@@ -1,88 +1,16 @@
-//! Rows 13 to 17 as a server meets them: noise, trickles, forged versions and sizes, descriptors nobody asked for, and peers that leave after
+//! Rows 13 and 15 to 17 as a server meets them: noise, forged versions and sizes, descriptors nobody asked for, and peers that leave after
 //! every step. Each is refused, counted in the stats page, and costs the server nothing afterwards.
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use transport::stats::ProcessCounters;
-
+use crate::knocked::Knocked;
 use crate::rogue::{
     BYE, COMMIT, Client, DECLINE, HELLO, MESSAGE, Memory, OFFER, READY, REFUSED, REPLY, REQUEST,
     Raw, UPGRADE, VERSION, WELCOME, header, hello, message,
 };
-use crate::role::{Process, WATCHDOG};
-use crate::watch::{Held, held, within};
-use crate::world::{Ended, World, mix, ready};
-
-struct Knocked {
-    world: World,
-    server: Process,
-    bystander: transport::Synapse,
-    before: Held,
-    counted: ProcessCounters,
-}
-
-impl Knocked {
-    fn new() -> Self {
-        Self::with("300")
-    }
-
-    /// With this handshake timeout, in milliseconds.
-    fn with(timeout_ms: &str) -> Self {
-        let world = World::new();
-        let server = ready(world.server().with("HANDSHAKE_MS", timeout_ms));
-        let mut bystander = world.connect();
-        assert!(matches!(mix(&mut bystander, 1, 0), Ended::Done));
-        let before = held(server.pid());
-        let counted = world.page(&server).process;
-        Self {
-            world,
-            server,
-            bystander,
-            before,
-            counted,
-        }
-    }
-
-    fn knock(&self) -> Raw {
-        Raw::connect(&self.world.path())
-    }
-
-    /// Others are served, nothing is held, nothing pends, and `counter` went up by `times`.
-    fn all_is_well(&mut self, counter: fn(&ProcessCounters) -> u64, times: u64, what: &str) {
-        assert!(
-            matches!(mix(&mut self.bystander, 1, 0), Ended::Done),
-            "{what}"
-        );
-        let mut now = self.counted;
-        within(WATCHDOG, what, || {
-            let holds = held(self.server.pid());
-            now = self.world.page(&self.server).process;
-            let same = (holds.fds, holds.rings) == (self.before.fds, self.before.rings);
-            let counted = counter(&now) - counter(&self.counted);
-            (same && counted == times && now.pending_handshakes == 0)
-                .then_some(())
-                .ok_or((holds, counted, now.pending_handshakes))
-        });
-        self.counted = now;
-        assert!(
-            matches!(mix(&mut self.world.connect(), 1, 0), Ended::Done),
-            "{what}: the next one"
-        );
-    }
-
-    fn refused(&mut self, mut raw: Raw, reason: u32, what: &str) {
-        let heard = raw
-            .hear()
-            .unwrap_or_else(|| panic!("{what}: closed without a word"));
-        assert_eq!(
-            (heard.kind(), heard.u32(24)),
-            (REFUSED, reason),
-            "{what}: {heard:?}"
-        );
-        raw.is_closed();
-    }
-}
+use crate::role::WATCHDOG;
+use crate::watch::within;
 
 #[test]
 fn noise_is_refused_as_no_client_of_ours_and_nothing_is_allocated_for_it() {
@@ -293,84 +221,6 @@ fn descriptors_that_nobody_asked_for_are_closed_and_their_sender_refused() {
         );
     }
     knocked.all_is_well(|p| p.rejected_layout, 3, "descriptors with UPGRADE");
-}
-
-#[test]
-fn two_hundred_that_trickle_are_cut_off_and_hold_nobody_up() {
-    let mut knocked = Knocked::with("1000");
-    let begun = Instant::now();
-    let mut slow: Vec<Option<Raw>> = (0..200).map(|_| Some(knocked.knock())).collect();
-    let greeting = hello(1 << 16, 20_000);
-    let mut said = 0;
-    // A byte a round: far more rounds than the deadline leaves time for.
-    while slow.iter().any(Option::is_some) && said < MESSAGE - 1 {
-        for raw in slow.iter_mut().filter(|raw| raw.is_some()) {
-            let one = raw.as_mut().expect("there");
-            if !one.say(&greeting[said..=said]) || one.is_closed_within(Duration::ZERO) {
-                *raw = None;
-            }
-        }
-        said += 1;
-        assert!(matches!(mix(&mut knocked.bystander, 1, 0), Ended::Done));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(
-        slow.iter().all(Option::is_none),
-        "still there after {said} bytes and {:?}",
-        begun.elapsed()
-    );
-    let refused = |p: &ProcessCounters| p.rejected_timeout + p.rejected_pending;
-    knocked.all_is_well(refused, 200, "trickles");
-    // Of one user at most 64 are heard at a time; the others are sent away at once.
-    let counted = knocked.counted;
-    assert!(
-        counted.rejected_timeout >= 64 && counted.rejected_pending >= 64,
-        "{counted:?}"
-    );
-    println!(
-        "{} timed out, {} sent away",
-        counted.rejected_timeout, counted.rejected_pending
-    );
-}
-
-#[test]
-fn those_who_trickle_after_their_welcome_do_not_keep_others_out() {
-    let knocked = Knocked::with("200");
-    let mut slow: Vec<Raw> = (0..64)
-        .map(|_| {
-            let mut raw = knocked.knock();
-            raw.say(&hello(1 << 16, 20_000));
-            raw.expect(WELCOME);
-            raw
-        })
-        .collect();
-    // Each wants shared memory and says so, a byte at a time.
-    let request = message(UPGRADE, 1, &[]);
-    let mut said = 0;
-    within(WATCHDOG, "a newcomer is let in", || {
-        slow.iter_mut()
-            .for_each(|raw| assert!(raw.say(&request[said..=said])));
-        said += 1;
-        assert!(said < MESSAGE, "the deadline never came");
-        match transport::Synapse::connect(knocked.world.path(), &knocked.world.config()) {
-            Ok(_) => Ok(()),
-            Err(e) => {
-                std::thread::sleep(Duration::from_millis(30));
-                Err(e)
-            }
-        }
-    });
-}
-
-#[test]
-fn one_who_says_nothing_is_refused_in_time() {
-    let mut knocked = Knocked::new();
-    let raw = knocked.knock();
-    knocked.refused(raw, 5, "silence");
-    let mut raw = knocked.knock();
-    raw.say(&hello(1 << 16, 20_000)[..200]);
-    knocked.refused(raw, 5, "most of a HELLO");
-    knocked.all_is_well(|p| p.rejected_timeout, 2, "silence");
 }
 
 /// What a client has said when it leaves.
