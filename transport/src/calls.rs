@@ -142,7 +142,9 @@ impl Calls {
             Place::Live | Place::Free => None,
         };
         self.done += 1;
-        self.unknown = 0;
+        if self.unknown != 0 {
+            self.unknown = 0;
+        }
         Answered::Live(timed)
     }
 

@@ -121,10 +121,11 @@ impl<S: Storage> Consumer<S> {
             if word == 0 {
                 // A record that was half published can't be unwritten: waiting for its rest would find its end reached, and no record,
                 // for ever.
-                return match self.half.take() {
-                    None => Ok(None),
-                    Some(_) => Err(self.impossible(self.storage.load(Word::Tail))),
-                };
+                if self.half.is_none() {
+                    return Ok(None);
+                }
+                self.half = None;
+                return Err(self.impossible(self.storage.load(Word::Tail)));
             }
             let commit = Commit::decode(word).map_err(|kind| Poison::RecordKind {
                 kind,
@@ -177,7 +178,9 @@ impl<S: Storage> Consumer<S> {
             return self.read_streamed(offset, into);
         }
         // A peer may turn a half published record into a whole one; the next one must not be judged by its end.
-        self.half = None;
+        if self.half.is_some() {
+            self.half = None;
+        }
         self.copy_out(offset, into);
         Ok(true)
     }
@@ -263,7 +266,10 @@ impl<S: Storage> Consumer<S> {
         // Release, partner: the Acquire in `Producer::refresh` (I3): our reads of these bytes are done.
         self.storage.store_release(Word::Head, self.head);
         fault_point!(AfterRelease);
-        let padding = std::mem::take(&mut self.skipped);
+        let padding = self.skipped;
+        if padding > 0 {
+            self.skipped = 0;
+        }
         self.last_span = bytes.wrapping_add(padding);
         Released {
             record: bytes,

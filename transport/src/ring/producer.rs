@@ -452,9 +452,12 @@ impl<S: Storage> Slot<'_, S> {
         p.tail = self.at.wrapping_add(record);
         p.produced = p.produced.wrapping_add(record);
         let end = p.plan.offset(self.at) as u64 + record;
-        p.touched = p
-            .touched
-            .max((end + TERMINATOR_BYTES).min(p.plan.capacity()));
+        let touched = (end + TERMINATOR_BYTES).min(p.plan.capacity());
+        // Here and elsewhere on the way of a message, what would change nothing is not stored: the store buffer is full of
+        // stores to lines that the other side has, and each keeps the next message waiting.
+        if touched > p.touched {
+            p.touched = touched;
+        }
         p.storage.store(Word::Produced, p.produced);
         fault_point!(BeforeTail);
         // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::follow` (I5).

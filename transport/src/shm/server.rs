@@ -212,7 +212,8 @@ impl ShmServer {
             Err(NoSlot::Poisoned(poison)) => return Err(poison),
         };
         // Before the read: a request of which only half is there waits for its client from here on, not for room.
-        if let Some(since) = self.blocked.take() {
+        if let Some(since) = self.blocked {
+            self.blocked = None;
             unblocked(&self.slot, since);
         }
         if !self.rx.read(&record, buffer)? {
@@ -258,7 +259,9 @@ impl ShmServer {
             }
         }
         record::received(self.slot.rx(), &self.rx, released, record.length);
-        self.expected_reply = length;
+        if self.expected_reply != length {
+            self.expected_reply = length;
+        }
         Ok(Some(record.length))
     }
 
