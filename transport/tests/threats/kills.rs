@@ -8,9 +8,10 @@ use transport::error::RequestError;
 use transport::fault::Point;
 use transport::stats::SlotState;
 
+use crate::harm::fault;
 use crate::role::{Process, WATCHDOG};
 use crate::watch::{Held, held, is_stopped, own_page, slot_of, within};
-use crate::world::{MAX_MESSAGE, World, fault, mix, ready};
+use crate::world::{MAX_MESSAGE, World, mix, ready};
 
 /// The promise: what a dead peer held is back within a second.
 const RECLAIMED: Duration = Duration::from_secs(1);

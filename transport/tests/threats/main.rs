@@ -10,6 +10,7 @@ mod descriptors;
 mod floods;
 mod forks;
 mod handshakes;
+mod harm;
 mod kills;
 mod knocked;
 mod limits;

@@ -17,9 +17,10 @@ use transport::{
     WaitPolicy,
 };
 
+use crate::harm::{arm, fault};
 use crate::role::{Process, WATCHDOG, command, required, say};
 use crate::watch::within;
-use crate::world::{MAX_MESSAGE, World, arm, fault, own_config, ready};
+use crate::world::{MAX_MESSAGE, World, own_config, ready};
 
 const PATIENT: Backoff = Backoff {
     first: Duration::from_millis(1),

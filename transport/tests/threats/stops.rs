@@ -7,10 +7,11 @@ use transport::TransportChoice;
 use transport::error::RequestError;
 use transport::fault::Point;
 
+use crate::harm::fault;
 use crate::payload;
 use crate::role::{Process, WATCHDOG};
 use crate::watch::{client_page, is_stopped, own_page, page, within};
-use crate::world::{Ended, MAX_MESSAGE, World, fault, mix, ready};
+use crate::world::{Ended, MAX_MESSAGE, World, mix, ready};
 
 fn stops(process: &Process, what: &str) {
     within(WATCHDOG, what, || {
