@@ -49,7 +49,7 @@ fn a_trader_with_a_wrong_command_line_says_what_is_wrong() {
 fn an_exchange_with_a_wrong_command_line_says_what_is_wrong() {
     let place = Place::new();
     for (args, words) in [
-        ("--workers 0", &["workers"][..]),
+        ("--workers 257", &["workers"][..]),
         ("--max-clients 0", &["max clients"]),
         ("--work 5", &["unit"]),
         ("extra", &["extra"]),

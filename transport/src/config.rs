@@ -140,7 +140,9 @@ pub struct Config {
     pub huge_pages: bool,
     /// Server: clients admitted at most, 1 ..= 2048. Default 1024.
     pub max_clients: usize,
-    /// Server: poller threads, 1 ..= 256. Default 1; more are started when one has more clients than it can sleep on (120).
+    /// Server: poller threads, up to 256, or 0: as many as it takes. Default 0: one, and with [`WaitPolicy::Adaptive`] one for each CPU while clients
+    /// crowd all of up to 16 CPUs with requests of a microsecond and more, each serving the clients that wait on its CPU. In either case more are started when one
+    /// has more clients than it can sleep on (120).
     pub workers: usize,
     /// Server: a thread per client instead of pollers. Default off; better only while clients are fewer than CPUs.
     pub thread_per_client: bool,
@@ -170,7 +172,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(2),
             huge_pages: false,
             max_clients: 1024,
-            workers: 1,
+            workers: 0,
             thread_per_client: false,
             allowed_uids: Vec::new(),
             max_pending_per_uid: 64,
@@ -212,8 +214,8 @@ impl Config {
                 self.max_clients
             ));
         }
-        if self.workers == 0 || self.workers > 256 {
-            return fail(format!("workers must be 1 to 256, not {}", self.workers));
+        if self.workers > 256 {
+            return fail(format!("workers must be 0 to 256, not {}", self.workers));
         }
         if self.max_pending_per_uid == 0 {
             return fail("with 0 handshakes per user under way nobody could connect".into());
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_a_field_says_of_its_range_is_so_and_who_leaves_it_is_told_the_value() {
-        bounded(|c, n| c.workers = n, [1, 256], [0, 257]);
+        bounded(|c, n| c.workers = n, [0, 256], [257, 1000]);
         bounded(|c, n| c.max_clients = n, [1, 2048], [0, 2049]);
         let largest = (16 << 20) - 64;
         let beyond = [0, largest + 1];

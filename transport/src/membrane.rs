@@ -6,7 +6,7 @@
 //! pollers             serve the clients on shared memory: `shm::handle_shm_loop`
 //! ```
 //! `listener` owns the path, `clients` is the table of who is connected, `control` the control thread, `connection` a
-//! handshake thread, `pool` the pollers, `house` what is done ten times a second, `descriptors` and `budget` what clients
+//! handshake thread, `pool` the pollers, `house` what is done ten times a second, `spread` which poller serves whom, `descriptors` and `budget` what clients
 //! that come at the same time have to share.
 
 mod budget;
@@ -17,6 +17,7 @@ mod descriptors;
 mod house;
 mod listener;
 mod pool;
+mod spread;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,7 +122,7 @@ impl Membrane {
             role: Role::Server,
             socket_path: path,
             // A client takes a slot, so does a poller, and closed ones stay readable for a while.
-            slots: config.max_clients + config.max_clients / 32 + config.workers + 16,
+            slots: config.max_clients + config.max_clients / 32 + config.workers + 32,
         });
         let process = page.process();
         set(&process.max_clients, config.max_clients as u64);

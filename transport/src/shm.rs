@@ -5,12 +5,15 @@
 //! that leads here is `synapse`'s and `membrane`'s.
 
 mod client;
+mod inbox;
 mod link;
 mod poller;
+mod seat;
 mod server;
 
 pub use client::ShmClient;
 pub(crate) use client::{Drained, FLOODED, Lying};
+pub(crate) use inbox::{Ends, Inbox, MAX_CONNECTIONS};
 pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
-pub(crate) use poller::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
-pub(crate) use server::{Ends, Handler, Kept, ShmServer};
+pub(crate) use poller::{Poller, handle_shm_loop};
+pub(crate) use server::{Handler, Kept, ShmServer};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::house::House;
 use crate::mem::fork::NotInForks;
-use crate::shm::{Ends, HouseView, Inbox, Kept};
+use crate::shm::{Ends, HouseView, Kept};
 use crate::stats::slot::SlotWriter;
 
 /// A connection's key: never reused, and what epoll gives back.
@@ -33,7 +33,6 @@ pub(super) struct ShmPart {
     pub(super) view: HouseView,
     pub(super) house: House,
     pub(super) ends: Arc<Ends>,
-    pub(super) inbox: Arc<Inbox>,
     /// Its part of the memory budget. Last: given back after the memory.
     pub(super) _kept: Kept,
 }

@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 use super::clients::Key;
 use super::descriptors::Wanted;
 use super::listener::Listener;
+use super::spread::Spread;
 use super::{Shared, connection, descriptors, house};
 use crate::clock::monotonic_ns;
 use crate::error::CloseReason;
@@ -47,6 +48,7 @@ struct Control {
     /// Since when (monotonic ns) a connection waits for a descriptor that is on loan, with the listener out of the epoll set; or 0.
     waits_since_ns: u64,
     last_tick_ns: u64,
+    spread: Spread,
     /// Of connections whose thread has not been joined yet.
     threads: BTreeMap<Key, JoinHandle<()>>,
 }
@@ -63,6 +65,7 @@ pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinH
         deaf_until_ns: 0,
         waits_since_ns: 0,
         last_tick_ns: 0,
+        spread: Spread::default(),
         threads: BTreeMap::new(),
     };
     std::thread::Builder::new()
@@ -120,6 +123,7 @@ impl Control {
         self.join_finished();
         let mut table = self.shared.clients.lock();
         house::keep(&mut table, now_ns);
+        self.spread.keep(&self.shared, &table, now_ns);
         let over: Vec<Key> = table
             .by_key
             .iter()
@@ -349,7 +353,6 @@ impl Control {
         if let Some(shm) = client.shm {
             shm.slot.close(reason);
             shm.ends.set_gone();
-            shm.inbox.nudge();
         }
     }
 

@@ -18,6 +18,15 @@ const MIN_WINDOW_BYTES: u64 = 16 << 10;
 #[derive(Default)]
 pub(super) struct House {
     last: Option<HouseLook>,
+    /// Whether messages moved between the last two looks.
+    pub(super) active: bool,
+}
+
+impl House {
+    /// The CPU on which the client waits, if it says so and is active.
+    pub(super) fn crowds(&self) -> Option<usize> {
+        self.last.filter(|_| self.active)?.peer_cpu
+    }
 }
 
 /// Looks at every client on shared memory.
@@ -72,5 +81,6 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
     set(&words.house_peer_asleep, u64::from(now.peer_asleep));
     set(&words.house_ns, now_ns);
     shm.house.last = Some(now);
+    shm.house.active = active;
     active
 }

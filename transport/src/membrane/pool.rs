@@ -1,6 +1,7 @@
 //! The pollers: which there are, and who gets the next client.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,8 +14,7 @@ use crate::wait::policy::Waiter;
 /// One serving thread.
 struct Worker {
     inbox: Arc<Inbox>,
-    /// Its slot in the stats page.
-    slot: Option<u32>,
+    slot: Arc<SlotWriter>,
     thread: JoinHandle<()>,
 }
 
@@ -24,6 +24,13 @@ pub(super) struct Pool(Mutex<Vec<Worker>>);
 impl Pool {
     pub(super) fn new() -> Self {
         Self(Mutex::default())
+    }
+
+    /// Time that all of them have spent on requests, in ns, as far as it is booked.
+    pub(super) fn useful_ns(&self) -> u64 {
+        let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let useful = |w: &Worker| w.slot.wait().useful_ns.load(Ordering::Relaxed);
+        workers.iter().map(useful).sum()
     }
 
     /// Ends and joins all; requests being handled are finished first.
@@ -45,7 +52,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
         return Ok(());
     }
     let mut workers = shared.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-    for _ in 0..shared.config.workers {
+    for _ in 0..shared.config.workers.max(1) {
         let number = workers.len();
         match worker(shared, number) {
             Ok(worker) => workers.push(worker),
@@ -72,20 +79,37 @@ pub(super) fn assign(shared: &Arc<Shared>) -> io::Result<(Arc<Inbox>, Option<u32
     } else {
         MAX_CONNECTIONS
     };
-    let least = workers
-        .iter()
-        .min_by_key(|w| w.inbox.load())
-        .filter(|w| w.inbox.load() < most);
-    if let Some(worker) = least {
-        worker.inbox.reserve();
-        return Ok((Arc::clone(&worker.inbox), worker.slot));
+    // The least loaded of those asked for; of others the first, since who is in a crowd is found a poller later.
+    let place = if shared.config.workers == 0 {
+        workers.iter().find(|w| w.inbox.load() < most)
+    } else {
+        workers.iter().min_by_key(|w| w.inbox.load())
+    };
+    if let Some(worker) = place
+        && worker.inbox.reserve(most)
+    {
+        return Ok((Arc::clone(&worker.inbox), worker.slot.index()));
     }
     let number = workers.len();
     let worker = worker(shared, number)?;
-    worker.inbox.reserve();
-    let assigned = (Arc::clone(&worker.inbox), worker.slot);
+    worker.inbox.reserve(most);
+    let assigned = (Arc::clone(&worker.inbox), worker.slot.index());
     workers.push(worker);
     Ok(assigned)
+}
+
+/// The first `count` pollers, started if there are fewer.
+pub(super) fn first(shared: &Arc<Shared>, count: usize) -> io::Result<Vec<Arc<Inbox>>> {
+    let mut workers = shared.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+    while workers.len() < count {
+        let worker = worker(shared, workers.len())?;
+        workers.push(worker);
+    }
+    Ok(workers
+        .iter()
+        .take(count)
+        .map(|w| Arc::clone(&w.inbox))
+        .collect())
 }
 
 fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
@@ -94,9 +118,9 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
         .page
         .slot(SlotKind::Poller)
         .unwrap_or_else(|| SlotWriter::private(SlotKind::Poller));
-    let index = slot.index();
+    let slot = Arc::new(slot);
     let thread = {
-        let (shared, inbox) = (Arc::clone(shared), Arc::clone(&inbox));
+        let (shared, inbox, slot) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(&slot));
         std::thread::Builder::new()
             .name(format!("shm-poller-{number}"))
             .spawn(move || {
@@ -122,7 +146,7 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
     };
     Ok(Worker {
         inbox,
-        slot: index,
+        slot,
         thread,
     })
 }

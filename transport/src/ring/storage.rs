@@ -21,6 +21,8 @@ pub(crate) enum Word {
     Consumed,
     /// Server → producer.
     Window,
+    /// Client → server, request ring only: where the client waits; see `HouseView::look`.
+    Cpu,
 }
 
 /// Who sleeps on a futex word.
@@ -111,6 +113,7 @@ const fn word_offset(word: Word) -> usize {
     match word {
         Word::Tail => 0x000,
         Word::Produced => 0x008,
+        Word::Cpu => 0x010,
         Word::Head => 0x100,
         Word::Consumed => 0x108,
         Word::Window => 0x200,

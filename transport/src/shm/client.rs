@@ -48,6 +48,8 @@ pub struct ShmClient {
     released: u64,
     /// Requests were published since then whose bell was not rung.
     bell_due: bool,
+    /// What the server was told of where we wait.
+    told_cpu: u64,
     /// Fork generation of the owner.
     generation: u64,
     /// Since when the server is asked for a byte over the socket.
@@ -94,6 +96,7 @@ impl ShmClient {
             timeout,
             released: 0,
             bell_due: false,
+            told_cpu: 0,
             generation: fork::generation(),
             armed: None,
             lost: None,

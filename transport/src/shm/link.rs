@@ -81,6 +81,8 @@ pub(crate) struct HouseLook {
     pub(crate) reply_consumed: u64,
     /// Whether the client sleeps for a reply.
     pub(crate) peer_asleep: bool,
+    /// The CPU on which the client waits, if it gives it away meanwhile (the client's claim).
+    pub(crate) peer_cpu: Option<usize>,
 }
 
 impl HouseLook {
@@ -122,6 +124,9 @@ impl HouseView {
             request_consumed,
             reply_consumed,
             peer_asleep: self.reply.flag(Flag::Empty) != 0,
+            peer_cpu: usize::try_from(self.request.load(Word::Cpu))
+                .ok()
+                .and_then(|cpu| cpu.checked_sub(1)),
         }
     }
 

@@ -3,10 +3,12 @@
 //! A poller sleeps on all its connections at once, each on its own futex word (`futex_waitv`): a word in common would let one client
 //! keep the others from being heard. A thread per client is the same loop with one connection.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::inbox::{Inbox, MAX_CONNECTIONS};
+use super::seat;
 use super::server::{Handler, ShmServer, Turn};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::CloseReason;
@@ -18,66 +20,16 @@ use crate::wait::policy::Waiter;
 use crate::wait::slice::ShortSlice;
 use crate::wait::{Look, Waited};
 
-/// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
-pub(crate) const MAX_CONNECTIONS: usize = 120;
 /// How long a poller sleeps at most while a reply ring is full: its client rings the bell only now and then.
 const BLOCKED_SLICE: Duration = Duration::from_millis(10);
 /// How long a poller sleeps at most on a kernel without `futex_waitv`.
 const BLIND_SLICE: Duration = Duration::from_millis(1);
 /// After a sleep this long (1 ms) it is likely that nobody else has asked for anything yet.
 const LONG_SLEEP_NS: u64 = 1_000_000;
+/// How often a poller looks at most whether it is on its CPU (1 ms).
+const SEAT_EVERY_NS: u64 = 1_000_000;
 /// Busy rounds between looks at the clock for the books.
 const ROUNDS_PER_MARK: u32 = 1024;
-
-/// How others reach a poller: new connections, ended ones, shutdown.
-#[derive(Default)]
-pub(crate) struct Inbox {
-    /// Changes whenever there is news; the poller sleeps on it.
-    news: AtomicU32,
-    arrivals: Mutex<Vec<ShmServer>>,
-    stop: AtomicBool,
-    /// Connections handed over and not yet dropped.
-    load: AtomicUsize,
-}
-
-impl Inbox {
-    /// Takes a place for a connection that will be handed over, or [`Self::cancel`]led.
-    pub(crate) fn reserve(&self) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Gives a reserved place back.
-    pub(crate) fn cancel(&self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Hands over a connection whose place was reserved.
-    pub(crate) fn hand_over(&self, connection: ShmServer) {
-        self.arrivals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
-        self.nudge();
-    }
-
-    /// Makes the poller look around: a connection's `gone` was set, or something arrived.
-    pub(crate) fn nudge(&self) {
-        // Release pairs with the Acquire in `handle_shm_loop`: what was done before the nudge is seen after it.
-        self.news.fetch_add(1, Ordering::Release);
-        futex::wake(&self.news);
-    }
-
-    /// Ends the poller.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.nudge();
-    }
-
-    /// Connections this poller has.
-    pub(crate) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
-    }
-}
 
 /// One serving thread's state.
 pub(crate) struct Poller {
@@ -86,7 +38,7 @@ pub(crate) struct Poller {
     buffer: Box<[u8]>,
     inbox: Arc<Inbox>,
     waiter: Waiter,
-    slot: SlotWriter,
+    slot: Arc<SlotWriter>,
     seen_news: u32,
     first: usize,
     /// End of the time that is booked.
@@ -97,6 +49,8 @@ pub(crate) struct Poller {
     rounds: u32,
     /// A handler took so long that its time is booked before the usual number of rounds.
     overdue: bool,
+    /// When it looked last whether it is on its CPU.
+    seated: Ticks,
 }
 
 impl Poller {
@@ -105,7 +59,7 @@ impl Poller {
         inbox: Arc<Inbox>,
         max_message: usize,
         waiter: Waiter,
-        slot: SlotWriter,
+        slot: Arc<SlotWriter>,
     ) -> Self {
         Self {
             connections: Vec::new(),
@@ -119,6 +73,7 @@ impl Poller {
             waited_ns: 0,
             rounds: 0,
             overdue: false,
+            seated: Ticks::now(),
         }
     }
 
@@ -126,26 +81,49 @@ impl Poller {
     #[cold]
     fn read_news(&mut self, news: u32) -> bool {
         self.seen_news = news;
-        let arrivals = std::mem::take(
-            &mut *self
-                .inbox
-                .arrivals
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        self.connections.extend(arrivals);
+        for connection in self.inbox.take_arrivals() {
+            connection.served_by(self.slot.index());
+            self.connections.push(connection);
+        }
         for i in (0..self.connections.len()).rev() {
             if self.connections[i].is_gone() {
                 self.remove(i, CloseReason::PeerGone);
             }
         }
-        self.inbox.stop.load(Ordering::Relaxed)
+        if self.inbox.is_stopped() {
+            return true;
+        }
+        for i in (0..self.connections.len()).rev() {
+            self.move_on(i);
+        }
+        false
+    }
+
+    /// Hands a connection on that is to be served elsewhere.
+    ///
+    /// Here, between two rounds, all announcements have been taken back: its client finds nobody to wake, and the other poller looks at it
+    /// before it announces a sleep of its own, as at a new connection.
+    fn move_on(&mut self, index: usize) {
+        if let Some(place) = self.connections[index].ends().leave() {
+            place.hand_over(self.connections.swap_remove(index));
+            self.inbox.cancel();
+        }
+    }
+
+    /// Goes back to the CPU where its clients are, if it has been taken elsewhere.
+    fn take_seat(&mut self, now: Ticks) {
+        if let Some(cpu) = self.inbox.seat()
+            && now.ns_since(self.seated) >= SEAT_EVERY_NS
+        {
+            self.seated = now;
+            seat::go_to(cpu);
+        }
     }
 
     #[cold]
     fn remove(&mut self, index: usize, reason: CloseReason) {
         self.connections.swap_remove(index).end(reason);
-        self.inbox.load.fetch_sub(1, Ordering::Relaxed);
+        self.inbox.cancel();
     }
 
     /// One round over all connections: how many requests were served.
@@ -184,6 +162,7 @@ impl Poller {
         set(&self.slot.req().last_progress_ns, now.monotonic_ns());
         (self.booked, self.waited_ns, self.rounds) = (now, 0, 0);
         self.overdue = false;
+        self.take_seat(now);
     }
 
     /// A busy round is over. From time to time the indices are checked and the time is booked.
@@ -263,7 +242,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
     let mut unbooked = None;
     loop {
         // Acquire pairs with the Release in `Inbox::nudge`.
-        let news = poller.inbox.news.load(Ordering::Acquire);
+        let news = poller.inbox.news().load(Ordering::Acquire);
         if news != poller.seen_news && poller.read_news(news) {
             break;
         }
@@ -306,13 +285,13 @@ impl Look for Anything<'_> {
     #[inline]
     fn look(&mut self) -> Option<()> {
         let ready = self.woken.is_some_and(|i| self.connections[i].is_ready())
-            || self.inbox.news.load(Ordering::Relaxed) != self.seen
+            || self.inbox.news().load(Ordering::Relaxed) != self.seen
             || self.connections.iter_mut().any(ShmServer::is_ready);
         ready.then_some(())
     }
 
     fn park(&mut self, limit: Duration) {
-        let mut words = [WaitWord::new(&self.inbox.news, self.seen); futex::MAX_WORDS];
+        let mut words = [WaitWord::new(self.inbox.news(), self.seen); futex::MAX_WORDS];
         let mut limit = limit;
         let n = self.connections.len().min(MAX_CONNECTIONS);
         for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
@@ -350,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
-        let slot = SlotWriter::private(SlotKind::Poller);
+        let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
         let waiter = Waiter::new(WaitPolicy::Adaptive);
         let mut poller = Poller::new(Arc::default(), 64, waiter, slot);
         let booked = poller.booked;

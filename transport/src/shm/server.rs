@@ -3,8 +3,8 @@
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::inbox::Ends;
 use super::link::{Rings, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
@@ -28,29 +28,6 @@ const TURN_MESSAGES: u32 = 16;
 const TURN_BYTES: usize = 256 << 10;
 /// What a first reply is expected to need; afterwards, the size of the last one.
 const FIRST_EXPECTED_BYTES: usize = 4 << 10;
-
-/// How the serving thread and the control thread tell each other of a connection's end.
-#[derive(Debug, Default)]
-pub(crate) struct Ends {
-    /// Control → poller: the client's socket has ended.
-    gone: AtomicBool,
-    /// Poller → control: the connection was given up, and its memory let go of.
-    over: AtomicBool,
-}
-
-impl Ends {
-    /// The client's socket has ended; nudge the poller then.
-    pub(crate) fn set_gone(&self) {
-        // Release pairs with the Acquire in `ShmServer::is_gone`.
-        self.gone.store(true, Ordering::Release);
-    }
-
-    /// Whether the poller has given the connection up.
-    pub(crate) fn is_over(&self) -> bool {
-        // Acquire pairs with the Release in `ShmServer::end`.
-        self.over.load(Ordering::Acquire)
-    }
-}
 
 /// One connection as its serving thread owns it.
 pub(crate) struct ShmServer {
@@ -142,8 +119,17 @@ impl ShmServer {
 
     /// Whether the client's socket has ended.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire pairs with the Release in `Ends::set_gone`.
-        self.ends.gone.load(Ordering::Acquire)
+        self.ends.is_gone()
+    }
+
+    /// Who else has to do with it.
+    pub(super) fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// Publishes whose it is now.
+    pub(super) fn served_by(&self, poller_slot: Option<u32>) {
+        self.slot.served_by(poller_slot);
     }
 
     /// True while the reply ring has no room.
@@ -364,8 +350,8 @@ impl ShmServer {
         self.slot.close(reason);
         let ends = Arc::clone(&self.ends);
         drop(self);
-        // After the memory is unmapped. Release pairs with the Acquire in `Ends::is_over`.
-        ends.over.store(true, Ordering::Release);
+        // After the memory is unmapped.
+        ends.set_over();
     }
 }
 

@@ -266,6 +266,16 @@ impl SlotWriter {
         }
     }
 
+    /// Publishes which poller serves the connection, by its slot, if it is another one than before.
+    pub fn served_by(&self, poller_slot: Option<u32>) {
+        let word = poller_slot.map_or(0, |i| u64::from(i) + 1);
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Relaxed: under the lock of all who write it.
+        if !*closed && self.info(info::POLLER_SLOT).load(Relaxed) != word {
+            self.write_info(|slot| slot.put(info::POLLER_SLOT, word));
+        }
+    }
+
     /// Marks the slot as closed; it stays readable until it is used again. The first reason stays. The words may still
     /// be written until the last holder drops the slot.
     pub fn close(&self, reason: CloseReason) {

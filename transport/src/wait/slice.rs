@@ -174,7 +174,7 @@ const SIZE: u32 = size_of::<Attributes>() as u32;
 
 /// Whether the calling thread's system calls go through a seccomp filter. What it lets through can't be asked: a service that may
 /// not change its scheduling (systemd's `SystemCallFilter=~@resources`) is killed for trying.
-fn is_filtered() -> bool {
+pub(crate) fn is_filtered() -> bool {
     // SAFETY: takes no argument and touches no memory. It is what names threads, too: a filter without it lets no thread start.
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) == FILTERED }
 }

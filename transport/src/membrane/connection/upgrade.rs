@@ -94,7 +94,7 @@ impl Connection<'_> {
     fn hand_over(&mut self, made: Made, offer: &Offer, assigned: Assigned) {
         let (inbox, poller_slot) = assigned.take();
         let capacity = offer.client_to_server_bytes as usize;
-        let ends = Arc::new(Ends::default());
+        let ends = Arc::new(Ends::new(&inbox));
         self.facts = SlotFacts {
             open: true,
             transport: Via::Shm,
@@ -122,7 +122,6 @@ impl Connection<'_> {
             view: HouseView::new(&made.mapping, capacity),
             house: House::default(),
             ends: Arc::clone(&ends),
-            inbox: Arc::clone(&inbox),
             _kept: kept,
         };
         match self.shared.clients.lock().by_key.get_mut(&self.key) {
@@ -138,7 +137,6 @@ impl Connection<'_> {
             // The poller gives it up, and the next housekeeping takes it out of the table.
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
             ends.set_gone();
-            inbox.nudge();
         }
         // The server may have begun to end before the table had this client's poller: then nobody else tells it.
         if self.shared.stopping() {
@@ -155,7 +153,7 @@ impl Assigned {
         let (inbox, slot) = &self.0;
         // For the place that goes back with `self`. To forget `self` instead would keep the inbox for ever, and with it a connection
         // that comes too late for its poller.
-        inbox.reserve();
+        inbox.reserve(usize::MAX);
         (Arc::clone(inbox), *slot)
     }
 }
@@ -223,7 +221,7 @@ mod tests {
     fn a_place_at_a_poller_is_held_once_and_its_inbox_no_longer_than_it_is_used() {
         let inbox = Arc::new(Inbox::default());
         let assigned = || {
-            inbox.reserve();
+            inbox.reserve(1);
             Assigned((Arc::clone(&inbox), None))
         };
         drop(assigned());

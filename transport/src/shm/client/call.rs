@@ -7,6 +7,7 @@ use super::{Arrived, ShmClient};
 use crate::clock::Ticks;
 use crate::error::{Lost, Poison, RequestError};
 use crate::record;
+use crate::ring::storage::{Storage, Word};
 use crate::stats::recorder::{bump, set};
 use crate::wait::Look;
 
@@ -125,6 +126,19 @@ impl ShmClient {
         self.await_long(&take)
     }
 
+    /// Tells the server where we wait, if the CPU is given away meanwhile: then it serves us best from there.
+    fn tell_cpu(&mut self, slept: bool) {
+        let cpu = if slept || self.waiter.crowded() {
+            nix::sched::sched_getcpu().map_or(0, |cpu| cpu as u64 + 1)
+        } else {
+            0
+        };
+        if cpu != self.told_cpu {
+            self.told_cpu = cpu;
+            self.tx.storage().store(Word::Cpu, cpu);
+        }
+    }
+
     fn await_long<T>(
         &mut self,
         take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
@@ -155,6 +169,9 @@ impl ShmClient {
                     &waited,
                     matches!(found, Some(Ok(()))),
                 );
+                if waited.yields + waited.sleeps > 0 {
+                    self.tell_cpu(waited.sleeps > 0);
+                }
             }
             if parked {
                 self.timing.paused();

@@ -1,0 +1,318 @@
+//! A poller for each CPU while clients crowd them all with requests that are expensive, each serving the clients that wait on its CPU.
+//!
+//! A client that gives its CPU away while it waits is served best from there: who has its turn next is the poller, no other CPU has to be
+//! woken, and requests and replies stay in that CPU's caches. Clients tell where they wait (`Word::Cpu`) while that is so. With CPUs to spare
+//! one poller that spins beside its clients is best, and they say nothing. Where requests are cheap, one poller has time for all, and treats
+//! them more evenly than the kernel spreads them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use super::clients::Table;
+use super::{Shared, pool};
+use crate::config::WaitPolicy;
+use crate::shm::Inbox;
+
+/// More CPUs have one poller as ever: not measured.
+const MOST_CPUS: usize = 16;
+/// Clients per CPU that make a crowd, and below which it is none any more.
+const CROWD_PER_CPU: usize = 4;
+const FEW_PER_CPU: usize = 2;
+/// What a request takes of a poller at least, and what they take of the wall clock together, for it to be worth while: 64 B take some 0.5 µs,
+/// 20,000 B 2 µs. While spread, three quarters of the one and half of the other do.
+const EXPENSIVE_NS: u64 = 1_000;
+const BUSY_PERCENT: u64 = 25;
+/// Looks (0.1 s each) without a crowd before the pollers are gathered, and between two tries when a thread was refused.
+const PATIENCE: u32 = 10;
+
+/// What the control thread remembers of it.
+#[derive(Default)]
+pub(super) struct Spread {
+    /// While there is a crowd: each CPU's poller.
+    seats: Vec<Seat>,
+    /// Looks without a crowd, while spread; else looks to pass before the next try.
+    patience: u32,
+    last: Work,
+}
+
+/// What had been done at a look.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    at_ns: u64,
+    useful_ns: u64,
+    requests: u64,
+}
+
+impl Work {
+    /// Whether what was done since `last` is so much for each request, and together, that more pollers are worth while, or `spread` already, that
+    /// they still are.
+    fn is_much(self, last: Self, spread: bool) -> bool {
+        let useful = self.useful_ns.saturating_sub(last.useful_ns);
+        // Of clients that have gone the requests are missing: then it is not known.
+        let Some(requests @ 1..) = self.requests.checked_sub(last.requests) else {
+            return false;
+        };
+        let (each, percent) = if spread {
+            (EXPENSIVE_NS * 3 / 4, BUSY_PERCENT / 2)
+        } else {
+            (EXPENSIVE_NS, BUSY_PERCENT)
+        };
+        useful / requests >= each && useful * 100 >= percent * (self.at_ns - last.at_ns)
+    }
+}
+
+struct Seat {
+    cpu: usize,
+    inbox: Arc<Inbox>,
+}
+
+impl Spread {
+    /// Looks at where the active clients wait, ten times a second.
+    pub(super) fn keep(&mut self, shared: &Arc<Shared>, table: &Table, now_ns: u64) {
+        let config = &shared.config;
+        if config.workers != 0 || config.thread_per_client || config.wait != WaitPolicy::Adaptive {
+            return;
+        }
+        let shm = || table.by_key.values().filter_map(|c| c.shm.as_ref());
+        let clients = || shm().filter_map(|s| s.house.crowds());
+        let work = Work {
+            at_ns: now_ns,
+            useful_ns: shared.pool.useful_ns(),
+            requests: shm()
+                .map(|s| s.slot.req().requests.load(Ordering::Relaxed))
+                .sum(),
+        };
+        let last = std::mem::replace(&mut self.last, work);
+        let much = work.is_much(last, !self.seats.is_empty());
+        if self.seats.is_empty() {
+            self.patience = self.patience.saturating_sub(1);
+            // Nothing is allocated for a few clients: requests of theirs allocate nothing.
+            if much && self.patience == 0 && clients().count() >= 2 * CROWD_PER_CPU {
+                self.begin(shared, &clients().collect::<Vec<_>>());
+            }
+        } else {
+            let cpus: Vec<usize> = self.seats.iter().map(|seat| seat.cpu).collect();
+            let clients: Vec<usize> = clients().collect();
+            self.patience = if much && is_crowd(&clients, &cpus, FEW_PER_CPU) {
+                0
+            } else {
+                self.patience + 1
+            };
+            if self.patience >= PATIENCE {
+                return self.end(table);
+            }
+        }
+        for shm in shm() {
+            let cpu = shm.house.crowds();
+            if let Some(seat) = self.seats.iter().find(|seat| cpu == Some(seat.cpu)) {
+                shm.ends.move_to(&seat.inbox);
+            }
+        }
+    }
+
+    fn begin(&mut self, shared: &Arc<Shared>, clients: &[usize]) {
+        let cpus = allowed_cpus();
+        if !(2..=MOST_CPUS).contains(&cpus.len()) || !is_crowd(clients, &cpus, CROWD_PER_CPU) {
+            return;
+        }
+        // A quota for fewer CPUs than there are.
+        let whole = std::thread::available_parallelism().is_ok_and(|n| n.get() >= cpus.len());
+        match whole.then(|| pool::first(shared, cpus.len())) {
+            Some(Ok(inboxes)) => {
+                self.seats = cpus
+                    .into_iter()
+                    .zip(inboxes)
+                    .map(|(cpu, inbox)| Seat { cpu, inbox })
+                    .collect();
+                for seat in &self.seats {
+                    seat.inbox.set_seat(Some(seat.cpu));
+                }
+            }
+            // No thread to be had, or not the CPUs: one poller does.
+            Some(Err(_)) | None => self.patience = PATIENCE,
+        }
+    }
+
+    /// Back to one poller. The others sleep until they are needed again.
+    fn end(&mut self, table: &Table) {
+        for seat in &self.seats {
+            seat.inbox.set_seat(None);
+        }
+        for shm in table.by_key.values().filter_map(|c| c.shm.as_ref()) {
+            shm.ends.move_to(&self.seats[0].inbox);
+        }
+        (self.seats, self.patience) = (Vec::new(), 0);
+    }
+}
+
+/// Whether clients wait on all of these CPUs, so many on each in the mean, and no CPU has nearly all of them: that is one thread with
+/// many connections, or a kernel that has put them together.
+fn is_crowd(clients: &[usize], cpus: &[usize], per_cpu: usize) -> bool {
+    let on = |cpu: &usize| clients.iter().filter(|c| *c == cpu).count();
+    let most = cpus.iter().map(on).max().unwrap_or(0);
+    clients.len() >= per_cpu * cpus.len() && most * 4 <= clients.len() * 3
+}
+
+fn allowed_cpus() -> Vec<usize> {
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{Config, Membrane, Reply, Synapse};
+
+    /// Clients that send one request after the other, and moves in all.
+    const CLIENTS: usize = 4;
+    const MOVES: usize = 400;
+    /// A connection that is lost on its way shows as a request without an answer.
+    const WATCHDOG: Duration = Duration::from_secs(20);
+
+    fn server(dir: &std::path::Path) -> (Membrane, Config) {
+        let config = Config {
+            ring_bytes: 1 << 16,
+            max_message_bytes: 1 << 12,
+            request_timeout: WATCHDOG,
+            stats_dir: Some(dir.into()),
+            ..Config::default()
+        };
+        let echo = |request: &[u8], reply: &mut Reply<'_>| {
+            reply.extend_from_slice(request).expect("room");
+        };
+        let server = Membrane::bind(dir.join("s"), &config, echo).expect("a server");
+        (server, config)
+    }
+
+    fn until(what: &str, mut done: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < WATCHDOG, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn connections_that_are_moved_all_the_time_lose_no_request_and_are_let_go_of_when_their_client_has_gone()
+     {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (server, config) = server(dir.path());
+        let inboxes = pool::first(&server.shared, 2).expect("two pollers");
+        let over = AtomicBool::new(false);
+        let mut moves = 0;
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (config, over, path) = (&config, &over, server.path());
+                scope.spawn(move || {
+                    let mut n = 0u64;
+                    // Connections come and go while they are moved.
+                    while !over.load(Ordering::Relaxed) {
+                        let mut synapse = Synapse::connect(path, config).expect("a connection");
+                        for _ in 0..500 {
+                            n += 1;
+                            let request = [n.to_le_bytes(), client.to_le_bytes()].concat();
+                            let reply = synapse.fire_bytes(&request).expect("an answer");
+                            assert_eq!(reply, request);
+                        }
+                    }
+                });
+            }
+            let begun = Instant::now();
+            while moves < MOVES && begun.elapsed() < WATCHDOG {
+                for client in server.shared.clients.lock().by_key.values() {
+                    if let Some(shm) = &client.shm {
+                        shm.ends.move_to(&inboxes[moves % 2]);
+                        moves += 1;
+                    }
+                }
+                std::thread::yield_now();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(moves >= MOVES, "{moves} moves");
+        until("a connection is kept", || {
+            server.shared.clients.lock().held() == 0
+        });
+        until("a place is kept", || inboxes.iter().all(|i| i.load() == 0));
+    }
+
+    #[test]
+    fn a_crowd_on_all_cpus_gets_a_poller_for_each_and_one_on_a_single_cpu_does_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (server, _) = server(dir.path());
+        let cpus = allowed_cpus();
+        let mut spread = Spread::default();
+        spread.begin(&server.shared, &[cpus[0]; 100]);
+        assert!(spread.seats.is_empty(), "one thread with many connections");
+        let crowd = cpus.repeat(CROWD_PER_CPU);
+        spread.begin(&server.shared, &crowd[1..]);
+        assert!(spread.seats.is_empty(), "not enough");
+        spread.begin(&server.shared, &crowd);
+        let whole = std::thread::available_parallelism().is_ok_and(|n| n.get() >= cpus.len());
+        if whole && (2..=MOST_CPUS).contains(&cpus.len()) {
+            let seats: Vec<_> = spread.seats.iter().map(|s| s.cpu).collect();
+            assert_eq!(seats, cpus);
+            // Nobody is there any more: back to one, but not at once.
+            let mut looks = 0;
+            while !spread.seats.is_empty() {
+                spread.keep(&server.shared, &Table::default(), 0);
+                looks += 1;
+            }
+            assert_eq!(looks, PATIENCE);
+        } else {
+            assert!(spread.seats.is_empty(), "{cpus:?}");
+        }
+    }
+
+    #[test]
+    fn expensive_requests_that_keep_a_poller_busy_are_much_and_cheap_or_few_ones_are_not() {
+        let much = |useful_ns: u64, requests: u64, spread| {
+            let last = Work {
+                at_ns: 7,
+                useful_ns: 7,
+                requests: 7,
+            };
+            let now = Work {
+                at_ns: 7 + 100_000_000,
+                useful_ns: 7 + useful_ns,
+                requests: 7 + requests,
+            };
+            now.is_much(last, spread)
+        };
+        assert!(much(50_000_000, 25_000, false), "20,000 B");
+        assert!(!much(30_000_000, 60_000, false), "64 B");
+        assert!(!much(30_000_000, 60_000, true), "64 B");
+        assert!(!much(3_000_000, 1_400, false), "they think");
+        assert!(!much(50_000_000, 0, false), "nothing");
+        // In between it stays as it is.
+        assert!(!much(20_000_000, 23_000, false));
+        assert!(much(20_000_000, 23_000, true));
+    }
+
+    #[test]
+    fn who_says_how_many_pollers_there_are_has_so_many() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            workers: 1,
+            stats_dir: Some(dir.path().into()),
+            ..Config::default()
+        };
+        let server = Membrane::bind(dir.path().join("s"), &config, |_, _| ()).expect("a server");
+        let mut spread = Spread {
+            patience: 3,
+            ..Spread::default()
+        };
+        spread.keep(&server.shared, &Table::default(), 0);
+        assert_eq!(spread.patience, 3, "nothing is looked at");
+    }
+}

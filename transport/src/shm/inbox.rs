@@ -1,0 +1,182 @@
+//! How other threads reach a poller, and a connection wherever it is served.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::server::ShmServer;
+use crate::wait::futex;
+
+/// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
+pub(crate) const MAX_CONNECTIONS: usize = 120;
+
+/// How others reach a poller: new connections, ended ones, those to be handed on, shutdown.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    /// Changes whenever there is news; the poller sleeps on it.
+    news: AtomicU32,
+    arrivals: Mutex<Vec<ShmServer>>,
+    stop: AtomicBool,
+    /// Connections handed over, or about to be, and not yet dropped or handed on.
+    load: AtomicUsize,
+    /// The CPU where its clients are, and 1; 0 = wherever the kernel puts it.
+    seat: AtomicUsize,
+}
+
+impl Inbox {
+    /// Takes a place for a connection that will be handed over, or [`Self::cancel`]led; false if there are `most` already.
+    pub(crate) fn reserve(&self, most: usize) -> bool {
+        // Relaxed: a number, not a message.
+        self.load
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |load| {
+                (load < most).then_some(load + 1)
+            })
+            .is_ok()
+    }
+
+    /// Gives a place back.
+    pub(crate) fn cancel(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Hands over a connection whose place was reserved.
+    pub(crate) fn hand_over(&self, connection: ShmServer) {
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
+        self.nudge();
+    }
+
+    pub(super) fn take_arrivals(&self) -> Vec<ShmServer> {
+        std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes the poller look around: a connection's `gone` was set, or something arrived.
+    pub(crate) fn nudge(&self) {
+        // Release pairs with the Acquire in `handle_shm_loop`: what was done before the nudge is seen after it.
+        self.news.fetch_add(1, Ordering::Release);
+        futex::wake(&self.news);
+    }
+
+    /// The word that [`Self::nudge`] changes.
+    #[inline(always)]
+    pub(super) fn news(&self) -> &AtomicU32 {
+        &self.news
+    }
+
+    /// Ends the poller.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.nudge();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Connections this poller has.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Where the poller is to run; `None`: wherever the kernel puts it.
+    pub(crate) fn set_seat(&self, cpu: Option<usize>) {
+        self.seat
+            .store(cpu.map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+    }
+
+    pub(super) fn seat(&self) -> Option<usize> {
+        self.seat.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
+/// How the serving thread and the control thread tell each other of a connection's end, and of where it is to be served.
+pub(crate) struct Ends {
+    /// Control → poller: the client's socket has ended.
+    gone: AtomicBool,
+    /// Poller → control: the connection was given up, and its memory let go of.
+    over: AtomicBool,
+    home: Mutex<Home>,
+}
+
+/// Weak: a connection in an inbox whose poller has ended must not keep that inbox.
+struct Home {
+    /// The inbox of the poller that has the connection, or is about to find it among its arrivals.
+    at: Weak<Inbox>,
+    /// Where it is to be served instead.
+    wanted: Option<Weak<Inbox>>,
+}
+
+impl Ends {
+    /// Of a connection that is handed over to `inbox` first.
+    pub(crate) fn new(inbox: &Arc<Inbox>) -> Self {
+        Self {
+            gone: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            home: Mutex::new(Home {
+                at: Arc::downgrade(inbox),
+                wanted: None,
+            }),
+        }
+    }
+
+    fn home(&self) -> MutexGuard<'_, Home> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client's socket has ended: the poller lets go of it.
+    ///
+    /// Also on its way from one poller to the next: `leave` names the next one before it is handed over, and who takes it in looks
+    /// whether it is gone. Either the lock there comes after ours, and then so does that look; or it came before, and we nudge the next one.
+    pub(crate) fn set_gone(&self) {
+        // Release pairs with the Acquire in `is_gone`.
+        self.gone.store(true, Ordering::Release);
+        self.nudge(&self.home());
+    }
+
+    fn nudge(&self, home: &Home) {
+        // One that has ended has nobody to be told.
+        if let Some(at) = home.at.upgrade() {
+            at.nudge();
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        // Acquire pairs with the Release in `set_gone`.
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_over(&self) {
+        // Release pairs with the Acquire in `is_over`.
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Whether the poller has given the connection up.
+    pub(crate) fn is_over(&self) -> bool {
+        // Acquire pairs with the Release in `set_over`.
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Asks the poller that has it to hand it on to another one. The last wish counts.
+    pub(crate) fn move_to(&self, inbox: &Arc<Inbox>) {
+        let mut home = self.home();
+        let wanted = Arc::downgrade(inbox);
+        let target = home.wanted.as_ref().unwrap_or(&home.at);
+        if !target.ptr_eq(&wanted) {
+            home.wanted = Some(wanted);
+            self.nudge(&home);
+        }
+    }
+
+    /// The poller that has it lets it go, if it is to be served elsewhere and there is room: to whom to hand it over.
+    pub(super) fn leave(&self) -> Option<Arc<Inbox>> {
+        let mut home = self.home();
+        let wanted = home.wanted.take()?;
+        if wanted.ptr_eq(&home.at) {
+            return None;
+        }
+        let inbox = wanted.upgrade().filter(|i| i.reserve(MAX_CONNECTIONS))?;
+        home.at = wanted;
+        Some(inbox)
+    }
+}
