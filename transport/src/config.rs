@@ -35,9 +35,14 @@ pub enum WaitPolicy {
     ///
     /// A yield gives the rest of a time slice away. So pollers, and threads that wait while their CPU is crowded (whatever the policy), ask for the
     /// shortest slice there is: 0.1 ms, Linux 6.12 and later, `SCHED_OTHER` only. Share of the CPU, class and niceness stay as they are; a thread
-    /// has its own slice back at a wait that finds it no longer crowded or busy, or when the connection is dropped. Threads and processes that it starts
+    /// has its own slice back at a longer wait that finds it no longer crowded or busy, or when the connection is dropped. Threads and processes that it starts
     /// meanwhile inherit the short one, and keep it.
     /// Under a seccomp filter none is asked for, as some services are killed for asking.
+    ///
+    /// A server that answers more with a CPU to itself says so, and a client's thread that is busy in a crowd then moves itself off that CPU, at most
+    /// every 4 ms, with `sched_setaffinity`: away from one CPU, and in the same breath allowed to run where it was before. Its affinity is what it was after
+    /// every call, but another's change of it in these microseconds may be undone. Not under a seccomp filter, and nowhere to go for
+    /// a thread that is pinned to one CPU.
     #[default]
     Adaptive,
     /// Never gives the CPU up: lowest latency with a core to itself, worst when there are fewer cores than waiters.

@@ -6,9 +6,9 @@
 
 mod client;
 mod inbox;
+mod isolation;
 mod link;
 mod poller;
-mod seat;
 mod server;
 
 pub use client::ShmClient;

@@ -8,7 +8,7 @@ use super::storage::{Flag, Storage, Word};
 /// A ring in ordinary memory: the same protocol without a mapping (so Miri can run it).
 #[derive(Clone)]
 pub(crate) struct Heap {
-    words: Arc<[AtomicU64; 6]>,
+    words: Arc<[AtomicU64; 7]>,
     flags: Arc<[AtomicU32; 2]>,
     data: Arc<[AtomicU64]>,
     /// What each look at `tail` adds to it.

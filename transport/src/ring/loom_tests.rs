@@ -28,7 +28,7 @@ struct Inner {
 impl Loom {
     fn new() -> Self {
         Self(Arc::new(Inner {
-            words: (0..5).map(|_| AtomicU64::new(0)).collect(),
+            words: (0..7).map(|_| AtomicU64::new(0)).collect(),
             flags: (0..2).map(|_| AtomicU32::new(0)).collect(),
             data: (0..CAPACITY / 8).map(|_| AtomicU64::new(0)).collect(),
             kernel: Mutex::new(0),

@@ -23,6 +23,8 @@ pub(crate) enum Word {
     Window,
     /// Client → server, request ring only: where the client waits; see `HouseView::look`.
     Cpu,
+    /// Server → client, in the reply ring.
+    Leave,
 }
 
 /// Who sleeps on a futex word.
@@ -117,6 +119,7 @@ const fn word_offset(word: Word) -> usize {
         Word::Head => 0x100,
         Word::Consumed => 0x108,
         Word::Window => 0x200,
+        Word::Leave => 0x208,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::inbox::{Inbox, MAX_CONNECTIONS};
-use super::seat;
+use super::isolation::{Isolation, Work};
 use super::server::{Handler, ShmServer, Turn};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::CloseReason;
@@ -16,6 +16,7 @@ use crate::record;
 use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::wait::futex::{self, WaitWord};
+use crate::wait::migration::{current_cpu, go_to};
 use crate::wait::policy::Waiter;
 use crate::wait::slice::ShortSlice;
 use crate::wait::{Look, Waited};
@@ -51,6 +52,11 @@ pub(crate) struct Poller {
     overdue: bool,
     /// When it looked last whether it is on its CPU.
     seated: Ticks,
+    /// Requests served since the last mark.
+    served: u64,
+    isolation: Isolation,
+    /// The CPU that all connections have been told to leave.
+    to_leave: Option<usize>,
 }
 
 impl Poller {
@@ -61,6 +67,7 @@ impl Poller {
         waiter: Waiter,
         slot: Arc<SlotWriter>,
     ) -> Self {
+        let now = Ticks::now();
         Self {
             connections: Vec::new(),
             buffer: vec![0; max_message].into_boxed_slice(),
@@ -69,11 +76,14 @@ impl Poller {
             slot,
             seen_news: 0,
             first: 0,
-            booked: Ticks::now(),
+            booked: now,
             waited_ns: 0,
             rounds: 0,
             overdue: false,
-            seated: Ticks::now(),
+            seated: now,
+            served: 0,
+            isolation: Isolation::new(now.monotonic_ns()),
+            to_leave: None,
         }
     }
 
@@ -83,6 +93,7 @@ impl Poller {
         self.seen_news = news;
         for connection in self.inbox.take_arrivals() {
             connection.served_by(self.slot.index());
+            connection.tell_to_leave(self.to_leave);
             self.connections.push(connection);
         }
         for i in (0..self.connections.len()).rev() {
@@ -116,7 +127,7 @@ impl Poller {
             && now.ns_since(self.seated) >= SEAT_EVERY_NS
         {
             self.seated = now;
-            seat::go_to(cpu);
+            go_to(cpu);
         }
     }
 
@@ -159,15 +170,39 @@ impl Poller {
         let now = Ticks::now();
         let useful = now.ns_since(self.booked).saturating_sub(self.waited_ns);
         bump(&self.slot.wait().useful_ns, useful);
-        set(&self.slot.req().last_progress_ns, now.monotonic_ns());
+        let now_ns = now.monotonic_ns();
+        set(&self.slot.req().last_progress_ns, now_ns);
+        let served = std::mem::take(&mut self.served);
+        self.isolation.has_worked(
+            Work {
+                served,
+                useful_ns: useful,
+            },
+            self.waiter.crowded(),
+            now_ns,
+        );
+        self.tell_to_leave();
         (self.booked, self.waited_ns, self.rounds) = (now, 0, 0);
         self.overdue = false;
         self.take_seat(now);
     }
 
+    /// Tells all connections which CPU is to be left to us, if that has changed. None while we are there for those who wait on it.
+    fn tell_to_leave(&mut self) {
+        let wanted = self.isolation.is_wanted() && self.inbox.seat().is_none();
+        let to_leave = if wanted { current_cpu() } else { None };
+        if to_leave != self.to_leave {
+            self.to_leave = to_leave;
+            self.connections
+                .iter()
+                .for_each(|connection| connection.tell_to_leave(to_leave));
+        }
+    }
+
     /// A busy round is over. From time to time the indices are checked and the time is booked.
-    fn busy(&mut self) {
+    fn busy(&mut self, served: u32) {
         self.rounds += 1;
+        self.served += u64::from(served);
         if self.rounds >= ROUNDS_PER_MARK || self.overdue {
             self.connections.iter_mut().for_each(ShmServer::cross_check);
             self.mark();
@@ -255,7 +290,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
         if served == 0 {
             unbooked = poller.wait(handler);
         } else {
-            poller.busy();
+            poller.busy(served);
         }
     }
     if let Some(unbooked) = unbooked {
@@ -323,8 +358,16 @@ impl Look for Anything<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::inbox::Ends;
+    use super::super::link::Rings;
     use super::*;
     use crate::config::WaitPolicy;
+    use crate::mem::mapping::Mapping;
+    use crate::mem::memfd::{RING_NAME, create_rings};
+    use crate::ring::storage::{Storage, Word, connection_bytes};
     use crate::stats::SlotKind;
 
     #[test]
@@ -334,10 +377,55 @@ mod tests {
         let mut poller = Poller::new(Arc::default(), 64, waiter, slot);
         let booked = poller.booked;
         for _ in 1..ROUNDS_PER_MARK {
-            poller.busy();
+            poller.busy(1);
         }
         assert!(poller.booked == booked && poller.rounds > 0);
-        poller.busy();
+        poller.busy(1);
         assert!(poller.booked > booked && poller.rounds == 0);
+    }
+
+    #[test]
+    fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_that_is_over() {
+        const CAPACITY: usize = 64 << 10;
+        let inbox = Arc::new(Inbox::default());
+        let connect = || {
+            let (fd, _) =
+                create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
+            let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
+            let mapping = Arc::new(mapping);
+            let (ours, _theirs) = UnixStream::pair().expect("sockets");
+            let server = ShmServer::new(
+                Rings::server(&mapping, CAPACITY, 64),
+                64,
+                Arc::new(SlotWriter::private(SlotKind::Connection)),
+                Arc::new(Ends::new(&inbox)),
+                Arc::new(ours),
+                Arc::new(()),
+            );
+            (server, Rings::client(&mapping, CAPACITY, 64))
+        };
+        let wish = |client: &Rings| client.rx.storage().load(Word::Leave);
+        let waiter = Waiter::new(WaitPolicy::Adaptive);
+        let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
+        let mut poller = Poller::new(Arc::clone(&inbox), 64, waiter, slot);
+        let arrive = |poller: &mut Poller| {
+            let (server, client) = connect();
+            assert!(inbox.reserve(2));
+            inbox.hand_over(server);
+            poller.read_news(inbox.news().load(Ordering::Acquire));
+            client
+        };
+        let first = arrive(&mut poller);
+        poller.tell_to_leave();
+        assert_eq!(wish(&first), 0);
+        poller.isolation = Isolation::wanted(monotonic_ns());
+        poller.tell_to_leave();
+        let cpu = poller.to_leave.expect("a CPU") as u64;
+        assert_eq!(wish(&first), cpu + 1);
+        let second = arrive(&mut poller);
+        assert_eq!(wish(&second), wish(&first));
+        poller.isolation = Isolation::new(monotonic_ns());
+        poller.tell_to_leave();
+        assert_eq!((wish(&first), wish(&second)), (0, 0));
     }
 }

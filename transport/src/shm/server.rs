@@ -13,7 +13,7 @@ use crate::reply::{Finished, Reply, RingSink, Sink};
 use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
-use crate::ring::storage::{Bell, Flag, Mapped};
+use crate::ring::storage::{Bell, Flag, Mapped, Storage, Word};
 use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::timing::Timing;
@@ -310,6 +310,13 @@ impl ShmServer {
             futex::wake(self.rx.storage().futex(Flag::Full));
             bump(&self.slot.rx().rx_wakes, 1);
         }
+    }
+
+    /// Tells the client which CPU the serving thread would rather have for itself, if any.
+    pub(crate) fn tell_to_leave(&self, cpu: Option<usize>) {
+        // Relaxed: advice, that publishes nothing else.
+        let wish = cpu.map_or(0, |cpu| cpu as u64 + 1);
+        self.tx.storage().store(Word::Leave, wish);
     }
 
     /// The serving thread slept: what comes next is no longer the busy stream whose every n-th request is timed.

@@ -1,10 +1,12 @@
 //! Waiting: how long to spin, when to yield, when to sleep, and how to be woken.
 //!
-//! [`policy`] decides and counts; [`futex`] is the system call, [`slice`] what a yield costs and how soon who was woken may run, [`pace`]
-//! whether a thread sleeps between its waits. What is waited for comes in as
+//! [`policy`] decides and counts; [`futex`] is the system call. What a thread changes about itself where CPUs are short is [`crowd`]: its [`slice`],
+//! what a yield costs and how soon who was woken may run; its CPU, [`migration`]; and [`pace`] tells whether it sleeps between its waits. What is waited for comes in as
 //! a [`Look`]. Nothing here knows rings or statistics: a wait returns what it did, and callers record it.
 
+mod crowd;
 pub(crate) mod futex;
+pub(crate) mod migration;
 mod pace;
 pub(crate) mod policy;
 pub(crate) mod slice;
@@ -27,6 +29,11 @@ pub(crate) trait Look {
 
     /// Called every 50 to 100 ms of waiting, on every rung: is there still somebody to wait for? `Some` ends the wait.
     fn tend(&mut self) -> Option<Self::Found>;
+
+    /// The CPU that whoever is waited for would rather have for itself. Advice, from a peer: any number.
+    fn is_to_leave(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// How a wait ended, by the rung it had reached.

@@ -2,22 +2,19 @@
 //!
 //! # How `adaptive` decides
 //! Two questions, both answered by the waits themselves:
-//! * *Is there a CPU to spin on?* A `sched_yield` with nobody else on the core returns within a microsecond (0.2–0.5 µs measured); when it hands
-//!   the core over, it comes back after 2.8 µs at best. Slow yields raise `crowd`, quick ones lower it. In a crowd there is no spinning:
+//! * *Is there a CPU to spin on?* How long yields take tells: [`super::crowd`]. In a crowd there is no spinning:
 //!   three yields, then park, which beats spinning, yielding long and sleeping on throughput, tail and fairness alike.
 //! * *Is spinning worth it?* Spinning pays if what is waited for comes before a park would have been over. The budget doubles (to
 //!   50 µs, about what waking a halted virtual CPU costs) after waits that spinning would have caught, and halves (to 4 µs)
 //!   after those it would not.
-//!
-//! A yield gives the rest of a time slice away. So who is busy in a crowd has a short one: [`super::slice`], [`super::pace`].
 //!
 //! Two exceptions. A client in a crowd spins for a few answers in a row while they come at once: [`super::turn`]. And who has just woken
 //! the other side yields before it spins: [`Waiter::has_woken`].
 
 use std::time::Duration;
 
-use super::pace::{self, Pace};
-use super::slice::ShortSlice;
+use super::crowd::Crowd;
+use super::slice;
 use super::turn::Turn;
 use super::{Look, Rung, Waited};
 use crate::clock::Ticks;
@@ -29,14 +26,8 @@ const FIRST_SPINS: u32 = 64;
 const SPINS_PER_CLOCK: u32 = 32;
 /// Spinning time between yields: the yield is the probe for a crowd, at a tenth of the time.
 const YIELD_EVERY_NS: u64 = 3_000;
-/// A yield that takes longer has let somebody else run.
-const SLOW_YIELD_NS: u64 = 1_300;
 /// Yields before parking in a crowd. Three did best with 16 clients on two cores; more only burn time others could use.
 const CROWD_YIELDS: u64 = 3;
-/// Score from which the CPUs count as crowded, what a slow yield adds, and the most it can be.
-const CROWDED: u32 = 32;
-const SLOW_YIELD_SCORE: u32 = 16;
-const MAX_SCORE: u32 = 128;
 /// Bounds of the spin budget.
 const MIN_BUDGET_NS: u64 = 4_000;
 const MAX_BUDGET_NS: u64 = 50_000;
@@ -50,15 +41,12 @@ const TEND_EVERY_NS: u64 = 50_000_000;
 #[derive(Debug)]
 pub(crate) struct Waiter {
     policy: WaitPolicy,
-    crowd: u32,
+    crowd: Crowd,
     budget_ns: u64,
     /// Measured cost of a spin iteration, in 1/16 ns.
     spin_cost: u64,
     /// The next wait begins with a yield.
     hand_over: bool,
-    /// Held while busy in a crowd, where a yield costs the rest of a slice.
-    slice: Option<ShortSlice>,
-    pace: Pace,
     /// Of a client: when it may spin although there is a crowd.
     turn: Option<Turn>,
 }
@@ -75,14 +63,14 @@ struct Progress {
 impl Waiter {
     /// A waiter that has learnt nothing yet.
     pub(crate) fn new(policy: WaitPolicy) -> Self {
+        // What the thread needs in a crowd is allocated now, not on the path of a request: most wait where they were made.
+        slice::prepare_thread();
         Self {
             policy,
-            crowd: 0,
+            crowd: Crowd::new(),
             budget_ns: MAX_BUDGET_NS,
             spin_cost: 10 << 4,
             hand_over: false,
-            slice: None,
-            pace: Pace::new(),
             turn: None,
         }
     }
@@ -103,7 +91,7 @@ impl Waiter {
 
     /// True while the CPUs are taken to be oversubscribed.
     pub(crate) fn crowded(&self) -> bool {
-        self.crowd >= CROWDED
+        self.crowd.is_here()
     }
 
     /// How long a sleep of this policy is meant to last, in ns; 0 if it parks until it is woken.
@@ -204,7 +192,12 @@ impl Waiter {
                 sleep,
             } => self.ladder(what, &mut p, spins, yields, sleep),
         };
-        self.fit_slice(&p.waited);
+        // Who has chosen another policy has plans of their own with this thread.
+        let to_leave = match self.policy {
+            WaitPolicy::Adaptive => what.is_to_leave(),
+            _ => None,
+        };
+        self.crowd.fit_thread(&p.waited, to_leave, p.now);
         (found, p.waited)
     }
 
@@ -317,11 +310,7 @@ impl Waiter {
             std::thread::yield_now();
             p.waited.yields += 1;
             p.account(Rung::Yield);
-            if p.now.ns_since(before) > SLOW_YIELD_NS {
-                self.crowd = (self.crowd + SLOW_YIELD_SCORE).min(MAX_SCORE);
-            } else {
-                self.crowd = self.crowd.saturating_sub(1);
-            }
+            self.crowd.has_yielded(p.now.ns_since(before));
             // In a crowd one of them may take milliseconds, and a ladder have thousands.
             if let Some(found) = what.look().or_else(|| p.tend(what)) {
                 return Some(found);
@@ -331,25 +320,6 @@ impl Waiter {
             }
         }
         None
-    }
-
-    /// After a wait: a short slice while busy in a crowd, the thread's own again once nothing is left of either. Who thinks in between keeps
-    /// its own: a poller that is woken could not interrupt it otherwise, and would answer all who ask meanwhile in one bunch.
-    fn fit_slice(&mut self, waited: &Waited) {
-        if self.crowded() {
-            self.pace
-                .has_waited(waited.sleeps, pace::voluntary_switches);
-        }
-        if self.crowd == 0 || !self.pace.is_busy() {
-            self.slice = None;
-        } else if self.crowded()
-            && !self
-                .slice
-                .as_ref()
-                .is_some_and(ShortSlice::is_of_this_thread)
-        {
-            self.slice = ShortSlice::hold();
-        }
     }
 
     /// Parks until found or over.
@@ -458,62 +428,23 @@ mod tests {
         waiter.has_woken();
         let (found, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
         assert_eq!((found, w.spins, w.yields), (Some("found"), 0, 1));
-        assert_eq!((w.rung, waiter.crowd), (Rung::Yield, 0));
+        assert_eq!((w.rung, waiter.crowded()), (Rung::Yield, false));
         // Once.
         let (_, w) = waiter.wait(&mut after(5), Duration::from_secs(60));
         assert_eq!((w.spins, w.yields), (5, 0));
     }
 
-    /// So many waits that each find a crowd, with a pause of the thread's own after each.
-    fn waits_in_a_crowd(waiter: &mut Waiter, pause: Option<Duration>) {
-        for _ in 0..200 {
-            waiter.crowd = MAX_SCORE;
-            waiter.wait(&mut after(1), Duration::from_secs(60));
-            pause.into_iter().for_each(std::thread::sleep);
-        }
-    }
-
-    #[test]
-    fn who_is_busy_in_a_crowd_has_a_short_slice_and_who_thinks_in_between_or_is_alone_its_own() {
-        let mut waiter = Waiter::new(WaitPolicy::Adaptive);
-        waits_in_a_crowd(&mut waiter, None);
-        assert!(waiter.slice.is_some());
-        waits_in_a_crowd(&mut waiter, Some(Duration::from_micros(1)));
-        assert!(waiter.slice.is_none(), "thinks");
-        waits_in_a_crowd(&mut waiter, None);
-        assert!(waiter.slice.is_some());
-        // Without a yield, that would say something about this machine.
-        (waiter.policy, waiter.crowd) = (WaitPolicy::Spin, 0);
-        waiter.wait(
-            &mut after(u64::from(FIRST_SPINS) + 1),
-            Duration::from_secs(60),
-        );
-        assert!(waiter.slice.is_none(), "alone");
-    }
-
-    #[test]
-    fn the_short_slice_is_that_of_the_thread_that_waits_now() {
-        let mut waiter = Waiter::new(WaitPolicy::Adaptive);
-        waits_in_a_crowd(&mut waiter, None);
-        std::thread::spawn(move || {
-            waits_in_a_crowd(&mut waiter, None);
-            assert!(waiter.slice.is_some_and(|slice| slice.is_of_this_thread()));
-        })
-        .join()
-        .expect("the other thread");
-    }
-
     #[test]
     fn a_client_in_a_crowd_spins_for_a_few_answers_and_then_gives_the_cpu_away() {
         let mut waiter = Waiter::of_client(WaitPolicy::Adaptive);
-        waiter.crowd = MAX_SCORE;
+        waiter.crowd = Crowd::of_many();
         let mut waits = || waiter.wait(&mut after(5), Duration::from_secs(60)).1;
-        let yields: Vec<_> = (0..8).map(|_| waits().yields > 0).collect();
-        let turn = [false, false, false, true];
+        let yields: Vec<_> = (0..6).map(|_| waits().yields > 0).collect();
+        let turn = [false, false, true];
         assert_eq!(yields, [turn, turn].concat());
         // A poller, or who waits for many: never.
         let mut waiter = Waiter::new(WaitPolicy::Adaptive);
-        waiter.crowd = MAX_SCORE;
+        waiter.crowd = Crowd::of_many();
         let (_, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
         assert_eq!((w.spins, w.yields), (0, 1));
     }

@@ -129,6 +129,11 @@ thread_local! {
     static OF_THREAD: RefCell<Option<OfThread>> = const { RefCell::new(None) };
 }
 
+/// Allocates what [`ShortSlice::hold`] would the first time the calling thread calls it.
+pub(super) fn prepare_thread() {
+    this_thread();
+}
+
 /// `None` while the thread ends.
 fn this_thread() -> Option<Arc<Holders<Kernel>>> {
     let holders = |place: &RefCell<Option<OfThread>>| {
@@ -174,7 +179,7 @@ const SIZE: u32 = size_of::<Attributes>() as u32;
 
 /// Whether the calling thread's system calls go through a seccomp filter. What it lets through can't be asked: a service that may
 /// not change its scheduling (systemd's `SystemCallFilter=~@resources`) is killed for trying.
-pub(crate) fn is_filtered() -> bool {
+pub(super) fn is_filtered() -> bool {
     // SAFETY: takes no argument and touches no memory. It is what names threads, too: a filter without it lets no thread start.
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) == FILTERED }
 }
@@ -215,6 +220,42 @@ impl Grants for Kernel {
         let rc = unsafe { libc::syscall(libc::SYS_sched_setattr, self.thread, &attributes, 0u32) };
         (rc == 0).then_some(before)
     }
+}
+
+/// Of the calling thread, for good: a filter that kills the process for this call.
+#[cfg(test)]
+pub(super) fn kill_for(call: libc::c_long) {
+    let step = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_false,
+        k,
+    };
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(equal, 1, call.try_into().expect("a number of a call")),
+        step(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            libc::SECCOMP_RET_KILL_PROCESS,
+        ),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    nix::sys::prctl::set_no_new_privs().expect("allowed to all");
+    // SAFETY: the kernel copies the program, which lives on, and the pointer is to as many steps as it says.
+    let rc = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const filter,
+        )
+    };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
 }
 
 #[cfg(test)]
@@ -355,41 +396,6 @@ mod tests {
         };
         let thread = std::thread::spawn(under_a_filter);
         assert_eq!(thread.join().expect("no panic"), None, "not even its own");
-    }
-
-    /// Of the calling thread, for good.
-    fn kill_for(call: libc::c_long) {
-        let step = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
-            code: code as u16,
-            jt: 0,
-            jf: jump_false,
-            k,
-        };
-        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-        let mut program = [
-            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-            step(equal, 1, call.try_into().expect("a number of a call")),
-            step(
-                libc::BPF_RET | libc::BPF_K,
-                0,
-                libc::SECCOMP_RET_KILL_PROCESS,
-            ),
-            step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
-        ];
-        let filter = libc::sock_fprog {
-            len: program.len() as u16,
-            filter: program.as_mut_ptr(),
-        };
-        nix::sys::prctl::set_no_new_privs().expect("allowed to all");
-        // SAFETY: the kernel copies the program, which lives on, and the pointer is to as many steps as it says.
-        let rc = unsafe {
-            libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                &raw const filter,
-            )
-        };
-        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
     }
 
     #[test]

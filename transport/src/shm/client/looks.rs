@@ -7,7 +7,7 @@ use crate::clock::monotonic_ns;
 use crate::error::Lost;
 use crate::ring::consumer::Consumer;
 use crate::ring::producer::{NoSlot, Producer};
-use crate::ring::storage::{Bell, Flag, Mapped};
+use crate::ring::storage::{Bell, Flag, Mapped, Storage, Word};
 use crate::stats::recorder::set;
 use crate::stats::slot::SlotWriter;
 use crate::wait::{Look, futex};
@@ -50,6 +50,13 @@ impl Look for Incoming<'_> {
             return Some(Err(Lost::Poisoned(poison)));
         }
         self.line.alive().err().map(Err)
+    }
+
+    #[inline]
+    fn is_to_leave(&self) -> Option<usize> {
+        // Relaxed: a number that publishes nothing else. 0 is no wish.
+        let wish = self.rx.storage().load(Word::Leave).checked_sub(1)?;
+        usize::try_from(wish).ok()
     }
 }
 
