@@ -17,7 +17,7 @@ use crate::system;
 /// Starting a process and connecting its clients may take that long, and so may ending.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Work before counting begins: first touches, learning, connections of peers that are made on first use.
-const WARM_UP: Duration = Duration::from_millis(250);
+const WARM_UP: Duration = Duration::from_millis(500);
 /// The same for idle runs: spinning that was worth it a moment ago has to prove pointless first.
 const IDLE_WARM_UP: Duration = Duration::from_millis(1000);
 

@@ -52,7 +52,7 @@ struct TableOptions {
     /// How often everything is run.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds counted per run, after a quarter of a second of warm-up.
+    /// Seconds counted per run, after half a second of warm-up.
     #[arg(long, default_value_t = 0.35)]
     seconds: f64,
     /// Only these, by id; also those left out by default. See `compare list`.
@@ -65,7 +65,7 @@ struct TableOptions {
     #[arg(long, default_value_t = 8)]
     depth: usize,
     /// No run begins that would probably end after so many minutes.
-    #[arg(long, default_value_t = 11.5)]
+    #[arg(long, default_value_t = 16.0)]
     minutes: f64,
     /// One round of 0.2 s each: does it all work?
     #[arg(long)]
