@@ -40,8 +40,8 @@ pub enum WaitPolicy {
     /// Under a seccomp filter none is asked for, as some services are killed for asking.
     ///
     /// A server that answers more with a CPU to itself says so, and a client's thread that is busy in a crowd then moves itself off that CPU, at most
-    /// every 4 ms, with `sched_setaffinity`: away from one CPU, and in the same breath allowed to run where it was before. Its affinity is what it was after
-    /// every call, but another's change of it in these microseconds may be undone. Not under a seccomp filter, and nowhere to go for
+    /// every 4 ms per connection, with `sched_setaffinity`: away from one CPU, and in the same breath allowed to run where it was before. As the kernel tells it, its
+    /// affinity is what it was after every call; a mask wider than its cpuset can't be told, and another's change in these microseconds may be undone. Not under a seccomp filter, and nowhere to go for
     /// a thread that is pinned to one CPU.
     #[default]
     Adaptive,

@@ -21,11 +21,11 @@ pub(crate) struct Ours {
     thread_per_client: bool,
 }
 
-/// As it comes: shared memory, adaptive waiting, one poller.
+/// As it comes: shared memory, adaptive waiting, as many pollers as it likes.
 pub(crate) const SHM: Ours = Ours {
     id: "transport",
     title: "**transport**",
-    how: "`Config::default()`: 32 MiB rings, adaptive waiting, one poller, statistics on, every reply copied out of shared memory.",
+    how: "`Config::default()`: 32 MiB rings, adaptive waiting, one poller or one per CPU as the server decides, statistics on, every reply copied out of shared memory.",
     listed: Listed::Always,
     transport: TransportChoice::Shm,
     wait: WaitPolicy::Adaptive,

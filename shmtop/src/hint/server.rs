@@ -74,6 +74,16 @@ rule! {
     check: Endpoint(server_saturated);
 }
 
+/// Pollers that have a client: others may be left of a time with more of them.
+fn serving(e: &Endpoint) -> u64 {
+    let serves = |tid| {
+        e.clients
+            .iter()
+            .any(|c| c.server_thread.as_ref().is_ok_and(|t| t.tid == tid))
+    };
+    e.pollers.iter().filter(|p| serves(p.tid)).count() as u64
+}
+
 fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let mut unknown = None;
     for p in &e.pollers {
@@ -104,7 +114,7 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         }
         return Fire::new(
             format!("{} (pid {}): thread {} is {} busy; {waiting} of {} clients wait, {free:.1} CPUs are free", e.name, e.pid, p.tid, text::percent(time.useful), e.clients.len()),
-            format!("start it with {}", setting("exchange", ("workers", e.pollers.len() as u64 + 1), "--workers")),
+            format!("start it with {}", setting("exchange", ("workers", serving(e) + 1), "--workers")),
         )
         .number("useful time", time.useful * 100.0, "%", "stats page: useful_ns", "> 95")
         .number("free", free, "CPUs", "/proc/stat", ">= 0.5")

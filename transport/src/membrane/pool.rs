@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use nix::errno::Errno;
+
 use super::Shared;
+use crate::mem::zeroed::zeroed;
 use crate::shm::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
@@ -113,6 +116,8 @@ pub(super) fn first(shared: &Arc<Shared>, count: usize) -> io::Result<Vec<Arc<In
 }
 
 fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
+    // Before there is a thread: one more than the address space allows is refused, and does not end the process.
+    let buffer = zeroed(shared.config.max_message_bytes).ok_or(Errno::ENOMEM)?;
     let inbox = Arc::new(Inbox::default());
     let slot = shared
         .page
@@ -135,12 +140,7 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
                     max_message: shared.config.max_message_bytes as u64,
                     ..SlotFacts::default()
                 });
-                let poller = Poller::new(
-                    inbox,
-                    shared.config.max_message_bytes,
-                    Waiter::new(policy),
-                    slot,
-                );
+                let poller = Poller::new(inbox, buffer, Waiter::new(policy), slot);
                 handle_shm_loop(poller, &shared.handler);
             })?
     };

@@ -1,8 +1,8 @@
 //! A poller for each CPU while clients crowd them all with requests that are expensive, each serving the clients that wait on its CPU.
 //!
 //! A client that gives its CPU away while it waits is served best from there: who has its turn next is the poller, no other CPU has to be
-//! woken, and requests and replies stay in that CPU's caches. Clients tell where they wait (`Word::Cpu`) while that is so. With CPUs to spare
-//! one poller that spins beside its clients is best, and they say nothing. Where requests are cheap, one poller has time for all, and treats
+//! woken, and requests and replies stay in that CPU's caches. Clients that wait so in a blocking call tell where (`Word::Cpu`). With CPUs to spare
+//! one poller that spins beside its clients is best. Where requests are cheap, one poller has time for all, and treats
 //! them more evenly than the kernel spreads them.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::clients::Table;
 use super::{Shared, pool};
 use crate::config::WaitPolicy;
-use crate::shm::Inbox;
+use crate::shm::{Inbox, MAX_CONNECTIONS};
 
 /// More CPUs have one poller as ever: not measured.
 const MOST_CPUS: usize = 16;
@@ -25,7 +25,9 @@ const FEW_PER_CPU: usize = 2;
 /// 20,000 B 2 µs. While spread, three quarters of the one and half of the other do.
 const EXPENSIVE_NS: u64 = 1_000;
 const BUSY_PERCENT: u64 = 25;
-/// Looks (0.1 s each) without a crowd before the pollers are gathered, and between two tries when a thread was refused.
+/// Looks in a row (0.1 s each) that must find it worth while: one during which a client leaves counts its time, and not its requests.
+const CONVINCING: u32 = 2;
+/// Looks without a crowd before the pollers are gathered, and between two tries when a thread was refused.
 const PATIENCE: u32 = 10;
 
 /// What the control thread remembers of it.
@@ -35,6 +37,8 @@ pub(super) struct Spread {
     seats: Vec<Seat>,
     /// Looks without a crowd, while spread; else looks to pass before the next try.
     patience: u32,
+    /// Looks in a row that found enough to do for more pollers.
+    much: u32,
     last: Work,
 }
 
@@ -87,10 +91,14 @@ impl Spread {
         };
         let last = std::mem::replace(&mut self.last, work);
         let much = work.is_much(last, !self.seats.is_empty());
+        self.much = if much { self.much.saturating_add(1) } else { 0 };
         if self.seats.is_empty() {
             self.patience = self.patience.saturating_sub(1);
             // Nothing is allocated for a few clients: requests of theirs allocate nothing.
-            if much && self.patience == 0 && clients().count() >= 2 * CROWD_PER_CPU {
+            if self.much >= CONVINCING
+                && self.patience == 0
+                && clients().count() >= 2 * CROWD_PER_CPU
+            {
                 self.begin(shared, &clients().collect::<Vec<_>>());
             }
         } else {
@@ -136,24 +144,32 @@ impl Spread {
         }
     }
 
-    /// Back to one poller. The others sleep until they are needed again.
+    /// Back to one poller, or as few as there must be. The others sleep until they are needed again.
     fn end(&mut self, table: &Table) {
         for seat in &self.seats {
             seat.inbox.set_seat(None);
         }
-        for shm in table.by_key.values().filter_map(|c| c.shm.as_ref()) {
-            shm.ends.move_to(&self.seats[0].inbox);
+        let connections = table.by_key.values().filter_map(|c| c.shm.as_ref());
+        for (n, shm) in connections.enumerate() {
+            // More than one can sleep on, and the second has them.
+            let seat = self.seats.get(n / MAX_CONNECTIONS);
+            if let Some(seat) = seat.or(self.seats.last()) {
+                shm.ends.move_to(&seat.inbox);
+            }
         }
         (self.seats, self.patience) = (Vec::new(), 0);
     }
 }
 
-/// Whether clients wait on all of these CPUs, so many on each in the mean, and no CPU has nearly all of them: that is one thread with
-/// many connections, or a kernel that has put them together.
+/// Whether clients wait on all of these CPUs, so many on each in the mean and half as many at least, and no CPU has nearly all of them: that is one
+/// thread with many connections, or a kernel that has put them together. Who says to be on another CPU is none of them.
 fn is_crowd(clients: &[usize], cpus: &[usize], per_cpu: usize) -> bool {
     let on = |cpu: &usize| clients.iter().filter(|c| *c == cpu).count();
-    let most = cpus.iter().map(on).max().unwrap_or(0);
-    clients.len() >= per_cpu * cpus.len() && most * 4 <= clients.len() * 3
+    let all: usize = cpus.iter().map(on).sum();
+    let (least, most) = (cpus.iter().map(on).min(), cpus.iter().map(on).max());
+    all >= per_cpu * cpus.len()
+        && least.is_some_and(|n| n >= per_cpu.div_ceil(2))
+        && most.is_some_and(|n| n * 4 <= all * 3)
 }
 
 fn allowed_cpus() -> Vec<usize> {
@@ -167,6 +183,7 @@ fn allowed_cpus() -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
 
@@ -209,7 +226,7 @@ mod tests {
         let (server, config) = server(dir.path());
         let inboxes = pool::first(&server.shared, 2).expect("two pollers");
         let over = AtomicBool::new(false);
-        let mut moves = 0;
+        let (mut moves, mut places) = (0, BTreeMap::new());
         std::thread::scope(|scope| {
             for client in 0..CLIENTS {
                 let (config, over, path) = (&config, &over, server.path());
@@ -229,10 +246,13 @@ mod tests {
             }
             let begun = Instant::now();
             while moves < MOVES && begun.elapsed() < WATCHDOG {
-                for client in server.shared.clients.lock().by_key.values() {
+                for (key, client) in &server.shared.clients.lock().by_key {
                     if let Some(shm) = &client.shm {
-                        shm.ends.move_to(&inboxes[moves % 2]);
-                        moves += 1;
+                        let at = usize::from(shm.ends.is_at(&inboxes[1]));
+                        // Counted when it has happened.
+                        let before = places.insert(*key, at);
+                        moves += usize::from(before.is_some_and(|before| before != at));
+                        shm.ends.move_to(&inboxes[1 - at]);
                     }
                 }
                 std::thread::yield_now();
@@ -257,6 +277,11 @@ mod tests {
         let crowd = cpus.repeat(CROWD_PER_CPU);
         spread.begin(&server.shared, &crowd[1..]);
         assert!(spread.seats.is_empty(), "not enough");
+        spread.begin(&server.shared, &vec![usize::MAX - 1; crowd.len()]);
+        assert!(spread.seats.is_empty(), "on no CPU of ours");
+        let one_is_free = cpus[1..].repeat(2 * CROWD_PER_CPU);
+        spread.begin(&server.shared, &one_is_free);
+        assert!(spread.seats.is_empty(), "one is free");
         spread.begin(&server.shared, &crowd);
         let whole = std::thread::available_parallelism().is_ok_and(|n| n.get() >= cpus.len());
         if whole && (2..=MOST_CPUS).contains(&cpus.len()) {

@@ -168,6 +168,12 @@ impl Ends {
         }
     }
 
+    /// Whether the poller of that inbox has it, or is about to find it among its arrivals.
+    #[cfg(test)]
+    pub(crate) fn is_at(&self, inbox: &Arc<Inbox>) -> bool {
+        self.home().at.ptr_eq(&Arc::downgrade(inbox))
+    }
+
     /// The poller that has it lets it go, if it is to be served elsewhere and there is room: to whom to hand it over.
     pub(super) fn leave(&self) -> Option<Arc<Inbox>> {
         let mut home = self.home();

@@ -60,17 +60,17 @@ pub(crate) struct Poller {
 }
 
 impl Poller {
-    /// A poller for messages of up to `max_message` bytes.
+    /// A poller for messages as large as `buffer`.
     pub(crate) fn new(
         inbox: Arc<Inbox>,
-        max_message: usize,
+        buffer: Box<[u8]>,
         waiter: Waiter,
         slot: Arc<SlotWriter>,
     ) -> Self {
         let now = Ticks::now();
         Self {
             connections: Vec::new(),
-            buffer: vec![0; max_message].into_boxed_slice(),
+            buffer,
             inbox,
             waiter,
             slot,
@@ -172,24 +172,26 @@ impl Poller {
         bump(&self.slot.wait().useful_ns, useful);
         let now_ns = now.monotonic_ns();
         set(&self.slot.req().last_progress_ns, now_ns);
-        let served = std::mem::take(&mut self.served);
-        self.isolation.has_worked(
-            Work {
-                served,
-                useful_ns: useful,
-            },
-            self.waiter.crowded(),
-            now_ns,
-        );
+        let work = Work {
+            served: std::mem::take(&mut self.served),
+            useful_ns: useful,
+        };
+        if self.inbox.seat().is_none() {
+            let crowded = self.waiter.crowded();
+            self.isolation.has_worked(work, crowded, now_ns);
+        } else {
+            // We are here for those who wait on this CPU.
+            self.isolation = Isolation::new(now_ns);
+        }
         self.tell_to_leave();
         (self.booked, self.waited_ns, self.rounds) = (now, 0, 0);
         self.overdue = false;
         self.take_seat(now);
     }
 
-    /// Tells all connections which CPU is to be left to us, if that has changed. None while we are there for those who wait on it.
+    /// Tells all connections which CPU is to be left to us, if that has changed.
     fn tell_to_leave(&mut self) {
-        let wanted = self.isolation.is_wanted() && self.inbox.seat().is_none();
+        let wanted = self.isolation.is_wanted();
         let to_leave = if wanted { current_cpu() } else { None };
         if to_leave != self.to_leave {
             self.to_leave = to_leave;
@@ -374,7 +376,7 @@ mod tests {
     fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
         let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
         let waiter = Waiter::new(WaitPolicy::Adaptive);
-        let mut poller = Poller::new(Arc::default(), 64, waiter, slot);
+        let mut poller = Poller::new(Arc::default(), Box::new([0; 64]), waiter, slot);
         let booked = poller.booked;
         for _ in 1..ROUNDS_PER_MARK {
             poller.busy(1);
@@ -407,7 +409,7 @@ mod tests {
         let wish = |client: &Rings| client.rx.storage().load(Word::Leave);
         let waiter = Waiter::new(WaitPolicy::Adaptive);
         let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
-        let mut poller = Poller::new(Arc::clone(&inbox), 64, waiter, slot);
+        let mut poller = Poller::new(Arc::clone(&inbox), Box::new([0; 64]), waiter, slot);
         let arrive = |poller: &mut Poller| {
             let (server, client) = connect();
             assert!(inbox.reserve(2));

@@ -70,9 +70,10 @@ impl Crowd {
                 self.slice = ShortSlice::hold();
             }
             if let Some(cpu) = to_leave
-                && self.migration.leave(cpu, now)
+                && self.migration.is_due(cpu, now)
             {
-                self.pace.was_put_to_sleep(pace::voluntary_switches);
+                let migrates = || self.migration.leave(cpu, now);
+                self.pace.not_counting(migrates, pace::voluntary_switches);
             }
         }
     }

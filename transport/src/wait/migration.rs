@@ -12,7 +12,7 @@ use super::slice::is_filtered;
 use crate::clock::Ticks;
 
 /// Time between two moves of one waiter, at least. One takes some 20 µs (the kernel's migration thread has to run), so this bounds what
-/// following the advice can cost to half a per cent, whatever a peer writes.
+/// following the advice of one connection can cost to half a per cent, whatever a peer writes.
 const MIN_INTERVAL_NS: u64 = 4_000_000;
 
 const CALLING_THREAD: Pid = Pid::from_raw(0);
@@ -33,16 +33,17 @@ impl Migration {
         Self { last: None }
     }
 
-    /// Moves the calling thread off `cpu` if it runs there, may run elsewhere, and has not moved just now. Whether it was tried.
+    /// Whether the calling thread runs on `cpu`, and has not moved just now.
     #[inline]
-    pub(super) fn leave(&mut self, cpu: usize, now: Ticks) -> bool {
+    pub(super) fn is_due(&self, cpu: usize, now: Ticks) -> bool {
         let rests = |last| now.ns_since(last) < MIN_INTERVAL_NS;
-        if current_cpu() != Some(cpu) || self.last.is_some_and(rests) {
-            return false;
-        }
+        current_cpu() == Some(cpu) && !self.last.is_some_and(rests)
+    }
+
+    /// Moves the calling thread off `cpu`, if it may run elsewhere.
+    pub(super) fn leave(&mut self, cpu: usize, now: Ticks) {
         self.last = Some(now);
         leave(cpu);
-        true
     }
 }
 
@@ -210,20 +211,16 @@ mod tests {
         on_a_thread(|| {
             let cpu = keep_to_one_cpu();
             let (mut migration, now) = (Migration::new(), Ticks::now());
+            assert!(migration.is_due(cpu, now));
             migration.leave(cpu, now);
-            assert_eq!(migration.last, Some(now));
-            let mut later = Ticks::now();
-            migration.leave(cpu, later);
+            let mut later = now;
             while later.ns_since(now) < MIN_INTERVAL_NS {
-                assert_eq!(migration.last, Some(now));
+                assert!(!migration.is_due(cpu, later));
                 later = Ticks::now();
-                migration.leave(cpu, later);
             }
-            assert_eq!(migration.last, Some(later));
+            assert!(migration.is_due(cpu, later));
             // Elsewhere there is nothing to leave.
-            let elsewhere = Ticks::now();
-            migration.leave(cpu + 1, elsewhere);
-            assert_eq!(migration.last, Some(later));
+            assert!(!migration.is_due(cpu + 1, later));
         });
     }
 

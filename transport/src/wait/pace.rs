@@ -43,10 +43,14 @@ impl Pace {
         }
     }
 
-    /// What the kernel counted since the last look was, in part, our doing: counts from here on.
+    /// Does something of ours that may put the thread to sleep: that is none of its owner's pauses.
     #[cold]
-    pub(super) fn was_put_to_sleep(&mut self, switches: impl FnOnce() -> Option<u64>) {
-        (self.waits, self.our_sleeps, self.switches) = (0, 0, switches());
+    pub(super) fn not_counting(&mut self, what: impl FnOnce(), switches: impl Fn() -> Option<u64>) {
+        let before = switches();
+        what();
+        if let (Some(before), Some(after)) = (before, switches()) {
+            self.our_sleeps += after.saturating_sub(before);
+        }
     }
 
     #[cold]
@@ -97,6 +101,25 @@ mod tests {
         assert!(busy(3, 0));
         assert!(!busy(0, 1));
         assert!(!busy(3, 1));
+    }
+
+    #[test]
+    fn sleeps_of_ours_between_two_waits_are_no_pauses_and_hide_none() {
+        let switches = std::cell::Cell::new(0);
+        let sleep = || switches.set(switches.get() + 1);
+        let mut pace = Pace::new();
+        let mut busy = |pauses: bool| {
+            for _ in 0..=2 * WAITS_PER_LOOK {
+                pace.not_counting(|| (0..3).for_each(|_| sleep()), || Some(switches.get()));
+                if pauses {
+                    sleep();
+                }
+                pace.has_waited(0, || Some(switches.get()));
+            }
+            pace.is_busy()
+        };
+        assert!(busy(false));
+        assert!(!busy(true));
     }
 
     #[test]
