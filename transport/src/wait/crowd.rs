@@ -87,6 +87,20 @@ impl Crowd {
         crowd.score = MAX_SCORE;
         crowd
     }
+
+    /// The same, and as a thread that is busy in it.
+    pub(super) fn of_many_and_busy() -> Self {
+        let mut crowd = Self::of_many();
+        for _ in 0..200 {
+            crowd.fit_thread(&Waited::default(), None, Ticks::now());
+        }
+        crowd
+    }
+
+    /// Whether it was ever tried to leave a CPU.
+    pub(super) const fn has_moved(&self) -> bool {
+        self.migration.has_moved()
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +173,7 @@ mod tests {
                 // Stays where it is, so that the CPU to leave is the one it is on.
                 let cpu = super::super::migration::keep_to_one_cpu();
                 waits(&mut crowd, cpu);
-                crowd.migration.has_moved()
+                crowd.has_moved()
             };
             std::thread::spawn(waits).join().expect("no panic")
         }

@@ -450,6 +450,41 @@ mod tests {
     }
 
     #[test]
+    fn only_who_waits_adaptively_leaves_the_cpu_that_a_server_wants() {
+        struct Asked(After, usize);
+        impl Look for Asked {
+            type Found = &'static str;
+            fn look(&mut self) -> Option<&'static str> {
+                self.0.look()
+            }
+            fn park(&mut self, limit: Duration) {
+                self.0.park(limit);
+            }
+            fn tend(&mut self) -> Option<&'static str> {
+                self.0.tend()
+            }
+            fn is_to_leave(&self) -> Option<usize> {
+                Some(self.1)
+            }
+        }
+        for (policy, moves) in [
+            (WaitPolicy::Adaptive, true),
+            (WaitPolicy::Park, false),
+            (WaitPolicy::DOCUMENT, false),
+        ] {
+            let waits = move || {
+                let cpu = super::super::migration::keep_to_one_cpu();
+                let mut waiter = Waiter::new(policy);
+                waiter.crowd = Crowd::of_many_and_busy();
+                waiter.wait(&mut Asked(after(1), cpu), Duration::from_secs(60));
+                waiter.crowd.has_moved()
+            };
+            let moved = std::thread::spawn(waits).join().expect("no panic");
+            assert_eq!(moved, moves, "{policy:?}");
+        }
+    }
+
+    #[test]
     fn yields_that_take_long_outlast_neither_a_peer_nor_the_deadline() {
         /// As in a crowd: between two looks others have the CPU for a while.
         struct Crowded(After);

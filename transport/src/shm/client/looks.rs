@@ -96,3 +96,41 @@ impl Look for Room<'_> {
         self.line.alive().err().map(Err)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mem::mapping::Mapping;
+    use crate::mem::memfd::{RING_NAME, create_rings};
+    use crate::ring::storage::connection_bytes;
+    use crate::shm::Rings;
+    use crate::stats::SlotKind;
+
+    #[test]
+    fn who_waits_for_a_reply_sees_which_cpu_the_server_wants_and_any_number_is_only_that() {
+        const CAPACITY: usize = 4 << 10;
+        let bytes = connection_bytes(CAPACITY);
+        let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");
+        let mapping = Arc::new(Mapping::shared(fd.as_fd(), bytes).expect("mapped"));
+        let server = Rings::server(&mapping, CAPACITY, 64);
+        let mut client = Rings::client(&mapping, CAPACITY, 64);
+        let (socket, _servers) = UnixStream::pair().expect("sockets");
+        let incoming = Incoming {
+            rx: &mut client.rx,
+            line: &Line::new(socket),
+            slot: &SlotWriter::private(SlotKind::Connection),
+            parked: false,
+        };
+        let told = [(0, None), (1, Some(0)), (8, Some(7))];
+        for (word, cpu) in told {
+            server.tx.storage().store(Word::Leave, word);
+            assert_eq!(incoming.is_to_leave(), cpu);
+        }
+        server.tx.storage().store(Word::Leave, u64::MAX);
+        assert!(incoming.is_to_leave().is_some_and(|cpu| cpu > 1 << 30));
+    }
+}
