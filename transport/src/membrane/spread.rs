@@ -277,11 +277,6 @@ mod tests {
         let crowd = cpus.repeat(CROWD_PER_CPU);
         spread.begin(&server.shared, &crowd[1..]);
         assert!(spread.seats.is_empty(), "not enough");
-        spread.begin(&server.shared, &vec![usize::MAX - 1; crowd.len()]);
-        assert!(spread.seats.is_empty(), "on no CPU of ours");
-        let one_is_free = cpus[1..].repeat(2 * CROWD_PER_CPU);
-        spread.begin(&server.shared, &one_is_free);
-        assert!(spread.seats.is_empty(), "one is free");
         spread.begin(&server.shared, &crowd);
         let whole = std::thread::available_parallelism().is_ok_and(|n| n.get() >= cpus.len());
         if whole && (2..=MOST_CPUS).contains(&cpus.len()) {
@@ -297,6 +292,20 @@ mod tests {
         } else {
             assert!(spread.seats.is_empty(), "{cpus:?}");
         }
+    }
+
+    #[test]
+    fn a_crowd_is_on_every_cpu_that_is_ours_and_nearly_all_of_it_on_none() {
+        let on = |each: [usize; 5]| {
+            let clients: Vec<usize> = (0..5).flat_map(|cpu| vec![cpu; each[cpu]]).collect();
+            is_crowd(&clients, &[0, 1, 2, 3], CROWD_PER_CPU)
+        };
+        assert!(on([4, 4, 4, 4, 0]));
+        assert!(on([8, 2, 3, 3, 0]), "as the kernel spreads them");
+        assert!(!on([4, 4, 4, 3, 0]), "not enough");
+        assert!(!on([8, 8, 0, 0, 0]), "others are free");
+        assert!(!on([20, 2, 2, 2, 0]), "one thread with many connections");
+        assert!(!on([2, 2, 2, 2, 100]), "most are on none of ours");
     }
 
     #[test]

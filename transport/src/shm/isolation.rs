@@ -313,10 +313,10 @@ mod tests {
             alone: 300_000.0,
             ..SMALL
         };
-        world.run(MEASURED * (CHANGED_WINDOWS - 1), slow);
-        world.run(MEASURED, SMALL);
-        world.run(MEASURED * (CHANGED_WINDOWS - 1), slow);
-        assert!(world.isolation.is_wanted(), "a moment");
+        for rates in [slow, SMALL, slow, SMALL] {
+            let share = world.run(MEASURED * (CHANGED_WINDOWS - 1), rates);
+            assert!(share == 1.0, "a moment");
+        }
         let share = world.run(Duration::from_secs(2), slow);
         assert!(share < 0.15, "{share}");
         // What slows both ways is kept.
