@@ -1,0 +1,69 @@
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use super::super::inbox::Ends;
+use super::super::link::Rings;
+use super::*;
+use crate::config::WaitPolicy;
+use crate::mem::mapping::Mapping;
+use crate::mem::memfd::{RING_NAME, create_rings};
+use crate::ring::storage::{Storage, Word, connection_bytes};
+use crate::stats::SlotKind;
+
+#[test]
+fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
+    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
+    let waiter = Waiter::new(WaitPolicy::Adaptive);
+    let mut poller = Poller::new(Arc::default(), Box::new([0; 64]), waiter, slot);
+    let booked = poller.booked;
+    for _ in 1..ROUNDS_PER_MARK {
+        poller.busy(1);
+    }
+    assert!(poller.booked == booked && poller.rounds > 0);
+    poller.busy(1);
+    assert!(poller.booked > booked && poller.rounds == 0);
+}
+
+#[test]
+fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_that_is_over() {
+    const CAPACITY: usize = 64 << 10;
+    let inbox = Arc::new(Inbox::default());
+    let connect = || {
+        let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
+        let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
+        let mapping = Arc::new(mapping);
+        let (ours, _theirs) = UnixStream::pair().expect("sockets");
+        let server = ShmServer::new(
+            Rings::server(&mapping, CAPACITY, 64),
+            64,
+            Arc::new(SlotWriter::private(SlotKind::Connection)),
+            Arc::new(Ends::new(&inbox)),
+            Arc::new(ours),
+            Arc::new(()),
+        );
+        (server, Rings::client(&mapping, CAPACITY, 64))
+    };
+    let wish = |client: &Rings| client.rx.storage().load(Word::Leave);
+    let waiter = Waiter::new(WaitPolicy::Adaptive);
+    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
+    let mut poller = Poller::new(Arc::clone(&inbox), Box::new([0; 64]), waiter, slot);
+    let arrive = |poller: &mut Poller| {
+        let (server, client) = connect();
+        assert!(inbox.reserve(2));
+        inbox.hand_over(server);
+        poller.read_news(inbox.news().load(Ordering::Acquire));
+        client
+    };
+    let first = arrive(&mut poller);
+    poller.tell_to_leave();
+    assert_eq!(wish(&first), 0);
+    poller.isolation = Isolation::wanted(monotonic_ns());
+    poller.tell_to_leave();
+    let cpu = poller.to_leave.expect("a CPU") as u64;
+    assert_eq!(wish(&first), cpu + 1);
+    let second = arrive(&mut poller);
+    assert_eq!(wish(&second), wish(&first));
+    poller.isolation = Isolation::new(monotonic_ns());
+    poller.tell_to_leave();
+    assert_eq!((wish(&first), wish(&second)), (0, 0));
+}

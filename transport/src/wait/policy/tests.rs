@@ -1,0 +1,201 @@
+use super::*;
+
+/// Found after so many looks; remembers what was done to it.
+struct After {
+    looks: u64,
+    parks: u64,
+    tends: u64,
+    gone_after_tends: u64,
+}
+
+impl Look for After {
+    type Found = &'static str;
+    fn look(&mut self) -> Option<&'static str> {
+        self.looks = self.looks.saturating_sub(1);
+        (self.looks == 0).then_some("found")
+    }
+    fn park(&mut self, limit: Duration) {
+        self.parks += 1;
+        std::thread::park_timeout(limit);
+    }
+    fn tend(&mut self) -> Option<&'static str> {
+        self.tends += 1;
+        (self.tends >= self.gone_after_tends).then_some("gone")
+    }
+}
+
+fn after(looks: u64) -> After {
+    After {
+        looks,
+        parks: 0,
+        tends: 0,
+        gone_after_tends: u64::MAX,
+    }
+}
+
+#[test]
+fn a_quick_answer_is_met_spinning_and_costs_no_system_call() {
+    let mut target = after(5);
+    let (found, waited) = Waiter::new(WaitPolicy::Spin).wait(&mut target, Duration::from_secs(60));
+    assert_eq!(
+        (found, waited.spins, waited.rung),
+        (Some("found"), 5, Rung::Spin)
+    );
+    assert_eq!((waited.yields, waited.sleeps, target.parks), (0, 0, 0));
+}
+
+#[test]
+fn one_who_was_woken_gets_the_cpu_before_anything_is_spun() {
+    let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+    waiter.has_woken();
+    let (found, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
+    assert_eq!((found, w.spins, w.yields), (Some("found"), 0, 1));
+    assert_eq!((w.rung, waiter.crowded()), (Rung::Yield, false));
+    // Once.
+    let (_, w) = waiter.wait(&mut after(5), Duration::from_secs(60));
+    assert_eq!((w.spins, w.yields), (5, 0));
+}
+
+#[test]
+fn a_client_in_a_crowd_spins_for_a_few_answers_and_then_gives_the_cpu_away() {
+    let mut waiter = Waiter::of_client(WaitPolicy::Adaptive);
+    waiter.crowd = Crowd::of_many();
+    let mut waits = || waiter.wait(&mut after(5), Duration::from_secs(60)).1;
+    let yields: Vec<_> = (0..6).map(|_| waits().yields > 0).collect();
+    let turn = [false, false, true];
+    assert_eq!(yields, [turn, turn].concat());
+    // A poller, or who waits for many: never.
+    let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+    waiter.crowd = Crowd::of_many();
+    let (_, w) = waiter.wait(&mut after(1), Duration::from_secs(60));
+    assert_eq!((w.spins, w.yields), (0, 1));
+}
+
+#[test]
+fn only_who_waits_adaptively_leaves_the_cpu_that_a_server_wants() {
+    struct Asked(After, usize);
+    impl Look for Asked {
+        type Found = &'static str;
+        fn look(&mut self) -> Option<&'static str> {
+            self.0.look()
+        }
+        fn park(&mut self, limit: Duration) {
+            self.0.park(limit);
+        }
+        fn tend(&mut self) -> Option<&'static str> {
+            self.0.tend()
+        }
+        fn is_to_leave(&self) -> Option<usize> {
+            Some(self.1)
+        }
+    }
+    for (policy, moves) in [
+        (WaitPolicy::Adaptive, true),
+        (WaitPolicy::Park, false),
+        (WaitPolicy::DOCUMENT, false),
+    ] {
+        let waits = move || {
+            let cpu = super::super::migration::keep_to_one_cpu();
+            let mut waiter = Waiter::new(policy);
+            waiter.crowd = Crowd::of_many_and_busy();
+            waiter.wait(&mut Asked(after(1), cpu), Duration::from_secs(60));
+            waiter.crowd.has_moved()
+        };
+        let moved = std::thread::spawn(waits).join().expect("no panic");
+        assert_eq!(moved, moves, "{policy:?}");
+    }
+}
+
+#[test]
+fn yields_that_take_long_outlast_neither_a_peer_nor_the_deadline() {
+    /// As in a crowd: between two looks others have the CPU for a while.
+    struct Crowded(After);
+    impl Look for Crowded {
+        type Found = &'static str;
+        fn look(&mut self) -> Option<&'static str> {
+            std::thread::sleep(Duration::from_millis(1));
+            self.0.look()
+        }
+        fn park(&mut self, limit: Duration) {
+            self.0.park(limit);
+        }
+        fn tend(&mut self) -> Option<&'static str> {
+            self.0.tend()
+        }
+    }
+    let policy = WaitPolicy::Ladder {
+        spins: 0,
+        yields: 100_000,
+        sleep: Duration::from_micros(1),
+    };
+    let mut target = Crowded(After {
+        gone_after_tends: 1,
+        ..after(u64::MAX)
+    });
+    let (found, waited) = Waiter::new(policy).wait(&mut target, Duration::from_secs(60));
+    assert_eq!((found, waited.sleeps), (Some("gone"), 0));
+    let mut target = Crowded(after(u64::MAX));
+    let (found, waited) = Waiter::new(policy).wait(&mut target, Duration::from_millis(20));
+    assert_eq!(found, None);
+    assert!(waited.yields < 1000, "{waited:?}");
+}
+
+#[test]
+fn a_long_sleep_of_a_ladder_does_not_outlast_the_deadline() {
+    let policy = WaitPolicy::Ladder {
+        spins: 1,
+        yields: 1,
+        sleep: Duration::from_secs(86_400),
+    };
+    // Without the cut, the test never ends.
+    let (found, waited) = Waiter::new(policy).wait(&mut after(u64::MAX), Duration::from_millis(1));
+    assert_eq!((found, waited.sleeps), (None, 1));
+}
+
+#[test]
+fn the_documents_ladder_is_followed_to_the_letter() {
+    let mut target = after(100 + 900 + 1 + 100 + 7);
+    let (found, waited) =
+        Waiter::new(WaitPolicy::DOCUMENT).wait(&mut target, Duration::from_secs(60));
+    assert_eq!(found, Some("found"));
+    assert_eq!((waited.spins, waited.yields, waited.sleeps), (200, 907, 1));
+    assert_eq!(target.parks, 0, "the document sleeps, it does not park");
+}
+
+#[test]
+fn adaptive_ends_parked_when_nothing_comes_and_never_sleeps_blindly() {
+    let mut target = after(u64::MAX);
+    let (found, waited) =
+        Waiter::new(WaitPolicy::Adaptive).wait(&mut target, Duration::from_millis(20));
+    assert_eq!((found, waited.rung), (None, Rung::Sleep));
+    assert!(target.parks >= 1);
+}
+
+#[test]
+fn every_policy_notices_that_there_is_nobody_left_to_wait_for() {
+    for policy in [
+        WaitPolicy::Adaptive,
+        WaitPolicy::Spin,
+        WaitPolicy::Park,
+        WaitPolicy::DOCUMENT,
+    ] {
+        let mut target = After {
+            looks: u64::MAX,
+            parks: 0,
+            tends: 0,
+            gone_after_tends: 1,
+        };
+        let (found, _) = Waiter::new(policy).wait(&mut target, Duration::from_secs(600));
+        assert_eq!(found, Some("gone"), "{policy:?}");
+    }
+}
+
+#[test]
+fn the_time_of_a_wait_is_booked_to_its_rungs() {
+    let mut target = after(u64::MAX);
+    let begun = std::time::Instant::now();
+    let (_, w) = Waiter::new(WaitPolicy::Adaptive).wait(&mut target, Duration::from_millis(30));
+    let wall = begun.elapsed().as_nanos() as f64;
+    let booked = (w.spin_ns + w.yield_ns + w.sleep_ns) as f64;
+    assert!((booked / wall - 1.0).abs() < 0.2, "{booked} of {wall}");
+}
