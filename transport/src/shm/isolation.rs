@@ -119,6 +119,15 @@ impl Isolation {
         (self.state, self.settles) = (state, settles);
     }
 
+    fn stay_alone(&mut self, rate: f64, since_ns: u64, slow: u32, now_ns: u64) {
+        let state = State::Alone {
+            rate,
+            since_ns,
+            slow,
+        };
+        self.enter(state, Duration::ZERO, now_ns);
+    }
+
     #[cold]
     fn judge(&mut self, rate: f64, crowded: bool, now_ns: u64) {
         match self.state {
@@ -133,16 +142,7 @@ impl Isolation {
                 }
                 self.successes = 0;
                 (self.next_pause, self.failed) = (FIRST_PAUSE, None);
-                let (since_ns, slow) = (now_ns, 0);
-                self.enter(
-                    State::Alone {
-                        rate,
-                        since_ns,
-                        slow,
-                    },
-                    Duration::ZERO,
-                    now_ns,
-                );
+                self.stay_alone(rate, now_ns, 0, now_ns);
             }
             State::Trial { .. } => {
                 self.successes = 0;
@@ -163,16 +163,7 @@ impl Isolation {
                 if slow >= CHANGED_WINDOWS || now_ns.saturating_sub(since_ns) >= nanos(KEPT) {
                     self.enter(State::Shared, UNTIL_SPREAD, now_ns);
                 } else {
-                    let rate = brought;
-                    self.enter(
-                        State::Alone {
-                            rate,
-                            since_ns,
-                            slow,
-                        },
-                        Duration::ZERO,
-                        now_ns,
-                    );
+                    self.stay_alone(brought, since_ns, slow, now_ns);
                 }
             }
             State::Shared => self.begin_counting(now_ns),
