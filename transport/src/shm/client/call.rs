@@ -10,6 +10,7 @@ use crate::record;
 use crate::ring::storage::{Storage, Word};
 use crate::stats::recorder::{bump, set};
 use crate::wait::Look;
+use crate::wait::migration::current_cpu;
 
 /// Looks for a reply before the server's doorbell is tried: a server that is awake answers within them, and then the
 /// fence and the look at its flag are saved; one that sleeps takes microseconds to wake, beside which they are nothing.
@@ -129,7 +130,7 @@ impl ShmClient {
     /// Tells the server where we wait, if the CPU is given away meanwhile: then it serves us best from there.
     fn tell_cpu(&mut self, slept: bool) {
         let cpu = if slept || self.waiter.crowded() {
-            nix::sched::sched_getcpu().map_or(0, |cpu| cpu as u64 + 1)
+            current_cpu().map_or(0, |cpu| cpu as u64 + 1)
         } else {
             0
         };
