@@ -11,14 +11,11 @@ use transport::stats::{Histogram, Role};
 use super::build::build;
 use super::glance::{glanced, wanted};
 use super::join::{is_connection, key};
-use super::measure::percentiles;
+use super::past::{Past, Remembered, Windows, sums};
 use super::slow::carry;
-use super::{
-    Bound, Client, ClientState, Endpoint, EndpointKey, Finding, Model, Percentiles, Shared,
-    UnknownRule,
-};
+use super::{Client, Endpoint, EndpointKey, Finding, Model, Shared, UnknownRule};
 use crate::hint::Engine;
-use crate::history::{HeatColumn, History, Point};
+use crate::history::HeatColumn;
 use crate::reading::Why;
 use crate::sample::{Glance, Sample};
 
@@ -27,38 +24,9 @@ pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
 /// A sample may come this much early and still close the window: refresh timers jitter.
 const EARLY_NS: u64 = 60_000_000;
 /// Windows whose samples are kept: the longest look back of a rule is ten seconds.
-const KEPT: usize = 11;
+pub(super) const KEPT_WINDOWS: usize = 11;
 /// After a hole of this length between two samples nothing earlier is comparable.
 pub(crate) const HOLE_NS: u64 = 10_000_000_000;
-
-/// What is remembered of one endpoint.
-#[derive(Default)]
-struct Past {
-    totals: History,
-    /// By slot and connection.
-    clients: HashMap<(u32, u64), Remembered>,
-    seen_ns: u64,
-}
-
-/// What is remembered of one connection.
-struct Remembered {
-    history: History,
-    state: ClientState,
-    state_since_ns: u64,
-    bound: Bound,
-    bound_since_ns: u64,
-    /// Round trips up to each of the last windows.
-    rtt: Windows,
-    handler: Windows,
-    seen_ns: u64,
-}
-
-/// A histogram at the ends of the last windows, oldest first, and what they say together.
-#[derive(Default)]
-struct Windows {
-    kept: VecDeque<(u64, Arc<Histogram>)>,
-    recent: Option<Percentiles>,
-}
 
 /// Makes a [`Model`] of each [`Sample`].
 #[derive(Default)]
@@ -124,7 +92,7 @@ impl ModelBuilder {
         }
         if closes {
             self.windows.push_back(Arc::clone(&sample));
-            if self.windows.len() > KEPT {
+            if self.windows.len() > KEPT_WINDOWS {
                 self.windows.pop_front();
             }
         }
@@ -326,99 +294,6 @@ impl ModelBuilder {
             }
         }
     }
-}
-
-impl Windows {
-    fn keep(&mut self, at_ns: u64, h: &Histogram) {
-        let last = self.kept.back().map(|(_, last)| last);
-        let h = match last {
-            Some(last) if **last == *h => Arc::clone(last),
-            _ => Arc::new(h.clone()),
-        };
-        self.kept.push_back((at_ns, h));
-        if self.kept.len() > KEPT {
-            self.kept.pop_front();
-        }
-        self.recent = recent(&self.kept);
-    }
-}
-
-impl Remembered {
-    fn new(client: &Client, at_ns: u64) -> Self {
-        Self {
-            history: History::default(),
-            state: client.state,
-            state_since_ns: at_ns,
-            bound: client.verdict.bound,
-            bound_since_ns: at_ns,
-            rtt: Windows::default(),
-            handler: Windows::default(),
-            seen_ns: at_ns,
-        }
-    }
-
-    fn update(&mut self, client: &mut Client, at_ns: u64) {
-        self.seen_ns = at_ns;
-        if self.state != client.state {
-            self.state = client.state;
-            self.state_since_ns = at_ns;
-        }
-        client.state_for_ns = at_ns.saturating_sub(self.state_since_ns);
-        if self.bound != client.verdict.bound {
-            self.bound = client.verdict.bound;
-            self.bound_since_ns = at_ns;
-        }
-        // Writing would copy a verdict that the models before share.
-        if client.verdict.since_ns != self.bound_since_ns {
-            client.verdict.since_ns = self.bound_since_ns;
-        }
-        for (shown, windows) in [
-            (&mut client.rtt, &self.rtt),
-            (&mut client.handler, &self.handler),
-        ] {
-            shown.recent = match &windows.recent {
-                Some(recent) => Ok(*recent),
-                None => shown.interval.clone(),
-            };
-        }
-        if client.shown_at_server {
-            // Its past stands there.
-            return;
-        }
-        let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
-        let u = |r: &crate::reading::Reading<u64>| r.as_ref().ok().map(|v| *v as f32);
-        let rtt = client.rtt.interval.as_ref().ok();
-        self.history.push(Point {
-            at_ns,
-            requests_per_s: f(&client.requests_per_s),
-            bytes_per_s: f(&client.bytes_per_s),
-            request_ring_bytes: u(&client.request_ring().occupancy_bytes),
-            reply_ring_bytes: u(&client.reply_ring().occupancy_bytes),
-            p50_ns: rtt.map(|p| p.p50 as f32),
-            p99_ns: rtt.map(|p| p.p99 as f32),
-            hit_ratio: f(&client.tx.cached_index_hit_ratio),
-        });
-    }
-}
-
-/// The sums of an endpoint, to be remembered.
-fn sums(endpoint: &Endpoint, at_ns: u64) -> Point {
-    let f = |r: &crate::reading::Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
-    Point {
-        at_ns,
-        requests_per_s: f(&endpoint.totals.requests_per_s),
-        bytes_per_s: f(&endpoint.totals.bytes_per_s),
-        ..Point::default()
-    }
-}
-
-/// Percentiles of the windows that are kept; `None` while there are fewer than two of them or nothing was timed.
-fn recent(kept: &VecDeque<(u64, Arc<Histogram>)>) -> Option<Percentiles> {
-    let (old, new) = (kept.front()?, kept.back()?);
-    if old.0 == new.0 {
-        return None;
-    }
-    percentiles(&new.1.since(&old.1)?, true)
 }
 
 /// The reason for everything that waits for more windows.

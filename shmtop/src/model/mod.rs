@@ -15,6 +15,7 @@ pub mod host;
 pub(crate) mod join;
 mod machine;
 pub(crate) mod measure;
+mod past;
 mod ring;
 mod shared;
 mod slow;

@@ -1,0 +1,135 @@
+//! What is remembered of endpoints and connections from one sample to the next: histories, since when a state lasts, and latencies
+//! of the last windows.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use transport::stats::Histogram;
+
+use super::builder::KEPT_WINDOWS;
+use super::measure::percentiles;
+use super::{Bound, Client, ClientState, Endpoint, Percentiles};
+use crate::history::{History, Point};
+use crate::reading::Reading;
+
+/// What is remembered of one endpoint.
+#[derive(Default)]
+pub(super) struct Past {
+    pub(super) totals: History,
+    /// By slot and connection.
+    pub(super) clients: HashMap<(u32, u64), Remembered>,
+    pub(super) seen_ns: u64,
+}
+
+/// What is remembered of one connection.
+pub(super) struct Remembered {
+    pub(super) history: History,
+    pub(super) state: ClientState,
+    pub(super) state_since_ns: u64,
+    bound: Bound,
+    bound_since_ns: u64,
+    /// Round trips up to each of the last windows.
+    pub(super) rtt: Windows,
+    pub(super) handler: Windows,
+    pub(super) seen_ns: u64,
+}
+
+/// A histogram at the ends of the last windows, oldest first, and what they say together.
+#[derive(Default)]
+pub(super) struct Windows {
+    pub(super) kept: VecDeque<(u64, Arc<Histogram>)>,
+    recent: Option<Percentiles>,
+}
+
+impl Windows {
+    pub(super) fn keep(&mut self, at_ns: u64, h: &Histogram) {
+        let last = self.kept.back().map(|(_, last)| last);
+        let h = match last {
+            Some(last) if **last == *h => Arc::clone(last),
+            _ => Arc::new(h.clone()),
+        };
+        self.kept.push_back((at_ns, h));
+        if self.kept.len() > KEPT_WINDOWS {
+            self.kept.pop_front();
+        }
+        self.recent = recent(&self.kept);
+    }
+}
+
+impl Remembered {
+    pub(super) fn new(client: &Client, at_ns: u64) -> Self {
+        Self {
+            history: History::default(),
+            state: client.state,
+            state_since_ns: at_ns,
+            bound: client.verdict.bound,
+            bound_since_ns: at_ns,
+            rtt: Windows::default(),
+            handler: Windows::default(),
+            seen_ns: at_ns,
+        }
+    }
+
+    pub(super) fn update(&mut self, client: &mut Client, at_ns: u64) {
+        self.seen_ns = at_ns;
+        if self.state != client.state {
+            self.state = client.state;
+            self.state_since_ns = at_ns;
+        }
+        client.state_for_ns = at_ns.saturating_sub(self.state_since_ns);
+        if self.bound != client.verdict.bound {
+            self.bound = client.verdict.bound;
+            self.bound_since_ns = at_ns;
+        }
+        // Writing would copy a verdict that the models before share.
+        if client.verdict.since_ns != self.bound_since_ns {
+            client.verdict.since_ns = self.bound_since_ns;
+        }
+        for (shown, windows) in [
+            (&mut client.rtt, &self.rtt),
+            (&mut client.handler, &self.handler),
+        ] {
+            shown.recent = match &windows.recent {
+                Some(recent) => Ok(*recent),
+                None => shown.interval.clone(),
+            };
+        }
+        if client.shown_at_server {
+            // Its past stands there.
+            return;
+        }
+        let f = |r: &Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
+        let u = |r: &Reading<u64>| r.as_ref().ok().map(|v| *v as f32);
+        let rtt = client.rtt.interval.as_ref().ok();
+        self.history.push(Point {
+            at_ns,
+            requests_per_s: f(&client.requests_per_s),
+            bytes_per_s: f(&client.bytes_per_s),
+            request_ring_bytes: u(&client.request_ring().occupancy_bytes),
+            reply_ring_bytes: u(&client.reply_ring().occupancy_bytes),
+            p50_ns: rtt.map(|p| p.p50 as f32),
+            p99_ns: rtt.map(|p| p.p99 as f32),
+            hit_ratio: f(&client.tx.cached_index_hit_ratio),
+        });
+    }
+}
+
+/// The sums of an endpoint, to be remembered.
+pub(super) fn sums(endpoint: &Endpoint, at_ns: u64) -> Point {
+    let f = |r: &Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
+    Point {
+        at_ns,
+        requests_per_s: f(&endpoint.totals.requests_per_s),
+        bytes_per_s: f(&endpoint.totals.bytes_per_s),
+        ..Point::default()
+    }
+}
+
+/// Percentiles of the windows that are kept; `None` while there are fewer than two of them or nothing was timed.
+fn recent(kept: &VecDeque<(u64, Arc<Histogram>)>) -> Option<Percentiles> {
+    let (old, new) = (kept.front()?, kept.back()?);
+    if old.0 == new.0 {
+        return None;
+    }
+    percentiles(&new.1.since(&old.1)?, true)
+}
