@@ -193,10 +193,10 @@ fn low_memory(ctx: &Context<'_>) -> Answer {
 
 rule! {
     /// A process that has locked a quarter of what it has in memory, or all (mlockall), locks its rings too; the next one must fit under the limit. Others
-    /// lock a key or a buffer, and rings don't concern them. Where more is locked than the limit allows it does not bind: of root, say.
+    /// lock a key or a buffer, and rings don't concern them. The limit does not bind who has CAP_IPC_LOCK, as root usually does.
     MEMLOCK = "memlock", Warn, "the limit of locked memory is too small for one more ring";
     fires: "RLIMIT_MEMLOCK below locked memory plus one more client's rings, in a process that has locked a quarter of its resident memory or more";
-    quiet: "little is locked, or more than the limit allows (root)";
+    quiet: "little is locked, or the process has CAP_IPC_LOCK (root)";
     fix: "prlimit --pid PID --memlock=N";
     check: Endpoint(memlock);
 }
@@ -208,9 +208,13 @@ fn memlock(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let Some(limit) = process.limits.get()?.memlock.soft else {
         return QUIET;
     };
+    // Recordings from before it was looked at say nothing of it: more locked than allowed tells, too.
+    if locked > limit || process.may_lock.known().is_some_and(|may| *may) {
+        return QUIET;
+    }
     let need = locked.saturating_add(e.admission.ring_bytes);
     let locks_most = locked > 0 && locked >= memory.rss_bytes / 4;
-    if !locks_most || locked > limit || e.admission.ring_bytes == 0 || limit >= need {
+    if !locks_most || e.admission.ring_bytes == 0 || limit >= need {
         return QUIET;
     }
     Fire::new(

@@ -41,6 +41,8 @@ pub struct Process {
     pub thread_count: Fact<u32>,
     /// Resource limits.
     pub limits: Fact<Limits>,
+    /// It has CAP_IPC_LOCK on this machine, so [`Limits::memlock`] does not bind.
+    pub may_lock: Fact<bool>,
     /// Open file descriptors.
     pub fds: Fact<u64>,
     /// Of them, those whose number the soft limit no longer gives away: they were opened before it was lowered.

@@ -91,6 +91,8 @@ pub(super) struct Status {
     pub(super) rss_bytes: Option<u64>,
     pub(super) rss_shmem_bytes: Option<u64>,
     pub(super) swap_bytes: Option<u64>,
+    /// CAP_IPC_LOCK in effect.
+    pub(super) may_lock: Option<bool>,
     /// The id in the innermost pid namespace, the viewer's if that is the one.
     pub(super) innermost: Option<u32>,
     /// The same, if it is in another namespace than the viewer's.
@@ -99,6 +101,9 @@ pub(super) struct Status {
     pub(super) voluntary_switches: Option<u64>,
     pub(super) involuntary_switches: Option<u64>,
 }
+
+/// Its number in <linux/capability.h>.
+const CAP_IPC_LOCK: u32 = 14;
 
 impl Status {
     pub(super) fn parse(text: &str) -> Self {
@@ -120,6 +125,10 @@ impl Status {
                 "VmRSS" => found.rss_bytes = bytes(value),
                 "RssShmem" => found.rss_shmem_bytes = bytes(value),
                 "VmSwap" => found.swap_bytes = bytes(value),
+                "CapEff" => {
+                    let effective = u64::from_str_radix(value, 16).ok();
+                    found.may_lock = effective.map(|all| all >> CAP_IPC_LOCK & 1 == 1);
+                }
                 "NSpid" => {
                     let mut ids = value.split_ascii_whitespace();
                     let here = ids.next();
@@ -197,6 +206,17 @@ mod tests {
             let text = String::from_utf8_lossy(&text);
             let _ = (Status::parse(&text), migrations(&text));
         }
+    }
+
+    #[test]
+    fn who_may_lock_what_it_likes_is_seen_by_its_capabilities() {
+        let may = |text| Status::parse(text).may_lock;
+        // Root, a container's root, nobody.
+        assert_eq!(may("CapEff:\t000001ffffffffff\n"), Some(true));
+        assert_eq!(may("CapEff:\t00000000a80425fb\n"), Some(false));
+        assert_eq!(may("CapEff:\t0000000000004000\n"), Some(true));
+        assert_eq!(may("CapPrm:\t000001ffffffffff\nCapEff:\t0\n"), Some(false));
+        assert_eq!(may("CapEff:\tx\n"), None);
     }
 
     #[test]

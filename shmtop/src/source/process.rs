@@ -219,6 +219,7 @@ impl ProcessWatch {
         };
         if settings {
             seen.limits = limits::read(&self.dir).into();
+            seen.may_lock = may_lock(status.as_ref(), &self.dir).into();
         }
         let soft = seen.limits.known().and_then(|l| l.nofile.soft);
         let soft = soft.unwrap_or(u64::MAX);
@@ -397,6 +398,17 @@ pub(super) fn ns_inode(dir: &Path, kind: &str) -> Reading<u64> {
         .and_then(|n| n.parse().ok())
         .ok_or_else(|| nonsense(&path))
 }
+
+/// Whether the limit of locked memory does not bind a process: with CAP_IPC_LOCK, but for one in a user namespace of its own.
+fn may_lock(status: Result<&Status, &Why>, dir: &Path) -> Reading<bool> {
+    let has = status.map_err(Why::clone)?.may_lock;
+    let has = has.ok_or_else(|| Why::not_there("its status has no CapEff"))?;
+    // Who may not be asked where it lives is taken to live here.
+    Ok(has && ns_inode(dir, "user").unwrap_or(INITIAL_USER_NS) == INITIAL_USER_NS)
+}
+
+/// Inode of the machine's first user namespace, by the kernel's definition.
+const INITIAL_USER_NS: u64 = 0xeffffffd;
 
 fn memory(status: &Status) -> Reading<ProcessMemory> {
     let size = |size: Option<u64>, key: &str| {

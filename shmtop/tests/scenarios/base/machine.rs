@@ -118,6 +118,7 @@ impl Base {
                 fsize: Limit::default(),
                 address_space: Limit::default(),
             }),
+            may_lock: known(false),
             fds: known(40),
             fds_beyond: known(0),
             memory: known(ProcessMemory {
