@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use transport::stats::ProcessCounters;
 
-use super::fold::{fold_symptoms, speak_once};
+use super::fold::{Speaker, fold_symptoms, speak_once};
 use super::once::Once;
 use super::refusals::Refusals;
 use super::tracker::Tracker;
@@ -57,6 +57,8 @@ pub struct Engine {
     number: u64,
     /// Processes that the reader asked for: where a finding speaks for many, it speaks with their numbers.
     pub(crate) asked_for: Vec<u32>,
+    /// Who spoke for many at the end of the last window.
+    speakers: Vec<Speaker>,
 }
 
 impl Engine {
@@ -217,8 +219,8 @@ impl Engine {
             .then(|| Asked::new(model.endpoints.iter().map(|e| &**e).filter(mine), pids()))
     }
 
-    /// Writes what holds now into a model.
-    pub(crate) fn show(&self, model: &mut Model) {
+    /// Writes what holds now into a model: once for each window.
+    pub(crate) fn show(&mut self, model: &mut Model) {
         let said = |s: &'_ Watched| -> Vec<Finding> {
             let trackers = s.trackers.iter();
             trackers.filter_map(|t| t.finding(&s.subject)).collect()
@@ -237,7 +239,7 @@ impl Engine {
             // Who speaks for many speaks for those that were asked for.
             findings.retain(|f| asked.finding(f));
         }
-        model.findings = speak_once(findings, &self.asked_for).into();
+        model.findings = speak_once(findings, &self.asked_for, &mut self.speakers).into();
         self.show_unknown(model);
     }
 

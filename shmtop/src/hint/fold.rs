@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::rules;
-use crate::model::{Endpoint, Explained, Finding, Model};
+use crate::model::{Endpoint, Explained, Finding, Model, Subject};
 
 /// So many clients are named one by one.
 const CLIENTS_NAMED: usize = 8;
@@ -50,43 +50,102 @@ pub(super) fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Findin
     out.into_iter().flatten().collect()
 }
 
-/// Of the rules that speak once for all, the worst case, with the others beside it. Of the processes that were asked for, if it is
-/// any of those: their numbers are what the reader wants.
-pub(super) fn speak_once(findings: Vec<Finding>, asked_for: &[u32]) -> Vec<Finding> {
+/// Windows in a row in which somebody else must be worse by half, before it speaks for all: of sixteen clients that suffer alike another one is the
+/// worst every second, and a sentence that is about somebody else each time can't be read.
+const OUTDONE_WINDOWS: u32 = 3;
+const OUTDONE: f64 = 1.5;
+
+/// Who speaks for all in a rule that speaks once, and for how many windows somebody else has been worse.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    id: &'static str,
+    subject: Subject,
+    outdone: u32,
+}
+
+/// Of the rules that speak once for all, the worst case, with the others beside it; who speaks is kept in `speakers` from window to window. Of the
+/// processes that were asked for, if it is any of those: their numbers are what the reader wants.
+pub(super) fn speak_once(
+    findings: Vec<Finding>,
+    asked_for: &[u32],
+    speakers: &mut Vec<Speaker>,
+) -> Vec<Finding> {
     let once: HashSet<&str> = rules().filter(|r| r.once).map(|r| r.id).collect();
-    let worth = |f: &Finding| {
-        let asked = f.subject.pid.is_some_and(|p| asked_for.contains(&p));
-        (asked, f.evidence.first().map_or(0.0, |e| e.value))
+    // States are causes (a step and its errno, a build); numbers are how much of it.
+    let states = |f: &Finding| -> Vec<Option<String>> {
+        f.evidence.iter().map(|e| e.text.clone()).collect()
     };
-    let mut out: Vec<Finding> = Vec::new();
+    let mut groups: Vec<Vec<Finding>> = Vec::new();
     for f in findings {
-        // States are causes (a step and its errno, a build); numbers are how much of it.
-        let states = |f: &Finding| -> Vec<Option<String>> {
-            f.evidence.iter().map(|e| e.text.clone()).collect()
-        };
         let same =
-            |o: &&mut Finding| o.id == f.id && o.severity == f.severity && states(o) == states(&f);
-        let Some(kept) = out.iter_mut().find(same).filter(|_| once.contains(f.id)) else {
-            out.push(f);
-            continue;
-        };
-        let mut other = f;
-        if worth(&other) > worth(kept) {
-            std::mem::swap(kept, &mut other);
+            |o: &Finding| o.id == f.id && o.severity == f.severity && states(o) == states(&f);
+        let group = groups.iter_mut().find(|group| same(&group[0]));
+        match group.filter(|_| once.contains(f.id)) {
+            Some(group) => group.push(f),
+            None => groups.push(vec![f]),
         }
-        kept.since_ns = kept.since_ns.min(other.since_ns);
-        kept.since_realtime_ns = kept.since_realtime_ns.min(other.since_realtime_ns);
-        kept.also.append(&mut other.also);
-        kept.also.push(other.subject);
-        kept.explains.append(&mut other.explains);
     }
-    for f in out.iter_mut().filter(|f| !f.also.is_empty()) {
-        f.says += &match clients(f) {
-            Some(numbers) => format!(" (clients {numbers})"),
-            None => format!(" (and {} more)", f.also.len()),
-        };
+    let before = std::mem::take(speakers);
+    let speak = |mut group: Vec<Finding>| {
+        if !once.contains(group[0].id) {
+            return group.swap_remove(0);
+        }
+        let speaker = speaker(&group, asked_for, &before);
+        let mut kept = group.remove(speaker.0);
+        speakers.push(speaker.1);
+        for mut other in group {
+            kept.since_ns = kept.since_ns.min(other.since_ns);
+            kept.since_realtime_ns = kept.since_realtime_ns.min(other.since_realtime_ns);
+            kept.also.push(other.subject);
+            kept.explains.append(&mut other.explains);
+        }
+        if !kept.also.is_empty() {
+            kept.says += &match clients(&kept) {
+                Some(numbers) => format!(" (clients {numbers})"),
+                None => format!(" (and {} more)", kept.also.len()),
+            };
+        }
+        kept
+    };
+    groups.into_iter().map(speak).collect()
+}
+
+/// Place of the one that speaks for a group, and what to remember of it.
+fn speaker(group: &[Finding], asked_for: &[u32], before: &[Speaker]) -> (usize, Speaker) {
+    let asked = |f: &Finding| f.subject.pid.is_some_and(|p| asked_for.contains(&p));
+    let worth = |f: &Finding| f.evidence.first().map_or(0.0, |e| e.value);
+    let of = |i: usize, outdone| {
+        let (id, subject) = (group[i].id, group[i].subject.clone());
+        (
+            i,
+            Speaker {
+                id,
+                subject,
+                outdone,
+            },
+        )
+    };
+    // The first of those that are equally bad.
+    let worst = (1..group.len()).fold(0, |worst, i| {
+        let key = |i: usize| (asked(&group[i]), worth(&group[i]));
+        if key(i) > key(worst) { i } else { worst }
+    });
+    let spoke = |i: &usize| {
+        let is = |s: &&Speaker| s.id == group[*i].id && s.subject == group[*i].subject;
+        before.iter().find(is).map(|s| (*i, s.outdone))
+    };
+    let Some((last, outdone)) = (0..group.len()).find_map(|i| spoke(&i)) else {
+        return of(worst, 0);
+    };
+    let outdone = if worth(&group[worst]) > worth(&group[last]) * OUTDONE {
+        outdone + 1
+    } else {
+        0
+    };
+    if outdone >= OUTDONE_WINDOWS || asked(&group[last]) != asked(&group[worst]) {
+        return of(worst, 0);
     }
-    out
+    of(last, outdone)
 }
 
 /// `1, 2, 3` if all of it is about clients of one endpoint, and they are few.
@@ -132,4 +191,76 @@ fn related(a: u32, b: u32, model: &Model) -> bool {
             .endpoints
             .iter()
             .any(|e| (e.pid == a && talks(e, b)) || (e.pid == b && talks(e, a)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Evidence, Severity};
+
+    const PIDS: [u32; 3] = [7, 8, 9];
+
+    /// Who speaks in each of so many windows, when the three wait so many ms/s each.
+    fn speakers(windows: impl IntoIterator<Item = [f64; 3]>, asked_for: &[u32]) -> Vec<u32> {
+        let mut before = Vec::new();
+        let mut spoke = |delays: [f64; 3]| {
+            let found = PIDS.iter().zip(delays).filter(|(_, delay)| *delay > 0.0);
+            let findings = found.map(|(pid, delay)| finding(*pid, delay)).collect();
+            let said = speak_once(findings, asked_for, &mut before);
+            assert_eq!(said.len(), 1);
+            said[0].subject.pid.unwrap()
+        };
+        windows.into_iter().map(&mut spoke).collect()
+    }
+
+    fn finding(pid: u32, delay: f64) -> Finding {
+        Finding {
+            id: "run-delay",
+            severity: Severity::Warn,
+            subject: Subject {
+                pid: Some(pid),
+                ..Subject::default()
+            },
+            also: Vec::new(),
+            about: None,
+            says: "waits".to_owned(),
+            evidence: vec![Evidence {
+                name: "run delay".to_owned(),
+                value: delay,
+                text: None,
+                unit: "%",
+                source: String::new(),
+                threshold: String::new(),
+            }],
+            fix: String::new(),
+            clears: "",
+            explains: Vec::new(),
+            since_ns: 0,
+            since_realtime_ns: 0,
+        }
+    }
+
+    #[test]
+    fn of_those_that_suffer_alike_the_same_one_speaks_until_another_is_worse_for_long_or_it_has_gone()
+     {
+        let alike = [
+            [50., 60., 55.],
+            [55., 50., 70.],
+            [90., 50., 50.],
+            [50., 51., 90.],
+        ];
+        assert_eq!(speakers(alike, &[]), [8; 4]);
+        let worse = [
+            [50., 60., 55.],
+            [50., 60., 95.],
+            [50., 60., 95.],
+            [50., 60., 95.],
+        ];
+        assert_eq!(speakers(worse, &[]), [8, 8, 8, 9]);
+        let for_a_moment = [[50., 60., 55.], [50., 60., 95.], [50., 60., 60.]].repeat(3);
+        assert_eq!(speakers(for_a_moment, &[]), [8; 9]);
+        let gone = [[50., 60., 55.], [50., 0., 55.], [50., 60., 55.]];
+        assert_eq!(speakers(gone, &[]), [8, 9, 9]);
+        assert_eq!(speakers(alike, &[7]), [7; 4], "asked for");
+    }
 }
