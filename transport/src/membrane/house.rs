@@ -2,7 +2,7 @@
 //! stopped moving, and how large a part of the rings the active ones should use; and who sleeps although a reply is there is woken.
 
 use super::clients::{ShmPart, Table};
-use crate::ring::producer::DEFAULT_WINDOW_BYTES;
+use crate::ring::producer::{DEFAULT_WINDOW_BYTES, FIRST_WINDOW_BYTES};
 use crate::shm::HouseLook;
 use crate::stats::recorder::{bump, raise, set};
 
@@ -11,8 +11,6 @@ use crate::stats::recorder::{bump, raise, set};
 /// level), near regime, one client, windows of 512 KiB gave 157 k/s, of 1 MiB 211 k/s, of 2 MiB 307 k/s and of 4 MiB as much; 16 clients are
 /// indifferent between 1 and 8 MiB in all. A nearly empty 32 MiB ring walked end to end costs half the throughput.
 const ACTIVE_BYTES: u64 = 4 << 20;
-/// Smallest window advised: two records of 8 KiB.
-const MIN_WINDOW_BYTES: u64 = 16 << 10;
 
 /// State between two looks at one client.
 #[derive(Default)]
@@ -43,7 +41,7 @@ pub(super) fn keep(table: &mut Table, now_ns: u64) {
     }
     // Two rings each. Rounded to a power of two, so that it moves rarely.
     let share = ACTIVE_BYTES / (2 * active.max(1)).next_power_of_two();
-    let window = share.clamp(MIN_WINDOW_BYTES, DEFAULT_WINDOW_BYTES);
+    let window = share.clamp(FIRST_WINDOW_BYTES, DEFAULT_WINDOW_BYTES);
     for shm in table.by_key.values().filter_map(|c| c.shm.as_ref()) {
         shm.view.advise_window(window);
     }

@@ -53,3 +53,5 @@ pub(crate) mod storage;
 mod loom_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod window_tests;
