@@ -107,6 +107,12 @@ impl Meter {
         true
     }
 
+    /// Requests counted so far.
+    #[inline]
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
+    }
+
     /// True once the time is over.
     #[inline]
     pub(crate) fn over(&self, now: u64) -> bool {

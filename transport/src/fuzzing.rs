@@ -18,7 +18,7 @@ pub fn frame(bytes: &[u8]) {
         return;
     };
     let max_message = u32::from(*limit) * 64;
-    let mut decoder = Decoder::new(max_message);
+    let mut decoder = Decoder::new(max_message).expect("memory");
     let mut pieces = [first, second].into_iter().cycle();
     let (mut taken, total) = (0, stream.len());
     while !stream.is_empty() {

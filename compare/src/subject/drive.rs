@@ -173,7 +173,8 @@ struct Lane<C> {
     answered: u64,
     /// When those in flight were sent.
     since: VecDeque<u64>,
-    meter: Meter,
+    /// Requests counted by the meter.
+    requests: u64,
 }
 
 /// Round robin: fill every connection up to its depth, then take what is there.
@@ -193,20 +194,30 @@ fn pipelined<C: Client>(
             sent: 0,
             answered: 0,
             since: VecDeque::with_capacity(job.depth),
-            meter: Meter::new(clock, plan),
+            requests: 0,
         })
         .collect();
+    // One for all: a histogram per connection would be more memory to walk through than what is measured has.
+    let mut meter = Meter::new(clock, plan);
     let mut going = true;
     while going {
         for lane in &mut lanes {
-            going &= lane.turn(job.depth)?;
+            let before = meter.requests();
+            going &= lane.turn(job.depth, &mut meter)?;
+            lane.requests += meter.requests() - before;
         }
     }
-    Ok(lanes.into_iter().map(|lane| lane.meter.report()).collect())
+    let mut round_trips = meter.report().round_trips;
+    let report = |lane: Lane<C>| ClientReport {
+        requests: lane.requests,
+        // All stand in the first one's report.
+        round_trips: std::mem::take(&mut round_trips),
+    };
+    Ok(lanes.into_iter().map(report).collect())
 }
 
 impl<C: Client> Lane<C> {
-    fn turn(&mut self, depth: usize) -> io::Result<bool> {
+    fn turn(&mut self, depth: usize, meter: &mut Meter) -> io::Result<bool> {
         // Two looks at the clock per turn stand for all its requests: before the first is sent, and after the last reply was checked.
         let begin = ticks();
         while self.since.len() < depth {
@@ -226,14 +237,14 @@ impl<C: Client> Lane<C> {
         }
         if self.answered == before {
             // A lane that starves must end too.
-            return Ok(!self.meter.over(begin));
+            return Ok(!meter.over(begin));
         }
         let (now, mut going) = (ticks(), true);
         for _ in before..self.answered {
             let Some(sent) = self.since.pop_front() else {
                 return Err(io::Error::other("a reply to no request"));
             };
-            going &= self.meter.account_since(sent, now);
+            going &= meter.account_since(sent, now);
         }
         Ok(going)
     }

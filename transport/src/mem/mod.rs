@@ -2,15 +2,16 @@
 //!
 //! `shm.rs`, `membrane.rs` and `stats::page` call this; nothing here knows rings or pages. Everything that can
 //! fail says so as a [`StepError`], which is what a [`Fallback`] is made of. The unsafe code of these files is
-//! system calls, one munmap and an allocation that may fail; access to the mapped bytes is `ring::storage`'s and `stats::page`'s affair.
+//! system calls and one munmap; access to the mapped bytes is `ring::storage`'s and `stats::page`'s affair.
 
+pub(crate) mod buffer;
 pub(crate) mod fork;
 pub(crate) mod headroom;
 #[cfg(test)]
 pub(crate) mod limit_tests;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
-pub(crate) mod zeroed;
+
 
 use crate::error::{Fallback, Step};
 

@@ -159,7 +159,7 @@ impl Connection<'_> {
         let max_message = self.admitted.max_message as usize;
         let mut reply = Vec::new();
         let room = reply.try_reserve_exact(max_message);
-        let decoder = Decoder::try_new(max_message as u32).filter(|_| room.is_ok());
+        let decoder = Decoder::new(max_message as u32).filter(|_| room.is_ok());
         let Some(mut decoder) = decoder else {
             // No address space for another client: its own end, and not everybody's.
             let process = self.shared.page.process();

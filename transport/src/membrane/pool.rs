@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 
 use super::Shared;
-use crate::mem::zeroed::zeroed;
+use crate::mem::buffer::Buffer;
 use crate::shm::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
@@ -117,7 +117,7 @@ pub(super) fn first(shared: &Arc<Shared>, count: usize) -> io::Result<Vec<Arc<In
 
 fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
     // Before there is a thread: one more than the address space allows is refused, and does not end the process.
-    let buffer = zeroed(shared.config.max_message_bytes).ok_or(Errno::ENOMEM)?;
+    let buffer = Buffer::zeroed(shared.config.max_message_bytes).ok_or(Errno::ENOMEM)?;
     let inbox = Arc::new(Inbox::default());
     let slot = shared
         .page

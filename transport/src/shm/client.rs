@@ -23,6 +23,7 @@ use super::link::Rings;
 use crate::calls::Calls;
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Lost, RequestError};
+use crate::mem::buffer::Buffer;
 use crate::mem::fork;
 use crate::ring::consumer::Consumer;
 use crate::ring::producer::Producer;
@@ -38,7 +39,7 @@ pub struct ShmClient {
     tx: Producer<Mapped>,
     rx: Consumer<Mapped>,
     line: Line,
-    buffer: Box<[u8]>,
+    buffer: Buffer,
     calls: Calls,
     waiter: Waiter,
     timing: Timing,
@@ -78,7 +79,7 @@ impl ShmClient {
         rings: Rings,
         socket: UnixStream,
         calls: Calls,
-        max_message: usize,
+        buffer: Buffer,
         waiter: Waiter,
         timeout: Duration,
         slot: Arc<SlotWriter>,
@@ -87,8 +88,7 @@ impl ShmClient {
             tx: rings.tx,
             rx: rings.rx,
             line: Line::new(socket),
-            // Error texts may be longer than a very small largest message; they are cut by the server to fit the ring.
-            buffer: vec![0; max_message].into_boxed_slice(),
+            buffer,
             calls,
             waiter,
             timing: Timing::new(&slot),

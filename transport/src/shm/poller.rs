@@ -12,6 +12,7 @@ use super::isolation::{Isolation, Work};
 use super::server::{Handler, ShmServer, Turn};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::CloseReason;
+use crate::mem::buffer::Buffer;
 use crate::record;
 use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
@@ -36,7 +37,7 @@ const ROUNDS_PER_MARK: u32 = 1024;
 pub(crate) struct Poller {
     connections: Vec<ShmServer>,
     /// The request buffer: every request is copied into it before the handler sees it; reused across connections.
-    buffer: Box<[u8]>,
+    buffer: Buffer,
     inbox: Arc<Inbox>,
     waiter: Waiter,
     slot: Arc<SlotWriter>,
@@ -63,7 +64,7 @@ impl Poller {
     /// A poller for messages as large as `buffer`.
     pub(crate) fn new(
         inbox: Arc<Inbox>,
-        buffer: Box<[u8]>,
+        buffer: Buffer,
         waiter: Waiter,
         slot: Arc<SlotWriter>,
     ) -> Self {

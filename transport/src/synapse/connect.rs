@@ -23,6 +23,7 @@ use crate::stats::slot::SlotFacts;
 use crate::wire::drive;
 use crate::wire::edge::Deadline;
 use crate::wire::fdpass;
+use crate::wire::frame::Decoder;
 use crate::wire::handshake::Ending;
 use crate::wire::messages::{Hello, Name};
 
@@ -55,6 +56,11 @@ impl Synapse {
             source,
         })?;
         let max_message = welcome.max_message as usize;
+        // At most what was asked for, and that is bounded by the configuration, far below 4 GiB.
+        let decoder = Decoder::new(max_message as u32).ok_or_else(|| ConnectError::Io {
+            step: Step::Mmap,
+            source: Errno::ENOMEM.into(),
+        })?;
         let slot = Arc::new(page::slot(path, config));
         let wanted = if config.transport == TransportChoice::Socket {
             Via::Socket
@@ -78,6 +84,7 @@ impl Synapse {
         let socket = SocketClient::new(
             stream,
             Calls::new(),
+            decoder,
             max_message,
             config.request_timeout,
             Arc::clone(&slot),

@@ -54,14 +54,14 @@ impl SocketClient {
     pub(super) fn new(
         stream: UnixStream,
         calls: Calls,
+        decoder: Decoder,
         max_message: usize,
         timeout: Duration,
         slot: Arc<SlotWriter>,
     ) -> Self {
         Self {
             stream,
-            // Messages are bounded by the configuration, far below 4 GiB.
-            decoder: Decoder::new(max_message as u32),
+            decoder,
             calls,
             unanswered: 0,
             unanswered_bytes: 0,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Synapse, Transport};
 use crate::error::{CloseReason, Fallback, Step};
+use crate::mem::buffer::Buffer;
 use crate::mem::mapping::Mapping;
-use crate::mem::{StepError, memfd};
+use crate::mem::{StepError, headroom, memfd};
 use crate::shm::{Rings, ShmClient};
 use crate::stats::Via;
 use crate::wait::policy::Waiter;
@@ -57,6 +58,8 @@ impl From<HandshakeEnd> for Ending {
 struct Mapped {
     rings: Rings,
     inode: u64,
+    /// Where replies are copied to.
+    buffer: Buffer,
 }
 
 impl Synapse {
@@ -84,20 +87,20 @@ impl Synapse {
             |fd: std::os::fd::OwnedFd, offer: &Offer| map_offer(fd, offer, self.max_message, huge);
         let timeout = self.config.handshake_timeout;
         match drive::upgrade(socket.stream(), &mut self.handshake, timeout, map) {
-            Ok(Upgraded::Shm(Mapped { rings, inode }, offer)) => {
+            Ok(Upgraded::Shm(mapped, offer)) => {
                 let (stream, calls) = socket.into_parts();
                 self.facts.open = true;
                 self.facts.transport = Via::Shm;
                 self.facts.fallback = None;
                 self.facts.tx_capacity = offer.client_to_server_bytes;
                 self.facts.rx_capacity = offer.server_to_client_bytes;
-                self.facts.ring_inode = inode;
+                self.facts.ring_inode = mapped.inode;
                 self.slot.publish_info(&self.facts);
                 self.transport = Transport::Shm(ShmClient::new(
-                    rings,
+                    mapped.rings,
                     stream,
                     calls,
-                    self.max_message,
+                    mapped.buffer,
                     Waiter::of_client(self.config.wait),
                     self.config.request_timeout,
                     Arc::clone(&self.slot),
@@ -143,10 +146,19 @@ fn map_offer(
         // Whoever touches a page first decides; of reserved ones this is no news. What became of it is in the server's page.
         let _ = mapping.advise_huge_pages();
     }
+    let Some(buffer) = Buffer::zeroed(max_message) else {
+        let (limit, used) = headroom::address_space_usage();
+        return Err(StepError {
+            limit,
+            used,
+            ..StepError::new(Step::Mmap, nix::libc::ENOMEM)
+        });
+    };
     memfd::close(fd.as_fd())?;
     let inode = nix::sys::stat::fstat(&fd).map_or(0, |s| s.st_ino);
     Ok(Mapped {
         rings: Rings::client(&mapping, offer.client_to_server_bytes as usize, max_message),
         inode,
+        buffer,
     })
 }

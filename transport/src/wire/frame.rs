@@ -12,7 +12,7 @@
 //! [`Header::encode`] and the payload where it lies, both into one [`super::edge::send_until`]. Handshake
 //! messages are frames too, of [`HANDSHAKE_BYTES`]; their payload is [`super::messages`]' affair.
 
-use crate::mem::zeroed::zeroed;
+use crate::mem::buffer::Buffer;
 
 /// First word of every frame, "SHM1" as bytes.
 pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"SHM1");
@@ -193,7 +193,7 @@ impl<'a> Frame<'a> {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     /// Allocated once, in `new`.
-    buffer: Box<[u8]>,
+    buffer: Buffer,
     /// Unread bytes are `buffer[start..end]`.
     start: usize,
     end: usize,
@@ -206,19 +206,11 @@ pub(crate) struct Decoder {
 const SLACK_BYTES: usize = 16 * 1024;
 
 impl Decoder {
-    /// For frames of at most `max_message` payload bytes.
-    ///
-    /// # Panics
-    /// Without memory for one frame. [`Self::try_new`] is for who can say no.
-    pub(crate) fn new(max_message: u32) -> Self {
-        Self::try_new(max_message).expect("memory for the largest message")
-    }
-
-    /// The same; `None` without memory for one frame.
-    pub(crate) fn try_new(max_message: u32) -> Option<Self> {
+    /// For frames of at most `max_message` payload bytes; `None` without memory for one.
+    pub(crate) fn new(max_message: u32) -> Option<Self> {
         let largest = HEADER_BYTES + (max_message as usize).max(MAX_ERROR_BYTES);
         Some(Self {
-            buffer: zeroed(largest + SLACK_BYTES)?,
+            buffer: Buffer::zeroed(largest + SLACK_BYTES)?,
             start: 0,
             end: 0,
             max_message,

@@ -65,7 +65,7 @@ proptest! {
         pieces in prop::collection::vec(1usize..5000, 1..20),
     ) {
         let stream: Vec<u8> = frames.iter().flat_map(|(k, id, p)| frame(*k, *id, p)).collect();
-        let mut decoder = Decoder::new(MAX);
+        let mut decoder = Decoder::new(MAX).expect("memory");
         let before = decoder.buffer.as_ptr();
         let out = decode_in_pieces(&mut decoder, &stream, &pieces).unwrap();
         prop_assert_eq!(out.len(), frames.len());
@@ -87,7 +87,7 @@ proptest! {
         if with_magic && stream.len() >= 4 {
             stream[..4].copy_from_slice(&MAGIC.to_le_bytes());
         }
-        let mut decoder = Decoder::new(MAX);
+        let mut decoder = Decoder::new(MAX).expect("memory");
         if let Err(e) = decode_in_pieces(&mut decoder, &stream, &pieces) {
             prop_assert_eq!(decoder.next().map(|_| ()), Err(e), "an error stays");
             prop_assert!(!e.text().is_empty());
@@ -139,7 +139,7 @@ fn a_length_above_the_limit_is_refused_before_any_of_it_is_read() {
 
 #[test]
 fn an_empty_message_is_a_message() {
-    let mut decoder = Decoder::new(MAX);
+    let mut decoder = Decoder::new(MAX).expect("memory");
     let out = decode_in_pieces(&mut decoder, &frame(Kind::Request, 9, &[]), &[24]).unwrap();
     assert_eq!(out.len(), 1);
     assert!(out[0].1.is_empty());
