@@ -12,7 +12,6 @@ pub(crate) mod limit_tests;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
 
-
 use crate::error::{Fallback, Step};
 
 /// A step that failed here, with the errno and the limit in the way as they were at that moment.

@@ -11,7 +11,11 @@ use super::producer::{NoSlot, Producer};
 use super::storage::{Storage, Word};
 use crate::error::Poison;
 
-pub(super) fn pair(capacity: usize, start: u64, window: u64) -> (Producer<Heap>, Consumer<Heap>, Heap) {
+pub(super) fn pair(
+    capacity: usize,
+    start: u64,
+    window: u64,
+) -> (Producer<Heap>, Consumer<Heap>, Heap) {
     let heap = Heap::new(capacity).dirty(start);
     heap.store(Word::Window, window);
     let plan = Plan::new(capacity, max_payload(capacity));

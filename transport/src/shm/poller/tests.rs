@@ -14,7 +14,12 @@ use crate::stats::SlotKind;
 fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
     let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
     let waiter = Waiter::new(WaitPolicy::Adaptive);
-    let mut poller = Poller::new(Arc::default(), Buffer::zeroed(64).expect("memory"), waiter, slot);
+    let mut poller = Poller::new(
+        Arc::default(),
+        Buffer::zeroed(64).expect("memory"),
+        waiter,
+        slot,
+    );
     let booked = poller.booked;
     for _ in 1..ROUNDS_PER_MARK {
         poller.busy(1);
@@ -46,7 +51,12 @@ fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_th
     let wish = |client: &Rings| client.rx.storage().load(Word::Leave);
     let waiter = Waiter::new(WaitPolicy::Adaptive);
     let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
-    let mut poller = Poller::new(Arc::clone(&inbox), Buffer::zeroed(64).expect("memory"), waiter, slot);
+    let mut poller = Poller::new(
+        Arc::clone(&inbox),
+        Buffer::zeroed(64).expect("memory"),
+        waiter,
+        slot,
+    );
     let arrive = |poller: &mut Poller| {
         let (server, client) = connect();
         assert!(inbox.reserve(2));
