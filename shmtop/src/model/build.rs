@@ -173,6 +173,7 @@ fn pollers<'a>(
                     SlotKind::Poller => slot.info.connection_id,
                     SlotKind::Connection => u64::from(slot.info.client_number),
                 },
+                is_of_client: slot.info.kind == SlotKind::Connection,
                 tid: slot.info.tid,
                 polls_per_s: measure::past(&side)
                     .and_then(|(old, span)| span.per_second(old.wait.polls, slot.wait.polls)),

@@ -160,8 +160,10 @@ pub struct EndpointKey {
 pub struct Poller {
     /// Slot in the page.
     pub slot: u32,
-    /// Number, from 0.
+    /// Number, from 0; of a thread that serves one client, the client's.
     pub number: u64,
+    /// It serves the one client whose number it has: one on the socket, say.
+    pub is_of_client: bool,
     /// Its thread.
     pub tid: u32,
     /// How it waits.

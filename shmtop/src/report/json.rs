@@ -345,6 +345,7 @@ fn poller(p: &Poller) -> Value {
     let mut o = Object::default();
     let park: &RttView = &p.wait.park;
     o.put("number", p.number)
+        .put("of_client", p.is_of_client)
         .put("tid", p.tid)
         .put("policy", p.wait.policy.as_str())
         .put("wait", wait(&Ok(p.wait.clone())))

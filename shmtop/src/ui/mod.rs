@@ -16,7 +16,7 @@ pub mod timeline;
 pub mod update;
 
 pub use action::{Action, Effect, TimeMove};
-pub use state::{ClientId, FindingId, SortKey, State, Status, View};
+pub use state::{ClientId, FindingId, Left, SortKey, State, Status, View};
 pub use theme::{Theme, ThemeName};
 pub use timeline::Timeline;
 pub use update::update;

@@ -242,6 +242,17 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Whether there was a sample yet.
     pub ready: bool,
+    /// Set while nothing is there any more that could be shown.
+    pub left: Option<Left>,
+}
+
+/// Who was there last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// That they have gone, by name and pid.
+    pub who: String,
+    /// When it was last seen, ns since 1970.
+    pub at_realtime_ns: u64,
 }
 
 /// Where a replay stands.

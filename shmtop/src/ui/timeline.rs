@@ -6,7 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use transport::stats::Role;
+
 use super::action::TimeMove;
+use super::state::Left;
 use crate::model::{Client, Endpoint, Model, Shared};
 
 /// Span in which every refresh is kept.
@@ -94,6 +97,38 @@ impl Timeline {
     /// The model that is looked at.
     pub fn current(&self) -> Option<&Arc<Model>> {
         self.models.get(self.index()?).map(|(m, _)| m)
+    }
+
+    /// Who was there last, servers first, if at the moment that is looked at nobody is.
+    pub fn left(&self) -> Option<Left> {
+        let before = self.models.range(..=self.index()?).rev().map(|(m, _)| m);
+        let is_server = |e: &&Shared<Endpoint>| e.role == Role::Server;
+        if !before.clone().next()?.endpoints.is_empty() {
+            return None;
+        }
+        let served = before
+            .clone()
+            .find(|m| m.endpoints.iter().any(|e| is_server(&e)));
+        let last = served.or_else(|| before.clone().find(|m| !m.endpoints.is_empty()))?;
+        let endpoints = last
+            .endpoints
+            .iter()
+            .filter(|e| served.is_none() || is_server(e));
+        let first = endpoints.clone().next()?;
+        let who = match endpoints.count() {
+            1 => format!("{} ({}) has gone", first.name, first.pid),
+            n => format!(
+                "{} ({}) and {} more have gone",
+                first.name,
+                first.pid,
+                n - 1
+            ),
+        };
+        let at_realtime_ns = last.at_realtime_ns;
+        Some(Left {
+            who,
+            at_realtime_ns,
+        })
     }
 
     /// While frozen: how far the looked-at moment lies behind the newest.

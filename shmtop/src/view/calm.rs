@@ -1,7 +1,10 @@
 //! Nothing runs: says so, and what would change it. Never an empty table.
 
+use ratatui::style::Modifier;
+
 use super::Scene;
 use super::pen::{Pen, Piece, width};
+use crate::ui::local_time::clock;
 
 /// Draws the screen.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
@@ -29,6 +32,21 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     } else {
         vec![vec![plain("Looking for stats pages …")]]
     };
+    if let Some(left) = &scene.status.left {
+        let when = clock(left.at_realtime_ns, scene.status.utc_offset_s);
+        let gone = format!("{}; last seen at {when}.", left.who);
+        lines.insert(0, vec![(gone, theme.warn.add_modifier(Modifier::BOLD))]);
+        lines.insert(
+            1,
+            vec![
+                command("["),
+                plain(" goes ten seconds back, "),
+                command("Space"),
+                plain(" returns."),
+            ],
+        );
+        lines.insert(2, vec![]);
+    }
     for page in scene.model.unreadable.iter().take(4) {
         lines.push(vec![(
             format!("Found, but not shown: {}: {}", page.name, page.why),

@@ -185,9 +185,14 @@ fn threads(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
     let mut rows = Vec::new();
     for e in &scene.model.endpoints {
         for p in &e.pollers {
+            let what = if p.is_of_client {
+                "server of"
+            } else {
+                "poller"
+            };
             rows.push(row(
                 theme,
-                format!("{}poller {}", whose(scene, e), p.number),
+                format!("{}{what} {}", whose(scene, e), p.number),
                 &p.thread,
             ));
         }

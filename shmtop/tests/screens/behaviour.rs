@@ -1,10 +1,13 @@
 //! What must be true of every screen, whatever its size, and of keys and clicks on it.
 
-use shmtop::model::{Bound, Model};
+use shmtop::model::{Bound, Endpoint, Model};
 use shmtop::ui::{
-    Action, ClientId, Effect, FindingId, SortKey, State, Status, ThemeName, TimeMove, View, update,
+    Action, ClientId, Effect, FindingId, SortKey, State, Status, ThemeName, TimeMove, Timeline,
+    View, update,
 };
+use transport::stats::Role;
 
+use super::fixture::SECOND;
 use super::{fixture, live, render, text};
 
 /// Every state of the screen that looks different.
@@ -132,6 +135,50 @@ fn with_nothing_running_the_screen_says_what_to_type() {
     assert!(screen.contains("cargo run --release --bin demo"));
     assert!(screen.contains("cargo run --release --bin exchange"));
     assert!(!screen.contains("CLIENT"), "no empty table");
+}
+
+#[test]
+fn who_was_there_last_is_told_while_nobody_is_there() {
+    let after = |s: u64, mut model: Model| {
+        model.at_ns += s * SECOND;
+        model.at_realtime_ns += s * SECOND;
+        std::sync::Arc::new(model)
+    };
+    let mut clients = fixture::exchange();
+    for e in clients.endpoints.iter_mut() {
+        let client: &mut Endpoint = e;
+        client.role = Role::Client;
+    }
+    let mut time = Timeline::default();
+    time.push(after(0, fixture::nothing()));
+    assert_eq!(time.left(), None, "nobody ever was");
+    time.push(after(1, fixture::exchange()));
+    assert_eq!(time.left(), None, "they are there");
+    // Clients outlive it for a moment.
+    time.push(after(2, clients));
+    time.push(after(3, fixture::nothing()));
+    time.push(after(4, fixture::nothing()));
+    let left = time.left().expect("somebody was");
+    assert_eq!(left.who, "exchange (4711) has gone");
+    assert_eq!(left.at_realtime_ns, fixture::NOW_REALTIME + SECOND);
+    time.go(TimeMove::Step(-2));
+    assert_eq!(time.left(), None, "the moment that is looked at counts");
+}
+
+#[test]
+fn a_server_thread_of_one_client_is_not_called_a_poller() {
+    let mut model = fixture::exchange();
+    let server: &mut Endpoint = &mut model.endpoints[0];
+    let mut own = server.pollers[0].clone();
+    (own.number, own.is_of_client) = (16, true);
+    server.pollers.push(own);
+    let state = State {
+        view: View::Perf,
+        ..State::default()
+    };
+    let screen = text(&render(&model, &state, &live(), 120, 40).0);
+    assert!(screen.contains("poller 0 ") && screen.contains("server of 16 "));
+    assert!(!screen.contains("poller 16"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
 use shmtop::model::Model;
-use shmtop::ui::{ClientId, FindingId, State, Status, ThemeName, View};
+use shmtop::ui::{ClientId, FindingId, Left, State, Status, ThemeName, View};
 use shmtop::view::{Hits, Scene, draw};
 
 /// Live at 10 Hz, UTC.
@@ -159,6 +159,14 @@ fn other_moments() {
     };
     let plain = State::default();
     insta_at("nothing-runs", &fixture::nothing(), &plain, &live());
+    let left = Status {
+        left: Some(Left {
+            who: "exchange (4711) has gone".to_owned(),
+            at_realtime_ns: fixture::NOW_REALTIME - 12_000_000_000,
+        }),
+        ..live()
+    };
+    insta_at("gone", &fixture::nothing(), &plain, &left);
     insta_at("starting", &Model::empty(), &plain, &Status::default());
     insta_at("healthy", &fixture::healthy(), &plain, &live());
     insta_at("two-servers", &fixture::two_servers(), &plain, &live());
