@@ -66,12 +66,13 @@ pub(crate) fn tie_to(
 }
 
 fn cut_off_after(grace: Duration) {
-    let started = start("cut-off", move || {
+    let cut_off = move || -> () {
         std::thread::sleep(grace);
         std::process::exit(i32::from(FAULT));
-    });
-    if started.is_err() {
-        std::process::exit(i32::from(FAULT));
+    };
+    if start("cut-off", cut_off).is_err() {
+        // No thread to be had (ulimit -u): then this one does nothing else.
+        cut_off();
     }
 }
 
