@@ -78,6 +78,8 @@ pub(crate) struct Calls {
     /// counts side by side are stored together, and a load of both right after a store of one waits for it.
     done: u64,
     abandoned: usize,
+    /// Of `done`: given up.
+    given_up: u64,
     /// Replies to no request since the last one to a request in flight.
     unknown: u64,
 }
@@ -94,6 +96,7 @@ impl Calls {
             next: 1,
             done: 0,
             abandoned: 0,
+            given_up: 0,
             unknown: 0,
         }
     }
@@ -154,6 +157,7 @@ impl Calls {
             *place = Place::Abandoned;
             self.done += 1;
             self.abandoned += 1;
+            self.given_up += 1;
         }
     }
 
@@ -169,6 +173,7 @@ impl Calls {
         }
         self.abandoned += live;
         self.done += live as u64;
+        self.given_up += live as u64;
         live
     }
 
@@ -188,6 +193,11 @@ impl Calls {
     /// caller forgot is met again as one.)
     pub(crate) fn is_flooded(&self) -> bool {
         self.unknown > MAX_UNKNOWN
+    }
+
+    /// Requests given up so far, whether their reply came since or not.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// Requests that wait for a reply.

@@ -7,7 +7,7 @@ use transport::WaitPolicy;
 use transport::error::Step;
 use transport::stats::schema::{
     self, Descriptor, HISTOGRAM_HEADS, HISTOGRAMS, HouseCounters, Kind, ProcessCounters,
-    ReqCounters, RxCounters, TxCounters, Unit, WaitCounters,
+    ReqCounters, RxCounters, SentCounters, TakenCounters, TxCounters, Unit, WaitCounters,
 };
 
 const INTRO: &str = "\
@@ -23,8 +23,10 @@ writing by others. It is found through a link `RUNTIME_DIR/PID-NAME → /proc/PI
 
 const RULES: &str = "\
 - The magic is stored last: who sees it (load, then an acquire fence) sees the header and the descriptor table.
-- A reader refuses another major version. Within one, it finds everything through the descriptor table in the page: a
-  newer minor version has more rows, and an older reader can still show them.
+- A reader refuses a newer major version; this one still reads 1.x. Within one, it finds everything through the descriptor table in the
+  page: a newer minor version has more rows, and an older reader can still show them.
+- Counters whose offset is given as *derived* have no row and no word: a reader makes them out of others, as said under
+  [Derived](#derived). (In layout 1.x they stood in the page under the same names, and the groups `sent` and `taken` did not exist.)
 - Each group of counters has one writer (the process: several, which add atomically) and is updated word by word. Counters of
   one group may be a few messages apart.
 - The facts of a slot stand behind a sequence word: odd while being written. Read it, an acquire fence, the slot, an acquire
@@ -32,6 +34,11 @@ const RULES: &str = "\
 - `connection_id` and `opened_ns` together name an incarnation of a slot: if either changes, the counters began anew.
 - A histogram has 544 buckets: 16 of width 1, then 16 for each power of two. Bit i of its octave mask says that buckets
   16·i to 16·i+15 were used; the others need not be read, and reading them would make the kernel allocate memory.
+";
+
+const DERIVED: &str = "\
+16 is the size of a record's header. All but `in_flight` are sums of words that only grow: a second look never finds less than the first,
+whenever each word was loaded. For `in_flight`, load the group `sent` before the group `taken`.
 ";
 
 fn unit(d: &Descriptor) -> &'static str {
@@ -59,11 +66,13 @@ fn table(out: &mut String, title: &str, rows: &[Descriptor]) {
     )
     .unwrap();
     for d in rows {
+        let offset = d
+            .offset
+            .map_or("derived".into(), |at| format!("`{at:#06x}`"));
         writeln!(
             out,
-            "| `{}` | `{:#06x}` | {} | {} | {} |",
+            "| `{}` | {offset} | {} | {} | {} |",
             d.name,
-            d.offset,
             unit(d),
             kind(d),
             d.help
@@ -72,9 +81,8 @@ fn table(out: &mut String, title: &str, rows: &[Descriptor]) {
     }
 }
 
-/// The map as it stands in the schema's module documentation.
-fn byte_map() -> String {
-    let source = include_str!("../src/stats/schema.rs");
+/// The first text block in a module's documentation.
+fn text_block(source: &str) -> String {
     let (_, rest) = source.split_once("//! ```text\n").unwrap();
     let (map, _) = rest.split_once("//! ```").unwrap();
     map.lines()
@@ -162,7 +170,7 @@ fn printed() -> String {
     write!(
         out,
         "\n## Byte map\n\n```text\n{}```\n\n## Rules\n\n{RULES}\n## Header and facts\n",
-        byte_map()
+        text_block(include_str!("../src/stats/schema.rs"))
     )
     .unwrap();
     words(
@@ -196,7 +204,9 @@ fn printed() -> String {
     out.push_str("\nOffsets count from the start of the page for the process, else from the start of the slot.\n");
     table(&mut out, "Process", ProcessCounters::DESCRIPTORS);
     table(&mut out, "Outgoing ring", TxCounters::DESCRIPTORS);
+    table(&mut out, "Messages out", SentCounters::DESCRIPTORS);
     table(&mut out, "Incoming ring", RxCounters::DESCRIPTORS);
+    table(&mut out, "Messages in", TakenCounters::DESCRIPTORS);
     table(&mut out, "Waiter", WaitCounters::DESCRIPTORS);
     table(&mut out, "Requests and replies", ReqCounters::DESCRIPTORS);
     table(
@@ -211,6 +221,12 @@ fn printed() -> String {
         .zip(HISTOGRAM_HEADS)
         .map(|(d, head)| format!("`{}` at `{head:#06x}`", d.name));
     writeln!(out, "{}.", heads.collect::<Vec<_>>().join(", ")).unwrap();
+    let derived = text_block(include_str!("../src/stats/derived.rs"));
+    write!(
+        out,
+        "\n### Derived\n\n```text\n{derived}```\n\n{DERIVED}"
+    )
+    .unwrap();
     out
 }
 
@@ -276,5 +292,6 @@ fn every_counter_has_a_name_and_a_help_that_fit_the_page() {
         );
         assert!(names.insert(d.name), "{} twice", d.name);
     }
-    assert_eq!(names.len(), schema::DESCRIPTOR_COUNT);
+    let derived = schema::descriptors().filter(|d| d.offset.is_none());
+    assert_eq!(names.len() - derived.count(), schema::DESCRIPTOR_COUNT);
 }

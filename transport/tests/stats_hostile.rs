@@ -12,7 +12,9 @@ use transport::stats::page::{PageDescription, PageWriter};
 use transport::stats::reader::{parse, parse_live};
 use transport::stats::schema::{self, header, info};
 use transport::stats::slot::SlotFacts;
-use transport::stats::{PageReader, RawPage, ReadError, Role, SlotKind, Snapshot};
+use transport::stats::{
+    PageReader, RawPage, ReadError, ReqCounters, Role, RxCounters, SlotKind, Snapshot, TxCounters,
+};
 
 /// The bytes of a small page in use.
 fn valid() -> Vec<u8> {
@@ -29,7 +31,8 @@ fn valid() -> Vec<u8> {
         ..SlotFacts::default()
     });
     slots[1].rtt().record(300, 4);
-    slots[1].tx().tx_bytes.store(77, Relaxed);
+    slots[1].sent().tx_ring_bytes.store(77, Relaxed);
+    slots[1].house().house_ns.store(78, Relaxed);
     let link = format!("/proc/self/fd/{}", page.fd().unwrap().as_raw_fd());
     PageReader::open(link).unwrap().raw().bytes
 }
@@ -44,6 +47,9 @@ fn put(bytes: &mut [u8], index: usize, value: u64) {
 
 /// Ends a hang; nothing here takes a tenth of it.
 const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// Our own version, as it stands in a header.
+const NOW: u64 = (schema::VERSION_MAJOR as u64) << 32 | schema::VERSION_MINOR as u64;
 
 /// What a viewer relies on, whatever the page was.
 fn is_sane(result: &Result<Snapshot, ReadError>) {
@@ -103,7 +109,7 @@ proptest! {
     fn any_bytes_are_survived(mut bytes in prop::collection::vec(any::<u8>(), 0..20_000), magic: bool) {
         if magic && bytes.len() >= 16 {
             put(&mut bytes, header::MAGIC, schema::MAGIC);
-            put(&mut bytes, header::VERSION, 1 << 32);
+            put(&mut bytes, header::VERSION, NOW);
         }
         is_sane(&parse(&bytes));
     }
@@ -118,7 +124,7 @@ proptest! {
         for (index, value) in changes {
             put(&mut bytes, range.start + index.index(range.len()), value);
         }
-        put(&mut bytes, header::VERSION, 1 << 32);
+        put(&mut bytes, header::VERSION, NOW);
         is_sane(&parse(&bytes));
     }
 }
@@ -190,27 +196,29 @@ fn a_slot_that_is_always_being_written_is_counted_as_torn() {
 #[test]
 fn another_major_version_is_refused_with_both_numbers() {
     let mut bytes = valid();
-    put(&mut bytes, header::VERSION, 2 << 32 | 3);
+    put(&mut bytes, header::VERSION, 3 << 32 | 3);
     // Whatever else a later layout has there.
     put(&mut bytes, header::SLOT_STRIDE, 12);
     let e = parse(&bytes).unwrap_err();
     assert!(matches!(
         e,
         ReadError::Version {
-            found: (2, 3),
-            ours: (1, 0)
+            found: (3, 3),
+            ours: (2, 0)
         }
     ));
     assert_eq!(
         e.to_string(),
-        "stats page has layout 2.3, this reader understands 1.x"
+        "stats page has layout 3.3, this reader understands 1 to 2.x"
     );
+    put(&mut bytes, header::VERSION, 7);
+    assert!(matches!(parse(&bytes), Err(ReadError::Version { .. })));
 }
 
 #[test]
 fn counters_of_a_newer_minor_version_are_shown_under_their_own_name() {
     let mut bytes = valid();
-    put(&mut bytes, header::VERSION, 1 << 32 | 9);
+    put(&mut bytes, header::VERSION, NOW | 9);
     // The first two counters of a process and of a slot get other names.
     let rename = |bytes: &mut [u8], name: &str, new: &[u8]| {
         let at = bytes
@@ -221,20 +229,28 @@ fn counters_of_a_newer_minor_version_are_shown_under_their_own_name() {
         bytes[at..at + new.len()].copy_from_slice(new);
     };
     rename(&mut bytes, "max_clients", b"brand_new");
-    rename(&mut bytes, "tx_bytes", "evil\u{202e}\x1b[2J".as_bytes());
+    rename(&mut bytes, "house_ns", "evil\u{202e}\x1b[2J".as_bytes());
     let seen = parse(&bytes).unwrap();
-    assert_eq!(seen.version, (1, 9));
+    assert_eq!(seen.version, (2, 9));
     assert_eq!(seen.unknown, [("brand_new".to_owned(), 0)]);
     assert_eq!(
         seen.slots[1].unknown,
-        [("evil\u{fffd}\u{fffd}[2J".to_owned(), 77)]
+        [("evil\u{fffd}\u{fffd}[2J".to_owned(), 78)]
     );
-    assert_eq!(seen.slots[1].tx.tx_bytes, 0);
+    assert_eq!(seen.slots[1].house.house_ns, 0);
     assert_eq!(
         seen.missing,
-        ["max_clients", "tx_bytes"],
+        ["max_clients", "house_ns"],
         "a field that says 0 is told apart from a real 0"
     );
+    assert_eq!(seen.slots[1].tx.tx_bytes, 77);
+    // Without one of those that others are made of, none of them can be.
+    rename(&mut bytes, "tx_looked", b"later");
+    let seen = parse(&bytes).unwrap();
+    for name in ["tx_messages", "requests", "rx_index", "in_flight"] {
+        assert!(seen.missing.iter().any(|missing| missing == name), "{name}");
+    }
+    assert_eq!(seen.slots[1].tx.tx_bytes, 0);
 }
 
 #[test]
@@ -356,6 +372,45 @@ fn a_page_whose_owner_wipes_it_while_open_is_an_error() {
     assert!(reader.raw().parse().is_err());
 }
 
+/// A page as layout 1.0 had it, which stored what is derived now.
+#[test]
+fn a_page_of_the_layout_before_is_read_as_it_was() {
+    let mut bytes = include_bytes!("../../fuzz/corpus/stats_page/older").to_vec();
+    let row = |name: &str| {
+        let table = schema::DESCRIPTORS_OFFSET / 8;
+        let rows = word(&bytes, header::DESCRIPTOR_COUNT) as usize;
+        let padded = [name.as_bytes(), &[0; 40]].concat()[..40].to_vec();
+        (0..rows)
+            .map(|i| table + i * schema::DESCRIPTOR_BYTES / 8)
+            .find(|at| bytes[at * 8..][..40] == padded)
+            .map(|at| (word(&bytes, at + 5) >> 32) as usize / 8)
+    };
+    let derived: Vec<_> = schema::descriptors()
+        .filter(|d| d.offset.is_none())
+        .map(|d| row(d.name).expect(d.name))
+        .collect();
+    let second = word(&bytes, header::SLOTS_OFFSET) as usize / 8 + schema::SLOT_STRIDE / 8;
+    for (n, at) in (1..).zip(&derived) {
+        put(&mut bytes, second + at, n * 1000);
+    }
+    let seen = parse(&bytes).unwrap();
+    assert_eq!(seen.version, (1, 0));
+    assert!(seen.missing.is_empty() && seen.slots[1].unknown.is_empty());
+    let slot = &seen.slots[1];
+    let found: Vec<u64> = [
+        (TxCounters::DESCRIPTORS, slot.tx.values()),
+        (RxCounters::DESCRIPTORS, slot.rx.values()),
+        (ReqCounters::DESCRIPTORS, slot.req.values()),
+    ]
+    .into_iter()
+    .flat_map(|(rows, values)| rows.iter().zip(values))
+    .filter(|(d, _)| d.offset.is_none())
+    .map(|(_, value)| value)
+    .collect();
+    let put: Vec<u64> = (1..=derived.len() as u64).map(|n| n * 1000).collect();
+    assert_eq!(found, put);
+}
+
 /// Seeds of the fuzz target: pages small and large, without anything of the machine they were made on.
 fn seeds() -> [(&'static str, Vec<u8>); 3] {
     let mut full = valid();
@@ -397,7 +452,7 @@ fn seeds() -> [(&'static str, Vec<u8>); 3] {
     put(&mut least, header::SLOT_COUNT, 1);
     put(&mut least, header::DESCRIPTOR_COUNT, 0);
     let mut newer = full.clone();
-    put(&mut newer, header::VERSION, 1 << 32 | 1);
+    put(&mut newer, header::VERSION, NOW | 1);
     newer[schema::DESCRIPTORS_OFFSET..][..4].copy_from_slice(b"new_");
     [("full", full), ("least", least), ("newer", newer)]
 }

@@ -12,7 +12,8 @@ use transport::stats::page::{PageDescription, PageWriter};
 use transport::stats::recorder::{bump, raise, set};
 use transport::stats::slot::{SlotFacts, SlotWriter};
 use transport::stats::{
-    Histogram, PageReader, Role, SlotKind, SlotState, Snapshot, Via, histogram, schema,
+    Histogram, HouseCounters, PageReader, ProcessCounters, ReqCounters, Role, RxCounters, SlotKind,
+    SlotState, Snapshot, TxCounters, Via, WaitCounters, histogram, schema,
 };
 
 fn page(slots: usize) -> Arc<PageWriter> {
@@ -162,8 +163,17 @@ proptest! {
         let seen = look(&page);
         let s = &seen.slots[0];
         let read: Vec<u64> = [
-            seen.process.values(), s.tx.values(), s.rx.values(), s.wait.values(), s.req.values(), s.house.values(),
-        ].concat();
+            (ProcessCounters::DESCRIPTORS, seen.process.values()),
+            (TxCounters::DESCRIPTORS, s.tx.values()),
+            (RxCounters::DESCRIPTORS, s.rx.values()),
+            (WaitCounters::DESCRIPTORS, s.wait.values()),
+            (ReqCounters::DESCRIPTORS, s.req.values()),
+            (HouseCounters::DESCRIPTORS, s.house.values()),
+        ].into_iter()
+            .flat_map(|(group, values)| group.iter().zip(values))
+            .filter(|(d, _)| d.offset.is_some())
+            .map(|(_, value)| value)
+            .collect();
         prop_assert_eq!(&read, &values[..read.len()]);
         prop_assert_eq!(s.rtt.count(), times.iter().map(|(_, weight)| weight).sum::<u64>());
         prop_assert_eq!(s.rtt.sum_ns, times.iter().map(|(ns, weight)| (*ns).max(1) * weight).sum::<u64>());
@@ -183,7 +193,7 @@ proptest! {
 #[test]
 fn counters_add_set_and_rise() {
     let slot = SlotWriter::private(SlotKind::Connection);
-    let word = &slot.tx().tx_bytes;
+    let word = &slot.sent().tx_ring_bytes;
     bump(word, 5);
     bump(word, 6);
     raise(word, 3);
@@ -231,7 +241,13 @@ fn a_slot_used_again_starts_from_zero_and_looks_like_another() {
     let page = page(1);
     let first = page.slot(SlotKind::Connection).unwrap();
     first.publish_info(&facts(1));
-    for word in [first.tx().all(), first.house().all()].concat() {
+    let words = [
+        first.tx().all(),
+        first.sent().all(),
+        first.taken().all(),
+        first.house().all(),
+    ];
+    for word in words.concat() {
         set(word, 9);
     }
     first.rtt().record(1_000_000, 3);
@@ -251,6 +267,7 @@ fn a_slot_used_again_starts_from_zero_and_looks_like_another() {
     assert_ne!(after.info.connection_id, before.info.connection_id);
     assert!(after.info.opened_ns > before.info.opened_ns);
     assert_eq!((after.tx, after.house), Default::default());
+    assert_eq!((after.rx, after.req), Default::default());
     assert_eq!((after.rtt.count(), after.handler.count()), (0, 0));
     second.rtt().record(1_000_000, 1);
     assert_eq!(
@@ -287,7 +304,7 @@ fn a_full_page_does_not_stop_a_connection_from_counting() {
     assert!(page.slot(SlotKind::Connection).is_none());
     let slot = SlotWriter::private(SlotKind::Connection);
     slot.publish_info(&facts(1));
-    bump(&slot.tx().tx_messages, 1);
+    bump(&slot.sent().tx_straight, 1);
     slot.rtt().record(5, 1);
     slot.close(CloseReason::PeerGone);
     assert_eq!(slot.index(), None);
@@ -346,7 +363,7 @@ fn a_snapshot_used_again_shows_nothing_of_the_one_before() {
     for (slot, id) in slots.iter().zip(1..) {
         slot.publish_info(&facts(id));
         slot.rtt().record(5_000, 2);
-        bump(&slot.tx().tx_bytes, 7);
+        bump(&slot.sent().tx_ring_bytes, 7);
     }
     bump(&full.process().accepted, 4);
     let other = page(2);
@@ -365,14 +382,14 @@ fn a_slot_read_again_has_the_counters_of_a_new_copy_until_it_is_another_connecti
     slot.publish_info(&facts(1));
     let reader = reader(&page);
     let mut kept = reader.snapshot().unwrap().slots.remove(0);
-    bump(&slot.tx().tx_bytes, 7);
-    bump(&slot.req().requests, 3);
+    bump(&slot.sent().tx_ring_bytes, 7);
+    bump(&slot.req().errors, 3);
     bump(&page.process().accepted, 1);
     assert!(reader.refresh(&mut kept));
     assert_eq!(kept, reader.snapshot().unwrap().slots[0]);
     assert_eq!(reader.process(), reader.snapshot().unwrap().process);
     slot.publish_info(&facts(2));
-    bump(&slot.tx().tx_bytes, 7);
+    bump(&slot.sent().tx_ring_bytes, 7);
     let before = kept.clone();
     assert!(!reader.refresh(&mut kept), "another connection");
     assert_eq!(kept, before);

@@ -6,7 +6,6 @@
 //! them more evenly than the kernel spreads them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -14,6 +13,7 @@ use nix::unistd::Pid;
 use super::clients::Table;
 use super::{Shared, pool};
 use crate::config::WaitPolicy;
+use crate::record;
 use crate::shm::{Inbox, MAX_CONNECTIONS};
 
 /// More CPUs have one poller as ever: not measured.
@@ -86,7 +86,7 @@ impl Spread {
             at_ns: now_ns,
             useful_ns: shared.pool.useful_ns(),
             requests: shm()
-                .map(|s| s.slot.req().requests.load(Ordering::Relaxed))
+                .map(|s| record::requests_from_ring(&s.slot))
                 .sum(),
         };
         let last = std::mem::replace(&mut self.last, work);

@@ -19,14 +19,16 @@ pub(crate) struct Consumer<S> {
     plan: Plan,
     /// Private copy of our index (I6).
     head: u64,
-    /// Record bytes released, padding not counted.
-    consumed: u64,
+    /// What `head` has passed that was no record: padding, and where it started.
+    padded: u64,
     /// Padding skipped since the last record was released.
     skipped: u64,
     /// Ring bytes of the last record released, its padding included.
     last_span: u64,
     /// Loads of the producer's index so far to learn whether something is there: a pointer-cache miss each.
     index_loads: u64,
+    /// Some of them were not told yet.
+    has_loaded: bool,
     /// Loads of the producer's index while following large records piece by piece (I5): how they work, not misses.
     follow_loads: u64,
     /// The record at `head` was found half published: not ready until `tail` has reached this index.
@@ -66,10 +68,11 @@ impl<S: Storage> Consumer<S> {
             storage,
             plan,
             head: index,
-            consumed: 0,
+            padded: index,
             skipped: 0,
             last_span: 0,
             index_loads: 0,
+            has_loaded: false,
             follow_loads: 0,
             half: None,
         }
@@ -85,14 +88,15 @@ impl<S: Storage> Consumer<S> {
         self.head
     }
 
-    /// Record bytes released so far, padding not counted.
-    pub(crate) fn consumed(&self) -> u64 {
-        self.consumed
+    /// Whether [`Self::take_loads`] has something to tell.
+    #[inline(always)]
+    pub(crate) fn has_loaded(&self) -> bool {
+        self.has_loaded
     }
 
-    /// Loads of the producer's index since the start.
-    pub(crate) fn index_loads(&self) -> u64 {
-        self.index_loads
+    /// Loads of the producer's index since the start, if there were any since this was told last.
+    pub(crate) fn take_loads(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.has_loaded).then_some(self.index_loads)
     }
 
     /// Loads of the producer's index while following large records, since the start.
@@ -158,6 +162,7 @@ impl<S: Storage> Consumer<S> {
             self.half = None;
             self.head = self.head.wrapping_add(to_end);
             self.skipped = self.skipped.wrapping_add(to_end);
+            self.padded = self.padded.wrapping_add(to_end);
         }
         Err(Poison::RecordKind {
             kind: Kind::Padding as u32,
@@ -260,8 +265,8 @@ impl<S: Storage> Consumer<S> {
     pub(crate) fn release(&mut self, record: &Record) -> Released {
         let bytes = record_bytes(record.length);
         self.head = self.head.wrapping_add(bytes);
-        self.consumed = self.consumed.wrapping_add(bytes);
-        self.storage.store(Word::Consumed, self.consumed);
+        self.storage
+            .store(Word::Consumed, self.head.wrapping_sub(self.padded));
         fault_point!(BeforeRelease);
         // Release, partner: the Acquire in `Producer::refresh` (I3): our reads of these bytes are done.
         self.storage.store_release(Word::Head, self.head);
@@ -270,7 +275,10 @@ impl<S: Storage> Consumer<S> {
         if padding > 0 {
             self.skipped = 0;
         }
-        self.last_span = bytes.wrapping_add(padding);
+        let span = bytes.wrapping_add(padding);
+        if self.last_span != span {
+            self.last_span = span;
+        }
         Released {
             record: bytes,
             padding,
@@ -281,6 +289,7 @@ impl<S: Storage> Consumer<S> {
     /// scribbled index, is then an error and not a record that never comes (I4).
     pub(crate) fn cross_check(&mut self) -> Result<(), Poison> {
         self.index_loads += 1;
+        self.has_loaded = true;
         // Acquire, partner: the Release of `tail` in `Slot::finish`: if it is ahead, the commit word at our head is visible.
         let tail = self.storage.load_acquire(Word::Tail);
         let ahead = tail.wrapping_sub(self.head);

@@ -22,8 +22,8 @@ pub(crate) struct Producer<S> {
     tail: u64,
     /// The consumer's index as last seen; never ahead of the real one, so room computed from it is room.
     cached_head: u64,
-    /// Record bytes committed, padding not counted.
-    produced: u64,
+    /// What `tail` has passed that is no record: padding, and where it started.
+    padded: u64,
     /// The last padding record: where it starts, and how long it is.
     last_padding: (u64, u64),
     /// From which offset to start over while the consumer keeps up. Grows past `window` with the backlog.
@@ -72,7 +72,7 @@ impl<S: Storage> Producer<S> {
             plan,
             tail: index,
             cached_head: index,
-            produced: 0,
+            padded: index,
             last_padding: (index, 0),
             wrap_from: 0,
             window: 0,
@@ -94,13 +94,9 @@ impl<S: Storage> Producer<S> {
     }
 
     /// End of the last committed record.
+    #[cfg(test)]
     pub(crate) fn index(&self) -> u64 {
         self.tail
-    }
-
-    /// Record bytes committed so far, padding not counted.
-    pub(crate) fn produced(&self) -> u64 {
-        self.produced
     }
 
     /// Whether [`Self::take_look`] has something to tell.

@@ -8,7 +8,7 @@ use super::inbox::Ends;
 use super::link::{Rings, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
-use crate::record;
+use crate::record::{self, Taken};
 use crate::reply::{Finished, Reply, RingSink, Sink};
 use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
@@ -207,9 +207,9 @@ impl ShmServer {
         }
         let released = self.rx.release(&record);
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
-        let req = self.slot.req();
-        bump(&req.requests, 1);
-        let timed = self.timing.begin_handler(&self.slot);
+        record::taken(&self.slot, &mut self.rx, Taken::Live);
+        let number = record::requests_from_ring(&self.slot);
+        let timed = self.timing.begin_handler(number, &self.slot);
         let mut reply = Reply::new(Sink::Ring(RingSink::new(
             room,
             &mut self.spill,
@@ -223,28 +223,27 @@ impl ShmServer {
         }))
         .is_err()
         {
-            bump(&req.panics, 1);
+            bump(&self.slot.req().panics, 1);
             reply.fail("the handler panicked");
         }
         if let Some(timed) = timed {
             self.long |= self.timing.handled(&self.slot, timed) >= LONG_NS;
         }
         if reply.failed() {
-            bump(&req.errors, 1);
+            bump(&self.slot.req().errors, 1);
         }
         fault_point!(Handled);
         let length = reply.len();
         match reply.finish(record.id) {
             Finished::Sent => {
-                record::sent(self.slot.tx(), &mut self.tx, length);
-                bump(&self.slot.req().replies, 1);
+                record::sent(&self.slot, &mut self.tx, length);
             }
             Finished::Buffered(kind) => {
                 self.pending = Some((kind, record.id));
                 self.flush()?;
             }
         }
-        record::received(self.slot.rx(), &self.rx, released, record.length);
+        record::released(&self.slot, &self.rx, released, record.length);
         if self.expected_reply != length {
             self.expected_reply = length;
         }
@@ -264,8 +263,7 @@ impl ShmServer {
     fn flush_pending(&mut self, kind: Kind, id: u64) -> Result<bool, Poison> {
         match self.tx.push(kind, id, &self.spill) {
             Ok(()) => {
-                record::sent(self.slot.tx(), &mut self.tx, self.spill.len());
-                bump(&self.slot.req().replies, 1);
+                record::sent(&self.slot, &mut self.tx, self.spill.len());
                 self.spill.clear();
                 self.pending = None;
                 self.unblock();

@@ -64,6 +64,8 @@ pub(super) struct Layout {
     pub(super) stride: usize,
     /// For each of [`schema::descriptors`], in that order.
     pub(super) known: Vec<Option<usize>>,
+    /// The page has all that the counters are derived from which it does not store.
+    pub(super) derives: bool,
     pub(super) histograms: [Option<HistogramAt>; 3],
     pub(super) unknown_process: Vec<(String, usize)>,
     pub(super) unknown_slot: Vec<(String, usize)>,
@@ -86,7 +88,7 @@ impl Layout {
         fence(Acquire);
         let version = words.word(header::VERSION);
         let version = ((version >> 32) as u32, version as u32);
-        if version.0 != schema::VERSION_MAJOR {
+        if !(schema::OLDEST_MAJOR..=schema::VERSION_MAJOR).contains(&version.0) {
             let ours = (schema::VERSION_MAJOR, schema::VERSION_MINOR);
             return Err(ReadError::Version {
                 found: version,
@@ -122,19 +124,26 @@ impl Layout {
             slot_count: slot_count as usize,
             stride: (stride / 8) as usize,
             known: vec![None; schema::descriptors().count()],
+            derives: false,
             histograms: [None; 3],
             unknown_process: Vec::new(),
             unknown_slot: Vec::new(),
         };
         let ours: Vec<&Descriptor> = schema::descriptors().collect();
+        // A page of our own version has our order, without those that have no row.
+        let rows = (0..ours.len()).filter(|i| ours[*i].offset.is_some());
+        let mut rows = rows.map(Some).chain(std::iter::repeat(None));
         for i in 0..descriptors as usize {
-            layout.descriptor(words, i, &ours)?;
+            layout.descriptor(words, i, rows.next().flatten(), &ours)?;
         }
+        let mut found = ours.iter().copied().zip(&layout.known);
+        layout.derives = found.all(|(d, at)| at.is_some() || !schema::is_source(d));
+        let derives = |d: &Descriptor| layout.derives && d.offset.is_none();
         let plain = ours
             .iter()
             .copied()
             .zip(&layout.known)
-            .filter(|(_, at)| at.is_none())
+            .filter(|(d, at)| at.is_none() && !derives(d) && !schema::is_source(d))
             .map(|(d, _)| d);
         let histograms = HISTOGRAMS
             .iter()
@@ -145,11 +154,12 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Takes entry `index` of the page's table.
+    /// Takes entry `index` of the page's table, which is probably the one that we know as `guess`.
     fn descriptor(
         &mut self,
         words: impl Words,
         index: usize,
+        guess: Option<usize>,
         ours: &[&Descriptor],
     ) -> Result<(), ReadError> {
         let at = schema::DESCRIPTORS_OFFSET / 8 + index * DESCRIPTOR_WORDS;
@@ -184,10 +194,8 @@ impl Layout {
         }
         let at = position(offset, 1)?;
         let is_it = |d: &Descriptor| d.name.as_bytes() == name && d.scope as u8 == scope;
-        // A page of our own version has our order.
-        let known = ours
-            .get(index)
-            .and_then(|d| is_it(d).then_some(index))
+        let known = guess
+            .filter(|i| is_it(ours[*i]))
             .or_else(|| ours.iter().position(|d| is_it(d)));
         match known {
             Some(i) => {

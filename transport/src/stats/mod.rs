@@ -6,6 +6,7 @@
 //! (`page`, `slot`, `recorder`, `sampler`, `words`) is the transport's own: public for this workspace's tests and benchmarks, hidden from the
 //! documentation, and free to change in any version.
 
+mod derived;
 pub mod histogram;
 mod layout;
 mod memory;

@@ -211,9 +211,11 @@ impl PageWriter {
     fn write_descriptors(&self) {
         let heads = HISTOGRAMS.iter().zip(HISTOGRAM_HEADS);
         let plain = schema::descriptors().map(|d| (d, 0));
-        for (i, (descriptor, head)) in plain.chain(heads).enumerate() {
+        let rows = plain.chain(heads);
+        let stored = rows.filter_map(|(d, head)| d.offset.map(|offset| (d, offset, head)));
+        for (i, (descriptor, at, head)) in stored.enumerate() {
             let offset = schema::DESCRIPTORS_OFFSET + i * schema::DESCRIPTOR_BYTES;
-            for (j, word) in encode(descriptor, head).into_iter().enumerate() {
+            for (j, word) in encode(descriptor, at, head).into_iter().enumerate() {
                 // SAFETY: `i < DESCRIPTOR_COUNT`, so the word lies before SLOTS_OFFSET, within the memory (I1), and is aligned to
                 // 8. Whoever has found the memfd already can only load it.
                 let place = unsafe {
@@ -231,14 +233,14 @@ impl PageWriter {
 }
 
 /// A descriptor as it stands in the page; see the byte map in [`schema`].
-fn encode(d: &Descriptor, head: usize) -> [u64; schema::DESCRIPTOR_BYTES / 8] {
+fn encode(d: &Descriptor, offset: usize, head: usize) -> [u64; schema::DESCRIPTOR_BYTES / 8] {
     debug_assert!(d.name.len() <= 40 && (d.kind == Kind::Histogram) == (head != 0));
     let mut words = [0; schema::DESCRIPTOR_BYTES / 8];
     for (i, word) in text_words(d.name, 40).enumerate() {
         words[i] = word;
     }
     words[5] =
-        d.kind as u64 | (d.unit as u64) << 8 | (d.scope as u64) << 16 | (d.offset as u64) << 32;
+        d.kind as u64 | (d.unit as u64) << 8 | (d.scope as u64) << 16 | (offset as u64) << 32;
     words[6] = head as u64;
     for (i, word) in text_words(d.help, 72).enumerate() {
         words[7 + i] = word;

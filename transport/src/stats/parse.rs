@@ -6,11 +6,12 @@
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::fence;
 
+use super::derived::derive;
 use super::histogram::{Histogram, OCTAVES, SUB_BUCKETS};
 use super::layout::{HistogramAt, Layout, Words, small};
 use super::schema::{
-    self, Descriptor, HouseCounters, ProcessCounters, ReqCounters, RxCounters, TxCounters,
-    WaitCounters, header, info,
+    self, Descriptor, HouseCounters, ProcessCounters, ReqCounters, RxCounters, SentCounters,
+    TakenCounters, TxCounters, WaitCounters, header, info,
 };
 use super::seqlock::{self, SeqRead};
 use super::snapshot::{FallbackFact, Slot, SlotInfo, SlotKind, SlotState, Snapshot, Via};
@@ -120,10 +121,17 @@ impl Layout {
             at.map_or(0, |at| words.word(base + at))
         };
         slot.tx = TxCounters::from_fn(&mut next);
+        let sent = SentCounters::from_fn(&mut next);
+        // Acquire, for the order of the loads alone: see `derived`, in flight.
+        fence(Acquire);
         slot.rx = RxCounters::from_fn(&mut next);
+        let taken = TakenCounters::from_fn(&mut next);
         slot.wait = WaitCounters::from_fn(&mut next);
         slot.req = ReqCounters::from_fn(&mut next);
         slot.house = HouseCounters::from_fn(&mut next);
+        if self.derives {
+            derive(self.facts.role, &sent, &taken, slot);
+        }
     }
 
     /// The bytes of a page with the slots used so far and no more, without touching what was never written.

@@ -35,7 +35,7 @@ pub enum ReadError {
     #[error("not a stats page: its size is not sealed")]
     Unsealed,
     /// Written by a version this reader would misread.
-    #[error("stats page has layout {}.{}, this reader understands {}.x", .found.0, .found.1, .ours.0)]
+    #[error("stats page has layout {}.{}, this reader understands {} to {}.x", .found.0, .found.1, schema::OLDEST_MAJOR, .ours.0)]
     Version {
         /// Its version (major, minor).
         found: (u32, u32),

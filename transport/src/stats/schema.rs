@@ -13,8 +13,10 @@
 //!
 //! a slot
 //! 0x0000  info     4 lines   behind a seqlock (word 0); written at open, upgrade, close
-//! 0x0200  tx       2 lines   written by the thread that produces into the outgoing ring
-//! 0x0300  rx       2 lines   written by the thread that consumes the incoming ring
+//! 0x0200  tx       1 line    written by the thread that produces into the outgoing ring
+//! 0x0280  sent     1 line    by the same; what every message changes stands first
+//! 0x0300  rx       1 line    written by the thread that consumes the incoming ring
+//! 0x0380  taken    1 line    by the same; what every message changes stands first
 //! 0x0400  wait     2 lines   written by the thread that waits on this side
 //! 0x0500  req      2 lines   written by the thread that submits (client) or handles (server)
 //! 0x0600  house    2 lines   written by the housekeeping (control) thread
@@ -38,17 +40,25 @@
 //! A line is 128 bytes: two 64-byte lines, because adjacent-line prefetch pairs them. Every group starts
 //! on its own line and has one writer, so a counter is a plain Relaxed store by its owner. Only the process group has
 //! several: the threads that do a server's handshakes count there too, with atomic additions.
+//!
+//! A message stores two words at each end of a ring. Who pipelines fills its store buffer with what goes to the other side, and then each
+//! further store keeps the next message waiting; so what follows from other words is not stored: such a counter is marked `derived`,
+//! has a name and a meaning here but no word and no row in the page, and is made by the reader, in `derived`.
 
 mod descriptor;
 pub mod header;
 pub mod info;
+
+use std::sync::atomic::AtomicU64;
 
 pub use descriptor::{Descriptor, Kind, Scope, Unit};
 
 /// First word of a page; read as bytes it spells `SHMTOP01`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMTOP01");
 /// Changes when an old reader would misread a new page.
-pub const VERSION_MAJOR: u32 = 1;
+pub const VERSION_MAJOR: u32 = 2;
+/// Oldest one that is still read: it stored what is derived now, under the same names.
+pub const OLDEST_MAJOR: u32 = 1;
 /// Changes when something was added that an old reader may ignore.
 pub const VERSION_MINOR: u32 = 0;
 /// Bytes between writers: two cache lines, since the adjacent-line prefetcher pairs them.
@@ -64,14 +74,36 @@ pub const MAX_SLOTS: usize = 4096;
 /// Upper bound a reader accepts for the number of descriptors.
 pub const MAX_DESCRIPTORS: usize = 512;
 
+/// Ring bytes of a message beside its payload and slack.
+pub const RECORD_HEADER_BYTES: u64 = 16;
+
 /// Words of one group (two lines).
 pub const GROUP_WORDS: usize = 2 * LINE_BYTES / 8;
+
+/// In a group of words, the place of a counter that has none: readers derive it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Derived;
+
+macro_rules! word {
+    () => { AtomicU64 };
+    (derived) => { Derived };
+}
+
+macro_rules! offset {
+    ($at:expr) => { Some($at) };
+    ($at:expr, derived) => { None };
+}
+
+macro_rules! push {
+    ($list:ident, $word:expr) => { $list.push($word) };
+    ($list:ident, $word:expr, derived) => {};
+}
 
 macro_rules! groups {
     ($(
         $(#[$gdoc:meta])*
         $group:ident, $Words:ident, $View:ident, $scope:ident, $base:expr => {
-            $( $name:ident : $kind:ident, $unit:ident, $help:literal; )*
+            $( $name:ident : $kind:ident, $unit:ident $(, $derived:ident)?, $help:literal; )*
         }
     )*) => {
         $(
@@ -83,7 +115,7 @@ macro_rules! groups {
             #[derive(Debug, Default)]
             pub struct $Words { $(
                 #[doc = $help]
-                pub $name: std::sync::atomic::AtomicU64,
+                pub $name: word!($($derived)?),
             )* }
 
             $(#[$gdoc])*
@@ -103,7 +135,7 @@ macro_rules! groups {
                     kind: Kind::$kind,
                     unit: Unit::$unit,
                     scope: Scope::$scope,
-                    offset: $base + std::mem::offset_of!($Words, $name),
+                    offset: offset!($base + std::mem::offset_of!($Words, $name) $(, $derived)?),
                     help: $help,
                 }, )*];
 
@@ -124,17 +156,21 @@ macro_rules! groups {
             impl $Words {
                 /// Every word, in the order of the descriptors.
                 #[doc(hidden)]
-                pub fn all(&self) -> Vec<&std::sync::atomic::AtomicU64> {
-                    vec![$( &self.$name, )*]
+                pub fn all(&self) -> Vec<&AtomicU64> {
+                    let mut all = Vec::new();
+                    $( push!(all, &self.$name $(, $derived)?); )*
+                    all
                 }
             }
 
             const _: () = assert!(std::mem::size_of::<$Words>() <= GROUP_WORDS * 8);
         )*
 
-        /// Every counter and gauge of a page (histograms apart), in page order.
+        const GROUPS: &[&[Descriptor]] = &[$( $View::DESCRIPTORS, )*];
+
+        /// Every counter and gauge of a page (histograms apart), in page order, with those that readers derive.
         pub fn descriptors() -> impl Iterator<Item = &'static Descriptor> {
-            [$( $View::DESCRIPTORS, )*].into_iter().flatten()
+            GROUPS.iter().copied().flatten()
         }
     };
 }
@@ -147,8 +183,12 @@ pub const INFO_OFFSET: usize = 0x000;
 pub const INFO_WORDS: usize = 64;
 /// Offset of the `tx` group in a slot.
 pub const TX_OFFSET: usize = 0x200;
+/// Offset of the `sent` group in a slot.
+pub const SENT_OFFSET: usize = 0x280;
 /// Offset of the `rx` group in a slot.
 pub const RX_OFFSET: usize = 0x300;
+/// Offset of the `taken` group in a slot.
+pub const TAKEN_OFFSET: usize = 0x380;
 /// Offset of the `wait` group in a slot.
 pub const WAIT_OFFSET: usize = 0x400;
 /// Offset of the `req` group in a slot.
@@ -174,13 +214,7 @@ pub const HANDLER_OFFSET: usize = RTT_OFFSET + BUCKETS_BYTES;
 pub const PARK_OFFSET: usize = HANDLER_OFFSET + BUCKETS_BYTES;
 const _: () = assert!(PARK_OFFSET + BUCKETS_BYTES <= SLOT_STRIDE);
 /// Descriptors in a page of this version.
-pub const DESCRIPTOR_COUNT: usize = ProcessCounters::DESCRIPTORS.len()
-    + TxCounters::DESCRIPTORS.len()
-    + RxCounters::DESCRIPTORS.len()
-    + WaitCounters::DESCRIPTORS.len()
-    + ReqCounters::DESCRIPTORS.len()
-    + HouseCounters::DESCRIPTORS.len()
-    + HISTOGRAMS.len();
+pub const DESCRIPTOR_COUNT: usize = stored_count() + HISTOGRAMS.len();
 /// Offset of slot 0 in a page of this version: the next 4 KiB boundary after the descriptor table.
 pub const SLOTS_OFFSET: usize =
     (DESCRIPTORS_OFFSET + DESCRIPTOR_COUNT * DESCRIPTOR_BYTES).next_multiple_of(4096);
@@ -215,40 +249,66 @@ groups! {
 
     /// The outgoing ring as its producer sees it.
     tx, TxWords, TxCounters, Slot, TX_OFFSET => {
-        tx_messages: Counter, Count, "messages committed";
-        tx_bytes: Counter, Bytes, "payload bytes committed";
-        tx_record_bytes: Counter, Bytes, "ring bytes committed: payload, headers, alignment; no padding";
+        tx_messages: Counter, Count, derived, "messages committed";
+        tx_bytes: Counter, Bytes, derived, "payload bytes committed";
+        tx_record_bytes: Counter, Bytes, derived, "ring bytes committed: payload, headers, alignment; no padding";
         tx_padding_bytes: Counter, Bytes, "ring bytes skipped by padding records at a wrap";
         tx_wraps: Counter, Count, "padding records written";
         tx_full: Counter, Count, "times a message found no room";
         tx_blocked_ns: Counter, Nanoseconds, "time spent waiting for room";
         tx_index_loads: Counter, Count, "loads of the consumer's index (pointer-cache misses)";
-        tx_index_hits: Counter, Count, "messages sent on the cached index alone (pointer-cache hits)";
+        tx_index_hits: Counter, Count, derived, "messages sent on the cached index alone (pointer-cache hits)";
         tx_high_water_bytes: Gauge, Bytes, "largest occupancy seen, padding not counted";
         tx_occupancy_bytes: Gauge, Bytes, "occupancy at the last look at the consumer's index";
-        tx_index: Gauge, Index, "producer index: end of the last committed record";
+        tx_index: Gauge, Index, derived, "producer index: end of the last committed record";
         tx_touched_bytes: Gauge, Bytes, "how far into the ring's memory was ever written";
         tx_window_bytes: Gauge, Bytes, "where the producer wraps while the consumer keeps up";
         tx_wakes: Counter, Count, "wake-up calls made to a sleeping consumer";
         tx_rejected_size: Counter, Count, "messages refused: above the largest allowed";
         tx_rejected_bytes: Gauge, Bytes, "size of the last message refused";
-        tx_largest_bytes: Gauge, Bytes, "largest payload sent";
+        tx_largest_bytes: Gauge, Bytes, derived, "largest payload sent";
         tx_blocked_since_ns: Gauge, MonotonicNs, "since when the producer waits for room; 0 if it does not";
+    }
+
+    /// Messages on their way out: what counters of `tx` and requests or replies are derived from.
+    sent, SentWords, SentCounters, Slot, SENT_OFFSET => {
+        tx_straight: Counter, Count, "messages sent through the ring on the cached index alone";
+        tx_ring_bytes: Counter, Bytes, "payload bytes sent through the ring";
+        tx_slack_bytes: Counter, Bytes, "ring bytes after payloads, up to a multiple of 8";
+        tx_peak_bytes: Gauge, Bytes, "largest payload sent, whichever way";
+        tx_looked: Counter, Count, "messages sent through the ring after a look at the consumer's index";
+        tx_socket_messages: Counter, Count, "messages sent over the socket";
+        tx_socket_bytes: Counter, Bytes, "payload bytes sent over the socket";
     }
 
     /// The incoming ring as its consumer sees it.
     rx, RxWords, RxCounters, Slot, RX_OFFSET => {
-        rx_messages: Counter, Count, "messages received";
-        rx_bytes: Counter, Bytes, "payload bytes received";
-        rx_record_bytes: Counter, Bytes, "ring bytes received: payload, headers, alignment; no padding";
+        rx_messages: Counter, Count, derived, "messages received";
+        rx_bytes: Counter, Bytes, derived, "payload bytes received";
+        rx_record_bytes: Counter, Bytes, derived, "ring bytes received: payload, headers, alignment; no padding";
         rx_padding_bytes: Counter, Bytes, "ring bytes skipped as padding";
         rx_index_loads: Counter, Count, "loads of the producer's index (pointer-cache misses)";
-        rx_index_hits: Counter, Count, "messages received without a load of the producer's index";
-        rx_index: Gauge, Index, "consumer index: end of the last consumed record";
+        rx_index_hits: Counter, Count, derived, "messages received without a load of the producer's index";
+        rx_index: Gauge, Index, derived, "consumer index: end of the last consumed record";
         rx_invalid: Counter, Count, "records refused: impossible length, kind or index";
-        rx_largest_bytes: Gauge, Bytes, "largest payload received";
+        rx_largest_bytes: Gauge, Bytes, derived, "largest payload received";
         rx_wakes: Counter, Count, "wake-up calls made to a producer waiting for room";
         rx_follow_loads: Counter, Count, "index loads while following large messages piece by piece";
+    }
+
+    /// Messages on their way in: what counters of `rx` and requests or replies are derived from.
+    taken, TakenWords, TakenCounters, Slot, TAKEN_OFFSET => {
+        rx_straight: Counter, Count, "messages from the ring without a load of the producer's index";
+        rx_ring_bytes: Counter, Bytes, "payload bytes taken from the ring";
+        rx_slack_bytes: Counter, Bytes, "ring bytes after payloads, up to a multiple of 8";
+        rx_peak_bytes: Gauge, Bytes, "largest payload received, whichever way";
+        rx_looked: Counter, Count, "messages from the ring after a load of the producer's index";
+        rx_void_straight: Counter, Count, "rx_straight of replies that nobody waited for, counted here alone";
+        rx_void_looked: Counter, Count, "rx_looked of replies that nobody waited for, counted here alone";
+        rx_socket_messages: Counter, Count, "messages received over the socket";
+        rx_socket_void: Counter, Count, "replies over the socket that nobody waited for, counted here alone";
+        rx_socket_bytes: Counter, Bytes, "payload bytes received over the socket";
+        given_up: Counter, Count, "requests that nobody waits for any more, unanswered (client)";
     }
 
     /// The waiter: the code that spins, yields and sleeps for this side. In poller mode the poller's own slot has it.
@@ -274,9 +334,9 @@ groups! {
 
     /// Requests and replies.
     req, ReqWords, ReqCounters, Slot, REQ_OFFSET => {
-        requests: Counter, Count, "requests submitted (client) or taken (server)";
-        replies: Counter, Count, "replies received (client) or sent (server)";
-        in_flight: Gauge, Count, "requests without a reply yet (client; 0 at a server)";
+        requests: Counter, Count, derived, "requests submitted (client) or taken (server)";
+        replies: Counter, Count, derived, "replies received (client) or sent (server)";
+        in_flight: Gauge, Count, derived, "requests without a reply yet (client; 0 at a server)";
         oldest_ns: Gauge, MonotonicNs, "since when the client sleeps until a reply comes; 0 if it does not";
         timeouts: Counter, Count, "requests given up after their timeout";
         late_replies: Counter, Count, "replies that came after their request was given up";
@@ -303,6 +363,27 @@ groups! {
     }
 }
 
+/// Whether this is one that others are derived from; a reader has no field for it.
+pub(super) fn is_source(descriptor: &Descriptor) -> bool {
+    let mut sources = SentCounters::DESCRIPTORS
+        .iter()
+        .chain(TakenCounters::DESCRIPTORS);
+    sources.any(|source| source.name == descriptor.name)
+}
+
+const fn stored_count() -> usize {
+    let (mut count, mut group) = (0, 0);
+    while group < GROUPS.len() {
+        let mut row = 0;
+        while row < GROUPS[group].len() {
+            count += GROUPS[group][row].offset.is_some() as usize;
+            row += 1;
+        }
+        group += 1;
+    }
+    count
+}
+
 /// The histograms of a slot; `offset` is that of the buckets.
 pub const HISTOGRAMS: [Descriptor; 3] = [
     Descriptor {
@@ -310,7 +391,7 @@ pub const HISTOGRAMS: [Descriptor; 3] = [
         kind: Kind::Histogram,
         unit: Unit::Nanoseconds,
         scope: Scope::Slot,
-        offset: RTT_OFFSET,
+        offset: Some(RTT_OFFSET),
         help: "round trip: submit to reply received (client)",
     },
     Descriptor {
@@ -318,7 +399,7 @@ pub const HISTOGRAMS: [Descriptor; 3] = [
         kind: Kind::Histogram,
         unit: Unit::Nanoseconds,
         scope: Scope::Slot,
-        offset: HANDLER_OFFSET,
+        offset: Some(HANDLER_OFFSET),
         help: "time in the handler (server)",
     },
     Descriptor {
@@ -326,7 +407,7 @@ pub const HISTOGRAMS: [Descriptor; 3] = [
         kind: Kind::Histogram,
         unit: Unit::Nanoseconds,
         scope: Scope::Slot,
-        offset: PARK_OFFSET,
+        offset: Some(PARK_OFFSET),
         help: "how long a sleep or park really lasted",
     },
 ];

@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::page::PageWriter;
-use super::schema::{HouseWords, ReqWords, RxWords, TxWords, WaitWords, info};
+use super::schema::{
+    HouseWords, ReqWords, RxWords, SentWords, TakenWords, TxWords, WaitWords, info,
+};
 use super::seqlock;
 use super::snapshot::{SlotKind, SlotState, Via};
 use super::words::{HistogramWords, SlotWords};
@@ -146,13 +148,25 @@ impl SlotWriter {
     /// Outgoing ring.
     #[inline(always)]
     pub fn tx(&self) -> &TxWords {
-        &self.words().tx.0
+        &self.words().tx
+    }
+
+    /// Messages on their way out.
+    #[inline(always)]
+    pub fn sent(&self) -> &SentWords {
+        &self.words().sent
     }
 
     /// Incoming ring.
     #[inline(always)]
     pub fn rx(&self) -> &RxWords {
-        &self.words().rx.0
+        &self.words().rx
+    }
+
+    /// Messages on their way in.
+    #[inline(always)]
+    pub fn taken(&self) -> &TakenWords {
+        &self.words().taken
     }
 
     /// Waiter.
@@ -308,7 +322,9 @@ impl SlotWriter {
         let words = self.words();
         let groups = [
             self.tx().all(),
+            self.sent().all(),
             self.rx().all(),
+            self.taken().all(),
             self.wait().all(),
             self.req().all(),
             self.house().all(),

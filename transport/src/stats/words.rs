@@ -8,7 +8,9 @@ use std::mem::{offset_of, size_of};
 use std::sync::atomic::AtomicU64;
 
 use super::histogram::BUCKETS;
-use super::schema::{self, HouseWords, ProcessWords, ReqWords, RxWords, TxWords, WaitWords};
+use super::schema::{
+    self, HouseWords, ProcessWords, ReqWords, RxWords, SentWords, TakenWords, TxWords, WaitWords,
+};
 
 /// A group of counters on its own two lines, however few it has.
 #[repr(C, align(256))]
@@ -46,8 +48,10 @@ pub struct HistogramWords<'a> {
 pub struct SlotWords {
     /// Facts behind the seqlock whose sequence is word 0; see [`schema::info`].
     pub(super) info: [AtomicU64; schema::INFO_WORDS],
-    pub(super) tx: Group<TxWords>,
-    pub(super) rx: Group<RxWords>,
+    pub(super) tx: TxWords,
+    pub(super) sent: SentWords,
+    pub(super) rx: RxWords,
+    pub(super) taken: TakenWords,
     pub(super) wait: Group<WaitWords>,
     pub(super) req: Group<ReqWords>,
     pub(super) house: Group<HouseWords>,
@@ -64,6 +68,8 @@ pub struct SlotWords {
 const _: () = {
     assert!(offset_of!(SlotWords, info) == schema::INFO_OFFSET);
     assert!(offset_of!(SlotWords, tx) == schema::TX_OFFSET);
+    assert!(offset_of!(SlotWords, sent) == schema::SENT_OFFSET);
+    assert!(offset_of!(SlotWords, taken) == schema::TAKEN_OFFSET);
     assert!(offset_of!(SlotWords, rx) == schema::RX_OFFSET);
     assert!(offset_of!(SlotWords, wait) == schema::WAIT_OFFSET);
     assert!(offset_of!(SlotWords, req) == schema::REQ_OFFSET);

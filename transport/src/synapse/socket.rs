@@ -142,7 +142,7 @@ impl SocketClient {
             // A fork's copy: the stats page is not mapped here.
             return n;
         }
-        set(&self.slot.req().in_flight, 0);
+        set(&self.slot.taken().given_up, self.calls.given_up());
         n
     }
 

@@ -1,6 +1,7 @@
 //! One request over the socket.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Connection;
@@ -23,14 +24,15 @@ impl Connection<'_> {
         max_message: usize,
     ) -> bool {
         let slot = &self.slot;
-        let (req, rx, tx) = (slot.req(), slot.rx(), slot.tx());
-        bump(&rx.rx_messages, 1);
-        bump(&rx.rx_bytes, request.len() as u64);
-        raise(&rx.rx_largest_bytes, request.len() as u64);
-        bump(&req.requests, 1);
+        let (req, taken, given) = (slot.req(), slot.taken(), slot.sent());
+        bump(&taken.rx_socket_messages, 1);
+        bump(&taken.rx_socket_bytes, request.len() as u64);
+        raise(&taken.rx_peak_bytes, request.len() as u64);
         bump(&req.socket_requests, 1);
         buffer.clear();
-        let timed = self.timing.begin_handler(slot);
+        // Relaxed: this thread's own count.
+        let number = taken.rx_socket_messages.load(Relaxed);
+        let timed = self.timing.begin_handler(number, slot);
         let mut reply = Reply::new(Sink::Buffer(buffer, max_message));
         // AssertUnwindSafe: as in `shm::server`.
         if catch_unwind(AssertUnwindSafe(|| {
@@ -67,10 +69,9 @@ impl Connection<'_> {
             None,
             Deadline::after(REPLY_PATIENCE),
         );
-        bump(&tx.tx_messages, 1);
-        bump(&tx.tx_bytes, buffer.len() as u64);
-        raise(&tx.tx_largest_bytes, buffer.len() as u64);
-        bump(&req.replies, 1);
+        bump(&given.tx_socket_messages, 1);
+        bump(&given.tx_socket_bytes, buffer.len() as u64);
+        raise(&given.tx_peak_bytes, buffer.len() as u64);
         sent.is_ok()
     }
 }

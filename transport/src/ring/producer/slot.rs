@@ -144,6 +144,7 @@ impl<S: Storage> Slot<'_, S> {
             p.storage
                 .commit_release(p.plan.offset(p.tail), skip.encode());
             p.last_padding = (p.tail, self.padding);
+            p.padded = p.padded.wrapping_add(self.padding);
         }
     }
 
@@ -152,7 +153,6 @@ impl<S: Storage> Slot<'_, S> {
     fn finish(&mut self, record: u64) {
         let p = &mut *self.producer;
         p.tail = self.at.wrapping_add(record);
-        p.produced = p.produced.wrapping_add(record);
         let end = p.plan.offset(self.at) as u64 + record;
         let touched = (end + TERMINATOR_BYTES).min(p.plan.capacity());
         // Here and elsewhere on the way of a message, what would change nothing is not stored: the store buffer is full of
@@ -160,7 +160,8 @@ impl<S: Storage> Slot<'_, S> {
         if touched > p.touched {
             p.touched = touched;
         }
-        p.storage.store(Word::Produced, p.produced);
+        p.storage
+            .store(Word::Produced, p.tail.wrapping_sub(p.padded));
         fault_point!(BeforeTail);
         // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::follow` (I5).
         p.storage.store_release(Word::Tail, p.tail);

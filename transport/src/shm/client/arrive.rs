@@ -3,10 +3,10 @@
 use super::{Arrived, ShmClient};
 use crate::calls::{Answered, MAX_IN_FLIGHT};
 use crate::error::{Lost, Poison, RequestError};
-use crate::record;
+use crate::record::{self, Taken};
 use crate::ring::consumer::Record;
 use crate::ring::plan::Kind;
-use crate::stats::recorder::{bump, set};
+use crate::stats::recorder::bump;
 
 /// Replies that one look discards at most: a server that sends nothing but replies to nobody's requests must not keep the caller
 /// from its clock.
@@ -47,7 +47,7 @@ impl ShmClient {
     pub(super) fn release(&mut self, record: &Record) {
         let released = self.rx.release(record);
         self.released += released.record;
-        record::received(self.slot.rx(), &self.rx, released, record.length);
+        record::released(&self.slot, &self.rx, released, record.length);
         if self.released > self.tx.plan().capacity() / 8 {
             self.ring_bell();
         }
@@ -58,9 +58,7 @@ impl ShmClient {
     pub(super) fn answer(&mut self, record: &Record) -> Option<Arrived> {
         match self.calls.answer(record.id) {
             Answered::Live(timed) => {
-                let req = self.slot.req();
-                bump(&req.replies, 1);
-                set(&req.in_flight, self.calls.live() as u64);
+                record::taken(&self.slot, &mut self.rx, Taken::Live);
                 if let Some(timed) = timed {
                     self.timing.replied(&self.slot, timed);
                 }
@@ -71,10 +69,12 @@ impl ShmClient {
                 })
             }
             Answered::Late => {
+                record::taken(&self.slot, &mut self.rx, Taken::Void);
                 bump(&self.slot.req().late_replies, 1);
                 None
             }
             Answered::Unknown => {
+                record::taken(&self.slot, &mut self.rx, Taken::Void);
                 bump(&self.slot.rx().rx_invalid, 1);
                 None
             }

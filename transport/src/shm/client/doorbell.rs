@@ -117,7 +117,7 @@ impl ShmClient {
     pub(crate) fn abandon(&mut self, id: u64) {
         self.calls.abandon(id);
         if self.generation == crate::mem::fork::generation() {
-            set(&self.slot.req().in_flight, self.calls.live() as u64);
+            set(&self.slot.taken().given_up, self.calls.given_up());
         }
     }
 

@@ -88,7 +88,7 @@ impl ShmClient {
             // A fork's copy: the stats page is not mapped here.
             return n;
         }
-        set(&self.slot.req().in_flight, 0);
+        set(&self.slot.taken().given_up, self.calls.given_up());
         n
     }
 }

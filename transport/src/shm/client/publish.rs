@@ -41,7 +41,7 @@ impl ShmClient {
                 in_flight: self.calls.live().min(MAX_IN_FLIGHT),
             });
         };
-        let timed = self.timing.begin();
+        let timed = self.timing.begin(id);
         match self.tx.push(Kind::Request, id, request) {
             Ok(()) => {}
             Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),
@@ -72,10 +72,7 @@ impl ShmClient {
     /// Books a request that was published.
     #[inline(always)]
     pub(super) fn book(&mut self, length: usize) {
-        record::sent(self.slot.tx(), &mut self.tx, length);
-        let req = self.slot.req();
-        bump(&req.requests, 1);
-        set(&req.in_flight, self.calls.live() as u64);
+        record::sent(&self.slot, &mut self.tx, length);
     }
 
     /// Wakes the server if it sleeps, for either ring: always on a futex, whatever its words say. One fence for both.

@@ -52,8 +52,8 @@ pub struct Descriptor {
     pub unit: Unit,
     /// Process or slot.
     pub scope: Scope,
-    /// Byte offset within the scope.
-    pub offset: usize,
+    /// Byte offset within the scope; `None` if it stands nowhere and readers derive it.
+    pub offset: Option<usize>,
     /// One sentence. At most 72 bytes of it go into the page.
     pub help: &'static str,
 }

@@ -67,10 +67,9 @@ impl SocketClient {
                 Kind::Bye => return Err(self.lose(Lost::PeerGone)),
                 _ => return Err(self.lose(Lost::BadFrame("not a reply"))),
             };
-            let (rx, req) = (self.slot.rx(), self.slot.req());
-            bump(&rx.rx_messages, 1);
-            bump(&rx.rx_bytes, u64::from(header.length));
-            raise(&rx.rx_largest_bytes, u64::from(header.length));
+            let taken = self.slot.taken();
+            bump(&taken.rx_socket_bytes, u64::from(header.length));
+            raise(&taken.rx_peak_bytes, u64::from(header.length));
             let answered = self.calls.answer(header.id);
             if !matches!(answered, Answered::Unknown) {
                 self.unanswered = self.unanswered.saturating_sub(1);
@@ -81,8 +80,7 @@ impl SocketClient {
             }
             match answered {
                 Answered::Live(timed) => {
-                    bump(&req.replies, 1);
-                    set(&req.in_flight, self.calls.live() as u64);
+                    bump(&taken.rx_socket_messages, 1);
                     if let Some(timed) = timed {
                         self.timing.replied(&self.slot, timed);
                     }
@@ -91,9 +89,10 @@ impl SocketClient {
                         failed,
                     }));
                 }
-                Answered::Late => bump(&req.late_replies, 1),
-                Answered::Unknown => bump(&rx.rx_invalid, 1),
+                Answered::Late => bump(&self.slot.req().late_replies, 1),
+                Answered::Unknown => bump(&self.slot.rx().rx_invalid, 1),
             }
+            bump(&taken.rx_socket_void, 1);
         }
     }
 

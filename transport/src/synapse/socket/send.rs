@@ -91,7 +91,7 @@ impl SocketClient {
                 in_flight: self.calls.live(),
             });
         };
-        let timed = self.timing.begin();
+        let timed = self.timing.begin(id);
         // The length fits: it is at most the largest message.
         let header = Header {
             kind: Kind::Request,
@@ -107,13 +107,10 @@ impl SocketClient {
         self.calls.open(id, timed);
         self.unanswered += 1;
         self.unanswered_bytes += length;
-        let tx = self.slot.tx();
-        bump(&tx.tx_messages, 1);
-        bump(&tx.tx_bytes, length as u64);
-        raise(&tx.tx_largest_bytes, length as u64);
-        let req = self.slot.req();
-        bump(&req.requests, 1);
-        bump(&req.socket_requests, 1);
-        set(&req.in_flight, self.calls.live() as u64);
+        let sent = self.slot.sent();
+        bump(&sent.tx_socket_messages, 1);
+        bump(&sent.tx_socket_bytes, length as u64);
+        raise(&sent.tx_peak_bytes, length as u64);
+        bump(&self.slot.req().socket_requests, 1);
     }
 }
