@@ -103,7 +103,6 @@ fn taken_otherwise(slot: &SlotWriter, consumer: &mut Consumer<Mapped>, what: Tak
 }
 
 /// Requests that a server's thread has taken from the ring of a connection.
-#[inline(always)]
 pub(crate) fn requests_from_ring(slot: &SlotWriter) -> u64 {
     let taken = slot.taken();
     // Relaxed: counts that publish nothing else.

@@ -35,17 +35,16 @@ impl Timing {
         }
     }
 
-    /// Asked once per request, before it is sent: its beginning if it is to be timed. `number` as for [`Sampler::due`].
+    /// Asked once per request, before it is sent: its beginning if it is to be timed.
     #[inline(always)]
-    pub(crate) fn begin(&mut self, number: u64) -> Option<Timed> {
-        self.sampler.due(number).map(begun)
+    pub(crate) fn begin(&mut self) -> Option<Timed> {
+        self.sampler.due().map(begun)
     }
 
     /// The same before the handler runs; a stuck one shows by its beginning.
     #[inline(always)]
-    pub(crate) fn begin_handler(&mut self, number: u64, slot: &SlotWriter) -> Option<Timed> {
-        let weight = self.sampler.due(number)?;
-        Some(handler_begun(slot, weight))
+    pub(crate) fn begin_handler(&mut self, slot: &SlotWriter) -> Option<Timed> {
+        self.sampler.due().map(|weight| handler_begun(slot, weight))
     }
 
     /// The thread slept: see [`Sampler::paused`].

@@ -222,11 +222,7 @@ fn printed() -> String {
         .map(|(d, head)| format!("`{}` at `{head:#06x}`", d.name));
     writeln!(out, "{}.", heads.collect::<Vec<_>>().join(", ")).unwrap();
     let derived = text_block(include_str!("../src/stats/derived.rs"));
-    write!(
-        out,
-        "\n### Derived\n\n```text\n{derived}```\n\n{DERIVED}"
-    )
-    .unwrap();
+    write!(out, "\n### Derived\n\n```text\n{derived}```\n\n{DERIVED}").unwrap();
     out
 }
 

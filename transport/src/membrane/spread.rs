@@ -85,9 +85,7 @@ impl Spread {
         let work = Work {
             at_ns: now_ns,
             useful_ns: shared.pool.useful_ns(),
-            requests: shm()
-                .map(|s| record::requests_from_ring(&s.slot))
-                .sum(),
+            requests: shm().map(|s| record::requests_from_ring(&s.slot)).sum(),
         };
         let last = std::mem::replace(&mut self.last, work);
         let much = work.is_much(last, !self.seats.is_empty());

@@ -208,8 +208,7 @@ impl ShmServer {
         let released = self.rx.release(&record);
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         record::taken(&self.slot, &mut self.rx, Taken::Live);
-        let number = record::requests_from_ring(&self.slot);
-        let timed = self.timing.begin_handler(number, &self.slot);
+        let timed = self.timing.begin_handler(&self.slot);
         let mut reply = Reply::new(Sink::Ring(RingSink::new(
             room,
             &mut self.spill,

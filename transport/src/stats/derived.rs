@@ -37,11 +37,7 @@ pub(super) fn derive(role: Role, sent: &SentCounters, taken: &TakenCounters, slo
     let Slot { tx, rx, req, .. } = slot;
     outgoing(sent, tx);
     incoming(taken, rx);
-    let answered = sum([
-        taken.rx_straight,
-        taken.rx_looked,
-        taken.rx_socket_messages,
-    ]);
+    let answered = sum([taken.rx_straight, taken.rx_looked, taken.rx_socket_messages]);
     *req = match role {
         Role::Client => ReqCounters {
             requests: tx.tx_messages,

@@ -32,11 +32,9 @@ const IDLE_NS: u64 = 10_000_000;
 /// One thread's choice. Owned by whoever submits (client) or handles (server).
 #[derive(Clone, Debug)]
 pub struct Sampler {
-    /// The next timed request, by its number; or the first that comes after it.
-    at: u64,
-    /// The last timed one, or the one before the first of a stride that began after a pause.
-    base: u64,
-    /// From `base` to `at`.
+    /// Calls left until the next timed one, itself included; at least 1.
+    until: u32,
+    /// What `until` started from: the distance between the last timed request and the next.
     distance: u32,
     /// The distance before that one: what the time given to [`Self::adapt`] is divided by.
     last_distance: u32,
@@ -56,8 +54,7 @@ impl Sampler {
     /// Starts with every request timed. `seed` keeps several samplers from choosing alike.
     pub const fn new(seed: u64) -> Self {
         Self {
-            at: 0,
-            base: 0,
+            until: 1,
             distance: 1,
             last_distance: 1,
             tail: 0,
@@ -68,22 +65,24 @@ impl Sampler {
         }
     }
 
-    /// Asked once per request, before it is carried out: its weight if it is to be timed. `number` is one that somebody counts anyway, and
-    /// rises by one per request, wherever it starts: a count of its own would be one more store. After `Some`, tell
+    /// Asked once per request, before it is carried out: its weight if it is to be timed. After `Some`, tell
     /// [`Self::adapt`] the time; who never does keeps the period.
     #[inline(always)]
-    pub fn due(&mut self, number: u64) -> Option<u64> {
-        if cfg!(transport_no_stats) || number < self.at {
+    pub fn due(&mut self) -> Option<u64> {
+        if cfg!(transport_no_stats) {
             return None;
         }
-        Some(self.chosen(number))
+        self.until -= 1;
+        if self.until > 0 {
+            return None;
+        }
+        Some(self.chosen())
     }
 
     /// Out of line, as everything that a timed request needs.
     #[cold]
     #[inline(never)]
-    fn chosen(&mut self, number: u64) -> u64 {
-        self.base = number;
+    fn chosen(&mut self) -> u64 {
         self.last_period = self.period;
         self.last_distance = self.distance;
         self.tail = self.rest;
@@ -121,10 +120,9 @@ impl Sampler {
     /// requests, the timed one was among them with probability k/p and then counted p times, k in expectation.
     #[inline]
     pub fn paused(&mut self) {
-        if self.period > 1 || self.distance > 1 {
+        if self.period > 1 || self.until > 1 {
             self.tail = 0;
             self.plan(1);
-            self.at = 0;
         }
     }
 
@@ -144,7 +142,7 @@ impl Sampler {
         self.period = period;
         self.rest = period - 1 - position;
         self.distance = self.tail + 1 + position;
-        self.at = self.base + u64::from(self.distance);
+        self.until = self.distance;
     }
 }
 
@@ -157,8 +155,8 @@ mod tests {
         let mut sampler = Sampler::new(7);
         let (mut weights, mut sum, mut samples) = (0, 0, 0);
         let (mut now, mut last) = (0, None);
-        for (number, cost) in (1..).zip(costs) {
-            if let Some(weight) = sampler.due(number) {
+        for cost in costs {
+            if let Some(weight) = sampler.due() {
                 if let Some(last) = last.replace(now) {
                     sampler.adapt(now - last, 1);
                 }
@@ -225,19 +223,18 @@ mod tests {
     #[test]
     fn many_connections_of_a_thread_take_no_more_samples_than_one_and_share_them() {
         // In turn, each asking every 200 ns · 300 of them; one in ten is slow, and asks once in 64 turns.
-        let mut lanes: Vec<(Sampler, u64, u64, u64)> =
-            (0..300).map(|seed| (Sampler::new(seed), 0, 0, 0)).collect();
+        let mut lanes: Vec<(Sampler, u64, u64)> =
+            (0..300).map(|seed| (Sampler::new(seed), 0, 0)).collect();
         let (mut now, mut points) = (0u64, 0u64);
         let mut taken = vec![0u64; lanes.len()];
         for turn in 0..10_000u64 {
             let settled = turn >= 5_000;
-            for (i, (sampler, number, last, last_points)) in lanes.iter_mut().enumerate() {
+            for (i, (sampler, last, last_points)) in lanes.iter_mut().enumerate() {
                 now += 200;
                 if i % 10 == 0 && turn % 64 != 0 {
                     continue;
                 }
-                *number += 1;
-                if sampler.due(*number).is_some() {
+                if sampler.due().is_some() {
                     points += 1;
                     sampler.adapt(now - *last, points - *last_points);
                     (*last, *last_points) = (now, points);
@@ -260,7 +257,7 @@ mod tests {
             sampler.paused();
             for i in 0..(burst % 150) + 1 {
                 requests += 1;
-                let weight = sampler.due(requests);
+                let weight = sampler.due();
                 assert!(i > 0 || weight == Some(1), "the first after a pause");
                 if let Some(weight) = weight {
                     weights += weight;

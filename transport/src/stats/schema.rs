@@ -85,17 +85,27 @@ pub const GROUP_WORDS: usize = 2 * LINE_BYTES / 8;
 pub struct Derived;
 
 macro_rules! word {
-    () => { AtomicU64 };
-    (derived) => { Derived };
+    () => {
+        AtomicU64
+    };
+    (derived) => {
+        Derived
+    };
 }
 
 macro_rules! offset {
-    ($at:expr) => { Some($at) };
-    ($at:expr, derived) => { None };
+    ($at:expr) => {
+        Some($at)
+    };
+    ($at:expr, derived) => {
+        None
+    };
 }
 
 macro_rules! push {
-    ($list:ident, $word:expr) => { $list.push($word) };
+    ($list:ident, $word:expr) => {
+        $list.push($word)
+    };
     ($list:ident, $word:expr, derived) => {};
 }
 

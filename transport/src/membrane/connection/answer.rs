@@ -1,7 +1,6 @@
 //! One request over the socket.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Connection;
@@ -30,9 +29,7 @@ impl Connection<'_> {
         raise(&taken.rx_peak_bytes, request.len() as u64);
         bump(&req.socket_requests, 1);
         buffer.clear();
-        // Relaxed: this thread's own count.
-        let number = taken.rx_socket_messages.load(Relaxed);
-        let timed = self.timing.begin_handler(number, slot);
+        let timed = self.timing.begin_handler(slot);
         let mut reply = Reply::new(Sink::Buffer(buffer, max_message));
         // AssertUnwindSafe: as in `shm::server`.
         if catch_unwind(AssertUnwindSafe(|| {

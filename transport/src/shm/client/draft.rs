@@ -75,7 +75,7 @@ impl ShmClient {
                 in_flight: self.calls.live(),
             });
         };
-        let timed = self.timing.begin(id);
+        let timed = self.timing.begin();
         self.tx.resume(place).commit(Kind::Request, id);
         self.calls.open(id, timed);
         self.book(place.written());

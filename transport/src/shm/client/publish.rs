@@ -41,7 +41,7 @@ impl ShmClient {
                 in_flight: self.calls.live().min(MAX_IN_FLIGHT),
             });
         };
-        let timed = self.timing.begin(id);
+        let timed = self.timing.begin();
         match self.tx.push(Kind::Request, id, request) {
             Ok(()) => {}
             Err(NoSlot::Poisoned(poison)) => return Err(self.lose(Lost::Poisoned(poison))),

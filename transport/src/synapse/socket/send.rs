@@ -91,7 +91,7 @@ impl SocketClient {
                 in_flight: self.calls.live(),
             });
         };
-        let timed = self.timing.begin(id);
+        let timed = self.timing.begin();
         // The length fits: it is at most the largest message.
         let header = Header {
             kind: Kind::Request,
