@@ -58,9 +58,9 @@ fn page(slots: usize) -> Arc<PageWriter> {
 
 fn counts_all_the_same(page: &Arc<PageWriter>) {
     let slot = page.slot(SlotKind::Connection).unwrap();
-    bump(&slot.tx().tx_messages, 3);
+    bump(&slot.sent().tx_straight, 3);
     slot.handler().record(1_000_000, 1);
-    assert_eq!(slot.tx().tx_messages.load(Relaxed), 3);
+    assert_eq!(slot.sent().tx_straight.load(Relaxed), 3);
     bump(&page.process().accepted, 1);
 }
 
@@ -144,7 +144,7 @@ fn a_forked_child_can_neither_corrupt_nor_unmap_anything() {
         || {
             let page = page(2);
             let slot = page.slot(SlotKind::Connection).unwrap();
-            bump(&slot.tx().tx_messages, 1);
+            bump(&slot.sent().tx_straight, 1);
             // SAFETY: the child uses this process's memory as it is and ends with _exit; no other thread runs anything.
             match unsafe { fork() }.unwrap() {
                 ForkResult::Child => {
@@ -190,7 +190,7 @@ fn a_forked_child_can_neither_corrupt_nor_unmap_anything() {
                         SlotState::Handshaking,
                         "not closed by the child"
                     );
-                    bump(&slot.tx().tx_messages, 1);
+                    bump(&slot.sent().tx_straight, 1);
                     slot.close(CloseReason::Local);
                 }
             }

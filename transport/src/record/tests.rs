@@ -190,3 +190,45 @@ proptest! {
         }
     }
 }
+
+/// Whenever a reader comes, also between the stores of one message: no counter is ever less than it was.
+#[test]
+fn no_look_finds_less_than_the_one_before() {
+    let page = PageWriter::create(&PageDescription {
+        name: "n",
+        role: Role::Client,
+        socket_path: Path::new("/s"),
+        slots: 1,
+    });
+    let fd = page.fd().expect("published").as_raw_fd();
+    let slot = page.slot(SlotKind::Connection).expect("a slot");
+    let reader = PageReader::open(format!("/proc/self/fd/{fd}")).expect("a page");
+    let words = [slot.sent().all(), slot.taken().all()].concat();
+    let counters = |slot: &Slot| {
+        [
+            (TxCounters::DESCRIPTORS, slot.tx.values()),
+            (RxCounters::DESCRIPTORS, slot.rx.values()),
+            (ReqCounters::DESCRIPTORS, slot.req.values()),
+        ]
+        .into_iter()
+        .flat_map(|(rows, values)| rows.iter().zip(values))
+        .filter(|(d, _)| d.kind == crate::stats::schema::Kind::Counter)
+        .collect::<Vec<_>>()
+    };
+    let mut before = reader.snapshot().expect("a page").slots.remove(0);
+    let mut last = counters(&before);
+    // A reader between any two stores, of words that grow in any order.
+    let mut random = 1u64;
+    for _ in 0..2_000 {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        bump(words[(random >> 33) as usize % words.len()], random >> 50);
+        assert!(reader.refresh(&mut before));
+        let now = counters(&before);
+        for ((d, old), (_, new)) in last.iter().zip(&now) {
+            assert!(new >= old, "{}: {old}, then {new}", d.name);
+        }
+        last = now;
+    }
+}

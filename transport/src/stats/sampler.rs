@@ -6,8 +6,8 @@
 //! grow while a thread's sampling points come closer than 50 µs, shrink when they are further apart than 250 µs, and
 //! are 1 after a pause, so a slow connection has every request timed.
 //!
-//! What is bounded is what timing costs a thread, not a connection: sixteen connections that each took 20 k samples a second cost 3 %
-//! of their pipelined messages. So the connections of a thread share its sampling points, down to 30 a second for each.
+//! What is bounded is what timing costs a thread, not a connection: a hundred connections, each of which took all it was allowed, spent 6 %
+//! of their messages on it. So the connections of a thread share its sampling points, down to 30 a second for each.
 //!
 //! # Why the estimate is not biased
 //! The length p of a stride is fixed before its first request, from the past only. Which of its requests is

@@ -374,7 +374,7 @@ groups! {
 }
 
 /// Whether this is one that others are derived from; a reader has no field for it.
-pub(super) fn is_source(descriptor: &Descriptor) -> bool {
+pub fn is_source(descriptor: &Descriptor) -> bool {
     let mut sources = SentCounters::DESCRIPTORS
         .iter()
         .chain(TakenCounters::DESCRIPTORS);
