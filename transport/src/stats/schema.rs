@@ -102,11 +102,13 @@ macro_rules! offset {
     };
 }
 
-macro_rules! push {
-    ($list:ident, $word:expr) => {
-        $list.push($word)
+macro_rules! stored {
+    ($word:expr) => {
+        Some($word)
     };
-    ($list:ident, $word:expr, derived) => {};
+    ($word:expr, derived) => {
+        None
+    };
 }
 
 macro_rules! groups {
@@ -167,9 +169,8 @@ macro_rules! groups {
                 /// Every word, in the order of the descriptors.
                 #[doc(hidden)]
                 pub fn all(&self) -> Vec<&AtomicU64> {
-                    let mut all = Vec::new();
-                    $( push!(all, &self.$name $(, $derived)?); )*
-                    all
+                    let words = [$( stored!(&self.$name $(, $derived)?), )*];
+                    words.into_iter().flatten().collect()
                 }
             }
 
