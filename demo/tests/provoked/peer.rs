@@ -80,18 +80,21 @@ fn inconsistent_peer(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let client = start(place, "client plain");
     let word = schema::descriptors()
-        .find(|d| d.name == "tx_record_bytes")
-        .expect("in the schema");
+        .find(|d| d.name == "tx_ring_bytes")
+        .and_then(|d| d.offset)
+        .expect("in the page");
     let pid = client.pid();
     let page = Page::of(pid);
     // The client's own is the first slot.
-    let sent = page.word(header::SLOTS_OFFSET) + word.offset as u64;
+    let sent = page.word(header::SLOTS_OFFSET) + word as u64;
     wait_until("its first request", || page.read(sent) > 0);
-    // Again and again, as each request stores the true count.
+    // Until it stays: a request that is being counted meanwhile stores what it has loaded before.
     let (lies, until) = mpsc::channel::<()>();
     let liar = std::thread::spawn(move || {
         while until.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
-            page.write(sent, 1 << 40);
+            if page.read(sent) < 1 << 40 {
+                page.write(sent, 1 << 40);
+            }
         }
     });
     names(place, exchange.pid(), "inconsistent-peer", "warn")
@@ -121,7 +124,7 @@ fn stats_frozen(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let pid = exchange.pid();
     let heartbeat = schema::descriptors().find(|d| d.name == "heartbeat_ns");
-    let heartbeat = heartbeat.expect("in the schema").offset as u64;
+    let heartbeat = heartbeat.and_then(|d| d.offset).expect("in the page") as u64;
     let page = Page::of(pid);
     wait_until("its first heartbeat", || page.read(heartbeat) > 0);
     let held = kernel::hold(control_thread(pid)).map_err(|e| format!("ptrace: {e}"))?;
