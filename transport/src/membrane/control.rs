@@ -123,7 +123,7 @@ impl Control {
         self.join_finished();
         let mut table = self.shared.clients.lock();
         house::keep(&mut table, now_ns);
-        self.spread.keep(&self.shared, &table, now_ns);
+        let crowd = self.spread.keep(&self.shared, &table, now_ns);
         let over: Vec<Key> = table
             .by_key
             .iter()
@@ -147,6 +147,9 @@ impl Control {
         );
         set(&process.heartbeat_ns, now_ns);
         drop(table);
+        if let Some(clients) = crowd {
+            self.spread.begin(&self.shared, &clients);
+        }
         for key in over {
             self.ended(key, CloseReason::Poisoned);
         }

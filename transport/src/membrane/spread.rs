@@ -74,11 +74,18 @@ struct Seat {
 }
 
 impl Spread {
-    /// Looks at where the active clients wait, ten times a second.
-    pub(super) fn keep(&mut self, shared: &Arc<Shared>, table: &Table, now_ns: u64) {
+    /// Looks at where the active clients wait, ten times a second. What it finds may be a crowd to [`Self::begin`] with, once the table is
+    /// let go of: threads are started then, and nobody who connects waits for that.
+    #[must_use]
+    pub(super) fn keep(
+        &mut self,
+        shared: &Arc<Shared>,
+        table: &Table,
+        now_ns: u64,
+    ) -> Option<Vec<usize>> {
         let config = &shared.config;
         if config.workers != 0 || config.thread_per_client || config.wait != WaitPolicy::Adaptive {
-            return;
+            return None;
         }
         let shm = || table.by_key.values().filter_map(|c| c.shm.as_ref());
         let clients = || shm().filter_map(|s| s.house.crowds());
@@ -93,12 +100,9 @@ impl Spread {
         if self.seats.is_empty() {
             self.patience = self.patience.saturating_sub(1);
             // Nothing is allocated for a few clients: requests of theirs allocate nothing.
-            if self.much >= CONVINCING
-                && self.patience == 0
-                && clients().count() >= 2 * CROWD_PER_CPU
-            {
-                self.begin(shared, &clients().collect::<Vec<_>>());
-            }
+            let is_time = self.much >= CONVINCING && self.patience == 0;
+            return (is_time && clients().count() >= 2 * CROWD_PER_CPU)
+                .then(|| clients().collect());
         } else {
             let cpus: Vec<usize> = self.seats.iter().map(|seat| seat.cpu).collect();
             let clients: Vec<usize> = clients().collect();
@@ -108,7 +112,7 @@ impl Spread {
                 self.patience + 1
             };
             if self.patience >= PATIENCE {
-                return self.end(table);
+                self.end(table);
             }
         }
         for shm in shm() {
@@ -117,9 +121,11 @@ impl Spread {
                 shm.ends.move_to(&seat.inbox);
             }
         }
+        None
     }
 
-    fn begin(&mut self, shared: &Arc<Shared>, clients: &[usize]) {
+    /// A poller for each CPU, if these clients crowd them all.
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>, clients: &[usize]) {
         let cpus = allowed_cpus();
         if !(2..=MOST_CPUS).contains(&cpus.len()) || !is_crowd(clients, &cpus, CROWD_PER_CPU) {
             return;
@@ -283,7 +289,8 @@ mod tests {
             // Nobody is there any more: back to one, but not at once.
             let mut looks = 0;
             while !spread.seats.is_empty() {
-                spread.keep(&server.shared, &Table::default(), 0);
+                let crowd = spread.keep(&server.shared, &Table::default(), 0);
+                assert_eq!(crowd, None);
                 looks += 1;
             }
             assert_eq!(looks, PATIENCE);
@@ -344,7 +351,7 @@ mod tests {
             patience: 3,
             ..Spread::default()
         };
-        spread.keep(&server.shared, &Table::default(), 0);
+        assert_eq!(spread.keep(&server.shared, &Table::default(), 0), None);
         assert_eq!(spread.patience, 3, "nothing is looked at");
     }
 }
