@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_to_a_cpu_gets_there() {
+        on_a_thread(|| {
+            for cpu in cpus(&own()).into_iter().take(4) {
+                // The kernel may have taken it elsewhere again, but not each time.
+                let comes = || {
+                    go_to(cpu);
+                    current_cpu() == Some(cpu)
+                };
+                assert!((0..100).any(|_| comes()), "{cpu}");
+            }
+        });
+    }
+
+    #[test]
     fn moves_are_rare_whatever_is_asked_for() {
         on_a_thread(|| {
             let cpu = keep_to_one_cpu();
