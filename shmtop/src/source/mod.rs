@@ -9,6 +9,7 @@
 mod cgroup;
 mod clock;
 mod cpu;
+mod fds;
 mod file;
 mod host;
 mod limits;

@@ -6,6 +6,7 @@
 //! the `at_ns` of the sample: rates are taken between readings, not between samples.
 
 use super::cgroup::CgroupReader;
+use super::fds::{FdDir, count_fds};
 use super::file::{Kept, nonsense, text, why};
 use super::parse::{Stat, Status};
 use super::thread::ThreadWatch;
@@ -14,10 +15,8 @@ use crate::reading::{Reading, Why};
 use crate::sample::{Fact, Process, ProcessMemory};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Threads of one process that are looked at, at most.
@@ -335,56 +334,6 @@ fn thread_ids(task_dir: &Path, hot: &BTreeSet<u32>) -> BTreeSet<u32> {
         .collect();
     let (first, rest): (Vec<u32>, Vec<u32>) = all.into_iter().partition(|t| hot.contains(t));
     first.into_iter().chain(rest).take(MAX_THREADS).collect()
-}
-
-/// The directory of a process's descriptors, opened once if it may be kept.
-#[derive(Debug)]
-struct FdDir {
-    path: PathBuf,
-    open: Option<File>,
-    keep: bool,
-}
-
-impl FdDir {
-    fn new(path: PathBuf, keep: bool) -> Self {
-        Self {
-            path,
-            open: None,
-            keep,
-        }
-    }
-
-    /// Open descriptors by the size of their directory: kernels from 6.2 on say it there, and listing a thousand costs two
-    /// milliseconds. Opened, since who may not list them shall not have their number either.
-    fn known(&mut self) -> Option<u64> {
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => {
-                let open = File::open(&self.path).ok()?;
-                let in_proc = fstatfs(&open).is_ok_and(|f| f.filesystem_type() == PROC_SUPER_MAGIC);
-                in_proc.then_some(open)?
-            }
-        };
-        let size = open.metadata().ok()?.len();
-        if self.keep {
-            self.open = Some(open);
-        }
-        (size > 0).then_some(size)
-    }
-}
-
-/// Open descriptors, and how many of them have numbers that the soft limit no longer gives away: opened before it was lowered,
-/// they take no room below it.
-fn count_fds(dir: &Path, soft: u64) -> Reading<(u64, u64)> {
-    let entries = std::fs::read_dir(dir).map_err(|e| why(&e, dir))?;
-    let (mut all, mut beyond) = (0, 0);
-    for entry in entries {
-        let name = entry.map_err(|e| why(&e, dir))?.file_name();
-        let number = name.to_str().and_then(|n| n.parse::<u64>().ok());
-        all += 1;
-        beyond += u64::from(number.is_some_and(|n| n >= soft));
-    }
-    Ok((all, beyond))
 }
 
 /// Inode of a namespace ("pid", "mnt", "net") of the process whose directory is `dir`.

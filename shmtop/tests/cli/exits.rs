@@ -1,0 +1,92 @@
+//! Exit codes that tell a script what it watched has come to.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::mpsc::channel;
+
+use crate::{WATCHDOG, pair, run, started};
+
+#[test]
+fn nothing_to_look_at_is_exit_3() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["ps", "--name", "no-such-endpoint"][..],
+        &["snapshot", "--name", "no-such-endpoint", "-d", "1ms"],
+        &["doctor", "--name", "no-such-endpoint"],
+        &["check", "--name", "no-such-endpoint", "--assert", "rps>0"],
+        &["--name", "no-such-endpoint", "-d", "1ms"],
+    ] {
+        let (code, _, err) = run(dir.path(), args);
+        assert_eq!(code, 3, "{args:?}: {err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn an_assertion_decides_the_exit_code() {
+    let p = pair();
+    let check = |expr: &str| {
+        run(
+            p.dir.path(),
+            &[
+                "check", "--name", &p.name, "--for", "100ms", "--assert", expr,
+            ],
+        )
+    };
+    let (code, out, _) = check("shm_clients == 1 && socket_clients == 0 && stalls == 0");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.starts_with("holds: "), "{out}");
+    let (code, out, _) = check("shm_clients > 1");
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("fails: ") && out.contains("shm_clients = 1"),
+        "{out}"
+    );
+    let (code, out, _) = check("p99_us < 1000000000");
+    assert_eq!(code, 1, "no request ran meanwhile: unknown is not fine");
+    assert!(out.contains("unknown: "), "{out}");
+}
+
+#[test]
+fn a_watched_server_that_ends_is_exit_6() {
+    let mut p = pair();
+    let mut child = started(
+        p.dir.path(),
+        &["snapshot", "--name", &p.name, "-d", "10ms", "-n", "1000000"],
+    );
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    drop(p.server.take());
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        let mut rest = Vec::new();
+        let _ = out.read_to_end(&mut rest);
+        done.send(child.wait_with_output())
+    });
+    let out = ended.recv_timeout(WATCHDOG).expect("it ends").unwrap();
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(6), "{err}");
+    assert!(err.contains("ended while it was watched"), "{err}");
+}
+
+#[test]
+fn of_a_server_that_ended_the_doctor_does_not_say_that_nothing_is_wrong() {
+    let mut p = pair();
+    let child = started(
+        p.dir.path(),
+        &["doctor", "--name", &p.name, "-d", "10ms", "--for", "50s"],
+    );
+    // It has seen the page once that is mapped.
+    let maps = format!("/proc/{}/maps", child.id());
+    let start = std::time::Instant::now();
+    while !std::fs::read_to_string(&maps).unwrap().contains("/memfd:") {
+        assert!(start.elapsed() < WATCHDOG, "it never looked");
+        std::thread::yield_now();
+    }
+    drop(p.server.take());
+    let (done, ended) = channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    let out = ended.recv_timeout(WATCHDOG).expect("it ends").unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(6), "{said}");
+    assert!(!said.contains("nothing wrong"), "{said}");
+}
