@@ -1,5 +1,7 @@
 //! Rules about being let in: the accept queue, refused handshakes.
 
+use transport::stats::{ProcessCounters, Snapshot};
+
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
@@ -98,11 +100,11 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 
 rule! {
     /// One refused handshake is a typo; several a minute are a client that can't get in or a stranger who tries. The kind
-    /// says which.
+    /// says which. For who is let in and then can't be served (no thread, no descriptor, no memory) there is no kind: it is told by the limits.
     HANDSHAKE_REJECTED = "handshake-rejected", Warn, "handshakes are being refused";
-    fires: "3 or more refused handshakes within a minute";
+    fires: "3 or more refused handshakes, or clients that there was no thread, descriptor or memory for, within a minute";
     quiet: "fewer";
-    fix: "by kind: another version, another user, a stranger, too many clients, too many handshakes at once";
+    fix: "by kind: another version, another user, a stranger, too many clients, too many handshakes at once; raise the limit that is reached";
     onset: Dated;
     check: Endpoint(handshake_rejected);
 }
@@ -128,7 +130,7 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         }
     }
     if sum < REJECTS {
-        return QUIET;
+        return unserved(page, old, e);
     }
     let p = &page.process;
     let (uid, pid) = (p.last_rejected_uid, p.last_rejected_pid);
@@ -163,6 +165,32 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         sum as f64,
         "1/min",
         "stats page: rejected_*",
+        format!(">= {REJECTS}"),
+    )
+    .fires()
+}
+
+/// Clients that the server would have had, and could not.
+fn unserved(page: &Snapshot, before: &ProcessCounters, e: &Endpoint) -> Answer {
+    let errors = crate::rate::delta(before.accept_errors, page.process.accept_errors)?;
+    if errors < REJECTS {
+        return QUIET;
+    }
+    Fire::new(
+        format!(
+            "{} (pid {}) had no thread, descriptor or memory for {errors} clients within a minute",
+            e.name, e.pid
+        ),
+        format!(
+            "cat /proc/{}/limits   # processes, open files, address space; and its cgroup's pids.max and memory.max",
+            e.pid
+        ),
+    )
+    .number(
+        "turned away",
+        errors as f64,
+        "1/min",
+        "stats page: accept_errors",
         format!(">= {REJECTS}"),
     )
     .fires()
