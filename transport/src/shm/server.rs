@@ -225,8 +225,8 @@ impl ShmServer {
             bump(&self.slot.req().panics, 1);
             reply.fail("the handler panicked");
         }
-        if let Some(timed) = timed {
-            self.long |= self.timing.handled(&self.slot, timed) >= LONG_NS;
+        if timed {
+            self.long |= self.timing.handled(&self.slot) >= LONG_NS;
         }
         if reply.failed() {
             bump(&self.slot.req().errors, 1);

@@ -41,8 +41,8 @@ impl Connection<'_> {
             reply.fail("the handler panicked");
         }
         let failed = reply.failed();
-        if let Some(timed) = timed {
-            self.timing.handled(slot, timed);
+        if timed {
+            self.timing.handled(slot);
         }
         if failed {
             bump(&req.errors, 1);

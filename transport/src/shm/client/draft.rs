@@ -77,7 +77,7 @@ impl ShmClient {
         };
         let timed = self.timing.begin();
         self.tx.resume(place).commit(Kind::Request, id);
-        self.calls.open(id, timed);
+        self.enter(id, timed);
         self.book(place.written());
         self.ring_bell();
         Ok(RequestId(id))

@@ -53,7 +53,7 @@ impl ShmClient {
                 });
             }
         }
-        self.calls.open(id, timed);
+        self.enter(id, timed);
         Ok(id)
     }
 
@@ -67,6 +67,22 @@ impl ShmClient {
             return Err(RequestError::TooLarge { size, limit });
         }
         Ok(())
+    }
+
+    /// Enters a request that was published among those in flight.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, id: u64, timed: bool) {
+        if timed {
+            self.enter_timed(id);
+        } else {
+            self.calls.open(id, None);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_timed(&mut self, id: u64) {
+        self.calls.open(id, Some(self.timing.begun()));
     }
 
     /// Books a request that was published.

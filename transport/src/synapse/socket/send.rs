@@ -91,7 +91,7 @@ impl SocketClient {
                 in_flight: self.calls.live(),
             });
         };
-        let timed = self.timing.begin();
+        let timed = self.timing.begin().then(|| self.timing.begun());
         // The length fits: it is at most the largest message.
         let header = Header {
             kind: Kind::Request,
