@@ -192,6 +192,12 @@ fn quiet(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
             ("○ ".to_owned(), theme.dim),
             ("nothing to check".to_owned(), theme.dim),
         ]
+    } else if model.checked.is_empty() {
+        let why = match model.needs_s {
+            0 => "nothing could be checked".to_owned(),
+            s => format!("nothing checked yet: needs {s} s more"),
+        };
+        vec![("○ ".to_owned(), theme.dim), (why, theme.dim)]
     } else {
         let mut out = vec![
             ("✓ ".to_owned(), theme.good),

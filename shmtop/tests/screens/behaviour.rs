@@ -138,6 +138,19 @@ fn with_nothing_running_the_screen_says_what_to_type() {
 }
 
 #[test]
+fn before_anything_was_checked_nothing_is_said_to_be_well() {
+    let mut model = fixture::healthy();
+    let line = |model: &Model| {
+        let screen = text(&render(model, &State::default(), &live(), 80, 24).0);
+        screen.lines().nth(1).expect("a second line").to_owned()
+    };
+    assert!(line(&model).contains("✓ nothing wrong"));
+    model.checked = Vec::new().into();
+    model.needs_s = 3;
+    assert_eq!(line(&model).trim(), "○ nothing checked yet: needs 3 s more");
+}
+
+#[test]
 fn who_was_there_last_is_told_while_nobody_is_there() {
     let after = |s: u64, mut model: Model| {
         model.at_ns += s * SECOND;
