@@ -222,7 +222,7 @@ pub struct Admission {
     pub rejected: u64,
     /// The same by kind: magic, version, layout, uid, timeout, full, pending.
     pub rejected_by: [(&'static str, u64); 7],
-    /// accept() failures since start.
+    /// Connections since start for which there was no descriptor, thread or memory.
     pub accept_errors: u64,
     /// Descriptors that one more client costs.
     pub fds_per_client: u64,

@@ -242,7 +242,7 @@ groups! {
         handshakes: Counter, Count, "handshakes completed";
         upgrades: Counter, Count, "connections switched to shared memory";
         fallbacks: Counter, Count, "connections that wanted shared memory and stay on the socket";
-        accept_errors: Counter, Count, "accept() failures (EMFILE, ENFILE, …)";
+        accept_errors: Counter, Count, "connections that could not be accepted or served: no descriptor, thread or memory";
         rejected_magic: Counter, Count, "handshakes refused: not our protocol";
         rejected_version: Counter, Count, "handshakes refused: another protocol version";
         rejected_layout: Counter, Count, "handshakes refused: impossible sizes or order of messages";
