@@ -30,7 +30,7 @@ struct Options {
     /// Clients admitted at most
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_clients: usize,
-    /// Threads that serve all clients together; 0: one, and one for each CPU while many expensive requests crowd them all
+    /// Threads that serve all clients together; 0: one, and one for each CPU or client while that answers sooner
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
     /// A thread for each client instead; good only while clients are fewer than CPUs

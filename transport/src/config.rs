@@ -146,7 +146,8 @@ pub struct Config {
     /// Server: clients admitted at most, 1 ..= 2048. Default 1024.
     pub max_clients: usize,
     /// Server: poller threads, up to 256, or 0: as many as it takes. Default 0: one, and with [`WaitPolicy::Adaptive`] one for each CPU while clients
-    /// crowd all of up to 16 CPUs with requests of a microsecond and more, each serving the clients that wait on its CPU. In either case more are started when one
+    /// crowd all of up to 16 CPUs with requests of a microsecond and more, each serving the clients that wait on its CPU, or one for each
+    /// client while all of up to 32 send fewer than 2,000 requests a second and sleep for the replies. In either case more are started when one
     /// has more clients than it can sleep on (120).
     pub workers: usize,
     /// Server: a thread per client instead of pollers. Default off; better only while clients are fewer than CPUs.

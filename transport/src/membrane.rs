@@ -6,7 +6,7 @@
 //! pollers             serve the clients on shared memory: `shm::handle_shm_loop`
 //! ```
 //! `listener` owns the path, `clients` is the table of who is connected, `control` the control thread, `connection` a
-//! handshake thread, `pool` the pollers, `house` what is done ten times a second, `spread` which poller serves whom, `descriptors` and `budget` what clients
+//! handshake thread, `pool` the pollers, `house` what is done ten times a second, `spread` and `pairs` which poller serves whom, `descriptors` and `budget` what clients
 //! that come at the same time have to share.
 
 mod budget;
@@ -16,6 +16,7 @@ mod control;
 mod descriptors;
 mod house;
 mod listener;
+mod pairs;
 mod pool;
 mod spread;
 

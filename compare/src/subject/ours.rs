@@ -25,7 +25,7 @@ pub(crate) struct Ours {
 pub(crate) const SHM: Ours = Ours {
     id: "transport",
     title: "**transport**",
-    how: "`Config::default()`: 32 MiB rings, adaptive waiting, one poller or one per CPU as the server decides, statistics on, every reply copied out of shared memory.",
+    how: "`Config::default()`: 32 MiB rings, adaptive waiting, one poller, or one per CPU or client, as the server decides, statistics on, every reply copied out of shared memory.",
     listed: Listed::Always,
     transport: TransportChoice::Shm,
     wait: WaitPolicy::Adaptive,

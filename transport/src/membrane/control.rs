@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 use super::clients::Key;
 use super::descriptors::Wanted;
 use super::listener::Listener;
+use super::pairs::Pairs;
 use super::spread::Spread;
 use super::{Shared, connection, descriptors, house};
 use crate::clock::monotonic_ns;
@@ -49,6 +50,7 @@ struct Control {
     waits_since_ns: u64,
     last_tick_ns: u64,
     spread: Spread,
+    pairs: Pairs,
     /// Of connections whose thread has not been joined yet.
     threads: BTreeMap<Key, JoinHandle<()>>,
 }
@@ -66,6 +68,7 @@ pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinH
         waits_since_ns: 0,
         last_tick_ns: 0,
         spread: Spread::default(),
+        pairs: Pairs::default(),
         threads: BTreeMap::new(),
     };
     std::thread::Builder::new()
@@ -123,7 +126,13 @@ impl Control {
         self.join_finished();
         let mut table = self.shared.clients.lock();
         house::keep(&mut table, now_ns);
-        let crowd = self.spread.keep(&self.shared, &table, now_ns);
+        let spread = self.spread.is_on();
+        let alone = self.pairs.keep(&self.shared, &table, spread, now_ns);
+        let crowd = if self.pairs.is_on() {
+            None
+        } else {
+            self.spread.keep(&self.shared, &table, now_ns)
+        };
         let over: Vec<Key> = table
             .by_key
             .iter()
@@ -147,8 +156,10 @@ impl Control {
         );
         set(&process.heartbeat_ns, now_ns);
         drop(table);
-        if let Some(clients) = crowd {
-            self.spread.begin(&self.shared, &clients);
+        match (alone, crowd) {
+            (Some(clients), _) => self.pairs.begin(&self.shared, clients),
+            (None, Some(clients)) => self.spread.begin(&self.shared, &clients),
+            (None, None) => {}
         }
         for key in over {
             self.ended(key, CloseReason::Poisoned);

@@ -2,6 +2,7 @@
 //! stopped moving, and how large a part of the rings the active ones should use; and who sleeps although a reply is there is woken.
 
 use super::clients::{ShmPart, Table};
+use crate::record;
 use crate::ring::producer::{DEFAULT_WINDOW_BYTES, FIRST_WINDOW_BYTES};
 use crate::shm::HouseLook;
 use crate::stats::recorder::{bump, raise, set};
@@ -18,9 +19,17 @@ pub(super) struct House {
     last: Option<HouseLook>,
     /// Whether messages moved between the last two looks.
     pub(super) active: bool,
+    /// Requests so far, and how many of them came between the last two looks.
+    total: u64,
+    requests: u64,
 }
 
 impl House {
+    /// Requests between the last two looks.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
     /// The CPU on which the client waits, if it says so and is active.
     pub(super) fn crowds(&self) -> Option<usize> {
         self.last.filter(|_| self.active)?.peer_cpu
@@ -78,6 +87,9 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
     }
     set(&words.house_peer_asleep, u64::from(now.peer_asleep));
     set(&words.house_ns, now_ns);
+    let total = record::requests_from_ring(&shm.slot);
+    shm.house.requests = total.saturating_sub(shm.house.total);
+    shm.house.total = total;
     shm.house.last = Some(now);
     shm.house.active = active;
     active

@@ -74,6 +74,10 @@ struct Seat {
 }
 
 impl Spread {
+    pub(super) fn is_on(&self) -> bool {
+        !self.seats.is_empty()
+    }
+
     /// Looks at where the active clients wait, ten times a second. What it finds may be a crowd to [`Self::begin`] with, once the table is
     /// let go of: threads are started then, and nobody who connects waits for that.
     #[must_use]

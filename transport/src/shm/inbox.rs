@@ -20,6 +20,8 @@ pub(crate) struct Inbox {
     load: AtomicUsize,
     /// The CPU where its clients are, and 1; 0 = wherever the kernel puts it.
     seat: AtomicUsize,
+    /// It has one client, who thinks for long between requests.
+    paired: AtomicBool,
 }
 
 impl Inbox {
@@ -83,6 +85,15 @@ impl Inbox {
     pub(crate) fn set_seat(&self, cpu: Option<usize>) {
         self.seat
             .store(cpu.map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+    }
+
+    /// Whether the poller is there for one client, who thinks for long between requests.
+    pub(crate) fn set_paired(&self, paired: bool) {
+        self.paired.store(paired, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_paired(&self) -> bool {
+        self.paired.load(Ordering::Relaxed)
     }
 
     pub(super) fn seat(&self) -> Option<usize> {

@@ -28,6 +28,14 @@ const BLOCKED_SLICE: Duration = Duration::from_millis(10);
 const BLIND_SLICE: Duration = Duration::from_millis(1);
 /// After a sleep this long (1 ms) it is likely that nobody else has asked for anything yet.
 const LONG_SLEEP_NS: u64 = 1_000_000;
+/// After one this long (5 ms) the books are cold, too: the one client there is has its CPU back before them. After shorter ones the switch costs more.
+const COLD_SLEEP_NS: u64 = 5_000_000;
+/// After a sleep this long (0.2 ms) the next one of a poller with one client is likely to be as long; after a shorter one that client is busy.
+const REST_NS: u64 = 200_000;
+/// How long a poller sleeps at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Words that a poller of few connections sleeps on at most: filling in all that there could be takes a microsecond.
+const FEW_WORDS: usize = 4;
 /// How often a poller looks at most whether it is on its CPU (1 ms).
 const SEAT_EVERY_NS: u64 = 1_000_000;
 /// Busy rounds between looks at the clock for the books.
@@ -51,6 +59,8 @@ pub(crate) struct Poller {
     rounds: u32,
     /// A handler took so long that its time is booked before the usual number of rounds.
     overdue: bool,
+    /// How long it slept in the last wait.
+    last_sleep_ns: u64,
     /// When it looked last whether it is on its CPU.
     seated: Ticks,
     /// Requests served since the last mark.
@@ -81,6 +91,7 @@ impl Poller {
             waited_ns: 0,
             rounds: 0,
             overdue: false,
+            last_sleep_ns: 0,
             seated: now,
             served: 0,
             isolation: Isolation::new(now.monotonic_ns()),
@@ -212,9 +223,16 @@ impl Poller {
         }
     }
 
+    /// Whether to sleep at once: there is nobody, or one client, who thinks for long, also just now.
+    fn rests(&self) -> bool {
+        let thinks = self.inbox.is_paired() && self.last_sleep_ns >= REST_NS;
+        thinks || self.connections.is_empty()
+    }
+
     /// Waits until a connection or the inbox has something. A wait that ended while spinning is not booked yet: whoever was waited for
     /// is answered first.
     fn wait(&mut self, handler: &Handler) -> Option<Unbooked> {
+        let rests = self.rests();
         let mut look = Anything {
             connections: &mut self.connections,
             inbox: &self.inbox,
@@ -223,7 +241,12 @@ impl Poller {
             parked: false,
             woken: None,
         };
-        let (found, mut waited) = self.waiter.wait(&mut look, Duration::from_secs(1));
+        let (found, mut waited) = if rests {
+            self.waiter.rest(&mut look, LONGEST_WAIT)
+        } else {
+            self.waiter.wait(&mut look, LONGEST_WAIT)
+        };
+        self.last_sleep_ns = waited.sleep_ns;
         let (parked, mut woken) = (look.parked, look.woken);
         if let Some(i) = woken {
             // Whoever rang first: everything else here touches memory of all connections, which is cold after a sleep.
@@ -234,7 +257,8 @@ impl Poller {
                 self.remove(i, reason);
                 woken = None;
             }
-            if waited.sleep_ns >= LONG_SLEEP_NS {
+            let long_ns = if rests { COLD_SLEEP_NS } else { LONG_SLEEP_NS };
+            if waited.sleep_ns >= long_ns {
                 // The kernel likes to wake us where the client runs, and it may have yielded to us: what is below can wait for it.
                 waited.hand_over();
             }
@@ -329,7 +353,23 @@ impl Look for Anything<'_> {
     }
 
     fn park(&mut self, limit: Duration) {
-        let mut words = [WaitWord::new(self.inbox.news(), self.seen); futex::MAX_WORDS];
+        let news = WaitWord::new(self.inbox.news(), self.seen);
+        if self.connections.len() < FEW_WORDS {
+            self.park_on(&mut [news; FEW_WORDS], limit);
+        } else {
+            self.park_on(&mut [news; futex::MAX_WORDS], limit);
+        }
+    }
+
+    fn tend(&mut self) -> Option<()> {
+        self.connections.iter_mut().for_each(ShmServer::cross_check);
+        self.look()
+    }
+}
+
+impl Anything<'_> {
+    /// Sleeps on `words`, the first of which is the inbox's.
+    fn park_on(&mut self, words: &mut [WaitWord], limit: Duration) {
         let mut limit = limit;
         let n = self.connections.len().min(MAX_CONNECTIONS);
         for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
@@ -343,7 +383,6 @@ impl Look for Anything<'_> {
         if self.look().is_none() {
             set(&self.slot.wait().waiting_since_ns, monotonic_ns());
             match futex::wait_any(&words[..=n], limit) {
-                // The first word is the inbox's.
                 Ok(index) => self.woken = index.and_then(|i| i.checked_sub(1)),
                 // No futex_waitv: sleep blindly, but briefly. Slower to wake, never deaf.
                 Err(_) => std::thread::sleep(BLIND_SLICE.min(limit)),
@@ -351,11 +390,6 @@ impl Look for Anything<'_> {
             set(&self.slot.wait().waiting_since_ns, 0);
         }
         fault_point!(Woken);
-    }
-
-    fn tend(&mut self) -> Option<()> {
-        self.connections.iter_mut().for_each(ShmServer::cross_check);
-        self.look()
     }
 }
 

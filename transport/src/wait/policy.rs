@@ -153,6 +153,20 @@ impl Waiter {
         self.long(what, limit, spins)
     }
 
+    /// Parks once, and at once, for at most `limit`: for who knows that what it waits for takes its time. Nothing is learnt from it.
+    pub(crate) fn rest<L: Look>(
+        &self,
+        what: &mut L,
+        limit: Duration,
+    ) -> (Option<L::Found>, Waited) {
+        let mut p = Progress::begin(Waited::default(), limit);
+        what.park(limit);
+        p.waited.sleeps += 1;
+        p.account(Rung::Sleep);
+        let found = what.look().or_else(|| p.tend(what));
+        (found, p.waited)
+    }
+
     /// Accounts for a wait that ended before the clock was read.
     #[inline]
     fn short(&self, spins: u32) -> Waited {
@@ -172,14 +186,7 @@ impl Waiter {
         limit: Duration,
         spins: u32,
     ) -> (Option<L::Found>, Waited) {
-        let now = Ticks::now();
-        let mut p = Progress {
-            waited: self.short(spins),
-            start: now,
-            now,
-            next_tend_ns: TEND_EVERY_NS,
-            deadline_ns: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
-        };
+        let mut p = Progress::begin(self.short(spins), limit);
         let found = match self.policy {
             WaitPolicy::Adaptive => self.adaptive(what, &mut p),
             WaitPolicy::Spin => self.spin(what, &mut p, u64::MAX),
@@ -343,6 +350,17 @@ impl Waiter {
 }
 
 impl Progress {
+    fn begin(waited: Waited, limit: Duration) -> Self {
+        let now = Ticks::now();
+        Self {
+            waited,
+            start: now,
+            now,
+            next_tend_ns: TEND_EVERY_NS,
+            deadline_ns: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
     fn elapsed(&self) -> u64 {
         self.now.ns_since(self.start)
     }

@@ -29,25 +29,48 @@ fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
     assert!(poller.booked > booked && poller.rounds == 0);
 }
 
+/// Both ends of one that belongs to that inbox.
+fn connection(inbox: &Arc<Inbox>) -> (ShmServer, Rings) {
+    const CAPACITY: usize = 64 << 10;
+    let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
+    let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
+    let mapping = Arc::new(mapping);
+    let (ours, _theirs) = UnixStream::pair().expect("sockets");
+    let server = ShmServer::new(
+        Rings::server(&mapping, CAPACITY, 64),
+        64,
+        Arc::new(SlotWriter::private(SlotKind::Connection)),
+        Arc::new(Ends::new(inbox)),
+        Arc::new(ours),
+        Arc::new(()),
+    );
+    (server, Rings::client(&mapping, CAPACITY, 64))
+}
+
+#[test]
+fn a_poller_sleeps_at_once_with_nobody_or_with_one_client_that_thinks_long_also_now() {
+    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
+    let waiter = Waiter::new(WaitPolicy::Adaptive);
+    let inbox = Arc::new(Inbox::default());
+    let mut poller = Poller::new(
+        Arc::clone(&inbox),
+        Buffer::zeroed(64).expect("memory"),
+        waiter,
+        slot,
+    );
+    assert!(poller.rests(), "nobody");
+    poller.connections.push(connection(&inbox).0);
+    poller.last_sleep_ns = REST_NS;
+    assert!(!poller.rests(), "one of all");
+    inbox.set_paired(true);
+    assert!(poller.rests());
+    poller.last_sleep_ns = REST_NS - 1;
+    assert!(!poller.rests(), "a busy moment");
+}
+
 #[test]
 fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_that_is_over() {
-    const CAPACITY: usize = 64 << 10;
     let inbox = Arc::new(Inbox::default());
-    let connect = || {
-        let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
-        let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
-        let mapping = Arc::new(mapping);
-        let (ours, _theirs) = UnixStream::pair().expect("sockets");
-        let server = ShmServer::new(
-            Rings::server(&mapping, CAPACITY, 64),
-            64,
-            Arc::new(SlotWriter::private(SlotKind::Connection)),
-            Arc::new(Ends::new(&inbox)),
-            Arc::new(ours),
-            Arc::new(()),
-        );
-        (server, Rings::client(&mapping, CAPACITY, 64))
-    };
     let wish = |client: &Rings| client.rx.storage().load(Word::Leave);
     let waiter = Waiter::new(WaitPolicy::Adaptive);
     let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
@@ -58,7 +81,7 @@ fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_th
         slot,
     );
     let arrive = |poller: &mut Poller| {
-        let (server, client) = connect();
+        let (server, client) = connection(&inbox);
         assert!(inbox.reserve(2));
         inbox.hand_over(server);
         poller.read_news(inbox.news().load(Ordering::Acquire));

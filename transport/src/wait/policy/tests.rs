@@ -57,6 +57,23 @@ fn one_who_was_woken_gets_the_cpu_before_anything_is_spun() {
 }
 
 #[test]
+fn who_rests_parks_at_once_and_only_once_and_still_looks_whether_there_is_somebody() {
+    let waiter = Waiter::new(WaitPolicy::Adaptive);
+    let mut target = after(1);
+    let (found, w) = waiter.rest(&mut target, Duration::ZERO);
+    assert_eq!((found, target.parks), (Some("found"), 1));
+    assert_eq!((w.spins, w.yields, w.sleeps), (0, 0, 1));
+    assert_eq!(w.rung, Rung::Sleep);
+    let mut target = after(2);
+    assert_eq!(waiter.rest(&mut target, Duration::ZERO).0, None);
+    assert_eq!((target.parks, target.tends), (1, 0));
+    let mut target = after(u64::MAX);
+    let limit = Duration::from_nanos(TEND_EVERY_NS + 1_000_000);
+    waiter.rest(&mut target, limit);
+    assert_eq!(target.tends, 1);
+}
+
+#[test]
 fn a_client_in_a_crowd_spins_for_a_few_answers_and_then_gives_the_cpu_away() {
     let mut waiter = Waiter::of_client(WaitPolicy::Adaptive);
     waiter.crowd = Crowd::of_many();

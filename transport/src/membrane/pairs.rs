@@ -1,0 +1,132 @@
+//! A poller for each client while they all think for long between their requests, and sleep for the answers.
+//!
+//! Such a request takes two wake-ups, and where they happen is what it costs. One poller for all runs where the last client woke it, often on
+//! another, halted CPU than the next client does; and since it works for all of them, it has had more than its share of the CPU, so that of those who wake up together it
+//! comes last. One that works for a single client runs where that client runs, as soon as that one waits. With clients that are busy
+//! it is the other way round: one poller answers many of them per switch.
+
+mod rule;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rule::{MOST_CLIENTS, Rule, Seen};
+
+use super::clients::{Key, ShmPart, Table};
+use super::{Shared, pool};
+use crate::config::WaitPolicy;
+use crate::shm::Inbox;
+
+/// Looks to pass before the next try when a thread was refused.
+const REFUSED: u32 = 100;
+
+/// What the control thread remembers of it.
+#[derive(Default)]
+pub(super) struct Pairs {
+    rule: Rule,
+    /// While in pairs: the pollers. The first is that of all, otherwise.
+    inboxes: Vec<Arc<Inbox>>,
+    /// Whose client each is, by its place there.
+    of: BTreeMap<Key, usize>,
+    /// Looks to pass before the next try.
+    refused: u32,
+    last_ns: u64,
+    last_useful_ns: u64,
+}
+
+impl Pairs {
+    pub(super) fn is_on(&self) -> bool {
+        !self.inboxes.is_empty()
+    }
+
+    /// Looks at how busy the clients are, ten times a second; `spread`: they have a poller for each CPU. Clients for whom there should be pollers and are
+    /// not are to [`Self::begin`] with, once the table is let go of.
+    #[must_use]
+    pub(super) fn keep(
+        &mut self,
+        shared: &Shared,
+        table: &Table,
+        spread: bool,
+        now_ns: u64,
+    ) -> Option<usize> {
+        let config = &shared.config;
+        if config.workers != 0 || config.thread_per_client || config.wait != WaitPolicy::Adaptive {
+            return None;
+        }
+        let seen = self.see(shared.pool.useful_ns(), table, now_ns);
+        self.refused = self.refused.saturating_sub(1);
+        if spread || !self.rule.wants(seen, self.is_on()) {
+            self.end(table);
+            return None;
+        }
+        self.pair(table);
+        let clients = seen.clients.min(MOST_CLIENTS);
+        (clients > self.inboxes.len() && self.refused == 0).then_some(clients)
+    }
+
+    /// Has so many pollers; the next look gives them to those who have none.
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>, clients: usize) {
+        match pool::first(shared, clients) {
+            Ok(inboxes) => {
+                self.inboxes = inboxes;
+                self.inboxes.iter().for_each(|i| i.set_paired(true));
+            }
+            // No thread to be had: it goes on with those there are.
+            Err(_) => self.refused = REFUSED,
+        }
+    }
+
+    fn see(&mut self, useful_ns: u64, table: &Table, now_ns: u64) -> Seen {
+        let mut seen = Seen {
+            useful_ns: useful_ns.saturating_sub(self.last_useful_ns),
+            ns: now_ns.saturating_sub(self.last_ns),
+            ..Seen::default()
+        };
+        (self.last_ns, self.last_useful_ns) = (now_ns, useful_ns);
+        for (_, shm) in on_shm(table) {
+            let requests = shm.house.requests();
+            seen.clients += 1;
+            seen.most = seen.most.max(requests);
+            if requests > 0 {
+                let sleeps = shm.house.crowds().is_some();
+                *(if sleeps {
+                    &mut seen.asleep
+                } else {
+                    &mut seen.awake
+                }) += 1;
+            }
+        }
+        seen
+    }
+
+    /// Each client its poller, as far as there are some. The others keep the one they have.
+    fn pair(&mut self, table: &Table) {
+        self.of.retain(|key, _| table.by_key.contains_key(key));
+        for (key, shm) in on_shm(table) {
+            let free = |place: &usize| self.of.values().all(|taken| taken != place);
+            let place = self.of.get(&key).copied();
+            if let Some(place) = place.or_else(|| (0..self.inboxes.len()).find(free)) {
+                self.of.insert(key, place);
+                shm.ends.move_to(&self.inboxes[place]);
+            }
+        }
+    }
+
+    /// Back to one poller for all. The others sleep until they are needed again.
+    fn end(&mut self, table: &Table) {
+        self.inboxes.iter().for_each(|i| i.set_paired(false));
+        if let Some(first) = self.inboxes.first() {
+            on_shm(table).for_each(|(_, shm)| shm.ends.move_to(first));
+        }
+        self.inboxes.clear();
+        self.of.clear();
+    }
+}
+
+fn on_shm(table: &Table) -> impl Iterator<Item = (Key, &ShmPart)> {
+    let clients = table.by_key.iter();
+    clients.filter_map(|(key, client)| Some((*key, client.shm.as_ref()?)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! When a poller for each client is worth while. Knows no clock and no client: what was seen comes in.
+
+use std::time::Duration;
+
+/// Clients that have a poller each at most: more threads than that are no trifle, and were not measured.
+pub(super) const MOST_CLIENTS: usize = 32;
+/// Requests a second of the busiest client up to which they think for long. Of 16 processes on two CPUs those that think for 1 ms have half of the
+/// median so; of those that think for 50 µs some have a fifth, at the cost of the others (fairness 0.4).
+const FEW_PER_SECOND: u64 = 2_000;
+/// What all requests together take of one CPU at most, in percent: handlers that compute are not what this is for.
+const IDLE_PERCENT: u64 = 25;
+/// In pairs, both may be so many times as much before they are given up.
+const SLACK: u64 = 2;
+/// Looks in a row (0.1 s each) that must find it otherwise than it is.
+const CONVINCING: u32 = 2;
+
+/// What was seen of all clients since the last look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// On shared memory.
+    pub(super) clients: usize,
+    /// Requests of the busiest.
+    pub(super) most: u64,
+    /// Who asked for something, and slept in a blocking call for the last answer…
+    pub(super) asleep: usize,
+    /// …or did not: it came too soon; or the client waits for many connections at once, whose requests one poller answers in one go.
+    pub(super) awake: usize,
+    /// Time that requests took.
+    pub(super) useful_ns: u64,
+    /// Time since the last look.
+    pub(super) ns: u64,
+}
+
+impl Seen {
+    fn is_calm(self, paired: bool) -> bool {
+        let slack = if paired { SLACK } else { 1 };
+        let second = Duration::from_secs(1).as_nanos() as u64;
+        (2..=MOST_CLIENTS).contains(&self.clients)
+            && self.most * second <= FEW_PER_SECOND * slack * self.ns
+            && self.useful_ns * 100 <= IDLE_PERCENT * slack * self.ns
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Rule {
+    /// Looks in a row that found it otherwise.
+    otherwise: u32,
+}
+
+impl Rule {
+    /// Whether there should be a poller for each client, if there is or is not now.
+    pub(super) fn wants(&mut self, seen: Seen, paired: bool) -> bool {
+        let calm = seen.is_calm(paired);
+        // When nobody asks for anything, nothing is known that is new.
+        let otherwise = if paired {
+            !calm
+        } else {
+            calm && seen.asleep > seen.awake
+        };
+        let silent = calm && seen.most == 0;
+        if otherwise {
+            self.otherwise += 1;
+        } else if !silent {
+            self.otherwise = 0;
+        }
+        let changes = self.otherwise >= CONVINCING;
+        if changes {
+            self.otherwise = 0;
+        }
+        paired != changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK_NS: u64 = 100_000_000;
+
+    /// 16 clients that sleep for their answers and have so many a second each, which take the pollers so long.
+    fn seen(per_second: u64, request_ns: u64) -> Seen {
+        let most = per_second / 10;
+        Seen {
+            clients: 16,
+            most,
+            asleep: 16,
+            awake: 0,
+            useful_ns: 16 * most * request_ns,
+            ns: LOOK_NS,
+        }
+    }
+
+    /// Whether there are pairs after so many such looks, from without and from with.
+    fn after(looks: u32, seen: Seen) -> [bool; 2] {
+        [false, true].map(|mut paired| {
+            let mut rule = Rule::default();
+            for _ in 0..looks {
+                paired = rule.wants(seen, paired);
+            }
+            paired
+        })
+    }
+
+    #[test]
+    fn who_thinks_for_long_has_a_poller_and_who_is_busy_shares_one() {
+        assert_eq!(after(9, seen(900, 2_000)), [true, true], "1 ms");
+        assert_eq!(after(9, seen(5_000, 2_000)), [false, false], "50 µs");
+        assert_eq!(after(9, seen(40_000, 400)), [false, false], "no pause");
+        assert_eq!(after(9, seen(900, 40_000)), [false, false], "they compute");
+        // In between it stays as it is.
+        assert_eq!(after(9, seen(3_000, 2_000)), [false, true]);
+        assert_eq!(after(9, seen(900, 25_000)), [false, true]);
+        // Once is an accident.
+        assert_eq!(after(1, seen(900, 2_000)), [false, true]);
+        assert_eq!(after(1, seen(40_000, 400)), [false, true]);
+    }
+
+    #[test]
+    fn one_client_and_very_many_share_a_poller_as_ever() {
+        let of = |clients| Seen {
+            clients,
+            ..seen(100, 2_000)
+        };
+        assert_eq!(after(9, of(1)), [false, false]);
+        assert_eq!(after(9, of(2)), [true, true]);
+        assert_eq!(after(9, of(MOST_CLIENTS)), [true, true]);
+        assert_eq!(after(9, of(MOST_CLIENTS + 1)), [false, false]);
+    }
+
+    #[test]
+    fn one_busy_client_among_many_that_think_is_enough_to_share() {
+        let one = Seen {
+            most: 4_000,
+            ..seen(900, 400)
+        };
+        assert_eq!(after(9, one), [false, false]);
+    }
+
+    #[test]
+    fn clients_that_do_not_sleep_in_their_calls_get_no_pollers_of_their_own() {
+        let half = Seen {
+            asleep: 8,
+            awake: 8,
+            ..seen(900, 2_000)
+        };
+        assert_eq!(after(9, half), [false, true]);
+    }
+
+    #[test]
+    fn silence_changes_nothing_and_looks_that_find_nobody_asking_do_not_count() {
+        let silent = Seen {
+            asleep: 0,
+            ..seen(0, 0)
+        };
+        assert_eq!(after(100, silent), [false, true]);
+        // One request now and then.
+        let mut rule = Rule::default();
+        assert!(!rule.wants(seen(10, 2_000), false));
+        assert!(!rule.wants(silent, false));
+        assert!(rule.wants(seen(10, 2_000), false));
+    }
+}

@@ -1,0 +1,132 @@
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::{Config, Membrane, Synapse};
+
+/// Ends the clients, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+const CLIENTS: usize = 4;
+const ROUNDS: u32 = 20;
+/// A connection that is lost on its way shows as a request without an answer.
+const WATCHDOG: Duration = Duration::from_secs(20);
+
+fn server(dir: &std::path::Path) -> (Membrane, Config) {
+    let config = Config {
+        ring_bytes: 1 << 16,
+        max_message_bytes: 1 << 12,
+        request_timeout: WATCHDOG,
+        stats_dir: Some(dir.into()),
+        ..Config::default()
+    };
+    let server = Membrane::bind(dir.join("s"), &config, |request, reply| {
+        reply.extend_from_slice(request).expect("room");
+    })
+    .expect("a server");
+    (server, config)
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < WATCHDOG, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The places of the pollers that serve somebody.
+fn serving(inboxes: &[Arc<Inbox>], table: &Table) -> BTreeSet<usize> {
+    let place = |shm: &ShmPart| inboxes.iter().position(|inbox| shm.ends.is_at(inbox));
+    on_shm(table).filter_map(|(_, shm)| place(shm)).collect()
+}
+
+#[test]
+fn clients_are_given_pollers_of_their_own_and_lose_them_again_without_losing_a_request() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, config) = server(dir.path());
+    let (shared, over) = (&server.shared, AtomicBool::new(false));
+    let mut pairs = Pairs::default();
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut synapse = Synapse::connect(server.path(), &config).expect("a connection");
+                for n in 0u64.. {
+                    let reply = synapse.fire_bytes(&n.to_le_bytes()).expect("an answer");
+                    assert_eq!(reply, n.to_le_bytes());
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if n.is_multiple_of(16) {
+                        // Long enough for its poller to take it for one that thinks.
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                }
+            });
+        }
+        until("they come", || shared.clients.on_shm() == CLIENTS);
+        for _ in 0..ROUNDS {
+            pairs.begin(shared, CLIENTS);
+            pairs.pair(&shared.clients.lock());
+            until("each has its own", || {
+                serving(&pairs.inboxes, &shared.clients.lock()).len() == CLIENTS
+            });
+            let inboxes = pairs.inboxes.clone();
+            pairs.end(&shared.clients.lock());
+            until("all have one", || {
+                serving(&inboxes, &shared.clients.lock()) == BTreeSet::from([0])
+            });
+        }
+    });
+}
+
+#[test]
+fn the_poller_of_a_client_that_has_gone_is_the_next_ones_and_who_comes_later_gets_one_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, config) = server(dir.path());
+    let shared = &server.shared;
+    let connect = || Synapse::connect(server.path(), &config).expect("a connection");
+    let mut pairs = Pairs::default();
+    let settle = |pairs: &mut Pairs, clients: usize| {
+        until("they are there", || shared.clients.on_shm() == clients);
+        pairs.begin(shared, clients);
+        pairs.pair(&shared.clients.lock());
+        let is_given = |(key, _)| pairs.of.contains_key(&key);
+        assert!(on_shm(&shared.clients.lock()).all(is_given));
+        until("each has its own", || {
+            serving(&pairs.inboxes, &shared.clients.lock()).len() == clients
+        });
+    };
+    let (first, mut second) = (connect(), connect());
+    settle(&mut pairs, 2);
+    drop(first);
+    until("one is gone", || shared.clients.on_shm() == 1);
+    let (mut third, mut fourth) = (connect(), connect());
+    settle(&mut pairs, 3);
+    assert_eq!(pairs.inboxes.len(), 3, "the first one's is used again");
+    for client in [&mut second, &mut third, &mut fourth] {
+        assert_eq!(client.fire_bytes(b"hello").expect("an answer"), b"hello");
+    }
+}
+
+#[test]
+fn who_says_how_many_pollers_there_are_has_so_many() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config {
+        workers: 1,
+        stats_dir: Some(dir.path().into()),
+        ..Config::default()
+    };
+    let server = Membrane::bind(dir.path().join("s"), &config, |_, _| ()).expect("a server");
+    let mut pairs = Pairs::default();
+    let wanted = pairs.keep(&server.shared, &Table::default(), false, 7);
+    assert_eq!((wanted, pairs.last_ns), (None, 0), "nothing is looked at");
+}
