@@ -14,6 +14,9 @@ pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
 /// both sides, and every 4 KiB of it a page fault for each: 1,000 connections that began with 2 MiB each were at it for ten seconds.
 pub(crate) const FIRST_WINDOW_BYTES: u64 = 16 << 10;
 
+/// Records, as large as the largest so far, for which a lap has room at least, unless less was advised.
+const RECORDS_PER_LAP: u64 = 8;
+
 /// Produces records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.
 pub(crate) struct Producer<S> {
     storage: S,
@@ -32,6 +35,8 @@ pub(crate) struct Producer<S> {
     window: u64,
     /// How far into the ring was ever written.
     touched: u64,
+    /// Ring bytes of the largest record so far.
+    largest: u64,
     /// The consumer's index had to be loaded for a record that was committed: the padding before it. Kept here until
     /// [`Self::take_look`], and not returned: a result that is written to memory field by field and read as a whole cost
     /// a tenth of a pipelined message.
@@ -77,6 +82,7 @@ impl<S: Storage> Producer<S> {
             wrap_from: 0,
             window: 0,
             touched: 0,
+            largest: 0,
             look: None,
         };
         new.adopt_window();
@@ -154,15 +160,18 @@ impl<S: Storage> Producer<S> {
         }
     }
 
+    fn advice(&self) -> u64 {
+        match self.storage.load(Word::Window) {
+            0 => DEFAULT_WINDOW_BYTES,
+            bytes => bytes,
+        }
+    }
+
     /// Takes a step towards the window that the server advises; once per lap, so it costs nothing. Any value is safe: it only
     /// decides between places that are both free.
     fn adopt_window(&mut self) {
-        let advice = match self.storage.load(Word::Window) {
-            0 => DEFAULT_WINDOW_BYTES,
-            bytes => bytes,
-        };
         let next = (2 * self.window).max(FIRST_WINDOW_BYTES);
-        self.window = next.min(advice).min(self.plan.capacity());
+        self.window = next.min(self.advice()).min(self.plan.capacity());
         self.wrap_from = self.window;
     }
 
@@ -211,7 +220,11 @@ impl<S: Storage> Producer<S> {
         // times the backlog, where that is more than the window.
         let behind = self.tail.wrapping_sub(self.cached_head);
         let lap = self.plan.offset(self.tail) as u64;
-        let wrap_from = if behind <= lap / 4 {
+        // And a lap shorter than was advised has room for some records of any size seen: a few large ones in flight would find a ring full
+        // that is nearly empty.
+        let largest = self.largest.max(record_bytes(room));
+        let is_long = lap >= (RECORDS_PER_LAP * largest).min(self.advice());
+        let wrap_from = if behind <= lap / 4 && is_long {
             self.wrap_from
         } else {
             u64::MAX

@@ -160,6 +160,9 @@ impl<S: Storage> Slot<'_, S> {
         if touched > p.touched {
             p.touched = touched;
         }
+        if record > p.largest {
+            p.largest = record;
+        }
         p.storage
             .store(Word::Produced, p.tail.wrapping_sub(p.padded));
         fault_point!(BeforeTail);
