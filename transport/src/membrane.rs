@@ -122,8 +122,8 @@ impl Membrane {
             name: &config.name,
             role: Role::Server,
             socket_path: path,
-            // A client takes a slot, so does a poller, and closed ones stay readable for a while.
-            slots: config.max_clients + config.max_clients / 32 + config.workers + 32,
+            // A client takes a slot, so does a poller (one for each of 32 clients that think), and closed ones stay readable for a while.
+            slots: config.max_clients + config.max_clients / 32 + config.workers + 64,
         });
         let process = page.process();
         set(&process.max_clients, config.max_clients as u64);

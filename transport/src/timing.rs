@@ -4,6 +4,7 @@
 //! cost 0.8 % of a 64 B round trip, however seldom it ran.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::calls::Timed;
 use crate::clock::Ticks;
@@ -11,9 +12,15 @@ use crate::stats::recorder::{bump, set};
 use crate::stats::sampler::Sampler;
 use crate::stats::slot::SlotWriter;
 
+/// How far apart the counts of two threads are at least: one gets there in a year, at 20,000 a second.
+const OF_ANOTHER_THREAD: u64 = 1 << 40;
+
 thread_local! {
-    /// Requests timed on this thread, of all its connections.
-    static POINTS: Cell<u64> = const { Cell::new(0) };
+    /// Requests timed on this thread, of all its connections. Each thread begins somewhere else.
+    static POINTS: Cell<u64> = {
+        static THREADS: AtomicU64 = AtomicU64::new(0);
+        Cell::new(THREADS.fetch_add(1, Ordering::Relaxed).wrapping_mul(2 * OF_ANOTHER_THREAD))
+    };
 }
 
 /// One side's choice of requests, and when it last timed one.
@@ -24,7 +31,7 @@ pub(crate) struct Timing {
     /// three words on the stack, for one request in hundreds, were 1 % of a pipelined message.
     begun: Timed,
     last: Ticks,
-    /// [`POINTS`] then. Of another thread, if the connection has changed hands: then one stride is set by a wrong number.
+    /// [`POINTS`] then.
     last_points: u64,
 }
 
@@ -98,7 +105,11 @@ impl Timing {
     fn sampled(&mut self, slot: &SlotWriter, now: Ticks) {
         let points = POINTS.get().wrapping_add(1);
         POINTS.set(points);
-        let since = points.wrapping_sub(self.last_points);
+        // A connection may change threads with each reply, and what another one has counted says nothing.
+        let since = match points.wrapping_sub(self.last_points) {
+            since @ 0..OF_ANOTHER_THREAD => since,
+            _ => 1,
+        };
         self.sampler.adapt(now.ns_since(self.last), since);
         (self.last, self.last_points) = (now, points);
         set(&slot.req().last_progress_ns, now.monotonic_ns());
@@ -120,5 +131,29 @@ impl Timing {
             &slot.req().handler_since_ns,
             self.begun.begun.monotonic_ns(),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stats::SlotKind;
+
+    #[test]
+    fn a_slow_connection_that_changes_threads_all_the_time_has_every_request_timed() {
+        let slot = SlotWriter::private(SlotKind::Connection);
+        let mut timing = Timing::new(&slot);
+        for _ in 0..10 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(1));
+                    assert!(timing.begin());
+                    let begun = timing.begun();
+                    timing.replied(&slot, begun);
+                });
+            });
+        }
     }
 }

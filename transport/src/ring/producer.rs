@@ -14,8 +14,9 @@ pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
 /// both sides, and every 4 KiB of it a page fault for each: 1,000 connections that began with 2 MiB each were at it for ten seconds.
 pub(crate) const FIRST_WINDOW_BYTES: u64 = 16 << 10;
 
-/// Records, as large as the largest so far, for which a lap has room at least, unless less was advised.
+/// Records, as large as the largest so far, for which a lap has room, unless less was advised; and for which it has room whatever was advised.
 const RECORDS_PER_LAP: u64 = 8;
+const FEWEST_PER_LAP: u64 = 4;
 
 /// Produces records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.
 pub(crate) struct Producer<S> {
@@ -220,10 +221,10 @@ impl<S: Storage> Producer<S> {
         // times the backlog, where that is more than the window.
         let behind = self.tail.wrapping_sub(self.cached_head);
         let lap = self.plan.offset(self.tail) as u64;
-        // And a lap shorter than was advised has room for some records of any size seen: a few large ones in flight would find a ring full
-        // that is nearly empty.
+        // And it has had room for some records of any size seen: else a few large ones in flight would find a ring full that is nearly empty.
         let largest = self.largest.max(record_bytes(room));
-        let is_long = lap >= (RECORDS_PER_LAP * largest).min(self.advice());
+        let advice = self.advice().max(FEWEST_PER_LAP * largest);
+        let is_long = lap >= advice.min(RECORDS_PER_LAP * largest);
         let wrap_from = if behind <= lap / 4 && is_long {
             self.wrap_from
         } else {

@@ -54,15 +54,20 @@ fn a_standing_backlog_takes_some_times_its_size_and_not_the_whole_ring() {
 
 #[test]
 fn a_few_large_records_in_flight_never_find_a_nearly_empty_ring_full() {
-    let (mut producer, mut consumer, _) = pair(256 << 10, 0, 0);
-    let large = [7; 13_000];
-    for round in 0..200 {
-        for length in [9_000, 10, 13_000] {
-            let sent = producer.push(Kind::Request, round, &large[..length]);
-            assert!(sent.is_ok(), "{length} bytes in round {round}: {sent:?}");
-        }
-        for _ in 0..3 {
-            assert!(take(&mut consumer).is_some());
+    for advice in [0, 1, 16 << 10, 32 << 10, 1 << 20, u64::MAX] {
+        let (mut producer, mut consumer, _) = pair(256 << 10, 0, advice);
+        let large = [7; 13_000];
+        for round in 0..200 {
+            for length in [9_000, 10, 13_000] {
+                let sent = producer.push(Kind::Request, round, &large[..length]);
+                assert!(
+                    sent.is_ok(),
+                    "{length} bytes, round {round}, advised {advice}: {sent:?}"
+                );
+            }
+            for _ in 0..3 {
+                assert!(take(&mut consumer).is_some());
+            }
         }
     }
 }
