@@ -17,9 +17,6 @@ use super::{Shared, pool};
 use crate::config::WaitPolicy;
 use crate::shm::Inbox;
 
-/// Looks to pass before the next try when a thread was refused.
-const REFUSED: u32 = 100;
-
 /// What the control thread remembers of it.
 #[derive(Default)]
 pub(super) struct Pairs {
@@ -28,8 +25,6 @@ pub(super) struct Pairs {
     inboxes: Vec<Arc<Inbox>>,
     /// Whose client each is, by its place there.
     of: BTreeMap<Key, usize>,
-    /// Looks to pass before the next try.
-    refused: u32,
     last_ns: u64,
     last_useful_ns: u64,
 }
@@ -54,14 +49,13 @@ impl Pairs {
             return None;
         }
         let seen = self.see(shared.pool.useful_ns(), table, now_ns);
-        self.refused = self.refused.saturating_sub(1);
         if spread || !self.rule.wants(seen, self.is_on()) {
             self.end(table);
             return None;
         }
         self.pair(table);
         let clients = seen.clients.min(MOST_CLIENTS);
-        (clients > self.inboxes.len() && self.refused == 0).then_some(clients)
+        (clients > self.inboxes.len() && self.rule.may_start()).then_some(clients)
     }
 
     /// Has so many pollers; the next look gives them to those who have none.
@@ -72,7 +66,7 @@ impl Pairs {
                 self.inboxes.iter().for_each(|i| i.set_paired(true));
             }
             // No thread to be had: it goes on with those there are.
-            Err(_) => self.refused = REFUSED,
+            Err(_) => self.rule.refused(),
         }
     }
 

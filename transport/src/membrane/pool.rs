@@ -14,6 +14,9 @@ use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
 use crate::wait::policy::Waiter;
 
+/// Threads that pollers which are merely faster leave to others: who connects needs one for the handshake.
+const SPARE_THREADS: usize = 4;
+
 /// One serving thread.
 struct Worker {
     inbox: Arc<Inbox>,
@@ -21,7 +24,7 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// All serving threads. Threads are added, and taken away only when the server ends.
+/// All serving threads. Threads are added, and taken away only when the server ends; or at once, if not as many could be had as are of use.
 pub(super) struct Pool(Mutex<Vec<Worker>>);
 
 impl Pool {
@@ -39,13 +42,17 @@ impl Pool {
     /// Ends and joins all; requests being handled are finished first.
     pub(super) fn stop(&self) {
         let workers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for worker in &workers {
-            worker.inbox.stop();
-        }
-        for worker in workers {
-            // A panic there was reported by the panic hook; handlers' panics are caught before.
-            let _ = worker.thread.join();
-        }
+        end(workers);
+    }
+}
+
+fn end(workers: Vec<Worker>) {
+    for worker in &workers {
+        worker.inbox.stop();
+    }
+    for worker in workers {
+        // A panic there was reported by the panic hook; handlers' panics are caught before.
+        let _ = worker.thread.join();
     }
 }
 
@@ -101,18 +108,52 @@ pub(super) fn assign(shared: &Arc<Shared>) -> io::Result<(Arc<Inbox>, Option<u32
     Ok(assigned)
 }
 
-/// The first `count` pollers, started if there are fewer.
+/// The first `count` pollers, started if there are fewer. All that are missing or none: a few more are of no use, and threads that others need.
+///
+/// # Errors
+/// A thread or its memory could not be had, or no [`SPARE_THREADS`] beside them.
 pub(super) fn first(shared: &Arc<Shared>, count: usize) -> io::Result<Vec<Arc<Inbox>>> {
+    first_by(shared, count, worker, spare)
+}
+
+fn first_by(
+    shared: &Arc<Shared>,
+    count: usize,
+    mut worker: impl FnMut(&Arc<Shared>, usize) -> io::Result<Worker>,
+    spare: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Vec<Arc<Inbox>>> {
     let mut workers = shared.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-    while workers.len() < count {
-        let worker = worker(shared, workers.len())?;
-        workers.push(worker);
+    let before = workers.len();
+    if before < count {
+        let started = (before..count).try_for_each(|number| {
+            workers.push(worker(shared, number)?);
+            Ok(())
+        });
+        if let Err(e) = started.and_then(|()| spare()) {
+            // Nobody was given a place there: the lock is still held.
+            let useless = workers.split_off(before);
+            drop(workers);
+            end(useless);
+            return Err(e);
+        }
     }
     Ok(workers
         .iter()
         .take(count)
         .map(|w| Arc::clone(&w.inbox))
         .collect())
+}
+
+/// Whether [`SPARE_THREADS`] can be had; they have ended then.
+fn spare() -> io::Result<()> {
+    let until_all_are_there = Mutex::new(());
+    std::thread::scope(|scope| {
+        let _not_yet = until_all_are_there.lock();
+        for _ in 0..SPARE_THREADS {
+            std::thread::Builder::new().spawn_scoped(scope, || drop(until_all_are_there.lock()))?;
+        }
+        Ok(())
+    })
 }
 
 fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
@@ -149,4 +190,42 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
         slot,
         thread,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Membrane};
+
+    #[test]
+    fn pollers_that_would_take_the_last_threads_are_given_back_and_those_there_were_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            stats_dir: Some(dir.path().into()),
+            ..Config::default()
+        };
+        let server = Membrane::bind(dir.path().join("s"), &config, |_, _| ()).expect("a server");
+        let shared = &server.shared;
+        let count = || shared.pool.0.lock().expect("a pool").len();
+        let mut inboxes = Vec::new();
+        let refused = || io::Error::from_raw_os_error(libc::EAGAIN);
+        let with_threads = |most: usize, inboxes: &mut Vec<_>| {
+            let worker = |shared: &Arc<Shared>, number: usize| {
+                let worker = worker(shared, (number < most).then_some(number).ok_or(refused())?)?;
+                inboxes.push(Arc::downgrade(&worker.inbox));
+                Ok(worker)
+            };
+            let spare = || (most >= 8 + SPARE_THREADS).then_some(()).ok_or(refused());
+            first_by(shared, 8, worker, spare).map(|inboxes| inboxes.len())
+        };
+        for most in [1, 5, 8, 8 + SPARE_THREADS - 1] {
+            with_threads(most, &mut inboxes).expect_err("not enough");
+            assert_eq!(inboxes.len(), most.min(8) - 1, "tried");
+            assert!(inboxes.drain(..).all(|i| i.strong_count() == 0), "joined");
+            assert_eq!(count(), 1, "of {most} threads");
+        }
+        let all = with_threads(8 + SPARE_THREADS, &mut inboxes);
+        assert_eq!((all.expect("enough"), count()), (8, 8));
+        assert_eq!(first(shared, 9).expect("threads").len(), 9);
+    }
 }

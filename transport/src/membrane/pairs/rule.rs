@@ -13,6 +13,9 @@ const IDLE_PERCENT: u64 = 25;
 const SLACK: u64 = 2;
 /// Looks in a row (0.1 s each) that must find it otherwise than it is.
 const CONVINCING: u32 = 2;
+/// Looks to pass before the next try when a thread was refused (10 minutes), twice as many after each further time: a limit that leaves too few
+/// is most often there to stay, and each try has nearly all that are left for a moment.
+const REFUSED: u32 = 6_000;
 
 /// What was seen of all clients since the last look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,22 +44,72 @@ impl Seen {
     }
 }
 
+/// Looks to let pass, twice as many each time.
+#[derive(Debug)]
+struct Pause {
+    left: u32,
+    next: u32,
+}
+
+impl Pause {
+    fn first(looks: u32) -> Self {
+        Self {
+            left: 0,
+            next: looks,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.left = self.next;
+        self.next = self.next.saturating_mul(2);
+    }
+
+    fn look(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+}
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rule {
     /// Looks in a row that found it otherwise.
     otherwise: u32,
+    refused: Pause,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            otherwise: 0,
+            refused: Pause::first(REFUSED),
+        }
+    }
 }
 
 impl Rule {
+    /// A thread was not to be had.
+    pub(super) fn refused(&mut self) {
+        self.refused.begin();
+    }
+
+    /// Whether threads may be started.
+    pub(super) fn may_start(&self) -> bool {
+        self.refused.is_over()
+    }
+
     /// Whether there should be a poller for each client, if there is or is not now.
     pub(super) fn wants(&mut self, seen: Seen, paired: bool) -> bool {
+        self.refused.look();
         let calm = seen.is_calm(paired);
         // When nobody asks for anything, nothing is known that is new.
         let otherwise = if paired {
             !calm
         } else {
-            calm && seen.asleep > seen.awake
+            calm && seen.asleep > seen.awake && self.may_start()
         };
         let silent = calm && seen.most == 0;
         if otherwise {
@@ -159,5 +212,20 @@ mod tests {
         assert!(!rule.wants(seen(10, 2_000), false));
         assert!(!rule.wants(silent, false));
         assert!(rule.wants(seen(10, 2_000), false));
+    }
+
+    #[test]
+    fn a_server_that_was_refused_a_thread_lets_others_have_them_for_long() {
+        let calm = seen(900, 2_000);
+        let mut rule = Rule::default();
+        for pause in [REFUSED, 2 * REFUSED] {
+            rule.refused();
+            assert!((1..pause).all(|_| !rule.wants(calm, false) && !rule.may_start()));
+            assert!(!rule.wants(calm, false) && rule.may_start());
+            assert!(rule.wants(calm, false));
+        }
+        // Nor does it grow; but those who have one keep it.
+        rule.refused();
+        assert!((1..4 * REFUSED).all(|_| rule.wants(calm, true) && !rule.may_start()));
     }
 }
