@@ -24,7 +24,7 @@ use crate::wait::{Look, Waited};
 
 /// How long a poller sleeps at most while a reply ring is full: its client rings the bell only now and then.
 const BLOCKED_SLICE: Duration = Duration::from_millis(10);
-/// How long a poller sleeps at most on a kernel without `futex_waitv`.
+/// How long a poller with connections sleeps at most on a kernel without `futex_waitv`.
 const BLIND_SLICE: Duration = Duration::from_millis(1);
 /// After a sleep this long (1 ms) it is likely that nobody else has asked for anything yet.
 const LONG_SLEEP_NS: u64 = 1_000_000;
@@ -354,7 +354,9 @@ impl Look for Anything<'_> {
 
     fn park(&mut self, limit: Duration) {
         let news = WaitWord::new(self.inbox.news(), self.seen);
-        if self.connections.len() < FEW_WORDS {
+        if self.connections.is_empty() {
+            self.park_alone(limit);
+        } else if self.connections.len() < FEW_WORDS {
             self.park_on(&mut [news; FEW_WORDS], limit);
         } else {
             self.park_on(&mut [news; futex::MAX_WORDS], limit);
@@ -368,6 +370,14 @@ impl Look for Anything<'_> {
 }
 
 impl Anything<'_> {
+    /// Sleeps on the inbox's word. One needs no `futex_waitv`: without that a poller with nobody to serve still sleeps until there is news.
+    fn park_alone(&mut self, limit: Duration) {
+        self.woken = None;
+        set(&self.slot.wait().waiting_since_ns, monotonic_ns());
+        futex::wait(self.inbox.news(), self.seen, limit);
+        set(&self.slot.wait().waiting_since_ns, 0);
+    }
+
     /// Sleeps on `words`, the first of which is the inbox's.
     fn park_on(&mut self, words: &mut [WaitWord], limit: Duration) {
         let mut limit = limit;

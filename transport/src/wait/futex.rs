@@ -1,7 +1,7 @@
 //! Futex calls on words that several processes share (never the private kind).
 
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Words that one `futex_waitv` call takes at most (FUTEX_WAITV_MAX).
@@ -78,10 +78,19 @@ impl WaitWord {
     }
 }
 
+/// Whether `futex_waitv` was refused in this process: by a kernel without it, or by a filter.
+static ONE_WORD_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`wait_any`] was refused: who has something to sleep on beside a connection wakes up again and again then.
+pub(crate) fn is_one_word_only() -> bool {
+    // Relaxed: a fact, not a message.
+    ONE_WORD_ONLY.load(Ordering::Relaxed)
+}
+
 /// Sleeps while all `words` have their expected values, for at most `limit`. Returns the index of a word that was woken, if one was.
 ///
 /// # Errors
-/// ENOSYS before Linux 5.16; the caller then has to wake up by itself now and then. EAGAIN, EINTR and ETIMEDOUT are success: look again.
+/// ENOSYS before Linux 5.16, or what a filter says ([`is_one_word_only`] from then on); the caller then has to wake up by itself now and then. EAGAIN, EINTR and ETIMEDOUT are success: look again.
 pub(crate) fn wait_any(words: &[WaitWord], limit: Duration) -> io::Result<Option<usize>> {
     debug_assert!(words.len() <= MAX_WORDS);
     let mut now = libc::timespec {
@@ -113,6 +122,11 @@ pub(crate) fn wait_any(words: &[WaitWord], limit: Duration) -> io::Result<Option
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT) => Ok(None),
-        _ => Err(error),
+        // Out of memory, or a word that is not there: the next call may do.
+        Some(libc::ENOMEM | libc::EFAULT) => Err(error),
+        _ => {
+            ONE_WORD_ONLY.store(true, Ordering::Relaxed);
+            Err(error)
+        }
     }
 }

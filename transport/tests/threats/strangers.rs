@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use transport::Synapse;
 use transport::error::{ConnectError, RequestError};
+use transport::stats::{SlotKind, SlotState};
+use transport::{Synapse, WaitPolicy};
 
+use crate::payload;
 use crate::role::{Process, WATCHDOG, start_by};
 use crate::watch::within;
 use crate::world::{Ended, World, mix, ready};
@@ -192,4 +195,61 @@ fn without_memfds_there_is_the_socket_and_without_futex_waitv_there_are_the_ring
     assert_eq!(client.ask("connect", "connected"), "shm");
     client.tell("mix 3");
     assert!(client.hear("ended").starts_with("Done"));
+}
+
+/// Long enough for pollers to be started for clients that think, and for one that looks every millisecond to be seen to.
+const WHILE: Duration = Duration::from_millis(400);
+
+#[test]
+fn without_futex_waitv_there_is_one_poller_that_looks_again_and_none_once_its_clients_have_gone() {
+    let world = World::new();
+    let no_waitv = format!("{} {}", libc::SYS_futex_waitv, libc::ENOSYS);
+    let server = ready(
+        world
+            .server()
+            .with("FORBID", no_waitv)
+            .with("ADAPTIVE", "yes"),
+    );
+    let sleeps = || {
+        let page = world.page(&server);
+        let pollers = page
+            .slots
+            .iter()
+            .filter(|s| s.info.kind == SlotKind::Poller);
+        pollers.map(|s| s.wait.sleeps).collect::<Vec<_>>()
+    };
+    let config = transport::Config {
+        wait: WaitPolicy::Adaptive,
+        ..world.config()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut client = Synapse::connect(world.path(), &config).expect("a client");
+                let begun = Instant::now();
+                for n in (0..).take_while(|_| begun.elapsed() < WHILE) {
+                    let reply = client
+                        .fire_bytes(&payload::request(n, 16, 8))
+                        .expect("a reply");
+                    assert!(reply == payload::expected(n, 8));
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+        }
+    });
+    assert_eq!(sleeps().len(), 1, "a poller that is blind is enough");
+    within(WATCHDOG, "they are gone", || {
+        let page = world.page(&server);
+        let mut clients = page
+            .slots
+            .iter()
+            .filter(|s| s.info.kind != SlotKind::Poller);
+        match clients.find(|s| s.info.state == SlotState::Open) {
+            None => Ok(()),
+            Some(slot) => Err(slot.info.client_number),
+        }
+    });
+    let before = sleeps()[0];
+    std::thread::sleep(WHILE / 4);
+    assert!(sleeps()[0] - before < 20, "it sleeps until there is news");
 }

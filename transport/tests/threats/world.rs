@@ -122,6 +122,9 @@ pub(crate) fn own_config() -> Config {
     if let Some(uid) = number("ALLOW_UID") {
         config.allowed_uids = vec![uid as u32];
     }
+    if parameter("ADAPTIVE").is_some() {
+        config.wait = WaitPolicy::Adaptive;
+    }
     config.huge_pages = parameter("HUGE").is_some();
     config.thread_per_client = parameter("THREAD_PER_CLIENT").is_some();
     config.transport = match parameter("TRANSPORT").as_deref() {
