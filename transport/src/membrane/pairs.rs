@@ -10,7 +10,7 @@ mod rule;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rule::{MOST_CLIENTS, Rule, Seen};
+use rule::{Rule, Seen};
 
 use super::clients::{Key, ShmPart, Table};
 use super::{Shared, pool};
@@ -49,7 +49,12 @@ impl Pairs {
         if config.workers != 0 || config.thread_per_client || config.wait != WaitPolicy::Adaptive {
             return None;
         }
+        let first = self.last_ns == 0;
         let seen = self.see(shared.pool.useful_ns(), table, now_ns);
+        if first {
+            // Nothing to compare with.
+            return None;
+        }
         // A poller that looks again and again is enough.
         let blind = futex::is_one_word_only();
         if spread || blind || !self.rule.wants(seen, self.is_on()) {
@@ -57,8 +62,7 @@ impl Pairs {
             return None;
         }
         self.pair(table);
-        let clients = seen.clients.min(MOST_CLIENTS);
-        (clients > self.inboxes.len() && self.rule.may_start()).then_some(clients)
+        self.rule.more(seen.clients, self.inboxes.len())
     }
 
     /// Has so many pollers; the next look gives them to those who have none.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Clients that have a poller each at most: more threads than that are no trifle, and were not measured.
-pub(super) const MOST_CLIENTS: usize = 32;
+const MOST_CLIENTS: usize = 32;
 /// Requests a second of the busiest client up to which they think for long. Of 16 processes on two CPUs those that think for 1 ms have half of the
 /// median so; of those that think for 50 µs some have a fifth, at the cost of the others (fairness 0.4).
 const FEW_PER_SECOND: u64 = 2_000;
@@ -16,6 +16,12 @@ const CONVINCING: u32 = 2;
 /// Looks to pass before the next try when a thread was refused (10 minutes), twice as many after each further time: a limit that leaves too few
 /// is most often there to stay, and each try has nearly all that are left for a moment.
 const REFUSED: u32 = 6_000;
+/// Looks to pass after pairs before there are some again (0.4 s), twice as many each time that they did not last, and most (6.4 s): who is busy for a part of
+/// every second would move everybody each time.
+const SHORT_LIVED: u32 = 4;
+const LONGEST_PAUSE: u32 = 64;
+/// Looks that pairs are there for to have lasted (10 s).
+const LASTED: u32 = 100;
 
 /// What was seen of all clients since the last look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,9 +44,12 @@ impl Seen {
     fn is_calm(self, paired: bool) -> bool {
         let slack = if paired { SLACK } else { 1 };
         let second = Duration::from_secs(1).as_nanos() as u64;
+        let at_most = |did: u64, times: u64, of: u64| {
+            did.saturating_mul(times) <= (of * slack).saturating_mul(self.ns)
+        };
         (2..=MOST_CLIENTS).contains(&self.clients)
-            && self.most * second <= FEW_PER_SECOND * slack * self.ns
-            && self.useful_ns * 100 <= IDLE_PERCENT * slack * self.ns
+            && at_most(self.most, second, FEW_PER_SECOND)
+            && at_most(self.useful_ns, 100, IDLE_PERCENT)
     }
 }
 
@@ -49,19 +58,22 @@ impl Seen {
 struct Pause {
     left: u32,
     next: u32,
+    most: u32,
 }
 
 impl Pause {
-    fn first(looks: u32) -> Self {
+    /// The first and the longest one.
+    fn new(first: u32, most: u32) -> Self {
         Self {
             left: 0,
-            next: looks,
+            next: first,
+            most,
         }
     }
 
     fn begin(&mut self) {
         self.left = self.next;
-        self.next = self.next.saturating_mul(2);
+        self.next = self.next.saturating_mul(2).min(self.most);
     }
 
     fn look(&mut self) {
@@ -78,6 +90,9 @@ impl Pause {
 pub(super) struct Rule {
     /// Looks in a row that found it otherwise.
     otherwise: u32,
+    /// Looks in a row that found pairs there.
+    lasts: u32,
+    over: Pause,
     refused: Pause,
 }
 
@@ -85,7 +100,9 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             otherwise: 0,
-            refused: Pause::first(REFUSED),
+            lasts: 0,
+            over: Pause::new(SHORT_LIVED, LONGEST_PAUSE),
+            refused: Pause::new(REFUSED, u32::MAX),
         }
     }
 }
@@ -97,19 +114,35 @@ impl Rule {
     }
 
     /// Whether threads may be started.
-    pub(super) fn may_start(&self) -> bool {
+    fn may_start(&self) -> bool {
         self.refused.is_over()
+    }
+
+    /// How many pollers there should be, for so many clients that should have one each, if that is more than there are.
+    pub(super) fn more(&self, clients: usize, pollers: usize) -> Option<usize> {
+        // The look that finds too many is not yet the one that ends the pairs: nobody gets one on the way.
+        let more = clients > pollers && clients <= MOST_CLIENTS && self.may_start();
+        more.then_some(clients)
     }
 
     /// Whether there should be a poller for each client, if there is or is not now.
     pub(super) fn wants(&mut self, seen: Seen, paired: bool) -> bool {
         self.refused.look();
+        self.over.look();
+        self.lasts = if paired {
+            self.lasts.saturating_add(1)
+        } else {
+            0
+        };
+        if self.lasts >= LASTED {
+            self.over.next = SHORT_LIVED;
+        }
         let calm = seen.is_calm(paired);
         // When nobody asks for anything, nothing is known that is new.
         let otherwise = if paired {
             !calm
         } else {
-            calm && seen.asleep > seen.awake && self.may_start()
+            calm && seen.asleep > seen.awake && self.may_start() && self.over.is_over()
         };
         let silent = calm && seen.most == 0;
         if otherwise {
@@ -120,6 +153,9 @@ impl Rule {
         let changes = self.otherwise >= CONVINCING;
         if changes {
             self.otherwise = 0;
+            if paired {
+                self.over.begin();
+            }
         }
         paired != changes
     }
@@ -182,6 +218,21 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_gets_a_poller_too_and_a_burst_of_many_gets_none() {
+        let mut rule = Rule::default();
+        let burst = Seen {
+            clients: 500,
+            ..seen(100, 2_000)
+        };
+        assert!(rule.wants(burst, true), "not yet over");
+        assert_eq!(rule.more(burst.clients, 2), None);
+        assert_eq!([3, 32].map(|n| rule.more(n, 2)), [Some(3), Some(32)]);
+        assert_eq!(rule.more(2, 3), None, "there are enough");
+        rule.refused();
+        assert_eq!(rule.more(3, 2), None);
+    }
+
+    #[test]
     fn one_busy_client_among_many_that_think_is_enough_to_share() {
         let one = Seen {
             most: 4_000,
@@ -227,5 +278,47 @@ mod tests {
         // Nor does it grow; but those who have one keep it.
         rule.refused();
         assert!((1..4 * REFUSED).all(|_| rule.wants(calm, true) && !rule.may_start()));
+    }
+
+    /// How often in so many looks pairs begin.
+    fn begins(rule: &mut Rule, looks: u32, seen: impl Fn(u32) -> Seen) -> usize {
+        let paired: Vec<bool> = (0..looks)
+            .scan(false, |paired, look| {
+                *paired = rule.wants(seen(look), *paired);
+                Some(*paired)
+            })
+            .collect();
+        paired.windows(2).filter(|p| !p[0] && p[1]).count()
+    }
+
+    #[test]
+    fn who_is_busy_for_a_part_of_every_second_moves_the_others_every_few_seconds() {
+        let (calm, busy) = (seen(900, 2_000), seen(40_000, 400));
+        let bursts = |look: u32| if look % 10 < 3 { busy } else { calm };
+        let mut rule = Rule::default();
+        assert!((3..=8).contains(&begins(&mut rule, 200, bursts)), "20 s");
+        assert!(
+            (5..=10).contains(&begins(&mut rule, 600, bursts)),
+            "a minute"
+        );
+        // Once pairs have lasted, a burst is an accident again.
+        begins(&mut rule, LONGEST_PAUSE + LASTED + CONVINCING, |_| calm);
+        assert_eq!(rule.over.next, SHORT_LIVED);
+    }
+
+    #[test]
+    fn numbers_of_any_size_are_compared_and_overflow_nothing() {
+        let of = |useful_ns, ns| Seen {
+            useful_ns,
+            ns,
+            ..seen(900, 2_000)
+        };
+        assert_eq!(after(9, of(u64::MAX, LOOK_NS)), [false, false]);
+        assert_eq!(after(9, of(0, u64::MAX)), [true, true]);
+        let endless = Seen {
+            most: u64::MAX,
+            ..seen(900, 2_000)
+        };
+        assert_eq!(after(9, endless), [false, false]);
     }
 }
