@@ -1,11 +1,14 @@
 //! Rules about the pages of rings: faults, swap, huge pages, strangers who hold them.
 
+use std::collections::BTreeMap;
+
 use transport::stats::{Role, Slot, Snapshot, Via};
 
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint};
+use crate::model::{Client, Endpoint, touched};
 use crate::reading::{Reading, Why};
+use crate::sample::Sample;
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -18,12 +21,12 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 rule! {
-    /// The first lap of a ring touches its pages one by one, and that is warm-up. Faults beyond those pages
-    /// are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. A rate of
+    /// Memory of a ring that is new costs each side a fault per page, lap by lap until the window is reached, and that is warm-up. Faults
+    /// beyond those pages are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. A rate of
     /// 100 per second is the floor.
     FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
-    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of a first lap";
-    quiet: "warm-up: as many pages of the rings were touched for the first time";
+    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time";
+    quiet: "warm-up: laps of a ring through memory that is new, which double until they reach the window";
     fix: "prefault the rings; keep buffers instead of freeing them";
     check: Endpoint(faults_on_path);
 }
@@ -36,25 +39,23 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return QUIET;
     }
     let old = ctx.old_page(e)?;
-    let walked: u64 = page
-        .slots
-        .iter()
-        .map(|s| {
-            let same =
-                |o: &&Slot| o.index == s.index && o.info.connection_id == s.info.connection_id;
-            old.slots
-                .iter()
-                .find(same)
-                .map_or(u64::MAX, |o| first_lap(o, s))
-        })
-        .fold(0, u64::saturating_add);
+    let theirs = connections(ctx.sample, e.role);
+    let theirs_before = connections(ctx.before()?, e.role);
+    let walked = page.slots.iter().map(|now| {
+        let id = &now.info.connection_id;
+        let same = |o: &&Slot| o.index == now.index && o.info.connection_id == *id;
+        let peer = theirs_before.get(id).copied().zip(theirs.get(id).copied());
+        let before = old.slots.iter().find(same);
+        before.map_or(u64::MAX, |before| new_memory(before, now, peer))
+    });
+    let walked = walked.fold(0, u64::saturating_add);
     let seconds = ctx
         .sample
         .time
         .monotonic_ns
         .saturating_sub(ctx.before()?.time.monotonic_ns) as f64
         / 1e9;
-    // Each page of a first lap costs a fault, and a lap goes on while the page is read.
+    // Each page walked for the first time costs a fault, and the walk goes on while the page is read.
     let faults = faults - 1.25 * (walked / 4096) as f64 / seconds.max(0.1);
     if faults < 100.0 || faults <= 0.01 * 2.0 * requests {
         return QUIET;
@@ -89,19 +90,35 @@ fn faults_of_ring_threads(page: &Snapshot, e: &Endpoint) -> Reading<f64> {
     Ok(sum)
 }
 
-/// Bytes of a connection's rings that were walked for the first time between two looks.
-fn first_lap(before: &Slot, now: &Slot) -> u64 {
-    let (t, o) = (&now.tx, &before.tx);
-    let produced = if o.tx_wraps == 0 {
-        let end = |index: u64| index.min(now.info.tx_capacity);
-        end(t.tx_index).saturating_sub(end(o.tx_index))
-    } else {
-        0
+/// What the other ends of connections say of them, by connection.
+fn connections(sample: &Sample, own: Role) -> BTreeMap<u64, &Slot> {
+    let pages = sample.pages.iter().filter_map(|p| p.snapshot());
+    pages
+        .filter(|page| page.role != own)
+        .flat_map(|page| &page.slots)
+        .map(|slot| (slot.info.connection_id, slot))
+        .collect()
+}
+
+/// Laps double from 16 KiB, so this many may be in new memory: the last of them is the whole of a ring of 32 MiB.
+const NEW_LAPS: u64 = 12;
+
+/// Bytes of a connection's rings that one end walked for the first time between two looks; `peer` is what the other end said at both.
+fn new_memory(before: &Slot, now: &Slot, peer: Option<(&Slot, &Slot)>) -> u64 {
+    let grown = |old: &Slot, new: &Slot, capacity| {
+        touched(&new.tx, capacity).saturating_sub(touched(&old.tx, capacity))
     };
-    let end = |index: u64| index.min(now.info.rx_capacity);
-    let consumed = end(now.rx.rx_index).saturating_sub(end(before.rx.rx_index));
-    let touched = t.tx_touched_bytes.saturating_sub(o.tx_touched_bytes);
-    produced.max(touched).saturating_add(consumed)
+    let capacity = now.info.rx_capacity;
+    // Not by the index: it passes padding, up to a whole ring at once, which nobody touches.
+    let records = now.rx.rx_record_bytes;
+    let read = records.saturating_sub(before.rx.rx_record_bytes);
+    let laps = before.rx.rx_index.checked_div(capacity);
+    let written = match peer {
+        Some((old, new)) => grown(old, new, capacity),
+        None if laps.is_some_and(|n| n < NEW_LAPS) => capacity,
+        None => 0,
+    };
+    grown(before, now, now.info.tx_capacity).saturating_add(read.min(written))
 }
 
 rule! {

@@ -31,6 +31,7 @@ pub use client::{
 pub use counters::CountersView;
 pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
 pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
+pub(crate) use ring::touched;
 pub use shared::Shared;
 
 use transport::stats::Role;

@@ -182,14 +182,15 @@ fn high_water(end: End, tx: &transport::stats::TxCounters, house: Reading<House>
     }
 }
 
-/// How far into the ring's memory was ever written. A producer says it when it looks at the consumer's index, so not before its first
-/// lap is over; until then its own index, which starts at 0, is the answer.
-fn touched(tx: &transport::stats::TxCounters, capacity: u64) -> u64 {
-    if tx.tx_wraps == 0 {
-        tx.tx_touched_bytes.max(tx.tx_index.min(capacity))
+/// How far into the ring's memory was ever written. A producer says it when it looks at the consumer's index, so once per lap; in between
+/// its own index says where it is, because padding fills each lap up to the capacity.
+pub(crate) fn touched(tx: &transport::stats::TxCounters, capacity: u64) -> u64 {
+    let in_lap = if tx.tx_wraps == 0 {
+        tx.tx_index.min(capacity)
     } else {
-        tx.tx_touched_bytes
-    }
+        tx.tx_index.checked_rem(capacity).unwrap_or(0)
+    };
+    tx.tx_touched_bytes.max(in_lap)
 }
 
 #[cfg(test)]
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_ring_touched_is_known_before_its_first_lap_is_over() {
+    fn what_a_ring_touched_is_known_before_a_lap_is_over() {
         let first_lap = TxCounters {
             tx_index: 4096,
             ..TxCounters::default()
@@ -218,11 +219,17 @@ mod tests {
         assert_eq!(touched(&first_lap, 1 << 20), 4096);
         assert_eq!(touched(&first_lap, 1 << 10), 1 << 10, "a claim is bounded");
         let later = TxCounters {
-            tx_index: 9 << 20,
+            tx_index: 9 * (32 << 20) + 4096,
             tx_wraps: 9,
             tx_touched_bytes: 1 << 20,
             ..TxCounters::default()
         };
         assert_eq!(touched(&later, 32 << 20), 1 << 20);
+        let further = TxCounters {
+            tx_index: later.tx_index + (1 << 20),
+            ..later
+        };
+        assert_eq!(touched(&further, 32 << 20), (1 << 20) + 4096);
+        assert_eq!(touched(&further, 0), 1 << 20, "a claim of no capacity");
     }
 }

@@ -72,6 +72,10 @@ fn value_of(value: &toml::Value, old: &Value, base: &Value, seconds: u64, now_ns
     if let Some(later) = text.strip_prefix("now+").and_then(|a| a.strip_suffix('s')) {
         return (now_ns + (later.parse::<f64>().unwrap() * 1e9) as u64).into();
     }
+    if let Some((n, per_second)) = text.split_once('+') {
+        let [n, per_second]: [u64; 2] = [n, per_second].map(|n| n.parse().unwrap());
+        return (n + per_second * seconds).into();
+    }
     if let Some(values) = text.strip_prefix("also ") {
         let mut sum: Histogram = serde_json::from_value(base.clone()).unwrap();
         let more = value_of(&values.into(), old, base, seconds, now_ns);
