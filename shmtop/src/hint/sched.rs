@@ -1,5 +1,7 @@
 //! Rules about getting a core: quotas, run delay, preemption.
 
+use std::collections::BTreeMap;
+
 use super::context::Waiter;
 use super::fix::{WAIT_WELL, idlest, move_thread};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -148,27 +150,69 @@ rule! {
     check: Endpoint(run_delay);
 }
 
+/// A ring thread that waits for a core because of outsiders.
+struct Delayed<'w> {
+    waiter: &'w Waiter<'w>,
+    cpus: Vec<u32>,
+    delay: f64,
+    outsiders: f64,
+    busy: f64,
+}
+
+impl Delayed<'_> {
+    /// The part of the delay that is the outsiders' doing.
+    fn blame(&self) -> f64 {
+        self.delay * self.outsiders / self.busy.max(0.01)
+    }
+
+    fn fires(&self) -> bool {
+        self.outsiders >= OUTSIDERS
+            && self.outsiders >= OUTSIDERS_SHARE * self.busy
+            && self.blame() > DELAY
+    }
+}
+
 fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let waiters = ctx.waiters_of(e);
-    let delays = waiters.iter().filter_map(|w| Some((w, w.run_delay()?)));
-    let Some((_, worst)) = delays.clone().max_by(|(_, a), (_, b)| a.total_cmp(b)) else {
+    if waiters.iter().all(|w| w.run_delay().is_none()) {
         return Err(Why::not_there("run delay of its threads can't be read"));
-    };
-    // Of threads that wait about as long, the first: another one is the worst every second.
-    let about = |(_, delay): &(_, f64)| *delay > DELAY && *delay >= worst / 2.0;
-    let Some((w, delay)) = delays.clone().find(about) else {
-        return QUIET;
-    };
-    let online = || ctx.model.host.cpus.iter().map(|c| c.id).collect::<Vec<_>>();
-    let cpus = w
-        .thread
-        .and_then(|t| t.allowed_cpus.clone().ok())
-        .unwrap_or_else(online);
-    let (outsiders, busy) = ctx.outsiders(&cpus)?;
-    let blame = delay * outsiders / busy.max(0.01);
-    if outsiders < OUTSIDERS || outsiders < OUTSIDERS_SHARE * busy || blame <= DELAY {
-        return QUIET;
     }
+    let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();
+    let mut taken = BTreeMap::new();
+    // Each on its own CPUs: the one that waits longest may wait for its own kind.
+    let mut delayed = Vec::new();
+    for waiter in &waiters {
+        let Some(delay) = waiter.run_delay().filter(|d| *d > DELAY) else {
+            continue;
+        };
+        let allowed = waiter.thread.and_then(|t| t.allowed_cpus.clone().ok());
+        let cpus = allowed.unwrap_or_else(|| online.clone());
+        let known = taken.get(&cpus).copied();
+        let (outsiders, busy) = known.map_or_else(|| ctx.outsiders(&cpus), Ok)?;
+        taken.insert(cpus.clone(), (outsiders, busy));
+        let one = Delayed {
+            waiter,
+            cpus,
+            delay,
+            outsiders,
+            busy,
+        };
+        if one.fires() {
+            delayed.push(one);
+        }
+    }
+    let worst = delayed.iter().map(Delayed::blame).fold(0.0, f64::max);
+    // Of threads that suffer about as much, the first: another one is the worst every second.
+    let Some(first) = delayed.into_iter().find(|d| d.blame() >= worst / 2.0) else {
+        return QUIET;
+    };
+    let Delayed {
+        waiter: w,
+        cpus,
+        delay,
+        outsiders,
+        busy,
+    } = first;
     let p99 = e
         .clients
         .iter()

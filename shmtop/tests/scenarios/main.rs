@@ -10,6 +10,7 @@
 //! [patch.set]
 //! "process.server.fds" = 61        # a value
 //! "slot.1.req.timeouts" = "+50"    # grows by 50 each second from `from` on
+//! "slot.1.tx.tx_index" = "4096+64" # the same, but from 4096
 //! "page.server.process.heartbeat_ns" = "now-4.2s"      # a moment: so long ago
 //! "slot.1.tx.tx_messages" = "stop" # as it was at second `from`
 //! "slot.1.rtt" = "hist 1000@1200 10@90000"    # so many values of so many ns each second ("also hist …": besides the base's)
@@ -29,6 +30,7 @@ mod glance;
 mod hostile;
 mod patch;
 mod play;
+mod workers;
 
 use std::collections::BTreeSet;
 use std::path::Path;
