@@ -41,7 +41,7 @@
 //! on its own line and has one writer, so a counter is a plain Relaxed store by its owner. Only the process group has
 //! several: the threads that do a server's handshakes count there too, with atomic additions.
 //!
-//! A message stores two words at each end of a ring. Who pipelines fills its store buffer with what goes to the other side, and then each
+//! A message stores two words at each end of a ring, and a third one if its length is no multiple of 8: `tx_slack_bytes`, `rx_slack_bytes`. Who pipelines fills its store buffer with what goes to the other side, and then each
 //! further store keeps the next message waiting; so what follows from other words is not stored: such a counter is marked `derived`,
 //! has a name and a meaning here but no word and no row in the page, and is made by the reader, in `derived`.
 
