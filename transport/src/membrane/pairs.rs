@@ -62,7 +62,25 @@ impl Pairs {
             return None;
         }
         self.pair(table);
-        self.rule.more(seen.clients, self.inboxes.len())
+        self.rule
+            .more(seen.clients + self.stuck(), self.inboxes.len())
+    }
+
+    /// Pollers that nobody is to be given: whose client has gone, while they are still in its handler.
+    fn stuck(&self) -> usize {
+        let places = 0..self.inboxes.len();
+        places
+            .filter(|p| !self.is_taken(*p) && !self.is_free(*p))
+            .count()
+    }
+
+    fn is_taken(&self, place: usize) -> bool {
+        self.of.values().any(|taken| *taken == place)
+    }
+
+    /// Whether it can be given to a client. The first one also serves those who have none of their own.
+    fn is_free(&self, place: usize) -> bool {
+        !self.is_taken(place) && (place == 0 || self.inboxes[place].load() == 0)
     }
 
     /// Has so many pollers; the next look gives them to those who have none.
@@ -104,9 +122,9 @@ impl Pairs {
     fn pair(&mut self, table: &Table) {
         self.of.retain(|key, _| table.by_key.contains_key(key));
         for (key, shm) in on_shm(table) {
-            let free = |place: &usize| self.of.values().all(|taken| taken != place);
             let place = self.of.get(&key).copied();
-            if let Some(place) = place.or_else(|| (0..self.inboxes.len()).find(free)) {
+            let free = || (0..self.inboxes.len()).find(|place| self.is_free(*place));
+            if let Some(place) = place.or_else(free) {
                 self.of.insert(key, place);
                 shm.ends.move_to(&self.inboxes[place]);
             }

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,14 +21,25 @@ const ROUNDS: u32 = 20;
 const WATCHDOG: Duration = Duration::from_secs(20);
 
 fn server(dir: &std::path::Path) -> (Membrane, Config) {
+    server_that(dir, WaitPolicy::Adaptive, |_| ())
+}
+
+/// One that does something before it answers.
+fn server_that(
+    dir: &std::path::Path,
+    wait: WaitPolicy,
+    work: impl Fn(&[u8]) + Send + Sync + 'static,
+) -> (Membrane, Config) {
     let config = Config {
         ring_bytes: 1 << 16,
         max_message_bytes: 1 << 12,
         request_timeout: WATCHDOG,
+        wait,
         stats_dir: Some(dir.into()),
         ..Config::default()
     };
-    let server = Membrane::bind(dir.join("s"), &config, |request, reply| {
+    let server = Membrane::bind(dir.join("s"), &config, move |request, reply| {
+        work(request);
         reply.extend_from_slice(request).expect("room");
     })
     .expect("a server");
@@ -115,6 +127,58 @@ fn the_poller_of_a_client_that_has_gone_is_the_next_ones_and_who_comes_later_get
     for client in [&mut second, &mut third, &mut fourth] {
         assert_eq!(client.fire_bytes(b"hello").expect("an answer"), b"hello");
     }
+}
+
+#[test]
+fn who_times_out_and_comes_back_is_not_put_behind_the_handler_it_left() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Mutex::new(()));
+    let work = {
+        let gate = Arc::clone(&gate);
+        move |request: &[u8]| {
+            if request == b"long" {
+                drop(gate.lock());
+            }
+        }
+    };
+    // Its control thread pairs nobody then.
+    let (server, config) = server_that(dir.path(), WaitPolicy::Park, work);
+    let closed = gate.lock().expect("nobody yet");
+    let impatient = Config {
+        request_timeout: Duration::from_millis(20),
+        ..config.clone()
+    };
+    let shared = &server.shared;
+    let connect = |config| Synapse::connect(server.path(), config).expect("a connection");
+    let there = |clients| until("they are there", || shared.clients.on_shm() == clients);
+    let mut pairs = Pairs::default();
+    let pair = |pairs: &mut Pairs, clients, places: &[usize]| {
+        pairs.begin(shared, clients);
+        pairs.pair(&shared.clients.lock());
+        assert!(pairs.of.values().eq(places), "{:?}", pairs.of);
+        until("each is in its place", || {
+            serving(&pairs.inboxes, &shared.clients.lock()) == places.iter().copied().collect()
+        });
+    };
+    let _first = connect(&config);
+    there(1);
+    let mut second = connect(&impatient);
+    there(2);
+    pair(&mut pairs, 2, &[0, 1]);
+    second.fire_bytes(b"long").expect_err("it takes longer");
+    drop(second);
+    there(1);
+    let mut again = connect(&config);
+    there(2);
+    pair(&mut pairs, 2, &[0]);
+    assert_eq!(pairs.stuck(), 1);
+    pair(&mut pairs, 3, &[0, 2]);
+    assert_eq!(again.fire_bytes(b"hello").expect("an answer"), b"hello");
+    drop(closed);
+    until("it is let go of", || pairs.stuck() == 0);
+    let _third = connect(&config);
+    there(3);
+    pair(&mut pairs, 3, &[0, 2, 1]);
 }
 
 #[test]
