@@ -73,13 +73,17 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             )
         };
         let says = if blocked > BLOCKED {
+            // A look between two rounds may find it empty, and "blocked, and 0 % full" reads as a contradiction.
+            let full = match ring.peak().filter(|_| fill <= FULL) {
+                Some(peak) => format!("was {} full at most", text::percent(peak)),
+                None => format!("is {} full", text::percent(fill)),
+            };
             format!(
-                "client {}: {} blocked {} of the time; the {reader} drains {}/s, the ring is {} full",
+                "client {}: {} blocked {} of the time; the {reader} drains {}/s, the ring {full}",
                 c.number,
                 plural(name),
                 text::percent(blocked),
-                text::bytes(drained as u64),
-                text::percent(fill)
+                text::bytes(drained as u64)
             )
         } else {
             format!(
