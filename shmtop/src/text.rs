@@ -127,6 +127,16 @@ pub fn count(value: f64) -> String {
     }
 }
 
+/// The layouts of a page that a viewer of layout `viewer` (major, minor) reads: `1.x to 2.x`.
+pub(crate) fn layouts(viewer: (u32, u32)) -> String {
+    let (oldest, newest) = (transport::stats::schema::OLDEST_MAJOR, viewer.0);
+    if oldest < newest {
+        format!("{oldest}.x to {newest}.x")
+    } else {
+        format!("{newest}.x")
+    }
+}
+
 /// A share (0..=1) in per cent: `0.4 %`, `14 %`.
 pub fn percent(share: f64) -> String {
     format!("{} %", short(share * 100.0))

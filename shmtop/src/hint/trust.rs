@@ -1,5 +1,7 @@
 //! Rules about pages that should not be believed: old numbers, another layout, contradictions.
 
+use transport::stats::schema::OLDEST_MAJOR;
+
 use super::fix::{is_frozen, thaw};
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -63,10 +65,11 @@ fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 }
 
 rule! {
-    /// A newer minor version only adds words and is read as far as known; another major one would be misread, so it is not read.
+    /// A newer minor version only adds words and is read as far as known; an older major one that is known is read as it was. Another major
+    /// one would be misread, so it is not read.
     LAYOUT_MISMATCH = "layout-mismatch", Warn, "a stats page of another layout";
-    fires: "the page's major version differs";
-    quiet: "a newer minor version";
+    fires: "the page's major version is none that this shmtop reads";
+    quiet: "a newer minor version, or an older major one that is known";
     fix: "use the shmtop that was built with that library";
     check: Host(layout_mismatch);
 }
@@ -81,8 +84,11 @@ fn layout_mismatch(ctx: &Context<'_>) -> Answer {
     };
     Fire::new(
         format!(
-            "the page of pid {} has layout {}.{}, this shmtop reads {}.{}",
-            p.pid, page.0, page.1, viewer.0, viewer.1
+            "the page of pid {} has layout {}.{}, this shmtop reads {}",
+            p.pid,
+            page.0,
+            page.1,
+            text::layouts(viewer)
         ),
         format!(
             "ls -l /proc/{}/exe   # use the shmtop that belongs to its library",
@@ -94,7 +100,7 @@ fn layout_mismatch(ctx: &Context<'_>) -> Answer {
         f64::from(page.0),
         "",
         "stats page: version",
-        format!("!= {}", viewer.0),
+        format!("< {} or > {}", OLDEST_MAJOR.min(viewer.0), viewer.0),
     )
     .about([p.pid])
     .fires()

@@ -49,8 +49,10 @@ fn no_page(page: &Page) -> Unreadable {
         PageContent::Permission(why) => (Why::no_permission(text::clean(why)), None),
         PageContent::Incompatible { page, viewer } => (
             Why::not_there(format!(
-                "page layout {}.{}, this shmtop reads {}.x",
-                page.0, page.1, viewer.0
+                "page layout {}.{}, this shmtop reads {}",
+                page.0,
+                page.1,
+                text::layouts(*viewer)
             )),
             Some(*page),
         ),
