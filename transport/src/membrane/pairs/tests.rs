@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::stats::{PageReader, Role, SlotState, registry};
 use crate::{Config, Membrane, Synapse};
 
 /// Ends the clients, also when a test fails.
@@ -87,9 +88,11 @@ fn clients_are_given_pollers_of_their_own_and_lose_them_again_without_losing_a_r
         until("they come", || shared.clients.on_shm() == CLIENTS);
         for _ in 0..ROUNDS {
             pairs.begin(shared, CLIENTS);
-            pairs.pair(&shared.clients.lock());
             until("each has its own", || {
-                serving(&pairs.inboxes, &shared.clients.lock()).len() == CLIENTS
+                // At the next look, if a poller has not quite let go of the one it had.
+                let table = shared.clients.lock();
+                pairs.pair(&table);
+                serving(&pairs.inboxes, &table).len() == CLIENTS
             });
             let inboxes = pairs.inboxes.clone();
             pairs.end(&shared.clients.lock());
@@ -127,6 +130,41 @@ fn the_poller_of_a_client_that_has_gone_is_the_next_ones_and_who_comes_later_get
     for client in [&mut second, &mut third, &mut fourth] {
         assert_eq!(client.fire_bytes(b"hello").expect("an answer"), b"hello");
     }
+}
+
+#[test]
+fn clients_that_think_for_a_while_are_each_served_by_a_poller_of_their_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, config) = server(dir.path());
+    let over = AtomicBool::new(false);
+    // As a viewer sees it.
+    let pollers = || -> BTreeSet<u32> {
+        let pages = registry::discover(dir.path()).expect("pages");
+        let pages = pages
+            .iter()
+            .filter_map(|found| PageReader::open(&found.link).ok());
+        let pages = pages.filter_map(|page| page.snapshot().ok());
+        let slots = pages
+            .filter(|page| page.role == Role::Server)
+            .flat_map(|page| page.slots);
+        let open = slots
+            .map(|slot| slot.info)
+            .filter(|info| info.state == SlotState::Open);
+        open.filter_map(|info| info.poller_slot).collect()
+    };
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut synapse = Synapse::connect(server.path(), &config).expect("a connection");
+                while !over.load(Ordering::Relaxed) {
+                    synapse.fire_bytes(b"hello").expect("an answer");
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+        }
+        until("each has its own", || pollers().len() == CLIENTS);
+    });
 }
 
 #[test]
