@@ -100,8 +100,12 @@ fn connections(sample: &Sample, own: Role) -> BTreeMap<u64, &Slot> {
         .collect()
 }
 
-/// Laps double from 16 KiB, so this many may be in new memory: the last of them is the whole of a ring of 32 MiB.
-const NEW_LAPS: u64 = 12;
+/// Laps double from 16 KiB to the whole of a ring, so this many may be in new memory: 12 of one of 32 MiB.
+fn new_laps(capacity: u64) -> u64 {
+    (capacity >> 14)
+        .checked_ilog2()
+        .map_or(1, |doublings| u64::from(doublings) + 1)
+}
 
 /// Bytes of a connection's rings that one end walked for the first time between two looks; `peer` is what the other end said at both.
 fn new_memory(before: &Slot, now: &Slot, peer: Option<(&Slot, &Slot)>) -> u64 {
@@ -115,7 +119,7 @@ fn new_memory(before: &Slot, now: &Slot, peer: Option<(&Slot, &Slot)>) -> u64 {
     let laps = before.rx.rx_index.checked_div(capacity);
     let written = match peer {
         Some((old, new)) => grown(old, new, capacity),
-        None if laps.is_some_and(|n| n < NEW_LAPS) => capacity,
+        None if laps.is_some_and(|n| n < new_laps(capacity)) => capacity,
         None => 0,
     };
     grown(before, now, now.info.tx_capacity).saturating_add(read.min(written))

@@ -75,7 +75,7 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         let says = if blocked > BLOCKED {
             // A look between two rounds may find it empty, and "blocked, and 0 % full" reads as a contradiction.
             let full = match ring.peak().filter(|_| fill <= FULL) {
-                Some(peak) => format!("was {} full at most", text::percent(peak)),
+                Some(peak) => format!("has been up to {} full", text::percent(peak)),
                 None => format!("is {} full", text::percent(fill)),
             };
             format!(

@@ -181,6 +181,7 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let mut taken = BTreeMap::new();
     // Each on its own CPUs: the one that waits longest may wait for its own kind.
     let mut delayed = Vec::new();
+    let mut unknown = None;
     for waiter in &waiters {
         let Some(delay) = waiter.run_delay().filter(|d| *d > DELAY) else {
             continue;
@@ -188,7 +189,14 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         let allowed = waiter.thread.and_then(|t| t.allowed_cpus.clone().ok());
         let cpus = allowed.unwrap_or_else(|| online.clone());
         let known = taken.get(&cpus).copied();
-        let (outsiders, busy) = known.map_or_else(|| ctx.outsiders(&cpus), Ok)?;
+        let (outsiders, busy) = match known.map_or_else(|| ctx.outsiders(&cpus), Ok) {
+            Ok(both) => both,
+            Err(why) => {
+                // A CPU that has just come online hides nothing that is found on others.
+                unknown = Some(why);
+                continue;
+            }
+        };
         taken.insert(cpus.clone(), (outsiders, busy));
         let one = Delayed {
             waiter,
@@ -204,7 +212,7 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let worst = delayed.iter().map(Delayed::blame).fold(0.0, f64::max);
     // Of threads that suffer about as much, the first: another one is the worst every second.
     let Some(first) = delayed.into_iter().find(|d| d.blame() >= worst / 2.0) else {
-        return QUIET;
+        return unknown.map_or(QUIET, Err);
     };
     let Delayed {
         waiter: w,

@@ -50,7 +50,10 @@ impl Pairs {
             return None;
         }
         let first = self.last_ns == 0;
-        let seen = self.see(shared.pool.useful_ns(), table, now_ns);
+        let seen = Seen {
+            pollers: shared.pool.len(),
+            ..self.see(shared.pool.useful_ns(), table, now_ns)
+        };
         if first {
             // Nothing to compare with.
             return None;
@@ -63,7 +66,7 @@ impl Pairs {
         }
         self.pair(table);
         self.rule
-            .more(seen.clients + self.stuck(), self.inboxes.len())
+            .more(seen, seen.clients + self.stuck(), self.inboxes.len())
     }
 
     /// Pollers that nobody is to be given: whose client has gone, while they are still in its handler.
@@ -87,6 +90,7 @@ impl Pairs {
     pub(super) fn begin(&mut self, shared: &Arc<Shared>, clients: usize) {
         match pool::first(shared, clients) {
             Ok(inboxes) => {
+                self.rule.had();
                 self.inboxes = inboxes;
                 self.inboxes.iter().for_each(|i| i.set_paired(true));
             }

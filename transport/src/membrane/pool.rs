@@ -39,6 +39,11 @@ impl Pool {
         workers.iter().map(useful).sum()
     }
 
+    /// How many there are, busy or not.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Ends and joins all; requests being handled are finished first.
     pub(super) fn stop(&self) {
         let workers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));

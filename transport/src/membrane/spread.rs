@@ -27,8 +27,10 @@ const EXPENSIVE_NS: u64 = 1_000;
 const BUSY_PERCENT: u64 = 25;
 /// Looks in a row (0.1 s each) that must find it worth while: one during which a client leaves counts its time, and not its requests.
 const CONVINCING: u32 = 2;
-/// Looks without a crowd before the pollers are gathered, and between two tries when a thread was refused.
+/// Looks without a crowd before the pollers are gathered, and between two tries.
 const PATIENCE: u32 = 10;
+/// Looks between two tries when a thread was refused (10 minutes): a limit that leaves too few is most often there to stay.
+const REFUSED: u32 = 6_000;
 
 /// What the control thread remembers of it.
 #[derive(Default)]
@@ -148,7 +150,8 @@ impl Spread {
                 }
             }
             // No thread to be had, or not the CPUs: one poller does.
-            Some(Err(_)) | None => self.patience = PATIENCE,
+            Some(Err(_)) => self.patience = REFUSED,
+            None => self.patience = PATIENCE,
         }
     }
 

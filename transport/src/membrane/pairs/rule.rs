@@ -28,6 +28,8 @@ const LASTED: u32 = 100;
 pub(super) struct Seen {
     /// On shared memory.
     pub(super) clients: usize,
+    /// Pollers that are there, busy or not.
+    pub(super) pollers: usize,
     /// Requests of the busiest.
     pub(super) most: u64,
     /// Who asked for something, and slept in a blocking call for the last answer…
@@ -113,15 +115,20 @@ impl Rule {
         self.refused.begin();
     }
 
-    /// Whether threads may be started.
-    fn may_start(&self) -> bool {
-        self.refused.is_over()
+    /// They were.
+    pub(super) fn had(&mut self) {
+        self.refused.next = REFUSED;
+    }
+
+    /// Whether so many pollers are there, or may be started.
+    fn may_have(&self, seen: Seen, pollers: usize) -> bool {
+        pollers <= seen.pollers || self.refused.is_over()
     }
 
     /// How many pollers there should be, for so many clients that should have one each, if that is more than there are.
-    pub(super) fn more(&self, clients: usize, pollers: usize) -> Option<usize> {
+    pub(super) fn more(&self, seen: Seen, clients: usize, pollers: usize) -> Option<usize> {
         // The look that finds too many is not yet the one that ends the pairs: nobody gets one on the way.
-        let more = clients > pollers && clients <= MOST_CLIENTS && self.may_start();
+        let more = clients > pollers && clients <= MOST_CLIENTS && self.may_have(seen, clients);
         more.then_some(clients)
     }
 
@@ -142,7 +149,9 @@ impl Rule {
         let otherwise = if paired {
             !calm
         } else {
-            calm && seen.asleep > seen.awake && self.may_start() && self.over.is_over()
+            calm && seen.asleep > seen.awake
+                && self.may_have(seen, seen.clients)
+                && self.over.is_over()
         };
         let silent = calm && seen.most == 0;
         if otherwise {
@@ -172,6 +181,7 @@ mod tests {
         let most = per_second / 10;
         Seen {
             clients: 16,
+            pollers: 1,
             most,
             asleep: 16,
             awake: 0,
@@ -225,11 +235,16 @@ mod tests {
             ..seen(100, 2_000)
         };
         assert!(rule.wants(burst, true), "not yet over");
-        assert_eq!(rule.more(burst.clients, 2), None);
-        assert_eq!([3, 32].map(|n| rule.more(n, 2)), [Some(3), Some(32)]);
-        assert_eq!(rule.more(2, 3), None, "there are enough");
+        assert_eq!(rule.more(burst, burst.clients, 2), None);
+        assert_eq!([3, 32].map(|n| rule.more(burst, n, 2)), [Some(3), Some(32)]);
+        assert_eq!(rule.more(burst, 2, 3), None, "there are enough");
         rule.refused();
-        assert_eq!(rule.more(3, 2), None);
+        assert_eq!(rule.more(burst, 3, 2), None);
+        let there = Seen {
+            pollers: 3,
+            ..burst
+        };
+        assert_eq!(rule.more(there, 3, 2), Some(3), "none has to be started");
     }
 
     #[test]
@@ -271,13 +286,13 @@ mod tests {
         let mut rule = Rule::default();
         for pause in [REFUSED, 2 * REFUSED] {
             rule.refused();
-            assert!((1..pause).all(|_| !rule.wants(calm, false) && !rule.may_start()));
-            assert!(!rule.wants(calm, false) && rule.may_start());
+            assert!((1..pause).all(|_| !rule.wants(calm, false) && !rule.may_have(calm, 16)));
+            assert!(!rule.wants(calm, false) && rule.may_have(calm, 16));
             assert!(rule.wants(calm, false));
         }
         // Nor does it grow; but those who have one keep it.
         rule.refused();
-        assert!((1..4 * REFUSED).all(|_| rule.wants(calm, true) && !rule.may_start()));
+        assert!((1..4 * REFUSED).all(|_| rule.wants(calm, true) && !rule.may_have(calm, 16)));
     }
 
     /// How often in so many looks pairs begin.

@@ -163,18 +163,23 @@ fn clients_that_think_for_a_while_are_each_served_by_a_poller_of_their_own() {
                 }
             });
         }
-        until("each has its own", || pollers().len() == CLIENTS);
+        // Where `futex_waitv` is missing there are no pairs, and that is as it should be.
+        until("each has its own", || {
+            pollers().len() == CLIENTS || futex::is_one_word_only()
+        });
     });
 }
 
 #[test]
-fn who_times_out_and_comes_back_is_not_put_behind_the_handler_it_left() {
+fn who_leaves_and_comes_back_is_not_put_behind_the_handler_it_left() {
     let dir = tempfile::tempdir().expect("a directory");
     let gate = Arc::new(Mutex::new(()));
+    let entered = Arc::new(AtomicBool::new(false));
     let work = {
-        let gate = Arc::clone(&gate);
+        let (gate, entered) = (Arc::clone(&gate), Arc::clone(&entered));
         move |request: &[u8]| {
             if request == b"long" {
+                entered.store(true, Ordering::Relaxed);
                 drop(gate.lock());
             }
         }
@@ -182,12 +187,8 @@ fn who_times_out_and_comes_back_is_not_put_behind_the_handler_it_left() {
     // Its control thread pairs nobody then.
     let (server, config) = server_that(dir.path(), WaitPolicy::Park, work);
     let closed = gate.lock().expect("nobody yet");
-    let impatient = Config {
-        request_timeout: Duration::from_millis(20),
-        ..config.clone()
-    };
     let shared = &server.shared;
-    let connect = |config| Synapse::connect(server.path(), config).expect("a connection");
+    let connect = || Synapse::connect(server.path(), &config).expect("a connection");
     let there = |clients| until("they are there", || shared.clients.on_shm() == clients);
     let mut pairs = Pairs::default();
     let pair = |pairs: &mut Pairs, clients, places: &[usize]| {
@@ -198,15 +199,16 @@ fn who_times_out_and_comes_back_is_not_put_behind_the_handler_it_left() {
             serving(&pairs.inboxes, &shared.clients.lock()) == places.iter().copied().collect()
         });
     };
-    let _first = connect(&config);
+    let _first = connect();
     there(1);
-    let mut second = connect(&impatient);
+    let mut second = connect();
     there(2);
     pair(&mut pairs, 2, &[0, 1]);
-    second.fire_bytes(b"long").expect_err("it takes longer");
+    second.submit(b"long").expect("room");
+    until("it is in the handler", || entered.load(Ordering::Relaxed));
     drop(second);
     there(1);
-    let mut again = connect(&config);
+    let mut again = connect();
     there(2);
     pair(&mut pairs, 2, &[0]);
     assert_eq!(pairs.stuck(), 1);
@@ -214,7 +216,7 @@ fn who_times_out_and_comes_back_is_not_put_behind_the_handler_it_left() {
     assert_eq!(again.fire_bytes(b"hello").expect("an answer"), b"hello");
     drop(closed);
     until("it is let go of", || pairs.stuck() == 0);
-    let _third = connect(&config);
+    let _third = connect();
     there(3);
     pair(&mut pairs, 3, &[0, 2, 1]);
 }
