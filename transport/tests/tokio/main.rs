@@ -253,10 +253,8 @@ fn a_reply_does_not_wait_for_the_handler_of_the_next_request() {
         let held = call(&busy, 0);
         until(|| busy.in_flight() == 1).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let quick = call(&client, 1);
-        // Else the other task might be the first to send.
+        let (quick, long) = (call(&client, 1), call(&client, 2));
         until(|| client.in_flight() > 0).await;
-        let long = call(&client, 2);
         tokio::time::sleep(Duration::from_millis(50)).await;
         other.open();
         let quick = tokio::time::timeout(WATCHDOG / 2, quick).await;
