@@ -7,8 +7,10 @@ mod room;
 #[path = "../server/mod.rs"]
 mod server;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::task::Poll;
 
 use server::WATCHDOG;
 use transport::error::RequestError;
@@ -124,6 +126,35 @@ impl Gate {
         *self.0.0.lock().expect("no panic") = true;
         self.0.1.notify_all();
     }
+
+    fn is_open(&self) -> bool {
+        *self.0.0.lock().expect("no panic")
+    }
+}
+
+/// A request that has been sent, and not only handed to a task that will run some time.
+struct Call<'a> {
+    rest: Pin<Box<dyn Future<Output = Result<Vec<u8>, RequestError>> + 'a>>,
+    reply: Option<Vec<u8>>,
+}
+
+impl<'a> Call<'a> {
+    async fn send(client: &'a AsyncSynapse, request: &'a [u8]) -> Self {
+        let mut rest: Pin<Box<dyn Future<Output = _> + 'a>> = Box::pin(client.fire_bytes(request));
+        let polled = poll_fn(|context| Poll::Ready(rest.as_mut().poll(context))).await;
+        let reply = match polled {
+            Poll::Ready(answer) => Some(answer.expect("a reply")),
+            Poll::Pending => None,
+        };
+        Self { rest, reply }
+    }
+
+    async fn reply(&mut self) -> Vec<u8> {
+        match self.reply.take() {
+            Some(reply) => reply,
+            None => self.rest.as_mut().await.expect("a reply"),
+        }
+    }
 }
 
 /// Runs other tasks until `done`.
@@ -236,35 +267,29 @@ fn an_error_reaches_the_task_whose_request_it_answers() {
 #[test]
 fn a_reply_does_not_wait_for_the_handler_of_the_next_request() {
     everywhere(|world| async move {
-        let (other, last) = (Gate::default(), Gate::default());
+        let (other, last, entered) = (Gate::default(), Gate::default(), Gate::default());
         let gates = [Some(other.clone()), None, Some(last.clone())];
+        let enter = entered.clone();
         let _server = world.serve(move |request, reply| {
             if let Some(gate) = &gates[usize::from(request[0])] {
+                enter.open();
                 gate.wait();
             }
             echo(request, reply);
         });
-        let call = |client: &AsyncSynapse, i: u8| {
-            let client = client.clone();
-            tokio::spawn(async move { client.fire_bytes(&[i]).await })
-        };
-        // While another one's handler runs, both requests arrive, so that they are found together (on the socket each has a thread).
+        // While another one's handler runs, both requests are sent, one after the other, so that they are found together (on the socket
+        // each has a thread, and the quick one may be answered at once).
         let (busy, client) = (world.client().await, world.client().await);
-        let held = call(&busy, 0);
-        until(|| busy.in_flight() == 1).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let (quick, long) = (call(&client, 1), call(&client, 2));
-        until(|| client.in_flight() > 0).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut held = Call::send(&busy, &[0]).await;
+        until(|| entered.is_open()).await;
+        let mut quick = Call::send(&client, &[1]).await;
+        let mut long = Call::send(&client, &[2]).await;
         other.open();
-        let quick = tokio::time::timeout(WATCHDOG / 2, quick).await;
-        let quick = quick.expect("a reply that was written").expect("no panic");
-        assert_eq!(quick.expect("a reply"), [1]);
-        assert!(!long.is_finished());
+        let answer = tokio::time::timeout(WATCHDOG / 2, quick.reply()).await;
+        assert_eq!(answer.expect("a reply that was written"), [1]);
+        assert!(client.in_flight() == 1, "the long one still runs");
         last.open();
-        for (call, i) in [(held, 0), (long, 2)] {
-            assert_eq!(call.await.expect("no panic").expect("a reply"), [i]);
-        }
+        assert_eq!((held.reply().await, long.reply().await), (vec![0], vec![2]));
     });
 }
 
