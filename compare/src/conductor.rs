@@ -10,6 +10,7 @@ use crate::histogram::Histogram;
 use crate::job::{ClientReport, Job, Plan, Said, Shape};
 use crate::place::Place;
 use crate::players::{Audience, Player};
+use crate::probe::{Regime, line_round_trip};
 use crate::subject::Subject;
 use crate::subject::drive::idle_tail;
 use crate::system;
@@ -45,6 +46,17 @@ pub(crate) struct Outcome {
     pub(crate) foreign_cpus: Option<f64>,
     /// Whether the transport in the processes' binary records statistics.
     pub(crate) records: bool,
+    /// A line's round trip when all were connected and had nothing to do yet, in ns.
+    pub(crate) line_before_ns: Option<f64>,
+    /// The same right after the last request counted.
+    pub(crate) line_after_ns: Option<f64>,
+}
+
+impl Outcome {
+    /// How the two cores stood to each other while it was measured.
+    pub(crate) fn regime(&self) -> Regime {
+        Regime::of(self.line_before_ns, self.line_after_ns)
+    }
 }
 
 /// Something done while the clients work, for runs that compare with and without it.
@@ -125,6 +137,9 @@ pub(crate) fn run(
         true
     })?;
 
+    // As close to what is counted as it can be without being in its way: to connect and to leave takes 1,000 clients seconds, and the
+    // host changes its mind meanwhile.
+    let line_before_ns = line_round_trip(cpus);
     let warm_up = if work.shape == Shape::Idle {
         IDLE_WARM_UP
     } else {
@@ -145,16 +160,18 @@ pub(crate) fn run(
     sleep_until(plan.end_ns);
     let (after, span) = (system::machine_busy_ns(), from.elapsed());
     meanwhile.counting_ends()?;
-
     let tail = if work.shape == Shape::Idle {
         idle_tail(work.clients)
     } else {
         Duration::ZERO
     };
+    sleep_until(plan.end_ns + tail.as_nanos() as u64);
+    let line_after_ns = line_round_trip(cpus);
+
     let (mut cpu, mut reports) = (0, Vec::<ClientReport>::new());
     audience.all(
         (0..players.len()).collect(),
-        Instant::now() + tail + PATIENCE,
+        Instant::now() + PATIENCE,
         |said| match said {
             Said::Done { cpu_ns, clients } => {
                 cpu += cpu_ns;
@@ -185,5 +202,7 @@ pub(crate) fn run(
             (busy.max(0.0) + stolen) / span.as_nanos() as f64
         }),
         records,
+        line_before_ns,
+        line_after_ns,
     })
 }

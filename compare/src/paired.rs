@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::conductor::{Meanwhile, Outcome, Work};
+use crate::conductor::{self, Meanwhile, Outcome, Work};
 use crate::probe::Regime;
 use crate::results::{Figures, Spread};
-use crate::rounds::probed;
 use crate::subject::{self, Subject};
 use crate::terminal::OnTerminal;
 use crate::workload::Workload;
@@ -45,8 +44,8 @@ fn one(
     meanwhile: &mut dyn Meanwhile,
 ) -> io::Result<(Regime, Outcome)> {
     let subject: &dyn Subject = &subject::OURS;
-    let (before, after, outcome) = probed(exe, subject, work, cpus, meanwhile);
-    Ok((Regime::of(before, after), outcome?))
+    let outcome = conductor::run(exe, subject, work, cpus, meanwhile)?;
+    Ok((outcome.regime(), outcome))
 }
 
 /// Runs all pairs; only those whose two runs met the same regime, undisturbed, count.

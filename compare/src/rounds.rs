@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::conductor::{self, Meanwhile, Work};
-use crate::probe::{Regime, line_round_trip};
+use crate::conductor;
+use crate::probe::Regime;
 use crate::results::{Figures, Run};
 use crate::subject::Subject;
 use crate::workload::Workload;
@@ -24,19 +24,6 @@ pub(crate) struct Schedule<'a> {
     /// No run begins that would probably end later.
     pub(crate) budget: Duration,
     pub(crate) cpus: Option<(usize, usize)>,
-}
-
-/// Runs once, between two probes of the cores.
-pub(crate) fn probed(
-    exe: &Path,
-    subject: &dyn Subject,
-    work: Work,
-    cpus: Option<(usize, usize)>,
-    meanwhile: &mut dyn Meanwhile,
-) -> (Option<f64>, Option<f64>, io::Result<conductor::Outcome>) {
-    let before = line_round_trip(cpus);
-    let outcome = conductor::run(exe, subject, work, cpus, meanwhile);
-    (before, line_round_trip(cpus), outcome)
 }
 
 impl Schedule<'_> {
@@ -84,7 +71,10 @@ impl Schedule<'_> {
 
     fn one(&self, round: usize, workload: &Workload, subject: &'static dyn Subject) -> Run {
         let work = workload.work(self.seconds, self.depth);
-        let (before, after, outcome) = probed(self.exe, subject, work, self.cpus, &mut ());
+        let outcome = conductor::run(self.exe, subject, work, self.cpus, &mut ());
+        let (before, after) = outcome
+            .as_ref()
+            .map_or((None, None), |o| (o.line_before_ns, o.line_after_ns));
         let (figures, failed) = match outcome {
             Ok(outcome) => (Some(Figures::of(&outcome)), None),
             Err(error) => (None, Some(error.to_string())),
