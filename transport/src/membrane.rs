@@ -19,6 +19,8 @@ mod listener;
 mod pairs;
 mod pool;
 mod spread;
+#[cfg(test)]
+mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

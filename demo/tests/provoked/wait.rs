@@ -2,6 +2,7 @@
 
 use crate::common::Place;
 use crate::connection::start;
+use crate::cpu::two_cpus;
 use crate::doctor::{is_well, names, well_without};
 use crate::{Outcome, Provocation, alone, in_pairs};
 
@@ -48,12 +49,16 @@ fn oversleep(place: &Place) -> Outcome {
     Ok(())
 }
 
-/// Replies that come when the spinning is over: the server has to be woken for each.
+/// Replies that come when the spinning is over: the server has to be woken for each, and computes for a while. On one CPU it would
+/// do so in the place of its client, which would find the answer without any wait.
 fn sleep_on_path(place: &Place) -> Outcome {
-    let exchange = place.exchange("--wait park");
+    let [a, b] = two_cpus()?;
+    let exchange = place.exchange(&format!("--wait park --work-spin 50us --pin={a}"));
     let trader = place.start(
         "trader",
-        "1 ping --rate 500 --spin 100 --yield 0 --sleep 50us --duration forever",
+        &format!(
+            "1 ping --pin={b} --rate 500 --spin 100 --yield 0 --sleep 100us --duration forever"
+        ),
     );
     names(place, exchange.pid(), "sleep-on-path", "info")
         .says("end in a sleep")

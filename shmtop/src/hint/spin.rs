@@ -160,10 +160,11 @@ fn idle_burn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 rule! {
     /// If requests come just after the spin budget is used up, each of them pays for a sleep and a wake-up. It is a trade of
     /// CPU for latency, so it is info; where it was chosen (policy `park`) it is quiet. And where a sleep lasts ten wake-ups (of 50 µs, which a
-    /// halted virtual CPU takes) it is the server that is waited for, and sleeping is right.
+    /// halted virtual CPU takes) it is the server that is waited for, and sleeping is right. So it is where a round trip takes
+    /// several sleeps, or has others in flight before it: one wake-up is a small part of that.
     SLEEP_ON_PATH = "sleep-on-path", Info, "replies arrive just after the waiter went to sleep";
-    fires: "more than 5 % of the waits end in a sleep, the median sleep lasts 500 µs at most, and p99 is at least that";
-    quiet: "policy park, almost no traffic, or a server that takes its time";
+    fires: "more than 5 % of the waits end in a sleep, the median sleep lasts 500 µs at most and half a median round trip at least, and p99 is at least one sleep";
+    quiet: "policy park, almost no traffic, a server that takes its time, or round trips of several sleeps, as with requests in flight";
     fix: "raise the spin budget to the gap";
     once: true;
     check: Client(sleep_on_path);
@@ -192,7 +193,8 @@ fn sleep_on_path(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     else {
         return QUIET;
     };
-    if ended[2] <= 0.05 || rtt.p99 < park.p50 || park.p50 > LONG_SLEEP_NS {
+    let far_between = rtt.p50 > park.p50.saturating_mul(2);
+    if ended[2] <= 0.05 || rtt.p99 < park.p50 || park.p50 > LONG_SLEEP_NS || far_between {
         return QUIET;
     }
     let spins = spins_for(&wait_costs, rtt.p90).min(MAX_RUNG.into());

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
+use crate::membrane::testing::{server, server_that, until};
 use crate::stats::{PageReader, Role, SlotState, registry};
 use crate::{Config, Membrane, Synapse};
 
@@ -18,42 +19,6 @@ impl Drop for Over<'_> {
 
 const CLIENTS: usize = 4;
 const ROUNDS: u32 = 20;
-/// A connection that is lost on its way shows as a request without an answer.
-const WATCHDOG: Duration = Duration::from_secs(20);
-
-fn server(dir: &std::path::Path) -> (Membrane, Config) {
-    server_that(dir, WaitPolicy::Adaptive, |_| ())
-}
-
-/// One that does something before it answers.
-fn server_that(
-    dir: &std::path::Path,
-    wait: WaitPolicy,
-    work: impl Fn(&[u8]) + Send + Sync + 'static,
-) -> (Membrane, Config) {
-    let config = Config {
-        ring_bytes: 1 << 16,
-        max_message_bytes: 1 << 12,
-        request_timeout: WATCHDOG,
-        wait,
-        stats_dir: Some(dir.into()),
-        ..Config::default()
-    };
-    let server = Membrane::bind(dir.join("s"), &config, move |request, reply| {
-        work(request);
-        reply.extend_from_slice(request).expect("room");
-    })
-    .expect("a server");
-    (server, config)
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < WATCHDOG, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// The places of the pollers that serve somebody.
 fn serving(inboxes: &[Arc<Inbox>], table: &Table) -> BTreeSet<usize> {

@@ -1,0 +1,143 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::*;
+use crate::membrane::testing::{WATCHDOG, server, until};
+use crate::{Config, Membrane, Synapse};
+
+/// Clients that send one request after the other, and moves in all.
+const CLIENTS: usize = 4;
+const MOVES: usize = 400;
+
+#[test]
+fn connections_that_are_moved_all_the_time_lose_no_request_and_are_let_go_of_when_their_client_has_gone()
+ {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, config) = server(dir.path());
+    let inboxes = pool::first(&server.shared, 2).expect("two pollers");
+    let over = AtomicBool::new(false);
+    let (mut moves, mut places) = (0, BTreeMap::new());
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (config, over, path) = (&config, &over, server.path());
+            scope.spawn(move || {
+                let mut n = 0u64;
+                // Connections come and go while they are moved.
+                while !over.load(Ordering::Relaxed) {
+                    let mut synapse = Synapse::connect(path, config).expect("a connection");
+                    for _ in 0..500 {
+                        n += 1;
+                        let request = [n.to_le_bytes(), client.to_le_bytes()].concat();
+                        let reply = synapse.fire_bytes(&request).expect("an answer");
+                        assert_eq!(reply, request);
+                    }
+                }
+            });
+        }
+        let begun = Instant::now();
+        while moves < MOVES && begun.elapsed() < WATCHDOG {
+            for (key, client) in &server.shared.clients.lock().by_key {
+                if let Some(shm) = &client.shm {
+                    let at = usize::from(shm.ends.is_at(&inboxes[1]));
+                    // Counted when it has happened.
+                    let before = places.insert(*key, at);
+                    moves += usize::from(before.is_some_and(|before| before != at));
+                    shm.ends.move_to(&inboxes[1 - at]);
+                }
+            }
+            std::thread::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(moves >= MOVES, "{moves} moves");
+    until("a connection is kept", || {
+        server.shared.clients.lock().held() == 0
+    });
+    until("a place is kept", || inboxes.iter().all(|i| i.load() == 0));
+}
+
+#[test]
+fn a_crowd_on_all_cpus_gets_a_poller_for_each_and_one_on_a_single_cpu_does_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, _) = server(dir.path());
+    let cpus = allowed_cpus();
+    let mut spread = Spread::default();
+    spread.begin(&server.shared, &[cpus[0]; 100]);
+    assert!(spread.seats.is_empty(), "one thread with many connections");
+    let crowd = cpus.repeat(CROWD_PER_CPU);
+    spread.begin(&server.shared, &crowd[1..]);
+    assert!(spread.seats.is_empty(), "not enough");
+    spread.begin(&server.shared, &crowd);
+    let whole = std::thread::available_parallelism().is_ok_and(|n| n.get() >= cpus.len());
+    if whole && (2..=MOST_CPUS).contains(&cpus.len()) {
+        let seats: Vec<_> = spread.seats.iter().map(|s| s.cpu).collect();
+        assert_eq!(seats, cpus);
+        // Nobody is there any more: back to one, but not at once.
+        let mut looks = 0;
+        while !spread.seats.is_empty() {
+            let crowd = spread.keep(&server.shared, &Table::default(), 0);
+            assert_eq!(crowd, None);
+            looks += 1;
+        }
+        assert_eq!(looks, PATIENCE);
+    } else {
+        assert!(spread.seats.is_empty(), "{cpus:?}");
+    }
+}
+
+#[test]
+fn a_crowd_is_on_every_cpu_that_is_ours_and_nearly_all_of_it_on_none() {
+    let on = |each: [usize; 5]| {
+        let clients: Vec<usize> = (0..5).flat_map(|cpu| vec![cpu; each[cpu]]).collect();
+        is_crowd(&clients, &[0, 1, 2, 3], CROWD_PER_CPU)
+    };
+    assert!(on([4, 4, 4, 4, 0]));
+    assert!(on([8, 2, 3, 3, 0]), "as the kernel spreads them");
+    assert!(!on([4, 4, 4, 3, 0]), "not enough");
+    assert!(!on([8, 8, 0, 0, 0]), "others are free");
+    assert!(!on([20, 2, 2, 2, 0]), "one thread with many connections");
+    assert!(!on([2, 2, 2, 2, 100]), "most are on none of ours");
+}
+
+#[test]
+fn expensive_requests_that_keep_a_poller_busy_are_much_and_cheap_or_few_ones_are_not() {
+    let much = |useful_ns: u64, requests: u64, spread| {
+        let last = Work {
+            at_ns: 7,
+            useful_ns: 7,
+            requests: 7,
+        };
+        let now = Work {
+            at_ns: 7 + 100_000_000,
+            useful_ns: 7 + useful_ns,
+            requests: 7 + requests,
+        };
+        now.is_much(last, spread)
+    };
+    assert!(much(50_000_000, 25_000, false), "20,000 B");
+    assert!(!much(30_000_000, 60_000, false), "64 B");
+    assert!(!much(30_000_000, 60_000, true), "64 B");
+    assert!(!much(3_000_000, 1_400, false), "they think");
+    assert!(!much(50_000_000, 0, false), "nothing");
+    // In between it stays as it is.
+    assert!(!much(20_000_000, 23_000, false));
+    assert!(much(20_000_000, 23_000, true));
+}
+
+#[test]
+fn who_says_how_many_pollers_there_are_has_so_many() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config {
+        workers: 1,
+        stats_dir: Some(dir.path().into()),
+        ..Config::default()
+    };
+    let server = Membrane::bind(dir.path().join("s"), &config, |_, _| ()).expect("a server");
+    let mut spread = Spread {
+        patience: 3,
+        ..Spread::default()
+    };
+    assert_eq!(spread.keep(&server.shared, &Table::default(), 0), None);
+    assert_eq!(spread.patience, 3, "nothing is looked at");
+}
