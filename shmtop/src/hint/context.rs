@@ -188,32 +188,6 @@ impl<'a> Context<'a> {
         }
         by_tid.into_values().collect()
     }
-
-    /// CPU time on these CPUs that none of the watched processes used, in CPUs; it is what outsiders took. Also the total.
-    pub(super) fn outsiders(&self, cpus: &[u32]) -> Reading<(f64, f64)> {
-        let mut busy = 0.0;
-        for cpu in self.model.host.cpus.iter().filter(|c| cpus.contains(&c.id)) {
-            // What the hypervisor took is nobody's on this machine.
-            busy += (cpu.busy.clone()? - cpu.steal.clone().unwrap_or(0.0)).max(0.0);
-        }
-        let before = self.before()?;
-        let mut ours = self.model.viewer_cpu.clone().unwrap_or(0.0);
-        for p in &self.sample.processes {
-            let old = before.process(p.pid);
-            for t in &p.threads {
-                let here = t.last_cpu.known().is_none_or(|c| cpus.contains(c));
-                let cpu = || -> Option<f64> {
-                    let o = old?.thread(t.tid)?;
-                    let span = crate::rate::Span::between(o.at_ns, t.at_ns).ok()?;
-                    span.share(*o.run_ns.known()?, *t.run_ns.known()?).ok()
-                };
-                if here {
-                    ours += cpu().unwrap_or(0.0);
-                }
-            }
-        }
-        Ok(((busy - ours).max(0.0), busy))
-    }
 }
 
 fn page_in<'a>(sample: &'a Sample, wanted: &EndpointKey) -> Reading<&'a Snapshot> {

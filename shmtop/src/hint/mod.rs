@@ -17,6 +17,7 @@ mod latency;
 mod limits;
 mod memory;
 mod once;
+mod outsiders;
 mod pages;
 mod peer;
 mod perf;

@@ -139,7 +139,7 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 rule! {
     /// With more runnable threads than CPUs every thread waits for a core, and that is no fault: it is a busy machine. What
     /// is worth a warning is time lost to *others*. So the delay is weighed by the share of the busy time on the allowed
-    /// CPUs that no watched process used, and outsiders must take 0.35 CPUs and 30 % of the busy time: the kernel's own
+    /// CPUs that no watched thread can have used (one that moves about may have been on any CPU it may use), and outsiders must take 0.35 CPUs and 30 % of the busy time: the kernel's own
     /// switching is charged to no thread, and with seventeen healthy processes on two CPUs it was measured as 0.3 CPUs, 15 %.
     RUN_DELAY = "run-delay", Warn, "a ring thread waits for a core that others use";
     fires: "more than 1 % of wall time runnable without a core because of other processes, which take more than 0.35 CPUs and 30 % of the busy time there";

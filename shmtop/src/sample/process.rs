@@ -35,7 +35,7 @@ pub struct Process {
     pub minor_faults: Fact<u64>,
     /// Major faults of all threads since start.
     pub major_faults: Fact<u64>,
-    /// Its threads by tid; at most 256 of them.
+    /// Its threads by tid; at most [`Process::MAX_THREADS`] of them.
     pub threads: Vec<Thread>,
     /// Threads it has in all.
     pub thread_count: Fact<u32>,
@@ -74,6 +74,9 @@ pub struct Place {
 }
 
 impl Process {
+    /// Of a process with more threads only so many are looked at.
+    pub const MAX_THREADS: usize = 256;
+
     /// The thread with this tid, if it was looked at.
     pub fn thread(&self, tid: u32) -> Option<&Thread> {
         let at = self.threads.binary_search_by_key(&tid, |t| t.tid);

@@ -19,8 +19,6 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Threads of one process that are looked at, at most.
-const MAX_THREADS: usize = 256;
 /// Up to this many threads keep their files open between looks: one descriptor each, those that own a slot five.
 const KEPT_THREADS: usize = 8;
 /// State, faults, CPU time: a stopped process must show within a second, and a rate needs some length.
@@ -333,7 +331,11 @@ fn thread_ids(task_dir: &Path, hot: &BTreeSet<u32>) -> BTreeSet<u32> {
         .filter_map(|e| e.file_name().to_str()?.parse().ok())
         .collect();
     let (first, rest): (Vec<u32>, Vec<u32>) = all.into_iter().partition(|t| hot.contains(t));
-    first.into_iter().chain(rest).take(MAX_THREADS).collect()
+    first
+        .into_iter()
+        .chain(rest)
+        .take(Process::MAX_THREADS)
+        .collect()
 }
 
 /// Inode of a namespace ("pid", "mnt", "net") of the process whose directory is `dir`.
