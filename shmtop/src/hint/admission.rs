@@ -100,7 +100,8 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 
 rule! {
     /// One refused handshake is a typo; several a minute are a client that can't get in or a stranger who tries. The kind
-    /// says which. For who is let in and then can't be served (no thread, no descriptor, no memory) there is no kind: it is told by the limits.
+    /// says which. For who can't be accepted (no descriptor, no memory) there is no kind: it is told by the limits, as is who is refused for want of
+    /// a thread or memory.
     HANDSHAKE_REJECTED = "handshake-rejected", Warn, "handshakes are being refused";
     fires: "3 or more refused handshakes, or clients that there was no thread, descriptor or memory for, within a minute";
     quiet: "fewer";
@@ -148,6 +149,8 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!(
             "ps -o pid,stat,wchan -u {uid}   # whose handshakes don't end? Config::max_pending_per_uid bounds them"
         )
+    } else if now[7].1 > before[7].1 {
+        limits_of(e)
     } else {
         format!("ls -l /proc/{pid}/exe")
     };
@@ -170,6 +173,14 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     .fires()
 }
 
+/// Shows what the server lacks.
+fn limits_of(e: &Endpoint) -> String {
+    format!(
+        "cat /proc/{}/limits   # processes, open files, address space; and its cgroup's pids.max and memory.max",
+        e.pid
+    )
+}
+
 /// Clients that the server would have had, and could not.
 fn unserved(page: &Snapshot, before: &ProcessCounters, e: &Endpoint) -> Answer {
     let errors = crate::rate::delta(before.accept_errors, page.process.accept_errors)?;
@@ -181,10 +192,7 @@ fn unserved(page: &Snapshot, before: &ProcessCounters, e: &Endpoint) -> Answer {
             "{} (pid {}) had no thread, descriptor or memory for {errors} clients within a minute",
             e.name, e.pid
         ),
-        format!(
-            "cat /proc/{}/limits   # processes, open files, address space; and its cgroup's pids.max and memory.max",
-            e.pid
-        ),
+        limits_of(e),
     )
     .number(
         "turned away",

@@ -252,12 +252,12 @@ fn admission(snapshot: &Snapshot, now_ns: u64) -> Admission {
 }
 
 /// Refused handshakes since start, by kind.
-pub(crate) fn rejected(snapshot: &Snapshot) -> [(&'static str, u64); 7] {
+pub(crate) fn rejected(snapshot: &Snapshot) -> [(&'static str, u64); 8] {
     rejected_of(&snapshot.process)
 }
 
 /// The same, of counters kept from earlier.
-pub(crate) fn rejected_of(p: &ProcessCounters) -> [(&'static str, u64); 7] {
+pub(crate) fn rejected_of(p: &ProcessCounters) -> [(&'static str, u64); 8] {
     [
         ("magic", p.rejected_magic),
         ("version", p.rejected_version),
@@ -266,5 +266,6 @@ pub(crate) fn rejected_of(p: &ProcessCounters) -> [(&'static str, u64); 7] {
         ("timeout", p.rejected_timeout),
         ("full", p.rejected_full),
         ("pending", p.rejected_pending),
+        ("resources", p.rejected_resources),
     ]
 }

@@ -221,9 +221,9 @@ pub struct Admission {
     pub fallbacks: u64,
     /// Handshakes refused since start, all kinds.
     pub rejected: u64,
-    /// The same by kind: magic, version, layout, uid, timeout, full, pending.
-    pub rejected_by: [(&'static str, u64); 7],
-    /// Connections since start for which there was no descriptor, thread or memory.
+    /// The same by kind: magic, version, layout, uid, timeout, full, pending, resources.
+    pub rejected_by: [(&'static str, u64); 8],
+    /// Connections since start that could not be accepted: no descriptor or memory; at servers before page 2.1 also no thread.
     pub accept_errors: u64,
     /// Descriptors that one more client costs.
     pub fds_per_client: u64,

@@ -47,8 +47,8 @@ pub(super) fn handle_connection(
     let process = shared.page.process();
     let timeout = shared.config.handshake_timeout;
     let terms = terms(shared, number);
-    let next = match drive::admit(socket, terms, timeout) {
-        Ok(admitted) => {
+    let next = match drive::admit(socket, terms, timeout, Buffers::new) {
+        Ok((admitted, buffers)) => {
             process.handshakes.fetch_add(1, Ordering::Relaxed);
             let slot = shared
                 .page
@@ -82,7 +82,7 @@ pub(super) fn handle_connection(
                 facts,
                 timing,
             }
-            .serve(begun)
+            .serve(begun, buffers)
         }
         Err(ending) => {
             count_reject(shared, peer, ending.reject());
@@ -111,6 +111,7 @@ pub(super) fn count_reject(shared: &Shared, peer: Peer, reject: Option<Reject>) 
         Some(Reject::Timeout) => &p.rejected_timeout,
         Some(Reject::Full) => &p.rejected_full,
         Some(Reject::Pending) => &p.rejected_pending,
+        Some(Reject::Resources) => &p.rejected_resources,
         Some(Reject::Descriptors) => &p.accept_errors,
         None => return,
     };
@@ -139,6 +140,24 @@ fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish() | 1
 }
 
+/// What serving a client on the socket takes.
+struct Buffers {
+    /// Of requests.
+    decoder: Decoder,
+    reply: Vec<u8>,
+}
+
+impl Buffers {
+    /// For messages of up to so many bytes, if there is address space for them: a client too many is its own end, and not everybody's.
+    fn new(max_message: u64) -> Option<Self> {
+        // Bounded by the configuration, far below 4 GiB.
+        let mut reply = Vec::new();
+        reply.try_reserve_exact(max_message as usize).ok()?;
+        let decoder = Decoder::new(max_message as u32)?;
+        Some(Self { decoder, reply })
+    }
+}
+
 struct Connection<'a> {
     shared: &'a Arc<Shared>,
     key: Key,
@@ -152,21 +171,14 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     /// Serves the socket until the connection ends or moves.
-    fn serve(mut self, begun_ns: u64) -> Next {
+    fn serve(mut self, begun_ns: u64, buffers: Buffers) -> Next {
+        let Buffers {
+            mut decoder,
+            mut reply,
+        } = buffers;
         // A client that wants shared memory is still shaking hands until that is decided.
         self.decided(self.facts.wanted == Via::Socket, begun_ns);
-        // Bounded by the configuration, far below 4 GiB.
         let max_message = self.admitted.max_message as usize;
-        let mut reply = Vec::new();
-        let room = reply.try_reserve_exact(max_message);
-        let decoder = Decoder::new(max_message as u32).filter(|_| room.is_ok());
-        let Some(mut decoder) = decoder else {
-            // No address space for another client: its own end, and not everybody's.
-            let process = self.shared.page.process();
-            process.accept_errors.fetch_add(1, Ordering::Relaxed);
-            drive::bye(self.socket);
-            return self.over(CloseReason::Handshake);
-        };
         // One for the whole stage: a byte now and then must not keep a handshake pending, and others out.
         let stage = Deadline::after(self.shared.config.handshake_timeout);
         loop {

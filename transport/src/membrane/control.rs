@@ -288,7 +288,6 @@ impl Control {
     /// told so at once, without a thread and without taking anybody's place.
     fn admit(&mut self, socket: UnixStream) {
         let (shared, config) = (&self.shared, &self.shared.config);
-        let process = shared.page.process();
         // Without credentials nobody is let in; the peer is gone then, most likely.
         let Ok(peer) = peer_credentials(&socket) else {
             return;
@@ -319,7 +318,7 @@ impl Control {
         let (key, number) = table.insert(peer.uid, Arc::clone(&socket), monotonic_ns());
         drop(table);
         let thread = {
-            let shared = Arc::clone(shared);
+            let (shared, socket) = (Arc::clone(shared), Arc::clone(&socket));
             std::thread::Builder::new()
                 .name(format!("shm-client-{number}"))
                 .spawn(move || {
@@ -329,9 +328,8 @@ impl Control {
         match thread {
             Ok(thread) => drop(self.threads.insert(key, thread)),
             Err(_) => {
-                // No thread to be had: the socket, dropped with the entry, tells the client.
-                process.accept_errors.fetch_add(1, Ordering::Relaxed);
                 shared.clients.lock().by_key.remove(&key);
+                self.refuse(&socket, peer, Reject::Resources, 0, 0);
             }
         }
     }

@@ -60,7 +60,7 @@ pub const VERSION_MAJOR: u32 = 2;
 /// Oldest one that is still read: it stored what is derived now, under the same names.
 pub const OLDEST_MAJOR: u32 = 1;
 /// Changes when something was added that an old reader may ignore.
-pub const VERSION_MINOR: u32 = 0;
+pub const VERSION_MINOR: u32 = 1;
 /// Bytes between writers: two cache lines, since the adjacent-line prefetcher pairs them.
 pub const LINE_BYTES: usize = 128;
 /// Offset of the descriptor table.
@@ -242,7 +242,7 @@ groups! {
         handshakes: Counter, Count, "handshakes completed";
         upgrades: Counter, Count, "connections switched to shared memory";
         fallbacks: Counter, Count, "connections that wanted shared memory and stay on the socket";
-        accept_errors: Counter, Count, "connections that could not be accepted or served: no descriptor, thread or memory";
+        accept_errors: Counter, Count, "connections that could not be accepted: no descriptor or memory";
         rejected_magic: Counter, Count, "handshakes refused: not our protocol";
         rejected_version: Counter, Count, "handshakes refused: another protocol version";
         rejected_layout: Counter, Count, "handshakes refused: impossible sizes or order of messages";
@@ -256,6 +256,7 @@ groups! {
         ring_bytes: Gauge, Bytes, "memory of one more client: both rings and their control block";
         listener_inode: Gauge, Count, "inode of the listening socket's path when bound; 0 for a client";
         handshake_max_ns: Gauge, Nanoseconds, "longest handshake since start";
+        rejected_resources: Counter, Count, "handshakes refused: no memory or thread for one more client";
     }
 
     /// The outgoing ring as its producer sees it.

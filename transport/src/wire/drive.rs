@@ -137,39 +137,49 @@ pub(crate) struct Admitted {
     pub(crate) max_message: u64,
 }
 
-/// Server: hears who it is, and says welcome or why not.
-pub(crate) fn admit(
+/// Server: hears who it is, and says welcome or why not. `take` takes the memory that serving it takes, for messages of up to so many
+/// bytes; `None`: there is none, and the client is refused.
+pub(crate) fn admit<T>(
     socket: impl AsFd,
     terms: ServerTerms,
     timeout: Duration,
-) -> Result<Admitted, Ending> {
+    take: impl FnOnce(u64) -> Option<T>,
+) -> Result<(Admitted, T), Ending> {
     let socket = socket.as_fd();
     let mut machine = ServerHandshake::new(terms);
     fault_point!(Accepted);
     let received = receive(socket, timeout);
     fault_point!(HelloReceived);
-    let action = match received {
+    let mut action = match received {
         Ok((bytes, passed)) => machine.on_message(&bytes, passed.count),
         Err(Ending::Timeout) => machine.timed_out(),
         Err(ending) => machine.close(ending),
     };
-    match action {
-        ServerAction::Admit(message, hello, max_message) => {
+    let mut taken = None;
+    if let ServerAction::Admit(_, _, max_message) = action {
+        taken = take(max_message);
+        if taken.is_none() {
+            action = machine.no_room();
+        }
+    }
+    match (action, taken) {
+        (ServerAction::Admit(message, hello, max_message), Some(taken)) => {
             send(socket, message, None, timeout)?;
             fault_point!(WelcomeSent);
-            Ok(Admitted {
+            let admitted = Admitted {
                 machine,
                 hello,
                 max_message,
-            })
+            };
+            Ok((admitted, taken))
         }
-        ServerAction::Refuse(message, ending) => {
+        (ServerAction::Refuse(message, ending), _) => {
             // Only if it fits at once: a peer that does not read gets no more of our time. It may be gone, too;
             // either way the reason to close is the ending.
             let _ = send(socket, message, None, Duration::ZERO);
             Err(ending)
         }
-        other => Err(server_ending(&mut machine, other)),
+        (other, _) => Err(server_ending(&mut machine, other)),
     }
 }
 

@@ -99,6 +99,8 @@ pub(crate) enum Ending {
     },
     /// The peer did not answer in time.
     Timeout,
+    /// Server: what serving this client takes can't be had.
+    NoRoom,
     /// The peer closed its socket or died.
     PeerGone,
     /// The peer said that it is closing.
@@ -121,6 +123,7 @@ impl Ending {
             Self::Broken { reject, .. } => Some(*reject),
             Self::Version { .. } => Some(Reject::Version),
             Self::Timeout => Some(Reject::Timeout),
+            Self::NoRoom => Some(Reject::Resources),
             Self::Refused(_) | Self::PeerGone | Self::Bye | Self::Failed(_) => None,
         }
     }
@@ -132,14 +135,18 @@ impl Ending {
         match self {
             Self::Refused(refused) => match Reject::from_number(refused.reason) {
                 Some(Reject::Magic | Reject::Version | Reject::Layout | Reject::Uid) => false,
-                Some(Reject::Timeout | Reject::Full | Reject::Descriptors | Reject::Pending) => {
-                    true
-                }
+                Some(
+                    Reject::Timeout
+                    | Reject::Full
+                    | Reject::Descriptors
+                    | Reject::Pending
+                    | Reject::Resources,
+                ) => true,
                 // A newer server's. Who tries again has a limit to that.
                 None => true,
             },
             Self::Version { .. } | Self::Broken { .. } => false,
-            Self::Timeout | Self::PeerGone | Self::Bye | Self::Failed(_) => true,
+            Self::Timeout | Self::NoRoom | Self::PeerGone | Self::Bye | Self::Failed(_) => true,
         }
     }
 }
@@ -171,6 +178,7 @@ impl std::fmt::Display for Ending {
             }
             Self::Broken { what, .. } => write!(f, "peer broke the protocol: {what}"),
             Self::Timeout => f.write_str("peer did not answer in time"),
+            Self::NoRoom => f.write_str("no memory left for this client"),
             Self::PeerGone => f.write_str("peer closed or died"),
             Self::Bye => f.write_str("peer said goodbye"),
             Self::Failed(e) => e.fallback(false).fmt(f),

@@ -102,6 +102,8 @@ pub(crate) enum Reject {
     Descriptors = 7,
     /// Too many handshakes of this user under way.
     Pending = 8,
+    /// The server has no memory, or no thread, left for one more client.
+    Resources = 9,
 }
 
 impl Reject {
@@ -115,6 +117,7 @@ impl Reject {
             6 => Self::Full,
             7 => Self::Descriptors,
             8 => Self::Pending,
+            9 => Self::Resources,
             _ => return None,
         })
     }
@@ -194,6 +197,9 @@ impl std::fmt::Display for Refused {
                 "too many connections of this user are in their handshake ({} of {})",
                 self.used, self.limit
             ),
+            Some(Reject::Resources) => {
+                write!(f, "it has no memory or thread left for another client")
+            }
             None => write!(f, "reason {} (unknown to this version)", self.reason),
         }
     }

@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
-use transport::error::Step;
+use transport::error::{ConnectError, Step};
 use transport::{Config, Synapse, TransportChoice};
 
 use crate::role::{Process, WATCHDOG};
@@ -70,9 +70,9 @@ fn an_address_space_limit_is_a_fallback() {
     assert!(matches!(mix(&mut client, 1, 0), Ended::Done));
 }
 
-/// Each client on the socket has buffers of the largest message. One too many is one too many, and not the end of the others.
+/// Each client on the socket has buffers of the largest message, and a thread. One too many is told so, and is not the end of the others.
 #[test]
-fn an_address_space_that_is_used_up_is_the_end_of_who_comes_last_alone() {
+fn who_comes_when_the_address_space_is_used_up_is_refused_and_alone() {
     let world = World::new();
     let large = 64 << 20;
     let start = world.server().with("RING_BYTES", (4 * large).to_string());
@@ -83,22 +83,31 @@ fn an_address_space_that_is_used_up_is_the_end_of_who_comes_last_alone() {
         transport: TransportChoice::Socket,
         ..world.config()
     };
-    let connect = || {
-        let mut client = Synapse::connect(world.path(), &config).ok()?;
-        matches!(mix(&mut client, 1, 0), Ended::Done).then_some(client)
-    };
+    let connect = || Synapse::connect(world.path(), &config);
     let mut first = connect().expect("a client");
     let statm = std::fs::read_to_string(format!("/proc/{}/statm", server.pid())).expect("statm");
     let pages: Option<u64> = statm.split(' ').next().and_then(|n| n.parse().ok());
-    // Room for a thread and whatever it brings along, not for two such buffers.
     let used = pages.expect("pages") * 4096;
-    limit(&server, libc::RLIMIT_AS, used + (100 << 20));
-    for _ in 0..3 {
-        assert!(connect().is_none(), "no room");
+    // Room for no thread; for one and whatever it brings along, and not for two such buffers.
+    for (n, room) in [(1, 0), (2, 100 << 20), (3, 100 << 20)] {
+        limit(&server, libc::RLIMIT_AS, used + room);
+        match connect() {
+            Err(ConnectError::Refused { reason, may_pass }) => {
+                assert!(may_pass, "{reason}");
+                assert!(reason.contains("no memory or thread left"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        within(WATCHDOG, "to be counted", || {
+            let counted = world.page(&server).process;
+            let refused = (counted.rejected_resources, counted.accept_errors);
+            (refused == (n, 0)).then_some(()).ok_or(refused)
+        });
         assert!(matches!(mix(&mut first, 1, 0), Ended::Done));
     }
     limit(&server, libc::RLIMIT_AS, libc::RLIM_INFINITY);
-    assert!(connect().is_some(), "room again");
+    let mut again = connect().expect("room again");
+    assert!(matches!(mix(&mut again, 1, 0), Ended::Done));
 }
 
 /// A memory cgroup of this limit, removed on drop; or why there is none.

@@ -76,7 +76,7 @@ fn serve(
 ) -> thread::JoinHandle<(Served, UnixStream)> {
     thread::spawn(move || {
         let served = (|| {
-            let mut admitted = admit(&socket, terms(), timeout)?;
+            let (mut admitted, ()) = admit(&socket, terms(), timeout, |_| Some(()))?;
             let (bytes, passed) = receive(socket.as_fd(), timeout)?;
             let message = (&bytes, passed.count);
             answer_upgrade(&socket, &mut admitted.machine, message, timeout, make)
@@ -152,7 +152,10 @@ fn offered_with(count: usize) -> (Upgraded<Mapping>, ServerHandshake, Message) {
         let mut machine = connected(&a);
         upgrade(&a, &mut machine, WATCHDOG, map).unwrap()
     });
-    let mut machine = admit(&b, terms(), WATCHDOG).unwrap().machine;
+    let mut machine = admit(&b, terms(), WATCHDOG, |_| Some(()))
+        .unwrap()
+        .0
+        .machine;
     let (bytes, _) = receive(b.as_fd(), WATCHDOG).unwrap();
     let ServerAction::MakeOffer {
         ring_bytes,
@@ -223,7 +226,10 @@ fn a_connection_cut_after_any_number_of_bytes_ends_on_both_sides() {
             if steps == 0 {
                 return;
             }
-            let mut machine = admit(&b, terms(), WATCHDOG).unwrap().machine;
+            let mut machine = admit(&b, terms(), WATCHDOG, |_| Some(()))
+                .unwrap()
+                .0
+                .machine;
             let (bytes, _) = receive(b.as_fd(), WATCHDOG).unwrap();
             machine.on_message(&bytes, 0);
             if steps == 2 {
@@ -251,7 +257,7 @@ fn a_connection_cut_after_any_number_of_bytes_ends_on_both_sides() {
 #[test]
 fn a_peer_that_stays_silent_meets_the_deadline_and_is_told() {
     let (a, b) = UnixStream::pair().unwrap();
-    let e = admit(&b, terms(), SHORT).unwrap_err();
+    let e = admit(&b, terms(), SHORT, |_| Some(())).unwrap_err();
     assert_eq!(e.reject(), Some(Reject::Timeout));
     let (bytes, _) = receive(a.as_fd(), WATCHDOG).unwrap();
     assert!(
@@ -292,7 +298,7 @@ fn a_megabyte_of_noise_is_refused_after_256_bytes() {
         // The server hangs up in the middle: an error is what this promises.
         let _ = io::Write::write_all(&mut &a, &vec![0xa5; 1 << 20]);
     });
-    let e = admit(&b, terms(), WATCHDOG).unwrap_err();
+    let e = admit(&b, terms(), WATCHDOG, |_| Some(())).unwrap_err();
     assert_eq!(e.reject(), Some(Reject::Magic));
     drop(b);
     noise.join().unwrap();

@@ -28,7 +28,8 @@ pub(crate) struct ServerTerms {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerAction {
-    /// Send this (WELCOME); the connection is on the socket, with this largest message.
+    /// Take the memory that serving it takes, or call [`ServerHandshake::no_room`]. Then send this (WELCOME); the connection is on the socket,
+    /// with this largest message.
     Admit(Outgoing, Hello, u64),
     /// Send this (REFUSED) if it can be sent at once, and close.
     Refuse(Outgoing, Ending),
@@ -142,6 +143,14 @@ impl ServerHandshake {
             name: self.terms.name,
         });
         ServerAction::Admit(self.say(welcome), hello, self.max_message)
+    }
+
+    /// What serving the client takes can't be had; it has not been welcomed yet.
+    pub(crate) fn no_room(&mut self) -> ServerAction {
+        match self.state {
+            State::Socket => self.refuse(Ending::NoRoom),
+            _ => self.close(Ending::NoRoom),
+        }
     }
 
     /// The client broke the protocol: who has not introduced itself is told why, everybody else closed.
