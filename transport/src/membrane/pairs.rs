@@ -5,6 +5,7 @@
 //! comes last. One that works for a single client runs where that client runs, as soon as that one waits. With clients that are busy
 //! it is the other way round: one poller answers many of them per switch.
 
+mod pause;
 mod rule;
 
 use std::collections::BTreeMap;

@@ -71,7 +71,11 @@ pub(crate) fn forbid() {
             libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program),
             0
         );
+        // Nothing but an error without arguments; and now this one, or what follows would show nothing.
+        assert_eq!(libc::syscall(call.into()), -1);
     }
+    let refused = std::io::Error::last_os_error().raw_os_error();
+    assert_eq!(refused, Some(errno.cast_signed()), "call {call}");
 }
 
 /// The value of `FAULT`.

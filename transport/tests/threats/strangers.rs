@@ -10,7 +10,7 @@ use transport::{Synapse, WaitPolicy};
 
 use crate::payload;
 use crate::role::{Process, WATCHDOG, start_by};
-use crate::watch::within;
+use crate::watch::{self, within};
 use crate::world::{Ended, World, mix, ready};
 
 fn is_root() -> bool {
@@ -197,27 +197,8 @@ fn without_memfds_there_is_the_socket_and_without_futex_waitv_there_are_the_ring
     assert!(client.hear("ended").starts_with("Done"));
 }
 
-/// Long enough for pollers to be started for clients that think, and for one that looks every millisecond to be seen to.
-const WHILE: Duration = Duration::from_millis(400);
-
-#[test]
-fn without_futex_waitv_there_is_one_poller_that_looks_again_and_none_once_its_clients_have_gone() {
-    let world = World::new();
-    let no_waitv = format!("{} {}", libc::SYS_futex_waitv, libc::ENOSYS);
-    let server = ready(
-        world
-            .server()
-            .with("FORBID", no_waitv)
-            .with("ADAPTIVE", "yes"),
-    );
-    let sleeps = || {
-        let page = world.page(&server);
-        let pollers = page
-            .slots
-            .iter()
-            .filter(|s| s.info.kind == SlotKind::Poller);
-        pollers.map(|s| s.wait.sleeps).collect::<Vec<_>>()
-    };
+/// Three clients that think for 3 ms between their requests, for as long as that.
+fn think_while(world: &World, go_on: impl Fn() -> bool + Sync) {
     let config = transport::Config {
         wait: WaitPolicy::Adaptive,
         ..world.config()
@@ -226,8 +207,7 @@ fn without_futex_waitv_there_is_one_poller_that_looks_again_and_none_once_its_cl
         for _ in 0..3 {
             scope.spawn(|| {
                 let mut client = Synapse::connect(world.path(), &config).expect("a client");
-                let begun = Instant::now();
-                for n in (0..).take_while(|_| begun.elapsed() < WHILE) {
+                for n in (0..).take_while(|_| go_on()) {
                     let reply = client
                         .fire_bytes(&payload::request(n, 16, 8))
                         .expect("a reply");
@@ -237,6 +217,35 @@ fn without_futex_waitv_there_is_one_poller_that_looks_again_and_none_once_its_cl
             });
         }
     });
+}
+
+/// Sleeps of each poller.
+fn sleeps(world: &World, pid: u32) -> Vec<u64> {
+    let page = watch::page(&world.stats(), pid).expect("a page");
+    let slots = page.slots.iter();
+    let pollers = slots.filter(|s| s.info.kind == SlotKind::Poller);
+    pollers.map(|s| s.wait.sleeps).collect()
+}
+
+#[test]
+fn without_futex_waitv_there_is_one_poller_that_looks_again_and_none_once_its_clients_have_gone() {
+    let world = World::new();
+    let adaptive = || world.server().with("ADAPTIVE", "yes");
+    // Where the call is there, each has a poller before long.
+    let server = ready(adaptive());
+    let (pid, begun) = (server.pid(), Instant::now());
+    think_while(&world, || {
+        sleeps(&world, pid).len() < 3 && begun.elapsed() < WATCHDOG
+    });
+    let sufficed = begun.elapsed();
+    assert_eq!(sleeps(&world, pid).len(), 3, "after {sufficed:?}");
+    drop(server);
+
+    let no_waitv = format!("{} {}", libc::SYS_futex_waitv, libc::ENOSYS);
+    let server = ready(adaptive().with("FORBID", no_waitv));
+    let begun = Instant::now();
+    think_while(&world, || begun.elapsed() < 2 * sufficed);
+    let sleeps = || sleeps(&world, server.pid());
     assert_eq!(sleeps().len(), 1, "a poller that is blind is enough");
     within(WATCHDOG, "they are gone", || {
         let page = world.page(&server);
@@ -250,6 +259,7 @@ fn without_futex_waitv_there_is_one_poller_that_looks_again_and_none_once_its_cl
         }
     });
     let before = sleeps()[0];
-    std::thread::sleep(WHILE / 4);
+    // One that looks every millisecond would sleep a hundred times.
+    std::thread::sleep(Duration::from_millis(100));
     assert!(sleeps()[0] - before < 20, "it sleeps until there is news");
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::pause::Pause;
+
 /// Clients that have a poller each at most: more threads than that are no trifle, and were not measured.
 const MOST_CLIENTS: usize = 32;
 /// Requests a second of the busiest client up to which they think for long. Of 16 processes on two CPUs those that think for 1 ms have half of the
@@ -13,15 +15,15 @@ const IDLE_PERCENT: u64 = 25;
 const SLACK: u64 = 2;
 /// Looks in a row (0.1 s each) that must find it otherwise than it is.
 const CONVINCING: u32 = 2;
-/// Looks to pass before the next try when a thread was refused (10 minutes), twice as many after each further time: a limit that leaves too few
-/// is most often there to stay, and each try has nearly all that are left for a moment.
-const REFUSED: u32 = 6_000;
-/// Looks to pass after pairs before there are some again (0.4 s), twice as many each time that they did not last, and most (6.4 s): who is busy for a part of
-/// every second would move everybody each time.
-const SHORT_LIVED: u32 = 4;
-const LONGEST_PAUSE: u32 = 64;
-/// Looks that pairs are there for to have lasted (10 s).
-const LASTED: u32 = 100;
+/// How long it is not tried again when a thread was refused, twice as long after each further time: a limit that leaves too few is most often there to
+/// stay, and each try has nearly all that are left for a moment.
+const REFUSED: Duration = Duration::from_secs(600);
+/// How long there are none after pairs, twice as long each time that they did not last, and at most: who is busy for a part of every second would
+/// move everybody each time.
+const SHORT_LIVED: Duration = Duration::from_millis(400);
+const LONGEST_PAUSE: Duration = Duration::from_millis(6_400);
+/// How long pairs are there for to have lasted.
+const LASTED: Duration = Duration::from_secs(10);
 
 /// What was seen of all clients since the last look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,45 +57,13 @@ impl Seen {
     }
 }
 
-/// Looks to let pass, twice as many each time.
-#[derive(Debug)]
-struct Pause {
-    left: u32,
-    next: u32,
-    most: u32,
-}
-
-impl Pause {
-    /// The first and the longest one.
-    fn new(first: u32, most: u32) -> Self {
-        Self {
-            left: 0,
-            next: first,
-            most,
-        }
-    }
-
-    fn begin(&mut self) {
-        self.left = self.next;
-        self.next = self.next.saturating_mul(2).min(self.most);
-    }
-
-    fn look(&mut self) {
-        self.left = self.left.saturating_sub(1);
-    }
-
-    fn is_over(&self) -> bool {
-        self.left == 0
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Rule {
     /// Looks in a row that found it otherwise.
     otherwise: u32,
-    /// Looks in a row that found pairs there.
-    lasts: u32,
+    /// How long there have been pairs.
+    lasts: Duration,
     over: Pause,
     refused: Pause,
 }
@@ -102,9 +72,9 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             otherwise: 0,
-            lasts: 0,
+            lasts: Duration::ZERO,
             over: Pause::new(SHORT_LIVED, LONGEST_PAUSE),
-            refused: Pause::new(REFUSED, u32::MAX),
+            refused: Pause::new(REFUSED, Duration::MAX),
         }
     }
 }
@@ -117,7 +87,7 @@ impl Rule {
 
     /// They were.
     pub(super) fn had(&mut self) {
-        self.refused.next = REFUSED;
+        self.refused.forget();
     }
 
     /// Whether so many pollers are there, or may be started.
@@ -134,15 +104,16 @@ impl Rule {
 
     /// Whether there should be a poller for each client, if there is or is not now.
     pub(super) fn wants(&mut self, seen: Seen, paired: bool) -> bool {
-        self.refused.look();
-        self.over.look();
+        let passed = Duration::from_nanos(seen.ns);
+        self.refused.pass(passed);
+        self.over.pass(passed);
         self.lasts = if paired {
-            self.lasts.saturating_add(1)
+            self.lasts.saturating_add(passed)
         } else {
-            0
+            Duration::ZERO
         };
         if self.lasts >= LASTED {
-            self.over.next = SHORT_LIVED;
+            self.over.forget();
         }
         let calm = seen.is_calm(paired);
         // When nobody asks for anything, nothing is known that is new.
@@ -174,7 +145,13 @@ impl Rule {
 mod tests {
     use super::*;
 
-    const LOOK_NS: u64 = 100_000_000;
+    const LOOK: Duration = Duration::from_millis(100);
+    const LOOK_NS: u64 = LOOK.as_nanos() as u64;
+
+    /// Looks within that time.
+    const fn looks(time: Duration) -> u32 {
+        (time.as_nanos() / LOOK.as_nanos()) as u32
+    }
 
     /// 16 clients that sleep for their answers and have so many a second each, which take the pollers so long.
     fn seen(per_second: u64, request_ns: u64) -> Seen {
@@ -284,7 +261,7 @@ mod tests {
     fn a_server_that_was_refused_a_thread_lets_others_have_them_for_long() {
         let calm = seen(900, 2_000);
         let mut rule = Rule::default();
-        for pause in [REFUSED, 2 * REFUSED] {
+        for pause in [REFUSED, 2 * REFUSED].map(looks) {
             rule.refused();
             assert!((1..pause).all(|_| !rule.wants(calm, false) && !rule.may_have(calm, 16)));
             assert!(!rule.wants(calm, false) && rule.may_have(calm, 16));
@@ -292,7 +269,9 @@ mod tests {
         }
         // Nor does it grow; but those who have one keep it.
         rule.refused();
-        assert!((1..4 * REFUSED).all(|_| rule.wants(calm, true) && !rule.may_have(calm, 16)));
+        assert!(
+            (1..looks(4 * REFUSED)).all(|_| rule.wants(calm, true) && !rule.may_have(calm, 16))
+        );
     }
 
     /// How often in so many looks pairs begin.
@@ -317,8 +296,27 @@ mod tests {
             "a minute"
         );
         // Once pairs have lasted, a burst is an accident again.
-        begins(&mut rule, LONGEST_PAUSE + LASTED + CONVINCING, |_| calm);
-        assert_eq!(rule.over.next, SHORT_LIVED);
+        let lasting = looks(LONGEST_PAUSE + LASTED) + CONVINCING;
+        begins(&mut rule, lasting, |_| calm);
+        assert!((0..CONVINCING).all(|look| rule.wants(busy, true) == (look + 1 < CONVINCING)));
+        let back = (1..).find(|_| rule.wants(calm, false));
+        assert_eq!(back, Some(looks(SHORT_LIVED) + CONVINCING - 1));
+    }
+
+    /// Without clients the control thread looks once a second.
+    #[test]
+    fn a_pause_is_as_long_however_often_it_is_looked_at() {
+        let mut rule = Rule::default();
+        rule.refused();
+        let nobody = Seen {
+            clients: 0,
+            ns: 10 * LOOK_NS,
+            ..seen(0, 0)
+        };
+        assert!((1..looks(REFUSED) / 10).all(|_| !rule.wants(nobody, false)));
+        assert!(!rule.may_have(seen(900, 2_000), 16));
+        assert!(!rule.wants(nobody, false));
+        assert!(rule.may_have(seen(900, 2_000), 16));
     }
 
     #[test]
