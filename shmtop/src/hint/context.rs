@@ -55,7 +55,7 @@ impl Waiter<'_> {
     pub(super) fn name(&self) -> String {
         format!(
             "{} (pid {}) thread {}",
-            self.endpoint.comm, self.endpoint.pid, self.tid
+            self.endpoint.name, self.endpoint.pid, self.tid
         )
     }
 }

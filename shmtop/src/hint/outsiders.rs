@@ -56,10 +56,10 @@ fn seen_whole(p: &Process) -> Reading<()> {
 /// Whether it may have been on one of these CPUs. One that never changed CPUs was on its own only, wherever else it may go.
 fn may_have_run(old: Option<&Thread>, new: &Thread, cpus: &[u32]) -> bool {
     let moves = |t: &Thread| Some((*t.last_cpu.known()?, *t.migrations.known()?));
-    if let (Some(before), Some(now)) = (old.and_then(moves), moves(new)) {
-        if before == now {
-            return cpus.contains(&now.0);
-        }
+    if let (Some(before), Some(now)) = (old.and_then(moves), moves(new))
+        && before == now
+    {
+        return cpus.contains(&now.0);
     }
     // Both ends of the window: its affinity may have changed within.
     old.into_iter().chain([new]).any(|t| {

@@ -72,6 +72,10 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
             client_thread.as_deref().ok(),
         )
     });
+    let peer_comm = peer
+        .map(|p| text::clean(&p.comm))
+        .filter(|c| !c.is_empty())
+        .unwrap_or_else(|| text::clean(&info.peer_name));
     let mut row = Client {
         slot: own.slot.index,
         connection_id: info.connection_id,
@@ -80,10 +84,10 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
         shown_at_server: role == Role::Client && other.is_some(),
         peer_pid: other.map_or(info.peer_pid, |o| o.page.pid),
         peer_uid: info.peer_uid,
-        peer_comm: peer
-            .map(|p| text::clean(&p.comm))
-            .filter(|c| !c.is_empty())
-            .unwrap_or_else(|| text::clean(&info.peer_name)),
+        peer_name: Some(text::clean(&info.peer_name))
+            .filter(|n| !n.is_empty())
+            .unwrap_or_else(|| peer_comm.clone()),
+        peer_comm,
         state: ClientState::Idle,
         state_for_ns: 0,
         transport: info.transport,

@@ -28,6 +28,8 @@ pub struct Client {
     pub peer_pid: u32,
     /// Uid of the other side.
     pub peer_uid: u32,
+    /// What the other side calls itself (its `Config::name`), as hints and its own page do; its program's name if it has none. Sanitised.
+    pub peer_name: String,
     /// `comm` of the other side, or the name it gave itself; sanitised.
     pub peer_comm: String,
     /// What it is doing.
@@ -254,6 +256,8 @@ pub struct RttView {
 /// Events per message of the interval.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PerfView {
+    /// Messages that the thread moved, over the very interval that the rest is about; that may be longer ago than what glances show.
+    pub messages_per_s: Reading<f64>,
     /// Cache misses (hardware).
     pub cache_misses_per_message: Reading<f64>,
     /// References to (usually) the last-level cache (hardware).
@@ -278,6 +282,7 @@ impl PerfView {
     /// Nothing, for this reason.
     pub fn none(why: &Why) -> Self {
         Self {
+            messages_per_s: Err(why.clone()),
             cache_misses_per_message: Err(why.clone()),
             cache_references_per_message: Err(why.clone()),
             l1d_misses_per_message: Err(why.clone()),

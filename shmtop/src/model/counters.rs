@@ -180,7 +180,10 @@ pub(super) fn per_message(
         pair.now.perf_of(tid),
     );
     let hardware = growth(before, now);
-    let per = |n: f64| Ok::<f64, Why>(n / messages.clone()? as f64);
+    let per = |n: f64| match messages.clone()? {
+        0 => Err(Why::not_yet("no message in the interval")),
+        messages => Ok(n / messages as f64),
+    };
     let of_group = |f: fn(&HardwareCounters) -> u64| {
         let g = hardware.as_ref().map_err(Why::clone)?;
         per(f(&g.counts) as f64 / g.share)
@@ -209,7 +212,12 @@ pub(super) fn per_message(
         let (counts, share) = cache.as_ref().map_err(Why::clone)?;
         per(f(counts) as f64 / share)
     };
+    let messages_per_s = messages.clone().and_then(|n| {
+        let span = pair.span.ok_or_else(machine::first)?;
+        Ok(n as f64 / span.seconds())
+    });
     PerfView {
+        messages_per_s,
         cache_misses_per_message: of_group(|c| c.cache_misses),
         cache_references_per_message: of_group(|c| c.cache_references),
         l1d_misses_per_message: of_cache(|c| c.l1d_misses),

@@ -190,6 +190,7 @@ fn client(c: &Client) -> Value {
         .put("connection_id", format!("{:016x}", c.connection_id))
         .put("peer_pid", c.peer_pid)
         .put("peer_uid", c.peer_uid)
+        .put("peer_name", c.peer_name.as_str())
         .put("peer_comm", c.peer_comm.as_str())
         .put("state", c.state.name())
         .put("transport", via(c.transport))

@@ -78,6 +78,7 @@ pub fn matches(words: &[String], endpoint: &Endpoint, client: &Client) -> bool {
             || via_name(client.transport).contains(word)
             || client.state.name().contains(word)
             || client.verdict.bound.name().contains(word)
+            || client.peer_name.to_lowercase().contains(word)
             || client.peer_comm.to_lowercase().contains(word)
             || endpoint.name.to_lowercase().contains(word)
     })

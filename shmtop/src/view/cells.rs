@@ -62,7 +62,7 @@ pub(super) fn draw_cell(
             number(rate.map(mib), theme.text);
         }
         Key::Name => {
-            pen.put(x, y, &client.peer_comm, theme.dim);
+            pen.put(x, y, &client.peer_name, theme.dim);
         }
         Key::InFlight => number(Ok(count(client.in_flight as f64)), theme.text),
         Key::Sorted(SortKey::RequestRing) => ring(pen, theme, client.request_ring(), theme.request),

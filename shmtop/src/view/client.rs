@@ -183,7 +183,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
         (Via::Shm, Err(_)) => "shm".to_owned(),
         (Via::Socket, _) => "socket".to_owned(),
     };
-    let groups: Vec<(u8, Vec<Piece>)> = vec![
+    let mut groups: Vec<(u8, Vec<Piece>)> = vec![
         (
             0,
             vec![
@@ -191,7 +191,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
                 (format!("client {}", client.number), theme.accent),
                 (format!(" ▸ peer {}", client.peer_pid), theme.text),
                 (
-                    format!(" {} (uid {})", client.peer_comm, client.peer_uid),
+                    format!(" {} (uid {})", client.peer_name, client.peer_uid),
                     theme.dim,
                 ),
                 (elsewhere(peer.map(|e| &**e)), theme.text),
@@ -221,6 +221,15 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
             ],
         ),
     ];
+    if client.peer_comm != client.peer_name {
+        groups.push((
+            5,
+            vec![
+                ("program ".to_owned(), theme.dim),
+                (client.peer_comm.clone(), theme.text),
+            ],
+        ));
+    }
     pen.pieces(area.x + 1, area.y, &fit(groups, room, 3));
     let mut y = area.y + 1;
     let place = placement::sentence(&scene.model.host, &client.thread, &client.server_thread);

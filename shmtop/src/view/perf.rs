@@ -89,8 +89,8 @@ fn columns(hardware: bool) -> Vec<Column<usize>> {
     };
     let mut columns = vec![
         c(0, "whose", 12, 20, Align::Left, 0),
-        c(1, "thread", 7, 8, Align::Right, 6),
-        c(2, "name", 10, 16, Align::Left, 14),
+        c(1, "tid", 7, 8, Align::Right, 6),
+        c(2, "comm", 10, 16, Align::Left, 14),
         c(3, "st", 2, 2, Align::Left, 12),
         c(4, "CPU", 3, 4, Align::Right, 7),
         c(5, "busy", 6, 7, Align::Right, 0),
@@ -251,7 +251,7 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
         let p = &client.perf;
         vec![
             (who, theme.accent),
-            cell(theme, &client.requests_per_s, 10, count),
+            cell(theme, &p.messages_per_s, 10, count),
             cell(theme, &p.faults_per_message, 11, small),
             cell(theme, &p.context_switches_per_message, 12, small),
             cell(theme, &p.instructions_per_message, 7, small),

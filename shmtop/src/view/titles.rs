@@ -94,7 +94,7 @@ pub(super) const COLUMNS: [Column<Key>; 17] = [
 
 /// What the columns mean, for the help.
 pub(super) const MEANINGS: [(&str, &str); 11] = [
-    ("PEER NAME", "process id and program of the other side"),
+    ("PEER NAME", "process id and name of the other side"),
     ("VIA", "shm or socket"),
     (
         "REQ/s MiB/s",

@@ -87,6 +87,24 @@ fn the_sentence_that_matters_never_leaves_the_second_line() {
 }
 
 #[test]
+fn events_per_message_stand_beside_the_messages_of_the_same_interval() {
+    let mut model = fixture::healthy();
+    // A glance has found no request since; what is counted per message is of the last whole window.
+    for client in &mut model.endpoints[0].clients {
+        client.requests_per_s = Ok(0.0);
+    }
+    let state = State {
+        view: View::Perf,
+        ..State::default()
+    };
+    let screen = text(&render(&model, &state, &live(), 120, 60).0);
+    let per_message = screen.split("Per message").nth(1).expect("the table");
+    let first = per_message.lines().find(|l| l.contains("client 1 "));
+    let first = first.expect("its row");
+    assert!(first.contains("51.7 k") && first.contains("1.1"), "{first}");
+}
+
+#[test]
 fn ascii_is_ascii_on_every_screen() {
     let status = Status {
         frozen_ns: Some(1_500_000_000),
