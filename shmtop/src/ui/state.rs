@@ -1,5 +1,6 @@
 //! What the user is looking at: view, selection, filter, order. Changed by `super::update` only.
 
+use super::local_time::clock;
 use super::theme::ThemeName;
 use crate::model::{Client, Endpoint, EndpointKey, Finding, Subject};
 
@@ -253,6 +254,14 @@ pub struct Left {
     pub who: String,
     /// When it was last seen, ns since 1970.
     pub at_realtime_ns: u64,
+}
+
+impl Left {
+    /// The sentence.
+    pub fn gone(&self, utc_offset_s: i64) -> String {
+        let when = clock(self.at_realtime_ns, utc_offset_s);
+        format!("{}; last seen at {when}.", self.who)
+    }
 }
 
 /// Where a replay stands.

@@ -99,21 +99,23 @@ impl Timeline {
         self.models.get(self.index()?).map(|(m, _)| m)
     }
 
-    /// Who was there last, servers first, if at the moment that is looked at nobody is.
+    /// Who was there last, servers first, if at the moment that is looked at nobody is: no server, and no client with a connection.
     pub fn left(&self) -> Option<Left> {
         let before = self.models.range(..=self.index()?).rev().map(|(m, _)| m);
         let is_server = |e: &&Shared<Endpoint>| e.role == Role::Server;
-        if !before.clone().next()?.endpoints.is_empty() {
+        let is_alone = |e: &Shared<Endpoint>| e.role == Role::Client && e.clients.is_empty();
+        if !before.clone().next()?.endpoints.iter().all(is_alone) {
             return None;
         }
         let served = before
             .clone()
             .find(|m| m.endpoints.iter().any(|e| is_server(&e)));
-        let last = served.or_else(|| before.clone().find(|m| !m.endpoints.is_empty()))?;
+        let was = |m: &&Arc<Model>| !m.endpoints.iter().all(is_alone);
+        let last = served.or_else(|| before.clone().find(was))?;
         let endpoints = last
             .endpoints
             .iter()
-            .filter(|e| served.is_none() || is_server(e));
+            .filter(|e| served.is_none() && !is_alone(e) || is_server(e));
         let first = endpoints.clone().next()?;
         let who = match endpoints.count() {
             1 => format!("{} ({}) has gone", first.name, first.pid),

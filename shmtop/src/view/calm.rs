@@ -4,7 +4,6 @@ use ratatui::style::Modifier;
 
 use super::Scene;
 use super::pen::{Pen, Piece, width};
-use crate::ui::local_time::clock;
 
 /// Draws the screen.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
@@ -33,8 +32,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
         vec![vec![plain("Looking for stats pages …")]]
     };
     if let Some(left) = &scene.status.left {
-        let when = clock(left.at_realtime_ns, scene.status.utc_offset_s);
-        let gone = format!("{}; last seen at {when}.", left.who);
+        let gone = left.gone(scene.status.utc_offset_s);
         lines.insert(0, vec![(gone, theme.warn.add_modifier(Modifier::BOLD))]);
         lines.insert(
             1,

@@ -203,6 +203,9 @@ fn lines<'a>(scene: &Scene<'_>, groups: &'a [Group<'a>]) -> Vec<Line<'a>> {
             scene.state.filter
         )));
     }
+    if groups.is_empty() && scene.state.filter.is_empty() {
+        lines.extend(without_a_server(scene).map(Line::Note));
+    }
     for page in &scene.model.unreadable {
         let who = page
             .pid
@@ -210,6 +213,21 @@ fn lines<'a>(scene: &Scene<'_>, groups: &'a [Group<'a>]) -> Vec<Line<'a>> {
         lines.push(Line::Note(format!("– {}{who}: {}", page.name, page.why)));
     }
     lines
+}
+
+/// Clients without a connection, and who served them.
+fn without_a_server(scene: &Scene<'_>) -> impl Iterator<Item = String> {
+    let left = scene.status.left.as_ref();
+    let gone = left.map(|left| left.gone(scene.status.utc_offset_s));
+    let clients = &scene.model.endpoints;
+    let waiting = clients.first().map(|first| {
+        let who = format!("{} ({})", first.name, first.pid);
+        match clients.len() {
+            1 => format!("{who} has no connection"),
+            n => format!("{who} and {} more have no connection", n - 1),
+        }
+    });
+    gone.into_iter().chain(waiting)
 }
 
 /// Caption of an endpoint, when there are several.

@@ -197,6 +197,33 @@ fn who_was_there_last_is_told_while_nobody_is_there() {
 }
 
 #[test]
+fn clients_whose_server_has_gone_are_no_empty_table() {
+    let mut model = fixture::exchange();
+    for e in model.endpoints.iter_mut() {
+        let client: &mut Endpoint = e;
+        (client.role, client.name) = (Role::Client, "trader".to_owned());
+        client.clients.clear();
+    }
+    model.at_ns += SECOND;
+    let mut time = Timeline::default();
+    time.push(fixture::exchange().into());
+    time.push(model.clone().into());
+    let status = Status {
+        left: time.left(),
+        ..live()
+    };
+    let screen = text(&render(&model, &State::default(), &status, 120, 40).0);
+    assert!(
+        screen.contains("exchange (4711) has gone; last seen at"),
+        "{screen}"
+    );
+    assert!(
+        screen.contains("trader (4711) has no connection"),
+        "{screen}"
+    );
+}
+
+#[test]
 fn a_server_thread_of_one_client_is_not_called_a_poller() {
     let mut model = fixture::exchange();
     let server: &mut Endpoint = &mut model.endpoints[0];
