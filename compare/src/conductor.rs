@@ -59,14 +59,12 @@ impl Outcome {
     }
 }
 
-/// Something done while the clients work, for runs that compare with and without it.
+/// Something done while the clients work.
 pub(crate) trait Meanwhile {
     /// The run's processes are at work; `dir` is their runtime directory.
     fn start(&mut self, dir: &Path) -> io::Result<()>;
-    /// The warm-up is over.
-    fn counting_begins(&mut self) -> io::Result<()>;
-    /// The run is over.
-    fn counting_ends(&mut self) -> io::Result<()>;
+    /// The warm-up is over; the run is so at `end_ns` (monotonic), before which this returns.
+    fn counting(&mut self, end_ns: u64) -> io::Result<()>;
 }
 
 /// Nothing.
@@ -74,10 +72,7 @@ impl Meanwhile for () {
     fn start(&mut self, _: &Path) -> io::Result<()> {
         Ok(())
     }
-    fn counting_begins(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn counting_ends(&mut self) -> io::Result<()> {
+    fn counting(&mut self, _: u64) -> io::Result<()> {
         Ok(())
     }
 }
@@ -155,11 +150,10 @@ pub(crate) fn run(
         .try_for_each(|player| player.order(plan))?;
     meanwhile.start(&place.dir)?;
     sleep_until(plan.begin_ns);
-    meanwhile.counting_begins()?;
     let (before, from) = (system::machine_busy_ns(), Instant::now());
+    meanwhile.counting(plan.end_ns)?;
     sleep_until(plan.end_ns);
     let (after, span) = (system::machine_busy_ns(), from.elapsed());
-    meanwhile.counting_ends()?;
     let tail = if work.shape == Shape::Idle {
         idle_tail(work.clients)
     } else {

@@ -22,10 +22,11 @@ mod subject;
 mod system;
 mod table;
 mod terminal;
+mod watched;
 mod workload;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use job::Job;
 use paired::PairOptions;
 use rounds::Schedule;
 use subject::{Listed, Subject};
+use watched::WatchedOptions;
 use workload::Workload;
 
 /// Compares the transport with its peers: interleaved runs, verified payloads, medians with spread.
@@ -94,13 +96,10 @@ enum Command {
     },
     /// What it costs to be watched by shmtop at 10 Hz, and what that costs itself.
     Watched {
-        /// A release build of shmtop.
-        #[arg(long, default_value = "target/release/shmtop")]
-        shmtop: PathBuf,
         #[arg(long, default_value = "64-16p")]
         workload: String,
         #[command(flatten)]
-        pairs: PairOptions,
+        options: WatchedOptions,
     },
     #[command(hide = true)]
     RoleServer { job: String },
@@ -126,20 +125,13 @@ fn main() -> ExitCode {
         }) => chosen_workload(&workload).and_then(|w| {
             publish(
                 "recording",
-                &pairs,
+                pairs.write.as_deref(),
                 &paired::recording(&without, &w, &pairs, cpus())?,
             )
         }),
-        Some(Command::Watched {
-            shmtop,
-            workload,
-            pairs,
-        }) => chosen_workload(&workload).and_then(|w| {
-            publish(
-                "watched",
-                &pairs,
-                &paired::watched(&shmtop, &w, &pairs, cpus())?,
-            )
+        Some(Command::Watched { workload, options }) => chosen_workload(&workload).and_then(|w| {
+            let text = watched::watched(&options, &w, cpus())?;
+            publish("watched", options.write.as_deref(), &text)
         }),
         Some(Command::RoleServer { job }) => role(&job, role::server),
         Some(Command::RoleClients { job }) => role(&job, role::clients),
@@ -212,10 +204,9 @@ fn chosen_workload(id: &str) -> io::Result<Workload> {
 }
 
 /// Prints what the pairs said, and writes it where that was asked for.
-fn publish(part: &str, pairs: &PairOptions, text: &str) -> io::Result<()> {
+fn publish(part: &str, write: Option<&Path>, text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())?;
-    let write = |path: &PathBuf| document::replace(path, part, text);
-    pairs.write.as_ref().map_or(Ok(()), write)
+    write.map_or(Ok(()), |path| document::replace(path, part, text))
 }
 
 fn compare(options: &TableOptions) -> io::Result<()> {

@@ -1,16 +1,13 @@
-//! Comparisons of the transport with itself: recording in against out, and watched against not. In pairs, A B B A …, because what
-//! is looked for is a hundredth, and the machine drifts by more than that.
+//! Recording in against out: runs of two binaries. In pairs, A B B A …, because what is looked for is a hundredth, and the machine
+//! drifts by more than that.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use crate::conductor::{self, Meanwhile, Outcome, Work};
+use crate::conductor::{self, Outcome, Work};
 use crate::probe::Regime;
-use crate::results::{Figures, Spread};
+use crate::results::{Figures, Spread, median_with_interval};
 use crate::subject::{self, Subject};
-use crate::terminal::OnTerminal;
 use crate::workload::Workload;
 
 /// How to pair.
@@ -37,14 +34,9 @@ struct Pair {
 }
 
 /// One run, and the regime it was in.
-fn one(
-    exe: &Path,
-    work: Work,
-    cpus: Option<(usize, usize)>,
-    meanwhile: &mut dyn Meanwhile,
-) -> io::Result<(Regime, Outcome)> {
+fn one(exe: &Path, work: Work, cpus: Option<(usize, usize)>) -> io::Result<(Regime, Outcome)> {
     let subject: &dyn Subject = &subject::OURS;
-    let outcome = conductor::run(exe, subject, work, cpus, meanwhile)?;
+    let outcome = conductor::run(exe, subject, work, cpus, &mut ())?;
     Ok((outcome.regime(), outcome))
 }
 
@@ -98,25 +90,14 @@ fn p50_added(plain: &Figures, changed: &Figures) -> Option<f64> {
     Some((changed.p50_ns? as f64 / plain.p50_ns? as f64 - 1.0) * 100.0)
 }
 
-/// The median of the pairs' differences, and the interval that holds it with 95 % certainty.
+/// The median of the pairs' differences, and the interval that holds it.
 fn difference(pairs: &[Pair], of: fn(&Figures, &Figures) -> Option<f64>) -> String {
-    let mut values: Vec<f64> = pairs
+    let values = pairs
         .iter()
         .filter_map(|pair| of(&pair.plain, &pair.changed))
         .collect();
-    values.sort_by(f64::total_cmp);
-    let Some(spread) = Spread::of(values.iter().copied()) else {
-        return "unknown: no pair met the same regime twice, undisturbed".into();
-    };
-    // Order statistics: n/2 ± 0.98 √n bound the median with 95 % certainty, whatever the distribution.
-    let (n, last) = (values.len() as f64, values.len() - 1);
-    let reach = 0.98 * n.sqrt();
-    let low = values[((n / 2.0 - reach).floor().max(0.0) as usize).min(last)];
-    let high = values[((n / 2.0 + reach).ceil() as usize).min(last)];
-    format!(
-        "**{:+.2} %** (95 % interval {low:+.2} to {high:+.2})",
-        spread.median
-    )
+    median_with_interval(values)
+        .unwrap_or_else(|| "unknown: no pair met the same regime twice, undisturbed".into())
 }
 
 fn report(pairs: &[Pair], what: [&str; 2]) -> String {
@@ -159,7 +140,7 @@ pub(crate) fn recording(
     let with = std::env::current_exe()?;
     let work = workload.work(options.seconds, options.depth);
     let checked = |exe: &Path, records: bool| {
-        let (regime, outcome) = one(exe, work, cpus, &mut ())?;
+        let (regime, outcome) = one(exe, work, cpus)?;
         if outcome.records != records {
             let is = if outcome.records {
                 "records"
@@ -175,83 +156,5 @@ pub(crate) fn recording(
         "### Recording in against out: {}\n\n{}",
         workload.title,
         report(&pairs, ["recording compiled out", "recording"])
-    ))
-}
-
-/// Runs for what shmtop itself uses, and seconds of each: it looks at everything once a second, so a part of one tells little.
-const OWN_COST_RUNS: usize = 3;
-const OWN_COST_SECONDS: f64 = 8.0;
-
-/// shmtop at 10 Hz on a terminal, while clients work.
-struct Watcher {
-    shmtop: PathBuf,
-    running: Option<(OnTerminal, u64, Instant)>,
-    /// Share of a CPU it used while counting, one per run.
-    shares: Vec<f64>,
-}
-
-impl Meanwhile for Watcher {
-    fn start(&mut self, dir: &Path) -> io::Result<()> {
-        let mut command = Command::new(&self.shmtop);
-        command.args(["-d", "100ms"]).env("SHMTOP_RUNTIME_DIR", dir);
-        self.running = Some((OnTerminal::start(command)?, 0, Instant::now()));
-        Ok(())
-    }
-
-    fn counting_begins(&mut self) -> io::Result<()> {
-        if let Some((shmtop, cpu, since)) = &mut self.running {
-            (*cpu, *since) = (shmtop.cpu_ns()?, Instant::now());
-        }
-        Ok(())
-    }
-
-    fn counting_ends(&mut self) -> io::Result<()> {
-        if let Some((mut shmtop, cpu, since)) = self.running.take() {
-            let used = Duration::from_nanos(shmtop.cpu_ns()? - cpu);
-            self.shares
-                .push(used.as_secs_f64() / since.elapsed().as_secs_f64());
-        }
-        Ok(())
-    }
-}
-
-/// Watched by `shmtop` at 10 Hz against not watched.
-pub(crate) fn watched(
-    shmtop: &Path,
-    workload: &Workload,
-    options: &PairOptions,
-    cpus: Option<(usize, usize)>,
-) -> io::Result<String> {
-    let exe = std::env::current_exe()?;
-    let mut watcher = Watcher {
-        shmtop: shmtop.into(),
-        running: None,
-        shares: Vec::new(),
-    };
-    let work = workload.work(options.seconds, options.depth);
-    let pairs = pairs(
-        options,
-        || one(&exe, work, cpus, &mut ()),
-        || one(&exe, work, cpus, &mut watcher),
-    )?;
-    watcher.shares.clear();
-    for _ in 0..OWN_COST_RUNS {
-        let work = workload.work(OWN_COST_SECONDS, options.depth);
-        one(&exe, work, cpus, &mut watcher)?;
-    }
-    let share = Spread::of(watcher.shares.iter().copied());
-    Ok(format!(
-        "### shmtop watching at 10 Hz: {}\n\n{}\nshmtop used {} of a CPU ({OWN_COST_RUNS} runs of {OWN_COST_SECONDS} s).\n",
-        workload.title,
-        report(&pairs, ["not watched", "watched"]),
-        share.map_or_else(
-            || "an unknown share".into(),
-            |s| format!(
-                "{:.2} % ({:.2}–{:.2})",
-                s.median * 100.0,
-                s.least * 100.0,
-                s.most * 100.0
-            )
-        )
     ))
 }

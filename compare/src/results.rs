@@ -108,6 +108,21 @@ impl Spread {
     }
 }
 
+/// The median of differences in per cent, and the interval that holds it with 95 % certainty; `None` of none.
+pub(crate) fn median_with_interval(mut values: Vec<f64>) -> Option<String> {
+    values.sort_by(f64::total_cmp);
+    let spread = Spread::of(values.iter().copied())?;
+    // Order statistics: n/2 ± 0.98 √n bound the median with 95 % certainty, whatever the distribution.
+    let (n, last) = (values.len() as f64, values.len() - 1);
+    let reach = 0.98 * n.sqrt();
+    let low = values[((n / 2.0 - reach).floor().max(0.0) as usize).min(last)];
+    let high = values[((n / 2.0 + reach).ceil() as usize).min(last)];
+    Some(format!(
+        "**{:+.2} %** (95 % interval {low:+.2} to {high:+.2})",
+        spread.median
+    ))
+}
+
 /// The figures of one subject's runs of one workload in one regime: of those that nobody disturbed, if there are any.
 pub(crate) struct Group<'a> {
     pub(crate) figures: Vec<&'a Figures>,

@@ -66,6 +66,19 @@ impl OnTerminal {
         Ok(Self { child })
     }
 
+    /// Stops the program where it is, or lets it go on.
+    pub(crate) fn hold(&mut self, held: bool) -> io::Result<()> {
+        let signal = if held { libc::SIGSTOP } else { libc::SIGCONT };
+        if let Some(status) = self.child.try_wait()? {
+            return Err(Error::other(format!("it ended: {status}")));
+        }
+        // SAFETY: our own child, and it was not waited for: the number is still its.
+        match unsafe { libc::kill(self.child.id() as libc::pid_t, signal) } {
+            0 => Ok(()),
+            _ => Err(Error::last_os_error()),
+        }
+    }
+
     /// CPU time of the program so far, in ns.
     pub(crate) fn cpu_ns(&mut self) -> io::Result<u64> {
         if let Some(status) = self.child.try_wait()? {
@@ -93,8 +106,11 @@ impl OnTerminal {
 
 impl Drop for OnTerminal {
     fn drop(&mut self) {
-        // SAFETY: our own child, not waited for yet, so the number is still its.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        let pid = self.child.id() as libc::pid_t;
+        // SAFETY: our own child, not waited for yet, so the number is still its. Who is held hears nothing.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        // SAFETY: the same.
+        unsafe { libc::kill(pid, libc::SIGCONT) };
         let end = Instant::now() + GOODBYE;
         while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(5));
