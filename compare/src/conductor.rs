@@ -10,7 +10,7 @@ use crate::histogram::Histogram;
 use crate::job::{ClientReport, Job, Plan, Said, Shape};
 use crate::place::Place;
 use crate::players::{Audience, Player};
-use crate::probe::{Regime, line_round_trip};
+use crate::probe::{Regime, line_round_trip, line_samples};
 use crate::subject::Subject;
 use crate::subject::drive::idle_tail;
 use crate::system;
@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_millis(500);
 /// The same for idle runs: spinning that was worth it a moment ago has to prove pointless first.
 const IDLE_WARM_UP: Duration = Duration::from_millis(1000);
+
+/// Probes of the cores during a run that tell its regime; where there are fewer, one before and one after it do.
+const FEWEST_SAMPLES: usize = 3;
 
 /// One kind of work.
 #[derive(Clone, Copy, Debug)]
@@ -46,16 +49,14 @@ pub(crate) struct Outcome {
     pub(crate) foreign_cpus: Option<f64>,
     /// Whether the transport in the processes' binary records statistics.
     pub(crate) records: bool,
-    /// A line's round trip when all were connected and had nothing to do yet, in ns.
-    pub(crate) line_before_ns: Option<f64>,
-    /// The same right after the last request counted.
-    pub(crate) line_after_ns: Option<f64>,
+    /// A line's round trips in ns, while requests were counted; of idle clients, before and after.
+    pub(crate) lines_ns: Vec<f64>,
 }
 
 impl Outcome {
     /// How the two cores stood to each other while it was measured.
     pub(crate) fn regime(&self) -> Regime {
-        Regime::of(self.line_before_ns, self.line_after_ns)
+        Regime::of(&self.lines_ns)
     }
 }
 
@@ -132,9 +133,7 @@ pub(crate) fn run(
         true
     })?;
 
-    // As close to what is counted as it can be without being in its way: to connect and to leave takes 1,000 clients seconds, and the
-    // host changes its mind meanwhile.
-    let line_before_ns = line_round_trip(cpus);
+    let line_before = line_round_trip(cpus);
     let warm_up = if work.shape == Shape::Idle {
         IDLE_WARM_UP
     } else {
@@ -151,7 +150,17 @@ pub(crate) fn run(
     meanwhile.start(&place.dir)?;
     sleep_until(plan.begin_ns);
     let (before, from) = (system::machine_busy_ns(), Instant::now());
-    meanwhile.counting(plan.end_ns)?;
+    let (mut lines_ns, done) = std::thread::scope(|scope| {
+        let sampling = scope.spawn(|| match work.shape {
+            // Who is idle is not to be woken.
+            Shape::Idle => Vec::new(),
+            _ => line_samples(cpus, plan.end_ns),
+        });
+        let done = meanwhile.counting(plan.end_ns);
+        // A panic there is a bug, and was reported.
+        (sampling.join().unwrap_or_default(), done)
+    });
+    done?;
     sleep_until(plan.end_ns);
     let (after, span) = (system::machine_busy_ns(), from.elapsed());
     let tail = if work.shape == Shape::Idle {
@@ -160,7 +169,14 @@ pub(crate) fn run(
         Duration::ZERO
     };
     sleep_until(plan.end_ns + tail.as_nanos() as u64);
-    let line_after_ns = line_round_trip(cpus);
+    // The host moves CPUs when they become busy, and again when they are not: probes around a run say little about what was counted,
+    // least of all where 1,000 clients take a second to connect.
+    if lines_ns.len() < FEWEST_SAMPLES {
+        lines_ns = line_before
+            .into_iter()
+            .chain(line_round_trip(cpus))
+            .collect();
+    }
 
     let (mut cpu, mut reports) = (0, Vec::<ClientReport>::new());
     audience.all(
@@ -196,7 +212,6 @@ pub(crate) fn run(
             (busy.max(0.0) + stolen) / span.as_nanos() as f64
         }),
         records,
-        line_before_ns,
-        line_after_ns,
+        lines_ns,
     })
 }

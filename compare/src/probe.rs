@@ -4,26 +4,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, sleep_until};
 use crate::system;
 
 /// Round trips per batch, and batches.
 const TRIPS: u64 = 2000;
 const BATCHES: usize = 15;
+/// While a run is under way: a sample every 50 ms, the median of some short batches, in the first of which one waits for the other. Some 10 to 30 µs of both CPUs: less than a thousandth.
+const SAMPLE_EVERY_NS: u64 = 50_000_000;
+const SAMPLE_BATCHES: usize = 5;
+const SAMPLE_TRIPS: u64 = 16;
+/// A sample that takes longer (0.5 ms) was disturbed, and tells nothing.
+const SAMPLE_PATIENCE_NS: u64 = 500_000;
 /// Below this the two are hyperthreads of one core: 16 ns measured, and everything is some four times as quick as between cores.
 const SIBLINGS_NS: f64 = 45.0;
 /// Below this the cores are near each other.
 const NEAR_NS: f64 = 150.0;
 
-/// How a run stood to the host, by the probes around it.
+/// How a run stood to the host, by the probes during it, or around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Regime {
-    /// Both probes below 45 ns: hyperthreads of one core.
+    /// All probes below 45 ns: hyperthreads of one core.
     Siblings,
-    /// Both below 150 ns.
+    /// All below 150 ns.
     Near,
-    /// Both above.
+    /// All above.
     Far,
     /// It changed in between.
     Mixed,
@@ -32,17 +38,18 @@ pub(crate) enum Regime {
 }
 
 impl Regime {
-    /// Of a run between two probes.
-    pub(crate) fn of(before: Option<f64>, after: Option<f64>) -> Self {
-        let one = |ns: f64| match ns {
+    /// Of a run with these line round trips.
+    pub(crate) fn of(lines_ns: &[f64]) -> Self {
+        let one = |&ns: &f64| match ns {
             ns if ns < SIBLINGS_NS => Self::Siblings,
             ns if ns < NEAR_NS => Self::Near,
             _ => Self::Far,
         };
-        match (before.map(one), after.map(one)) {
-            (Some(a), Some(b)) if a == b => a,
-            (Some(_), Some(_)) => Self::Mixed,
-            _ => Self::Unknown,
+        let mut all = lines_ns.iter().map(one);
+        match all.next() {
+            None => Self::Unknown,
+            Some(first) if all.all(|other| other == first) => first,
+            Some(_) => Self::Mixed,
         }
     }
 
@@ -96,4 +103,79 @@ pub(crate) fn line_round_trip(cpus: Option<(usize, usize)>) -> Option<f64> {
         let pinned = echo.join().ok()?;
         timing.join().ok()?.filter(|_| pinned)
     })
+}
+
+/// The same from time to time until then, beside whatever else runs: one that changed and changed back would not show before and after.
+pub(crate) fn line_samples(cpus: Option<(usize, usize)>, until_ns: u64) -> Vec<f64> {
+    let Some((one, other)) = cpus else {
+        return Vec::new();
+    };
+    let begin = monotonic_ns() + SAMPLE_EVERY_NS / 2;
+    let moments: Vec<(u64, Line)> = (begin..until_ns)
+        .step_by(SAMPLE_EVERY_NS as usize)
+        .map(|at| (at, Line(AtomicU64::new(0))))
+        .collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if system::pin(other).is_ok() {
+                system::go_first();
+                for (at, line) in &moments {
+                    sleep_until(*at);
+                    let total = SAMPLE_BATCHES as u64 * SAMPLE_TRIPS;
+                    let _ = trips(line, 1, total, at + SAMPLE_PATIENCE_NS);
+                }
+            }
+        });
+        let timing = scope.spawn(|| {
+            if system::pin(one).is_err() {
+                return Vec::new();
+            }
+            system::go_first();
+            let sample = |(at, line): &(u64, Line)| {
+                sleep_until(*at);
+                let mut batches = [0.0; SAMPLE_BATCHES];
+                for (n, batch) in (0..).zip(&mut batches) {
+                    let first = 2 * n * SAMPLE_TRIPS;
+                    let begin = monotonic_ns();
+                    trips(line, first, SAMPLE_TRIPS, at + SAMPLE_PATIENCE_NS)?;
+                    *batch = (monotonic_ns() - begin) as f64 / SAMPLE_TRIPS as f64;
+                }
+                batches.sort_by(f64::total_cmp);
+                Some(batches[SAMPLE_BATCHES / 2])
+            };
+            moments.iter().filter_map(sample).collect()
+        });
+        // A panic there is a bug in here, and was reported.
+        timing.join().unwrap_or_default()
+    })
+}
+
+/// One side's part of so many round trips, the first of which begins when the line is at `first`; `None` if they take too long.
+fn trips(line: &Line, first: u64, count: u64, deadline_ns: u64) -> Option<()> {
+    for from in (first..).step_by(2).take(count as usize) {
+        let mut looks = 0u32;
+        while line.0.load(Ordering::Acquire) != from {
+            std::hint::spin_loop();
+            looks += 1;
+            if looks.is_multiple_of(256) && monotonic_ns() > deadline_ns {
+                return None;
+            }
+        }
+        line.0.store(from + 1, Ordering::Release);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_probe_of_another_regime_makes_a_run_mixed() {
+        assert_eq!(Regime::of(&[65.0, 61.0, 70.0]), Regime::Near);
+        assert_eq!(Regime::of(&[65.0, 310.0, 70.0]), Regime::Mixed);
+        assert_eq!(Regime::of(&[310.0, 305.0]), Regime::Far);
+        assert_eq!(Regime::of(&[26.0, 27.0]), Regime::Siblings);
+        assert_eq!(Regime::of(&[]), Regime::Unknown);
+    }
 }

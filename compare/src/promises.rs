@@ -62,7 +62,7 @@ impl Medians<'_> {
     fn line(&self, workload: &str) -> Option<f64> {
         let of_workload = |run: &&Run| run.workload == workload && run.regime == self.regime;
         let lines = self.runs.iter().filter(of_workload);
-        Spread::of(lines.flat_map(Run::lines)).map(|spread| spread.median)
+        Spread::of(lines.flat_map(|run| run.lines_ns.iter().copied())).map(|spread| spread.median)
     }
 }
 

@@ -14,8 +14,8 @@ pub(crate) struct Run {
     pub(crate) round: usize,
     pub(crate) workload: &'static str,
     pub(crate) subject: &'static str,
-    pub(crate) line_before_ns: Option<f64>,
-    pub(crate) line_after_ns: Option<f64>,
+    /// A line's round trips during the run, or around it.
+    pub(crate) lines_ns: Vec<f64>,
     pub(crate) regime: Regime,
     pub(crate) figures: Option<Figures>,
     /// Why there are none.
@@ -23,11 +23,6 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The probes around it.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = f64> {
-        self.line_before_ns.into_iter().chain(self.line_after_ns)
-    }
-
     /// True if it measured something, and nobody disturbed it.
     pub(crate) fn is_quiet(&self) -> bool {
         self.figures.as_ref().is_some_and(Figures::is_quiet)
@@ -171,8 +166,7 @@ mod tests {
             round: 1,
             workload: "w",
             subject: "s",
-            line_before_ns: None,
-            line_after_ns: None,
+            lines_ns: Vec::new(),
             regime: Regime::Near,
             figures: Some(Figures {
                 requests_per_s: rate,

@@ -72,9 +72,9 @@ impl Schedule<'_> {
     fn one(&self, round: usize, workload: &Workload, subject: &'static dyn Subject) -> Run {
         let work = workload.work(self.seconds, self.depth);
         let outcome = conductor::run(self.exe, subject, work, self.cpus, &mut ());
-        let (before, after) = outcome
+        let lines_ns = outcome
             .as_ref()
-            .map_or((None, None), |o| (o.line_before_ns, o.line_after_ns));
+            .map_or_else(|_| Vec::new(), |outcome| outcome.lines_ns.clone());
         let (figures, failed) = match outcome {
             Ok(outcome) => (Some(Figures::of(&outcome)), None),
             Err(error) => (None, Some(error.to_string())),
@@ -83,9 +83,8 @@ impl Schedule<'_> {
             round,
             workload: workload.id,
             subject: subject.id(),
-            line_before_ns: before,
-            line_after_ns: after,
-            regime: Regime::of(before, after),
+            regime: Regime::of(&lines_ns),
+            lines_ns,
             figures,
             failed,
         }

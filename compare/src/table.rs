@@ -58,7 +58,7 @@ fn table(
         runs.iter()
             .filter(|run| run.workload == workload.id && run.regime == regime)
     };
-    let line = Spread::of(of_regime().flat_map(Run::lines));
+    let line = Spread::of(of_regime().flat_map(|run| run.lines_ns.iter().copied()));
     let others = Spread::of(of_regime().filter_map(|run| run.figures.as_ref()?.foreign_cpus));
     let _ = write!(text, "Regime **{}**", regime.name());
     if let Some(line) = line {
