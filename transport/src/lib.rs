@@ -59,6 +59,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod group;
+mod handler;
 pub mod in_place;
 mod layout;
 mod mem;

@@ -16,4 +16,4 @@ pub(crate) use client::{Drained, FLOODED, Lying};
 pub(crate) use inbox::{Ends, Inbox, MAX_CONNECTIONS};
 pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input};
 pub(crate) use poller::{Poller, handle_shm_loop};
-pub(crate) use server::{Handler, Kept, ShmServer};
+pub(crate) use server::{Kept, ShmServer};

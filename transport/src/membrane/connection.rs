@@ -44,6 +44,7 @@ pub(super) fn handle_connection(
     socket: &Arc<UnixStream>,
 ) {
     let begun = monotonic_ns();
+    let entry = Entry { shared, key };
     let process = shared.page.process();
     let timeout = shared.config.handshake_timeout;
     let terms = terms(shared, number);
@@ -89,8 +90,21 @@ pub(super) fn handle_connection(
             Next::Over
         }
     };
-    if let Next::Over = next {
-        shared.clients.lock().by_key.remove(&key);
+    if let Next::HandedOver = next {
+        // It is the control thread's from here on.
+        std::mem::forget(entry);
+    }
+}
+
+/// The connection's place in the table, taken out when dropped: also if this thread panics, or it would be taken for ever.
+struct Entry<'a> {
+    shared: &'a Shared,
+    key: Key,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.shared.clients.lock().by_key.remove(&self.key);
     }
 }
 

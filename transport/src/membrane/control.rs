@@ -374,6 +374,11 @@ impl Control {
         drop(self.listener);
         let clients = std::mem::take(&mut shared.clients.lock().by_key);
         shared.descriptors.accept_goes_on();
+        // Before the pollers, one of which may be in a handler for long: who serves a client over its socket answers what it was asked, and
+        // finds the end there.
+        for client in clients.values().filter(|c| c.shm.is_none()) {
+            let _ = client.socket.shutdown(std::net::Shutdown::Read);
+        }
         shared.pool.stop();
         for client in clients.values() {
             if client.shm.is_some() {

@@ -4,17 +4,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::server::ShmServer;
+use crate::error::CloseReason;
 use crate::wait::futex;
 
 /// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
 pub(crate) const MAX_CONNECTIONS: usize = 120;
 
+/// Places taken of an inbox whose poller has ended: more than anybody asks for, and far from where the counter ends.
+const CLOSED: usize = usize::MAX / 2;
+
 /// How others reach a poller: new connections, ended ones, those to be handed on, shutdown.
-#[derive(Default)]
 pub(crate) struct Inbox {
     /// Changes whenever there is news; the poller sleeps on it.
     news: AtomicU32,
-    arrivals: Mutex<Vec<ShmServer>>,
+    /// `None`: the poller has ended.
+    arrivals: Mutex<Option<Vec<ShmServer>>>,
     stop: AtomicBool,
     /// Connections handed over, or about to be, and not yet dropped or handed on.
     load: AtomicUsize,
@@ -22,6 +26,19 @@ pub(crate) struct Inbox {
     seat: AtomicUsize,
     /// It has one client, who thinks for long between requests.
     paired: AtomicBool,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            news: AtomicU32::new(0),
+            arrivals: Mutex::new(Some(Vec::new())),
+            stop: AtomicBool::new(false),
+            load: AtomicUsize::new(0),
+            seat: AtomicUsize::new(0),
+            paired: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Inbox {
@@ -40,17 +57,31 @@ impl Inbox {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Hands over a connection whose place was reserved.
+    /// Hands over a connection whose place was reserved. It is ended if the poller has.
     pub(crate) fn hand_over(&self, connection: ShmServer) {
-        self.arrivals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
-        self.nudge();
+        match &mut *self.arrivals() {
+            Some(arrivals) => {
+                arrivals.push(connection);
+                self.nudge();
+            }
+            None => connection.end(CloseReason::Shutdown),
+        }
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Option<Vec<ShmServer>>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn take_arrivals(&self) -> Vec<ShmServer> {
-        std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+        self.arrivals()
+            .as_mut()
+            .map_or_else(Vec::new, std::mem::take)
+    }
+
+    /// The poller has ended: nobody is given a place here any more, and who had one already is not kept. Gives the last arrivals back.
+    pub(super) fn close(&self) -> Vec<ShmServer> {
+        self.load.fetch_add(CLOSED, Ordering::Relaxed);
+        self.arrivals().take().unwrap_or_default()
     }
 
     /// Makes the poller look around: a connection's `gone` was set, or something arrived.

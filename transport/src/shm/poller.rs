@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::inbox::{Inbox, MAX_CONNECTIONS};
 use super::isolation::{Isolation, Work};
-use super::server::{Handler, ShmServer, Turn};
+use super::server::{ShmServer, Turn};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::CloseReason;
+use crate::handler::Handler;
 use crate::mem::buffer::Buffer;
 use crate::record;
 use crate::stats::recorder::{bump, set};
@@ -323,10 +324,17 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
     if let Some(unbooked) = unbooked {
         poller.book(unbooked);
     }
-    for i in (0..poller.connections.len()).rev() {
-        poller.remove(i, CloseReason::Shutdown);
-    }
     poller.slot.close(CloseReason::Shutdown);
+}
+
+impl Drop for Poller {
+    /// Whatever ended the poller, a defect of ours included: nobody stays connected to a thread that is no more, or is sent to it.
+    fn drop(&mut self) {
+        let arrivals = self.inbox.close();
+        for connection in self.connections.drain(..).chain(arrivals) {
+            connection.end(CloseReason::Shutdown);
+        }
+    }
 }
 
 /// Whatever a poller can be waiting for.

@@ -1,13 +1,14 @@
 //! The server's half of one shared-memory connection: take requests, run the handler, answer in place.
 
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::inbox::Ends;
 use super::link::{Rings, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
+use crate::handler::{self, Handler};
 use crate::record::{self, Taken};
 use crate::reply::{Finished, Reply, RingSink, Sink};
 use crate::ring::consumer::Consumer;
@@ -18,9 +19,7 @@ use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::timing::Timing;
 use crate::wait::futex::{self, WaitWord};
-
-/// What answers requests. Shared by all threads of a server.
-pub(crate) type Handler = dyn Fn(&[u8], &mut Reply<'_>) + Send + Sync;
+use crate::wire::drive;
 
 /// Requests served for one connection before the next one has its turn…
 const TURN_MESSAGES: u32 = 16;
@@ -216,14 +215,8 @@ impl ShmServer {
             record.id,
         )));
         fault_point!(InHandler);
-        // AssertUnwindSafe: of what the handler could leave half done, only `reply` is ours, and `fail` starts it over.
-        if catch_unwind(AssertUnwindSafe(|| {
-            handler(&buffer[..record.length], &mut reply)
-        }))
-        .is_err()
-        {
+        if !handler::answer(handler, &buffer[..record.length], &mut reply) {
             bump(&self.slot.req().panics, 1);
-            reply.fail("the handler panicked");
         }
         if timed {
             self.long |= self.timing.handled(&self.slot) >= LONG_NS;
@@ -349,9 +342,15 @@ impl ShmServer {
         }
     }
 
-    /// Gives the connection up: the control thread closes its socket.
+    /// Gives the connection up: the control thread closes its socket. When the server ends, the client is told here and now: that thread
+    /// waits until the last poller is done, and one of them may be in a handler for long.
     pub(crate) fn end(self, reason: CloseReason) {
         self.slot.close(reason);
+        if reason == CloseReason::Shutdown {
+            drive::bye(&*self.socket);
+            // One that has ended already says the same.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
         let ends = Arc::clone(&self.ends);
         drop(self);
         // After the memory is unmapped.

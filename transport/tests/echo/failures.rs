@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{World, echo, everywhere, pattern};
+use super::{WATCHDOG, World, echo, everywhere, pattern};
 use crate::own_page::slot_of;
 use transport::error::{ConnectError, RequestError};
 use transport::{Synapse, TransportChoice, WaitPolicy};
@@ -45,17 +45,27 @@ fn a_message_above_the_limit_is_refused_before_anything_is_sent() {
 #[test]
 fn a_panic_or_error_in_the_handler_is_an_error_reply_and_the_connection_lives() {
     everywhere(|world| {
+        /// What a handler panics with is its own, down to how it is dropped.
+        struct PanicsAgain;
+        impl Drop for PanicsAgain {
+            fn drop(&mut self) {
+                panic!("on purpose, while dropped");
+            }
+        }
         let _server = world.serve(|request, reply| match request {
             b"panic" => panic!("on purpose"),
+            b"twice" => std::panic::panic_any(PanicsAgain),
             b"error" => reply.fail("no such order"),
             _ => echo(request, reply),
         });
         let mut client = world.client();
         for _ in 0..3 {
-            assert!(matches!(
-                client.fire_bytes(b"panic"),
-                Err(RequestError::Remote { .. })
-            ));
+            for panic in [b"panic", b"twice"] {
+                assert!(matches!(
+                    client.fire_bytes(panic),
+                    Err(RequestError::Remote { .. })
+                ));
+            }
             match client.fire_bytes(b"error") {
                 Err(RequestError::Remote { message }) => assert_eq!(message, "no such order"),
                 other => panic!("{other:?}"),
@@ -115,6 +125,55 @@ fn when_the_server_goes_the_client_learns_it_and_is_not_answered_from_the_grave(
             Err(ConnectError::NoServer { .. })
         ));
     });
+}
+
+#[test]
+fn a_client_learns_of_the_servers_end_while_another_ones_handler_still_runs() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let mut world = World::new(transport, WaitPolicy::Adaptive);
+        world.config.workers = 2;
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let (started, has_started) = std::sync::mpsc::channel();
+        let gate = std::sync::Mutex::new(gate);
+        let server = world.serve(move |request, reply| {
+            if request == b"hold" {
+                started.send(()).expect("the test waits");
+                gate.lock()
+                    .expect("one")
+                    .recv_timeout(WATCHDOG)
+                    .expect("released");
+            }
+            echo(request, reply);
+        });
+        let mut holding = {
+            let config = transport::Config {
+                transport: TransportChoice::Shm,
+                ..world.config.clone()
+            };
+            Synapse::connect(world.path(), &config).expect("a client")
+        };
+        let mut other = world.client();
+        std::thread::scope(|scope| {
+            let held = scope.spawn(move || holding.fire_bytes(b"hold").map(<[u8]>::to_vec));
+            has_started
+                .recv_timeout(WATCHDOG)
+                .expect("the handler runs");
+            let ends = scope.spawn(move || server.shutdown());
+            let end = loop {
+                match other.fire_bytes(b"on?") {
+                    Ok(_) => {}
+                    Err(end) => break end,
+                }
+            };
+            assert!(!ends.is_finished(), "a handler runs");
+            assert!(
+                matches!(end, RequestError::Disconnected { .. }),
+                "{transport:?}: {end:?}"
+            );
+            release.send(()).expect("the handler waits");
+            assert_eq!(held.join().expect("no panic").expect("answered"), b"hold");
+        });
+    }
 }
 
 #[test]

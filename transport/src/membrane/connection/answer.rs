@@ -1,9 +1,9 @@
 //! One request over the socket.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Connection;
+use crate::handler;
 use crate::reply::{Reply, Sink};
 use crate::stats::recorder::{bump, raise};
 use crate::wire::edge::{Deadline, send_until};
@@ -31,14 +31,8 @@ impl Connection<'_> {
         buffer.clear();
         let timed = self.timing.begin_handler(slot);
         let mut reply = Reply::new(Sink::Buffer(buffer, max_message));
-        // AssertUnwindSafe: as in `shm::server`.
-        if catch_unwind(AssertUnwindSafe(|| {
-            (self.shared.handler)(request, &mut reply)
-        }))
-        .is_err()
-        {
+        if !handler::answer(&self.shared.handler, request, &mut reply) {
             bump(&req.panics, 1);
-            reply.fail("the handler panicked");
         }
         let failed = reply.failed();
         if timed {

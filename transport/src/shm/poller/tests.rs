@@ -31,20 +31,64 @@ fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
 
 /// Both ends of one that belongs to that inbox.
 fn connection(inbox: &Arc<Inbox>) -> (ShmServer, Rings) {
+    let (ours, _theirs) = UnixStream::pair().expect("sockets");
+    connection_of(Arc::new(Ends::new(inbox)), ours)
+}
+
+fn connection_of(ends: Arc<Ends>, socket: UnixStream) -> (ShmServer, Rings) {
     const CAPACITY: usize = 64 << 10;
     let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
     let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
     let mapping = Arc::new(mapping);
-    let (ours, _theirs) = UnixStream::pair().expect("sockets");
     let server = ShmServer::new(
         Rings::server(&mapping, CAPACITY, 64),
         64,
         Arc::new(SlotWriter::private(SlotKind::Connection)),
-        Arc::new(Ends::new(inbox)),
-        Arc::new(ours),
+        ends,
+        Arc::new(socket),
         Arc::new(()),
     );
     (server, Rings::client(&mapping, CAPACITY, 64))
+}
+
+#[test]
+fn a_poller_that_panics_ends_its_connections_and_is_given_no_more() {
+    let inbox = Arc::new(Inbox::default());
+    let [served, arrives, late] = [(); 3].map(|()| {
+        assert!(inbox.reserve(3));
+        let ends = Arc::new(Ends::new(&inbox));
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let (server, _) = connection_of(Arc::clone(&ends), ours);
+        (server, ends, theirs)
+    });
+    let waiter = Waiter::new(WaitPolicy::Adaptive);
+    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
+    let mut poller = Poller::new(
+        Arc::clone(&inbox),
+        Buffer::zeroed(64).expect("memory"),
+        waiter,
+        slot,
+    );
+    poller.connections.push(served.0);
+    inbox.hand_over(arrives.0);
+    let thread = std::thread::spawn(move || {
+        let _poller = poller;
+        panic!("a defect, on purpose");
+    });
+    thread.join().expect_err("it panicked");
+    inbox.hand_over(late.0);
+    for (ends, socket) in [
+        (served.1, served.2),
+        (arrives.1, arrives.2),
+        (late.1, late.2),
+    ] {
+        assert!(ends.is_over());
+        // Whether after a farewell or not, the end comes.
+        std::io::copy(&mut &socket, &mut std::io::sink()).expect("the end");
+    }
+    assert!(!inbox.reserve(MAX_CONNECTIONS));
+    inbox.cancel();
+    assert!(!inbox.reserve(MAX_CONNECTIONS));
 }
 
 #[test]
