@@ -126,7 +126,7 @@ proptest! {
 
     #[test]
     fn occupancy_counts_records_and_never_padding(start8: u64, sizes in prop::collection::vec(0usize..400, 1..60), window in 1u64..1024) {
-        let (mut producer, mut consumer, _) = pair(1024, start8 & !7, window);
+        let (mut producer, mut consumer, heap) = pair(1024, start8 & !7, window);
         let mut inside = VecDeque::new();
         for (i, n) in sizes.into_iter().enumerate() {
             match producer.push(Kind::Request, i as u64, &vec![7; n]) {
@@ -144,22 +144,27 @@ proptest! {
                 }
                 Err(other) => prop_assert!(false, "{other:?}"),
             }
+            // As viewers see it.
+            let seen = heap.load(Word::Produced).wrapping_sub(heap.load(Word::Consumed));
+            prop_assert_eq!(seen, inside.iter().sum::<u64>());
+            prop_assert!(producer.touched() <= 1024);
         }
     }
 
     #[test]
     fn rubbish_in_the_ring_is_an_error_or_nothing_but_never_a_panic(
-        words in prop::collection::vec(any::<u64>(), 32), tail: u64, plausible in prop::collection::vec((0u32..300, 1u32..6, 0u32..3), 0..8),
+        words in prop::collection::vec(any::<u64>(), 32), tail: u64, start in 0u64..32, plausible in prop::collection::vec((0u32..300, 1u32..6, 0u32..3), 0..8),
     ) {
         let heap = Heap::new(256);
         for (i, w) in words.iter().enumerate() {
             heap.set_word(i * 8, *w);
         }
         for (i, (length, kind, flags)) in plausible.iter().enumerate() {
-            heap.set_word(i * 32, u64::from(*length) | u64::from(*kind) << 32 | u64::from(*flags) << 40);
+            let at = (start as usize * 8 + i * 32) % 256;
+            heap.set_word(at, u64::from(*length) | u64::from(*kind) << 32 | u64::from(*flags) << 40);
         }
         heap.store(Word::Tail, tail);
-        let mut consumer = Consumer::new(heap, Plan::new(256, 64));
+        let mut consumer = Consumer::starting_at(heap, Plan::new(256, 64), start * 8);
         let mut buffer = [0u8; 64];
         for _ in 0..100 {
             let _ = consumer.cross_check();
@@ -174,19 +179,21 @@ proptest! {
     }
 
     #[test]
-    fn a_nonsense_consumer_index_poisons_the_producer(found: u64) {
+    fn a_nonsense_consumer_index_poisons_the_producer(
+        found in prop_oneof![any::<u64>(), 0u64..1024, (0u64..40).prop_map(|n| 8 * n)],
+    ) {
         let (mut producer, _, heap) = pair(256, 0, 0);
-        producer.push(Kind::Request, 1, &[1; 64]).expect("room");
         heap.store(Word::Head, found);
-        let mut seen = Ok(());
-        for _ in 0..8 {
+        // Up to its first look, and what it had produced then.
+        let (produced, seen) = loop {
+            let produced = producer.index();
             match producer.push(Kind::Request, 1, &[1; 64]) {
-                Ok(_) => {}
-                Err(NoSlot::Full { .. }) => break,
-                Err(NoSlot::Poisoned(p)) => { seen = Err(p); break }
+                Ok(()) if !producer.has_looked() => {}
+                Ok(()) | Err(NoSlot::Full { .. }) => break (produced, Ok(())),
+                Err(NoSlot::Poisoned(p)) => break (produced, Err(p)),
             }
-        }
-        let legal = found <= producer.index() && found % 8 == 0;
+        };
+        let legal = found <= produced && found % 8 == 0;
         prop_assert_eq!(legal, seen.is_ok(), "{:?}", seen);
     }
 }
