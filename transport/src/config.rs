@@ -26,30 +26,31 @@ pub enum TransportChoice {
     Socket,
 }
 
-/// How to wait when nothing is there. A policy is a ladder: spins, then yields, then sleep or park.
+/// How a thread waits when there is nothing to read, or no room to write: it spins, then yields its CPU, then sleeps. The policies differ in
+/// when they take the next step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitPolicy {
-    /// Decides from what it sees: with free CPUs it spins for some tens of microseconds and then parks;
-    /// when waiters outnumber CPUs it yields a few times and parks. Idle costs nothing.
+    /// Decides from what it sees. With free CPUs it spins for some tens of microseconds, then sleeps until it is woken; when more threads
+    /// wait than there are CPUs, it yields a few times and then sleeps. An idle connection uses no CPU.
     ///
-    /// A yield gives the rest of a time slice away. So pollers, and threads that wait while their CPU is crowded (whatever the policy), ask for the
-    /// shortest slice there is: 0.1 ms, Linux 6.12 and later, `SCHED_OTHER` only. Share of the CPU, class and niceness stay as they are; a thread
-    /// has its own slice back at a longer wait that finds it no longer crowded or busy, or when the connection is dropped. Threads and processes that it starts
-    /// meanwhile inherit the short one, and keep it.
-    /// Under a seccomp filter none is asked for, as some services are killed for asking.
+    /// Two side effects on the calling thread, neither of them under a seccomp filter (some services are killed for asking):
     ///
-    /// A server that answers more with a CPU to itself says so, and a client's thread that is busy in a crowd then moves itself off that CPU, at most
-    /// every 4 ms per connection, with `sched_setaffinity`: away from one CPU, and in the same breath allowed to run where it was before. As the kernel tells it, its
-    /// affinity is what it was after every call; a mask wider than its cpuset can't be told, and another's change in these microseconds may be undone. Not under a seccomp filter, and nowhere to go for
-    /// a thread that is pinned to one CPU.
+    /// * **A short time slice** (0.1 ms; Linux 6.12 and later, `SCHED_OTHER` only), since yielding gives the rest of a slice away. Pollers ask for
+    ///   it, and any thread that waits on a crowded CPU, whatever its policy. Priority and share of the CPU stay as they are. A thread gets its own
+    ///   slice back at a longer wait without a crowd, or when the connection is dropped. Threads and processes that it starts meanwhile inherit and keep
+    ///   the short one.
+    /// * **A move to another CPU.** If a server answers more with a CPU to itself, client threads that are busy in a crowd leave that CPU: at most
+    ///   every 4 ms per connection, by two calls of `sched_setaffinity` that narrow the affinity and restore it. After each move the thread may run
+    ///   where it could before, except that a mask wider than its cpuset is cut to the cpuset, and that a change by somebody else in the microseconds
+    ///   between the two calls may be undone. A thread pinned to one CPU stays there.
     #[default]
     Adaptive,
-    /// Never gives the CPU up: lowest latency with a core to itself, worst when there are fewer cores than waiters.
+    /// Spins and never gives the CPU up: the lowest latency with a core to itself, the worst when there are fewer cores than waiters.
     Spin,
-    /// A few yields, then parks: least CPU, some microseconds to wake (tens where an idle vCPU halts).
+    /// Yields a few times, then sleeps until woken: the least CPU. Waking takes some microseconds, tens of them where an idle virtual CPU halts.
     Park,
-    /// A fixed ladder: `spins` iterations, `yields` calls of sched_yield, then `sleep`, from the start again.
+    /// Fixed steps: `spins` iterations, then `yields` calls of `sched_yield`, then one `sleep`, and from the start again.
     /// [`WaitPolicy::DOCUMENT`] is 100 / 900 / 1 µs.
     Ladder {
         /// Spin iterations first, at most [`MAX_RUNG`].
@@ -125,18 +126,19 @@ impl WaitPolicy {
 pub struct Config {
     /// Name shown by viewers. Default: the executable's file name. At most 63 bytes are kept.
     pub name: String,
-    /// Bytes per direction, a power of two, 4 KiB ..= 1 GiB. Default 32 MiB. Reserved, not touched: memory is
-    /// used only as far as a backlog needs it. More absorbs longer bursts; less bounds memory per client.
-    /// The server's value counts; a client's is a wish that can only make it smaller.
+    /// Ring size in bytes per direction, a power of two, 4 KiB ..= 1 GiB. Default 32 MiB. This is address space: memory is used only as far
+    /// as the backlog of messages needs it. More absorbs longer bursts; less bounds memory per client. The server's value counts; a client can
+    /// only ask for less.
     pub ring_bytes: usize,
     /// Largest payload in bytes, at most half the ring less 64. Default 2 MiB. Each side allocates one buffer of
     /// this size up front. The smaller value of the two sides counts.
     pub max_message_bytes: usize,
-    /// How to wait. Default adaptive.
+    /// How to wait. Default [`WaitPolicy::Adaptive`].
     pub wait: WaitPolicy,
-    /// Which way bytes may travel. Default auto.
+    /// Which way bytes may travel. Default [`TransportChoice::Auto`].
     pub transport: TransportChoice,
-    /// How long the blocking calls wait for room and for a reply; above zero. Default 5 s.
+    /// Client: how long a blocking call waits at most, for room and for the reply; above zero. Default 5 s. The death of the server is noticed
+    /// within a second, whatever stands here.
     pub request_timeout: Duration,
     /// How long connecting and each handshake step may take; above zero. Default 2 s.
     pub handshake_timeout: Duration,
@@ -145,12 +147,12 @@ pub struct Config {
     pub huge_pages: bool,
     /// Server: clients admitted at most, 1 ..= 2048. Default 1024.
     pub max_clients: usize,
-    /// Server: poller threads, up to 256, or 0: as many as it takes. Default 0: one, and with [`WaitPolicy::Adaptive`] one for each CPU while clients
-    /// crowd all of up to 16 CPUs with requests of a microsecond and more, each serving the clients that wait on its CPU, or one for each
-    /// client while all of up to 32 send fewer than 2,000 requests a second and sleep for the replies. In either case more are started when one
-    /// has more clients than it can sleep on (120).
+    /// Server: number of threads that serve clients on shared memory (pollers), up to 256. Each serves up to 120 clients; more are started when
+    /// there are more. Default 0, which starts with one and, with [`WaitPolicy::Adaptive`], uses
+    /// * one per CPU while clients keep all CPUs (2 to 16) busy with requests that take a microsecond or more: each serves the clients on its CPU;
+    /// * one per client while 2 to 32 clients send fewer than 2,000 requests a second each and sleep for the replies.
     pub workers: usize,
-    /// Server: a thread per client instead of pollers. Default off; better only while clients are fewer than CPUs.
+    /// Server: one thread per client instead of pollers. Default off. Better only while clients are fewer than CPUs, or where handlers block.
     pub thread_per_client: bool,
     /// Server: uids admitted besides the server's own. Default none. Root is not special. They must be able to reach the socket: the
     /// default directory is the server's user's alone (0700), so bind in one that they may enter.

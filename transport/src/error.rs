@@ -1,4 +1,5 @@
-//! What can go wrong, by family of calls. A variant exists because a caller would act differently on it.
+//! What can go wrong: [`BindError`] of a server, [`ConnectError`] and [`RequestError`] of a client. Each variant calls for a different reaction,
+//! and carries the numbers to decide by.
 
 use std::io;
 use std::path::PathBuf;
@@ -88,8 +89,8 @@ impl Step {
     }
 }
 
-/// Why shared memory was not taken: step, errno and the limit in the way, as they were at that moment.
-/// Never guessed: what was not known is 0 / `None`.
+/// Why a connection is not on shared memory: the step that failed, its errno and the limit in the way, as they were at that moment.
+/// What is not known is 0, and never guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fallback {
     /// What failed.
@@ -250,7 +251,10 @@ pub enum ConnectError {
     },
 }
 
-/// Errors of requests. After `TooLarge`, `DraftFull`, `Full`, `Timeout` and `Remote` the connection is as good as before.
+/// Errors of requests.
+///
+/// After `TooLarge`, `DraftFull`, `Full`, `NothingInFlight`, `Timeout` and `Remote` the connection works as before. After `Disconnected` it is
+/// lost for good; after `Forked` it is the parent's.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -270,11 +274,11 @@ pub enum RequestError {
         /// What was reserved, in bytes.
         room: usize,
     },
-    /// No room for the request within the timeout, or no room for one more in flight. Nothing was sent: receive replies first, and if
-    /// there are none to receive, ask again later.
+    /// No room for the request within the timeout, or [`MAX_IN_FLIGHT`](crate::MAX_IN_FLIGHT) requests are in flight already. Nothing was sent: receive
+    /// replies first, or try again later if there are none to receive.
     #[error("no room for the request: {in_flight} in flight")]
     Full {
-        /// Requests in flight. 0: what takes the room was given up, and the server has not come to it yet.
+        /// Requests in flight. If 0, the room is taken by requests that were given up and that the server has not read yet.
         in_flight: usize,
     },
     /// No reply in time. Should it still come, it is discarded and counted.

@@ -15,7 +15,9 @@ use crate::synapse::Synapse;
 use crate::wait::Look;
 use crate::wait::policy::Waiter;
 
-/// Waits for any of a set of connections. Holds none: it is what one thread knows about its waits, to be kept from one to the next.
+/// Waits for the first reply on any of several connections, as `poll` does for sockets.
+///
+/// It does not own the connections: pass them to each [`Group::wait`]. Keep one `Group` per thread, since it learns how long waits last.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -48,8 +50,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// Waits by this policy. Its sleeps are `poll()`, whatever the policy calls them, except the ladder's; of a ladder's spins and
-    /// yields no more than [`crate::config::MAX_RUNG`] count.
+    /// A group that waits by this policy. Where the policy parks, it sleeps in `poll()`. A ladder's spins and yields are cut to
+    /// [`crate::config::MAX_RUNG`].
     pub fn new(policy: WaitPolicy) -> Self {
         Self {
             waiter: Waiter::new(policy.bounded()),
@@ -58,9 +60,10 @@ impl Group {
         }
     }
 
-    /// Waits until a member has a reply or has lost its server, for at most `limit`; which one. Its next [`Synapse::try_receive`]
-    /// returns the one or the other (or, rarely, nothing: then wait again). `Ok(None)`: the time is over. A member that is lost is found again
-    /// and again until it is taken out.
+    /// Blocks until a member has a reply or has lost its server, for at most `limit`, and returns its index; `Ok(None)` when the time is over.
+    ///
+    /// Then call [`Synapse::try_receive`] on that member: it returns the reply or the error, or, rarely, nothing; then wait again. Members
+    /// take turns, so a busy one does not hide the others. A member that has lost its server is returned again and again: take it out of the set.
     ///
     /// # Errors
     /// [`RequestError::NothingInFlight`] if no member waits for a reply, [`RequestError::Forked`] in a forked child.

@@ -45,7 +45,24 @@ use clients::Clients;
 use descriptors::Descriptors;
 use pool::Pool;
 
-/// A running server. Dropping it (or [`Membrane::shutdown`]) ends it: clients are told, all threads joined, the socket removed.
+/// A running server: [`Membrane::bind`] starts it, and dropping it or [`Membrane::shutdown`] stops it.
+///
+/// Requests are handled on threads of the server's own, so the thread that called `bind` is free for other work. It must keep this value.
+///
+/// ```no_run
+/// use transport::{Config, Membrane};
+///
+/// let config = Config::default();
+/// let server = Membrane::bind("/run/user/1000/quotes.sock", &config, |request, reply| {
+///     if reply.extend_from_slice(request).is_err() {
+///         reply.fail("too large");
+///     }
+/// })?;
+/// println!("listening on {}", server.path().display());
+/// // … until the program is told to end.
+/// server.shutdown();
+/// # Ok::<(), transport::error::BindError>(())
+/// ```
 pub struct Membrane {
     shared: Arc<Shared>,
     control: Option<JoinHandle<()>>,
@@ -92,14 +109,19 @@ impl Shared {
 }
 
 impl Membrane {
-    /// Starts a server at `path`, answering each request with `handler`, which may run on several threads at once. A panic in it
-    /// becomes an error reply; the connection lives on.
+    /// Starts a server that listens on the Unix socket `path` and answers each request with `handler`. Clients can connect as soon as this
+    /// returns.
     ///
-    /// The path's socket file is made with mode 0600 (0666 if the configuration admits other users); a path
-    /// left behind by a dead server is taken over, a live server's never.
+    /// `handler` gets a private copy of the request, 0 bytes to the connection's largest message, and the reply to fill in. Requests of one
+    /// connection are handled one at a time and in order; those of different connections may be handled on several threads at once. A handler
+    /// that blocks holds up the other clients that its thread serves, see [`Config::workers`] and [`Config::thread_per_client`]. If it panics,
+    /// the client receives an error reply ([`RequestError::Remote`](crate::error::RequestError::Remote)) and the connection lives on.
+    ///
+    /// The socket file gets mode 0600, or 0666 if [`Config::allowed_uids`] names other users. A socket file that a dead server left behind is
+    /// replaced. That of a live server, and any file that is no socket, is left alone.
     ///
     /// # Errors
-    /// [`BindError`]; nothing is left behind then.
+    /// [`BindError`]: the configuration contradicts itself, the path is too long or taken, or a system call failed. Nothing is left behind.
     pub fn bind(
         path: impl AsRef<Path>,
         config: &Config,
@@ -187,24 +209,26 @@ impl Membrane {
         &self.path
     }
 
-    /// Clients connected now, on either transport.
+    /// Number of clients connected now, on shared memory or on the socket.
     pub fn clients(&self) -> usize {
         self.shared.clients.len()
     }
 
-    /// Clients on shared memory now.
+    /// Number of clients on shared memory now.
     pub fn shm_clients(&self) -> usize {
         self.shared.clients.on_shm()
     }
 
-    /// Why viewers can't find the stats page by its link, if so. The server works all the same, and a viewer that may scan /proc
-    /// may find it nevertheless.
+    /// Why the stats page could not be announced to viewers such as `shmtop`; `None` if it was. The server works either way, and a viewer
+    /// with the permission to search /proc still finds the page.
     pub fn unannounced(&self) -> Option<&str> {
         self.unannounced.as_deref()
     }
 
-    /// Ends the server: clients see the connection end, requests being handled are finished (so a handler that never returns keeps
-    /// this call waiting, and one that calls it waits for itself), all threads are joined, the socket is removed. No handler runs once this has returned.
+    /// Stops the server and waits until it has stopped: handlers that are running finish, clients see their connection end, all threads are
+    /// joined, and the socket file is removed. No handler runs once this has returned.
+    ///
+    /// It waits for as long as a handler runs. A handler must not call it, nor drop the server: it would wait for itself.
     pub fn shutdown(self) {
         drop(self);
     }

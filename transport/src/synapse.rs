@@ -44,9 +44,31 @@ pub enum Transport {
     Changing,
 }
 
-/// A client connection. One request/response stream: `&mut self`, may move between threads, is not shared.
+/// A client's connection to a [`Membrane`](crate::Membrane).
+///
+/// One thread uses it at a time (every call takes `&mut self`); it may move between threads. Replies come in the order in which requests were
+/// sent. Once it is lost it stays lost, and every call says so: connect again, or use [`Reconnecting`](crate::Reconnecting).
 ///
 /// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known.
+///
+/// ```no_run
+/// use transport::{Config, Synapse};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = Synapse::connect("/run/user/1000/quotes.sock", &Config::default())?;
+/// // One at a time …
+/// println!("{} bytes", client.fire_bytes(b"price of tea?")?.len());
+/// // … or several in flight.
+/// for n in 0u64..8 {
+///     client.submit(&n.to_le_bytes())?;
+/// }
+/// while client.in_flight() > 0 {
+///     let (id, reply) = client.receive()?;
+///     println!("{id:?}: {} bytes", reply.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Synapse {
     /// Before the socket: dropped first.
     _not_in_forks: NotInForks,
@@ -70,7 +92,7 @@ impl std::fmt::Debug for Synapse {
 }
 
 impl Synapse {
-    /// What carries the requests.
+    /// What carries the requests: shared memory or the socket.
     pub fn transport(&self) -> &Transport {
         &self.transport
     }
@@ -80,12 +102,13 @@ impl Synapse {
         matches!(self.transport, Transport::Shm(_))
     }
 
-    /// Why the connection is on the socket although shared memory was wanted.
+    /// Why the connection is on the socket although shared memory was wanted: the step that failed, its errno and the limit in the way. `None` on
+    /// shared memory, and where the socket was asked for.
     pub fn fallback(&self) -> Option<Fallback> {
         self.facts.fallback
     }
 
-    /// Drawn at random by the server; joins the two sides' slots in their stats pages.
+    /// Identifies this connection in the stats pages of both sides. Drawn at random by the server.
     pub fn connection_id(&self) -> u64 {
         self.facts.connection_id
     }
@@ -105,7 +128,7 @@ impl Synapse {
         }
     }
 
-    /// Requests waiting for a reply.
+    /// Number of requests that wait for their reply, at most [`MAX_IN_FLIGHT`](crate::MAX_IN_FLIGHT).
     pub fn in_flight(&self) -> usize {
         match &self.transport {
             Transport::Socket(socket) => socket.in_flight(),
@@ -114,10 +137,13 @@ impl Synapse {
         }
     }
 
-    /// Sends a request and waits for its reply, at most the configured request timeout. The reply is valid until the next call.
+    /// Sends a request and blocks until its reply is there, for at most [`Config::request_timeout`].
+    ///
+    /// A request has 0 to [`Self::max_message`] bytes. The reply is a private copy, valid until the next call. Nothing is allocated.
     ///
     /// # Errors
-    /// [`RequestError`]. `Full` also if other requests are in flight: receive their replies first.
+    /// [`RequestError`]. With other requests in flight it is `Full`, and nothing was sent: receive their replies first. After `Timeout` and
+    /// `Remote` the connection goes on; a reply that comes after its `Timeout` is discarded.
     #[inline]
     pub fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         match &mut self.transport {
@@ -127,10 +153,11 @@ impl Synapse {
         }
     }
 
-    /// Sends a request without waiting for its reply.
+    /// Sends a request without waiting for its reply: [`Self::receive`] returns it. While the ring is full this blocks, for at most
+    /// [`Config::request_timeout`].
     ///
     /// # Errors
-    /// [`RequestError`]; after `Full` nothing was sent: receive a reply, then try again.
+    /// [`RequestError`]. After `Full` nothing was sent: receive a reply, then try again.
     #[inline]
     pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         match &mut self.transport {
@@ -140,8 +167,8 @@ impl Synapse {
         }
     }
 
-    /// As [`Self::submit`], but a sleeping server is woken only by the next call that is not `queue`: for many requests at once, followed
-    /// by a call that receives or by [`Self::notify`].
+    /// As [`Self::submit`], but does not wake a server that sleeps: that is left to the next call that receives or submits, or to
+    /// [`Self::notify`]. For many requests at once, of which only the last has to look whether the server sleeps.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -162,11 +189,11 @@ impl Synapse {
         }
     }
 
-    /// Waits for the next reply, at most the configured request timeout. Replies come in the order of submission. The slice is
-    /// valid until the next call.
+    /// Blocks until the next reply is there, for at most [`Config::request_timeout`]. Replies come in the order of submission. The slice is a
+    /// private copy, valid until the next call.
     ///
     /// # Errors
-    /// [`RequestError`]; after `Timeout` and `Remote` the connection is as good as before.
+    /// [`RequestError`]: `NothingInFlight` if no reply is waited for. After `Timeout` and `Remote` the connection goes on.
     #[inline]
     pub fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
         match &mut self.transport {
@@ -176,7 +203,8 @@ impl Synapse {
         }
     }
 
-    /// The next reply if it is there already. To learn that the server is gone, call [`Self::receive`] or [`Self::check_alive`] now and then.
+    /// Returns the next reply if it is there, without waiting. It looks at the ring only: call [`Self::check_alive`] now and then to learn that
+    /// the server is gone.
     ///
     /// # Errors
     /// As [`Self::receive`], without `Timeout`.
@@ -189,7 +217,7 @@ impl Synapse {
         }
     }
 
-    /// Gives up all requests in flight: their replies will be discarded and counted as late. Returns how many.
+    /// Gives up all requests in flight, and returns how many. The server may still carry them out; their replies are discarded and counted as late.
     pub fn cancel_all(&mut self) -> usize {
         match &mut self.transport {
             Transport::Shm(shm) => shm.cancel_all(),
