@@ -100,6 +100,11 @@ impl Kept {
         }
     }
 
+    /// From now on.
+    pub(super) fn keep(&mut self) {
+        self.keep = true;
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -22,6 +22,7 @@ mod perf_group;
 mod place;
 mod process;
 mod rings;
+mod room;
 mod smaps;
 mod sock_diag;
 #[cfg(test)]
@@ -40,9 +41,6 @@ use transport::stats::{Role, SlotState};
 
 /// Processes looked at, at most: a page may name any pids it likes.
 const MAX_PROCESSES: usize = 1024;
-/// Up to this many processes keep their files open between samples: three descriptors each, and some for each thread. A limit of
-/// 1,024 has room for them.
-const MAX_KEPT: usize = 40;
 const LISTENERS_NS: u64 = 1_000_000_000;
 
 /// Where and how to look.
@@ -109,6 +107,8 @@ pub struct World {
     listeners_due_ns: u64,
     perf: perf::PerfReader,
     buffer: Vec<u8>,
+    /// For files kept open between samples.
+    room: room::Room,
 }
 
 impl World {
@@ -131,6 +131,7 @@ impl World {
             listeners_due_ns: 0,
             perf: perf::PerfReader::default(),
             buffer: Vec::new(),
+            room: room::Room::of_this_process(),
             options,
         }
     }
@@ -276,14 +277,14 @@ impl World {
         changed: &BTreeSet<u32>,
         now_ns: u64,
     ) -> Vec<Process> {
-        let keep = interest.len() <= MAX_KEPT;
         self.processes.retain(|pid, _| interest.contains_key(pid));
+        let held = self.processes.values().map(process::ProcessWatch::held);
+        let mut room = self.room.beside(held.sum());
         let mut seen = Vec::with_capacity(interest.len());
         for (turn, (&pid, hot)) in (0..).zip(interest) {
-            let watch = self
-                .processes
-                .entry(pid)
-                .or_insert_with(|| process::ProcessWatch::new(&self.options.proc_root, pid, keep));
+            let watch = self.processes.entry(pid).or_insert_with(|| {
+                process::ProcessWatch::new(&self.options.proc_root, pid, &mut room)
+            });
             seen.push(watch.look(process::Look {
                 now_ns,
                 buffer: &mut self.buffer,
@@ -291,7 +292,7 @@ impl World {
                 hot,
                 turn,
                 detail: self.options.detail.contains(&pid),
-                keep,
+                room: &mut room,
                 renew: changed.contains(&pid),
             }));
         }

@@ -9,6 +9,7 @@ use super::cgroup::CgroupReader;
 use super::fds::{FdDir, count_fds};
 use super::file::{Kept, nonsense, text, why};
 use super::parse::{Stat, Status};
+use super::room::Room;
 use super::thread::ThreadWatch;
 use super::{limits, place, smaps};
 use crate::reading::{Reading, Why};
@@ -19,8 +20,10 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Up to this many threads keep their files open between looks: one descriptor each, those that own a slot five.
+/// Threads without a slot keep their files open only in a process that has no more threads than this: of hundreds, hardly any runs.
 const KEPT_THREADS: usize = 8;
+/// Files of a process itself that are kept open.
+const OWN_FILES: usize = 3;
 /// State, faults, CPU time: a stopped process must show within a second, and a rate needs some length.
 const QUICK_NS: u64 = 450_000_000;
 /// The rest. Below a second, so that every second's window has a new reading however the refresh jitters.
@@ -39,6 +42,8 @@ pub(super) struct ProcessWatch {
     stat: Kept,
     status: Kept,
     fds: FdDir,
+    /// Those three are kept open.
+    keep: bool,
     cgroup_text: Reading<String>,
     threads: Vec<ThreadWatch>,
     /// Threads that a slot names and that were not there: a slot keeps the number of who opened it, and that thread may have ended.
@@ -62,14 +67,15 @@ pub(super) struct Look<'w> {
     pub(super) turn: u64,
     /// Whether ring mappings are wanted.
     pub(super) detail: bool,
-    /// Whether descriptors may be kept open between looks.
-    pub(super) keep: bool,
+    /// For descriptors kept open between looks.
+    pub(super) room: &'w mut Room,
     /// Whether everything is due: its page says that connections came or went, so what was counted before them would contradict it.
     pub(super) renew: bool,
 }
 
 impl ProcessWatch {
-    pub(super) fn new(proc_root: &Path, pid: u32, keep: bool) -> Self {
+    pub(super) fn new(proc_root: &Path, pid: u32, room: &mut Room) -> Self {
+        let keep = room.take(OWN_FILES);
         let dir = proc_root.join(pid.to_string());
         Self {
             proc_root: proc_root.to_owned(),
@@ -77,6 +83,7 @@ impl ProcessWatch {
             status: Kept::new(dir.join("status"), keep),
             fds: FdDir::new(dir.join("fd"), keep),
             cgroup_text: Err(Why::not_yet("not read yet")),
+            keep,
             dir,
             threads: Vec::new(),
             absent: BTreeSet::new(),
@@ -89,6 +96,12 @@ impl ProcessWatch {
                 ..Process::default()
             },
         }
+    }
+
+    /// Descriptors that it keeps open.
+    pub(super) fn held(&self) -> usize {
+        let own = if self.keep { OWN_FILES } else { 0 };
+        own + self.threads.iter().map(|t| t.held).sum::<usize>()
     }
 
     /// Its thread that is called so in its own pid namespace, as far as was seen.
@@ -133,7 +146,7 @@ impl ProcessWatch {
                 .is_some_and(|t| *t != stat.start_ticks);
             if other || self.seen.gone {
                 // The pid was given to another process: nothing known of the first is true of this one.
-                *self = Self::new(&self.proc_root, self.seen.pid, look.keep);
+                *self = Self::new(&self.proc_root, self.seen.pid, look.room);
             }
         }
         self.quick(stat, look.now_ns);
@@ -155,7 +168,7 @@ impl ProcessWatch {
         }
         let (now, hot, buffer) = (look.now_ns, look.hot, look.buffer);
         self.threads.retain_mut(|t| {
-            t.set_hot(hot.contains(&t.seen.tid));
+            t.set_hot(hot.contains(&t.seen.tid), look.room);
             !t.is_hot() || t.seen.at_ns == now || t.read_quick(now, buffer)
         });
         self.seen.cgroups.cpu = match &self.cgroup_text {
@@ -281,27 +294,30 @@ impl ProcessWatch {
         self.threads.sort_by_key(|t| t.seen.tid);
     }
 
-    fn list_threads(&mut self, look: &Look<'_>) {
+    fn list_threads(&mut self, look: &mut Look<'_>) {
         let tids = thread_ids(&self.dir.join("task"), look.hot);
         self.absent.retain(|tid| !tids.contains(tid));
         self.threads.retain(|t| tids.contains(&t.seen.tid));
         let few = tids.len() <= KEPT_THREADS;
         for tid in tids {
             if !self.threads.iter().any(|t| t.seen.tid == tid) {
-                self.threads.push(ThreadWatch::new(
-                    &self.proc_root,
-                    self.seen.pid,
-                    tid,
-                    look.hot.contains(&tid),
-                    look.keep && few,
-                ));
+                let hot = look.hot.contains(&tid);
+                let mut none = Room::none();
+                let room = if hot || few {
+                    &mut *look.room
+                } else {
+                    &mut none
+                };
+                let (root, pid) = (&self.proc_root, self.seen.pid);
+                self.threads
+                    .push(ThreadWatch::new(root, pid, tid, hot, room));
             }
         }
     }
 
     /// A thread that owns a slot and was not there at the last listing; false if it is not there now either.
     fn add_thread(&mut self, tid: u32, look: &mut Look<'_>) -> bool {
-        let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.keep);
+        let mut thread = ThreadWatch::new(&self.proc_root, self.seen.pid, tid, true, look.room);
         let there = thread.read_quick(look.now_ns, look.buffer);
         if there {
             thread.read_facts(look.now_ns, true, None, look.buffer);

@@ -2,9 +2,13 @@
 
 use super::file::{Kept, harmless, nonsense, number};
 use super::parse::{Stat, Status, migrations, schedstat};
+use super::room::Room;
 use crate::reading::Why;
 use crate::sample::{Fact, Thread};
 use std::path::{Path, PathBuf};
+
+/// Files of a thread that owns a slot; of others one is read again and again.
+const HOT_FILES: usize = 5;
 
 /// A thread being watched, and what was last seen of it.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(super) struct ThreadWatch {
     slack_asked: bool,
     /// Owns a slot: read for each sample.
     hot: bool,
+    /// Descriptors it keeps open.
+    pub(super) held: usize,
     /// Times and state at the last look at the rest: who has not run since is as it was.
     facts_of: Option<Progress>,
     pub(super) seen: Thread,
@@ -29,8 +35,11 @@ pub(super) struct ThreadWatch {
 type Progress = (u64, u64, u64, char);
 
 impl ThreadWatch {
-    pub(super) fn new(proc_root: &Path, pid: u32, tid: u32, hot: bool, keep: bool) -> Self {
+    /// Keeps its files open if there is room for them: one, or all if it owns a slot.
+    pub(super) fn new(proc_root: &Path, pid: u32, tid: u32, hot: bool, room: &mut Room) -> Self {
         let dir = proc_root.join(format!("{pid}/task/{tid}"));
+        let files = if hot { HOT_FILES } else { 1 };
+        let keep = room.take(files);
         Self {
             stat: Kept::new(dir.join("stat"), hot && keep),
             schedstat: Kept::new(dir.join("schedstat"), keep),
@@ -41,6 +50,7 @@ impl ThreadWatch {
             slack_asked: false,
             dir,
             hot,
+            held: if keep { files } else { 0 },
             facts_of: None,
             seen: Thread {
                 tid,
@@ -54,11 +64,25 @@ impl ThreadWatch {
     }
 
     /// Whether it owns a slot: more is read of those that do.
-    pub(super) fn set_hot(&mut self, hot: bool) {
+    pub(super) fn set_hot(&mut self, hot: bool, room: &mut Room) {
         if self.hot != hot {
             self.hot = hot;
             self.facts_of = None;
+            if hot && room.take(HOT_FILES - self.held) {
+                self.held = HOT_FILES;
+                self.files().into_iter().for_each(Kept::keep);
+            }
         }
+    }
+
+    fn files(&mut self) -> [&mut Kept; HOT_FILES] {
+        [
+            &mut self.stat,
+            &mut self.schedstat,
+            &mut self.status,
+            &mut self.sched,
+            &mut self.wchan,
+        ]
     }
 
     /// Reads what changes quickly. False if the thread is gone.

@@ -4,6 +4,7 @@ use super::Tree;
 use crate::reading::WhyKind;
 use crate::sample::{Fact, Process, ThreadPolicy};
 use crate::source::process::{Look, ProcessWatch, is_hidden};
+use crate::source::room::Room;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,6 +16,18 @@ impl Tree {
     }
 
     fn look(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32], renew: bool) -> Process {
+        let room = &mut Room::for_so_many(99);
+        self.look_with(watch, now_ns, hot, renew, room)
+    }
+
+    fn look_with(
+        &self,
+        watch: &mut ProcessWatch,
+        now_ns: u64,
+        hot: &[u32],
+        renew: bool,
+        room: &mut Room,
+    ) -> Process {
         watch.look(Look {
             now_ns,
             buffer: &mut Vec::new(),
@@ -22,7 +35,7 @@ impl Tree {
             hot: &hot.iter().copied().collect::<BTreeSet<u32>>(),
             turn: 0,
             detail: true,
-            keep: true,
+            room,
             renew,
         })
     }
@@ -60,7 +73,11 @@ pub(super) fn one_process() -> Tree {
 #[test]
 fn a_process_and_its_thread_are_read_and_its_name_is_harmless() {
     let tree = one_process();
-    let process = tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 5, &[7]);
+    let process = tree.process(
+        &mut ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99)),
+        5,
+        &[7],
+    );
     assert_eq!(process.comm, "a\u{fffd}]0;x\u{fffd}");
     assert_eq!(
         (
@@ -100,7 +117,7 @@ fn a_process_and_its_thread_are_read_and_its_name_is_harmless() {
 #[test]
 fn what_changes_slowly_is_read_once_a_second_and_says_when() {
     let tree = one_process();
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
     let first = tree.process(&mut watch, 1, &[7]);
     tree.write("proc/7/fd/2", "");
     tree.write("proc/7/task/7/schedstat", "101 200 3\n");
@@ -119,7 +136,7 @@ fn what_changes_slowly_is_read_once_a_second_and_says_when() {
 #[test]
 fn a_pid_given_to_another_process_takes_nothing_over() {
     let tree = one_process();
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
     tree.process(&mut watch, 1, &[7]);
     tree.write(
         "proc/7/stat",
@@ -151,7 +168,11 @@ fn a_file_that_may_not_be_read_is_unknown_with_the_reason() {
     std::fs::set_permissions(tree.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     // Root may read everything; this thread, which ends with the test, is nobody.
     nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
-    let process = tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 1, &[7]);
+    let process = tree.process(
+        &mut ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99)),
+        1,
+        &[7],
+    );
     for why in [
         process.fds.why(),
         process.limits.why(),
@@ -188,7 +209,13 @@ fn descriptors_beyond_a_limit_that_was_lowered_take_no_room_below_it() {
     };
     let limits: String = ours.lines().map(lowered).collect();
     tree.write("proc/7/limits", &limits);
-    let look = || tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 1, &[7]);
+    let look = || {
+        tree.process(
+            &mut ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99)),
+            1,
+            &[7],
+        )
+    };
     let seen = look();
     assert_eq!((seen.fds.get(), seen.fds_beyond.get()), (Ok(6), Ok(2)));
     assert_eq!(seen.fds_below_limit(), Ok(4));
@@ -199,7 +226,7 @@ fn descriptors_beyond_a_limit_that_was_lowered_take_no_room_below_it() {
 #[test]
 fn descriptors_are_counted_again_at_once_when_connections_came_or_went() {
     let tree = one_process();
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
     let second = 1_000_000_000;
     let before = (1..=3).map(|n| tree.process(&mut watch, n * second, &[7]).fds);
     let before = *before.last().unwrap().known().unwrap();
@@ -215,7 +242,7 @@ fn descriptors_are_counted_again_at_once_when_connections_came_or_went() {
 #[test]
 fn a_thread_that_comes_or_goes_is_noticed_within_two_seconds() {
     let tree = one_process();
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
     let second = 1_000_000_000;
     let mut now_ns = 0;
     let mut tids = |tree: &Tree| -> Vec<u32> {
@@ -250,7 +277,7 @@ fn a_thread_that_comes_or_goes_is_noticed_within_two_seconds() {
 fn a_thread_that_a_slot_names_and_that_has_ended_is_not_looked_for_each_time_and_found_if_it_comes()
 {
     let tree = one_process();
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
     let second = 1_000_000_000;
     for now_ns in 1..=4 {
         tree.process(&mut watch, now_ns * second, &[7, 99]);
@@ -265,9 +292,39 @@ fn a_thread_that_a_slot_names_and_that_has_ended_is_not_looked_for_each_time_and
 }
 
 #[test]
+fn files_of_many_threads_are_kept_open_as_far_as_there_is_room_and_read_either_way() {
+    let tree = one_process();
+    let tids: Vec<u32> = (100..120).collect();
+    for tid in &tids {
+        tree.write(
+            &format!("proc/7/task/{tid}/stat"),
+            &format!("{tid} (w) {STAT_TAIL}"),
+        );
+        tree.write(&format!("proc/7/task/{tid}/schedstat"), "1 2 3\n");
+    }
+    for (room, held) in [(500, 3 + 20 * 5), (50, 3 + 9 * 5), (2, 0)] {
+        let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(room));
+        for second in 1..4 {
+            let mut room = Room::for_so_many(room).beside(watch.held());
+            let now_ns = second * 1_000_000_000;
+            let process = tree.look_with(&mut watch, now_ns, &tids, false, &mut room);
+            let run = |tid: &u32| process.thread(*tid).map(|t| t.run_ns.clone());
+            assert!(tids.iter().all(|tid| run(tid) == Some(Fact::Known(1))));
+            assert_eq!(watch.held(), held, "of {room:?}, second {second}");
+        }
+    }
+    // One that gets a slot later has the same.
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
+    tree.process(&mut watch, 1_000_000_000, &[]);
+    let before = watch.held();
+    tree.process(&mut watch, 2_000_000_000, &tids[..2]);
+    assert_eq!((before, watch.held()), (3, 13));
+}
+
+#[test]
 fn of_a_thread_that_has_not_run_only_that_is_read_until_its_settings_are_due() {
     let tree = one_process();
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, true);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
     let stat = format!("8 (worker) {STAT_TAIL}");
     let two = STAT_TAIL.replace(" 20 0 1 0 ", " 20 0 2 0 ");
     let switches = |n: u64| {

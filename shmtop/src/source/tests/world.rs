@@ -8,6 +8,7 @@ use crate::reading::WhyKind;
 use crate::source::World;
 use crate::source::host::HostReader;
 use crate::source::process::ProcessWatch;
+use crate::source::room::Room;
 
 #[test]
 fn an_empty_machine_is_all_unknown_and_nothing_panics() {
@@ -71,7 +72,11 @@ fn garbage_in_every_file_is_unknown_and_nothing_panics() {
             host.memory.why().is_some() && host.load.why().is_some(),
             "{garbage:?}"
         );
-        let process = tree.process(&mut ProcessWatch::new(&tree.proc(), 7, true), 1, &[7]);
+        let process = tree.process(
+            &mut ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99)),
+            1,
+            &[7],
+        );
         assert!(process.start_ticks.why().is_some(), "{garbage:?}");
         assert!(
             process.limits.why().is_some() && process.uid.why().is_some(),
