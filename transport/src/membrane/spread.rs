@@ -109,17 +109,10 @@ impl Spread {
             let is_time = self.much >= CONVINCING && self.patience == 0;
             return (is_time && clients().count() >= 2 * CROWD_PER_CPU)
                 .then(|| clients().collect());
-        } else {
-            let cpus: Vec<usize> = self.seats.iter().map(|seat| seat.cpu).collect();
-            let clients: Vec<usize> = clients().collect();
-            self.patience = if much && is_crowd(&clients, &cpus, FEW_PER_CPU) {
-                0
-            } else {
-                self.patience + 1
-            };
-            if self.patience >= PATIENCE {
-                self.end(table);
-            }
+        }
+        let waiting: Vec<usize> = clients().collect();
+        if self.is_over(much, &waiting) {
+            self.end(table);
         }
         for shm in shm() {
             let cpu = shm.house.crowds();
@@ -128,6 +121,17 @@ impl Spread {
             }
         }
         None
+    }
+
+    /// While spread: whether looks enough in a row have found too little to do for so many pollers, or clients that no longer crowd their CPUs.
+    fn is_over(&mut self, much: bool, clients: &[usize]) -> bool {
+        let cpus: Vec<usize> = self.seats.iter().map(|seat| seat.cpu).collect();
+        self.patience = if much && is_crowd(clients, &cpus, FEW_PER_CPU) {
+            0
+        } else {
+            self.patience + 1
+        };
+        self.patience >= PATIENCE
     }
 
     /// A poller for each CPU, if these clients crowd them all.

@@ -87,6 +87,26 @@ fn a_crowd_on_all_cpus_gets_a_poller_for_each_and_one_on_a_single_cpu_does_not()
 }
 
 #[test]
+fn a_crowd_whose_requests_have_become_cheap_goes_back_to_one_poller_and_so_do_a_few_clients() {
+    let seat = |cpu| Seat {
+        cpu,
+        inbox: Arc::default(),
+    };
+    let crowd = [0, 1].repeat(FEW_PER_CPU);
+    for (much, clients) in [(false, &crowd[..]), (true, &crowd[1..])] {
+        let mut spread = Spread {
+            seats: vec![seat(0), seat(1)],
+            ..Spread::default()
+        };
+        assert!((0..3 * PATIENCE).all(|_| !spread.is_over(true, &crowd)));
+        assert!((1..PATIENCE).all(|_| !spread.is_over(much, clients)));
+        assert!(!spread.is_over(true, &crowd), "in a row");
+        assert!((1..PATIENCE).all(|_| !spread.is_over(much, clients)));
+        assert!(spread.is_over(much, clients));
+    }
+}
+
+#[test]
 fn a_crowd_is_on_every_cpu_that_is_ours_and_nearly_all_of_it_on_none() {
     let on = |each: [usize; 5]| {
         let clients: Vec<usize> = (0..5).flat_map(|cpu| vec![cpu; each[cpu]]).collect();
