@@ -209,14 +209,25 @@ impl Membrane {
         &self.path
     }
 
-    /// Number of clients connected now, on shared memory or on the socket.
+    /// Number of clients connected now, on shared memory or on the socket. 0 in a forked child: they are the parent's.
     pub fn clients(&self) -> usize {
+        if self.is_forked() {
+            return 0;
+        }
         self.shared.clients.len()
     }
 
-    /// Number of clients on shared memory now.
+    /// Number of clients on shared memory now. 0 in a forked child.
     pub fn shm_clients(&self) -> usize {
+        if self.is_forked() {
+            return 0;
+        }
         self.shared.clients.on_shm()
+    }
+
+    /// Whether this is a fork's copy: the threads are not here, and one of them may have held any lock when it was made.
+    fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
     }
 
     /// Why the stats page could not be announced to viewers such as `shmtop`; `None` if it was. The server works either way, and a viewer
@@ -236,8 +247,8 @@ impl Membrane {
 
 impl Drop for Membrane {
     fn drop(&mut self) {
-        if self.generation != fork::generation() {
-            // A fork's copy: the threads are not here, and the socket is the parent's.
+        if self.is_forked() {
+            // The socket is the parent's.
             std::mem::forget(self.announcement.take());
             return;
         }

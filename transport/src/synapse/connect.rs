@@ -106,7 +106,9 @@ impl Synapse {
                 }
                 Err(UpgradeError::Fallback(_)) => {}
                 Err(UpgradeError::Lost(ending)) => return Err(refused(ending, path, config)),
-                Err(UpgradeError::Busy { .. }) => unreachable!("nothing was submitted yet"),
+                Err(UpgradeError::Busy { .. } | UpgradeError::Forked) => {
+                    unreachable!("nothing was submitted yet, and this is who connected")
+                }
             }
         } else {
             synapse.facts.open = true;

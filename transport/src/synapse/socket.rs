@@ -101,6 +101,7 @@ impl SocketClient {
     /// As there.
     pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         if self.calls.live() > 0 {
+            self.usable()?;
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
             });

@@ -27,6 +27,9 @@ pub enum UpgradeError {
         /// How many, given-up ones included.
         in_flight: usize,
     },
+    /// This process is a fork of the one that connected: the connection is the parent's.
+    #[error("the connection belongs to the process that this one is a fork of; connect anew")]
+    Forked,
     /// The connection ended on the way.
     #[error("connection lost during the upgrade: {0}")]
     Lost(HandshakeEnd),
@@ -68,8 +71,12 @@ impl Synapse {
     ///
     /// # Errors
     /// [`UpgradeError::Fallback`]: it stays on the socket and works. [`UpgradeError::Busy`]: receive what is in flight first.
-    /// [`UpgradeError::Lost`]: in doubt, so the connection is closed.
+    /// [`UpgradeError::Forked`]: in a forked child, also if it is on shared memory already. [`UpgradeError::Lost`]: in doubt, so the
+    /// connection is closed.
     pub fn try_upgrade_to_shm(&mut self) -> Result<(), UpgradeError> {
+        if self.is_forked() {
+            return Err(UpgradeError::Forked);
+        }
         let socket = match std::mem::replace(&mut self.transport, Transport::Changing) {
             Transport::Socket(socket) => socket,
             other => {

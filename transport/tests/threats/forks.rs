@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use transport::error::{ConnectError, RequestError};
-use transport::{Membrane, Synapse};
+use transport::{Membrane, Synapse, UpgradeError};
 
 use crate::role::{Process, WATCHDOG, required, say, start};
 use crate::watch::within;
@@ -88,6 +89,8 @@ pub(crate) fn fork() {
         }
     }
     begun_before_a_fork(&mut shm);
+    with_requests_in_flight(&mut shm, &mut socket);
+    the_servers_locks_may_be_held(&server, &dir.join("own"), &config);
     assert!(shm.fire_bytes(b"still").expect("a reply") == b"still");
     for (number, to) in inherited() {
         let new = !before.contains(&(number.clone(), to.clone()));
@@ -146,6 +149,64 @@ fn begun_before_a_fork(shm: &mut Synapse) {
         group.wait(members, WATCHDOG).is_err_and(forked)
     });
     assert_eq!(shm.receive().expect("a reply").1, b"in flight");
+}
+
+/// What waits for replies in the parent refuses in its fork just so, and touches none of the memory that a fork does not have.
+fn with_requests_in_flight(shm: &mut Synapse, socket: &mut Synapse) {
+    for client in [shm, socket] {
+        let mut in_flight = 0;
+        let request = vec![7; 10_000];
+        while client.submit(&request).is_ok() {
+            in_flight += 1;
+        }
+        assert!(in_flight > 0);
+        right_in_a_fork(|| {
+            let forked = |e: &RequestError| matches!(e, RequestError::Forked);
+            client.notify();
+            client.fire_bytes(&request).is_err_and(|e| forked(&e))
+                && client.submit(&request).is_err_and(|e| forked(&e))
+                && client.queue(&request).is_err_and(|e| forked(&e))
+                && client.draft(1).is_err_and(|e| forked(&e))
+                && client.receive().is_err_and(|e| forked(&e))
+                && client.try_receive().is_err_and(|e| forked(&e))
+                && client.check_alive().is_err_and(|e| forked(&e))
+                && matches!(client.try_upgrade_to_shm(), Err(UpgradeError::Forked))
+                && !client.is_usable()
+                && client.cancel_all() == in_flight
+                && matches!(client.try_upgrade_to_shm(), Err(UpgradeError::Forked))
+        });
+        for _ in 0..in_flight {
+            assert!(client.receive().expect("a reply").1 == request);
+        }
+    }
+}
+
+/// Forks while a thread of the server may hold the lock of its clients: a fork asks nobody.
+fn the_servers_locks_may_be_held(
+    server: &Membrane,
+    path: &std::path::Path,
+    config: &transport::Config,
+) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asks = || {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::black_box(server.clients());
+            }
+        };
+        scope.spawn(asks);
+        for _ in 0..50 {
+            right_in_a_fork(|| {
+                // Ends a hang: the parent waits.
+                nix::unistd::alarm::set(WATCHDOG.as_secs() as u32);
+                server.clients() == 0
+                    && server.shm_clients() == 0
+                    && !format!("{server:?}").is_empty()
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    Synapse::connect(path, config).expect("the parent's is none the worse");
 }
 
 #[test]

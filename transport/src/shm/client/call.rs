@@ -39,6 +39,7 @@ impl ShmClient {
         take: impl Fn(&mut Self) -> Result<Option<T>, Poison>,
     ) -> Result<T, RequestError> {
         if self.calls.live() > 0 {
+            self.usable()?;
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
             });

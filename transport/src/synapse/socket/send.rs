@@ -24,6 +24,7 @@ impl SocketClient {
             self.await_late(request.len())?;
         }
         if fits && self.crowded(request.len()) {
+            self.usable()?;
             bump(&self.slot.tx().tx_full, 1);
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
