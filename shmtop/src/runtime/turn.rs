@@ -261,7 +261,7 @@ impl Runtime {
         self.timeline.push(model);
         if self.goal_ns.is_some_and(|goal| at_ns >= goal) {
             self.goal_ns = None;
-            self.timeline.look_at(at_ns);
+            self.timeline.stand_still();
         }
         if first {
             // The second sample makes the first rates: worth hurrying for.

@@ -26,8 +26,9 @@ pub struct Timeline {
     /// With their weights.
     models: VecDeque<(Arc<Model>, usize)>,
     rows: usize,
-    /// `at_ns` of the model that is looked at; `None` = the newest, whatever comes.
-    at_ns: Option<u64>,
+    /// The model that the screen stands still at, kept here however many newer ones displace it from `models`; `None` = the newest,
+    /// whatever comes.
+    still: Option<Arc<Model>>,
 }
 
 /// Rows that `model` does not share with the one before it, and one for each endpoint.
@@ -82,29 +83,26 @@ impl Timeline {
         }
     }
 
-    /// Index of the model that is looked at: the last one not newer than the frozen moment.
-    fn index(&self) -> Option<usize> {
-        let last = self.models.len().checked_sub(1)?;
-        Some(match self.at_ns {
-            None => last,
-            Some(at) => self
-                .models
-                .partition_point(|(m, _)| m.at_ns <= at)
-                .saturating_sub(1),
-        })
-    }
-
     /// The model that is looked at.
     pub fn current(&self) -> Option<&Arc<Model>> {
-        self.models.get(self.index()?).map(|(m, _)| m)
+        self.still
+            .as_ref()
+            .or_else(|| self.models.back().map(|(m, _)| m))
+    }
+
+    /// How many of `models` are older than `at_ns`.
+    fn before(&self, at_ns: u64) -> usize {
+        self.models.partition_point(|(m, _)| m.at_ns < at_ns)
     }
 
     /// Who was there last, servers first, if at the moment that is looked at nobody is: no server, and no client with a connection.
     pub fn left(&self) -> Option<Left> {
-        let before = self.models.range(..=self.index()?).rev().map(|(m, _)| m);
+        let current = self.current()?;
+        let older = self.models.range(..self.before(current.at_ns));
+        let before = std::iter::once(current).chain(older.rev().map(|(m, _)| m));
         let is_server = |e: &&Shared<Endpoint>| e.role == Role::Server;
         let is_alone = |e: &Shared<Endpoint>| e.role == Role::Client && e.clients.is_empty();
-        if !before.clone().next()?.endpoints.iter().all(is_alone) {
+        if !current.endpoints.iter().all(is_alone) {
             return None;
         }
         let served = before
@@ -135,9 +133,7 @@ impl Timeline {
 
     /// While frozen: how far the looked-at moment lies behind the newest.
     pub fn behind_ns(&self) -> Option<u64> {
-        self.at_ns?;
-        let newest = self.newest_ns()?;
-        Some(newest - self.current()?.at_ns)
+        Some(self.newest_ns()? - self.still.as_ref()?.at_ns)
     }
 
     /// Moment of the newest model.
@@ -145,44 +141,49 @@ impl Timeline {
         self.models.back().map(|(m, _)| m.at_ns)
     }
 
-    /// Freezes at this moment.
-    pub fn look_at(&mut self, at_ns: u64) {
-        self.at_ns = Some(at_ns);
+    /// Freezes at the newest model.
+    pub fn stand_still(&mut self) {
+        self.still = self.models.back().map(|(m, _)| Arc::clone(m));
     }
 
     /// Whether the screen stands still.
     pub fn is_frozen(&self) -> bool {
-        self.at_ns.is_some()
+        self.still.is_some()
     }
 
     /// Moves. `false` if the move goes beyond the newest model: a replay then has to read on, live there is no more.
     pub fn go(&mut self, to: TimeMove) -> bool {
-        let Some(index) = self.index() else {
+        let Some(here) = self.current().map(|m| m.at_ns) else {
             return false;
         };
-        let here = self.models[index].0.at_ns;
-        match to {
-            TimeMove::Toggle => {
-                self.at_ns = match self.at_ns {
-                    None => Some(here),
-                    Some(_) => None,
-                };
-                true
+        let (older, known) = (self.before(here), self.before(here + 1));
+        let last = self.models.len() - 1;
+        let (wanted, is_known) = match to {
+            TimeMove::Toggle if self.is_frozen() => {
+                self.still = None;
+                return true;
             }
-            TimeMove::Step(n) => {
-                let last = self.models.len() - 1;
-                let wanted = index.saturating_add_signed(n as isize);
-                self.at_ns = Some(self.models[wanted.min(last)].0.at_ns);
-                wanted <= last
+            TimeMove::Toggle => (last, true),
+            TimeMove::Step(n) if n > 0 => {
+                let wanted = known + n as usize - 1;
+                (wanted.min(last), wanted <= last)
             }
+            TimeMove::Step(n) => (older.saturating_sub(n.unsigned_abs() as usize), true),
             TimeMove::Seconds(s) => {
                 let wanted = here.saturating_add_signed(i64::from(s) * 1_000_000_000);
-                let oldest = self.models[0].0.at_ns;
-                let newest = self.models[self.models.len() - 1].0.at_ns;
-                self.at_ns = Some(wanted.clamp(oldest, newest));
-                wanted <= newest
+                let index = self.before(wanted + 1).saturating_sub(1);
+                (index, wanted <= self.models[last].0.at_ns)
             }
+        };
+        let there = &self.models[wanted].0;
+        // What is looked at may be older than all that is left: nothing lies behind it.
+        let is_back = matches!(to, TimeMove::Step(n) | TimeMove::Seconds(n) if n < 0);
+        if !is_back || there.at_ns < here {
+            self.still = Some(Arc::clone(there));
+        } else if self.still.is_none() {
+            self.stand_still();
         }
+        is_known
     }
 }
 
@@ -218,6 +219,30 @@ mod tests {
         assert!(t.go(TimeMove::Toggle));
         assert_eq!(t.current().unwrap().at_ns, 8_900_000_000);
         assert_eq!(t.behind_ns(), None);
+    }
+
+    #[test]
+    fn a_frozen_screen_stands_still_when_what_it_shows_is_thinned_out_or_forgotten() {
+        let mut t = filled(5);
+        t.push(at(5_040));
+        assert!(t.go(TimeMove::Toggle));
+        for tick in 51..=4_000 {
+            t.push(at(tick * 100));
+            assert_eq!(t.current().unwrap().at_ns, 5_040_000_000, "{tick}");
+        }
+        assert_eq!(t.behind_ns(), Some(394_960_000_000));
+        assert!(
+            t.go(TimeMove::Step(-1)),
+            "nothing lies behind it, and it stays"
+        );
+        assert!(t.go(TimeMove::Seconds(-10)));
+        assert_eq!(t.current().unwrap().at_ns, 5_040_000_000);
+        assert!(t.go(TimeMove::Step(1)));
+        assert_eq!(
+            t.current().unwrap().at_ns,
+            100_000_000_000,
+            "the oldest left"
+        );
     }
 
     #[test]
