@@ -69,6 +69,11 @@ impl<'a> Context<'a> {
             .ok_or_else(|| Why::not_yet("needs a second sample"))
     }
 
+    /// Length of the window.
+    pub(super) fn seconds(&self) -> Reading<f64> {
+        Ok(self.model.interval_ns.clone()? as f64 / 1e9)
+    }
+
     /// The sample ten seconds ago.
     pub(super) fn ten_ago(&self) -> Reading<&'a Sample> {
         let n = self.windows.len();

@@ -233,6 +233,7 @@ fn late_replies(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let (Some(now), Some(old)) = ctx.client_slots(c.connection_id) else {
         return Err(Why::no_permission("the client's own page is not visible"));
     };
+    let seconds = ctx.seconds()?;
     let late = crate::rate::delta(old.req.late_replies, now.req.late_replies)?;
     let all = crate::rate::delta(old.req.replies, now.req.replies)?.saturating_add(late);
     let late = late.min(crate::rate::delta(old.req.timeouts, now.req.timeouts)?);
@@ -254,10 +255,10 @@ fn late_replies(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     )
     .number(
         "late replies",
-        late as f64,
+        late as f64 / seconds,
         "1/s",
         "stats page: late_replies",
-        format!("> {:.0}", 0.01 * all as f64),
+        format!("> {:.0}", 0.01 * all as f64 / seconds),
     )
     .fires()
 }

@@ -151,7 +151,7 @@ fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     )
     .number(
         "impossible indices",
-        grown as f64,
+        grown as f64 / ctx.seconds()?,
         "1/s",
         "stats page: house_inconsistent",
         "> 0",

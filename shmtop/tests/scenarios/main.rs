@@ -141,6 +141,28 @@ fn on_a_machine_that_shows_everything_no_rule_is_left_unanswered() {
 }
 
 #[test]
+fn what_is_said_per_second_is_per_second_however_long_a_window_is() {
+    let late =
+        "set = { \"slot.1.req.late_replies\" = \"+400\", \"slot.1.req.timeouts\" = \"+500\" }";
+    let lies = "set = { \"at-server.1.house.house_inconsistent\" = \"+300\" }";
+    let base = Base::named("busy");
+    for (id, patch, per_s) in [
+        ("late-replies", late, 400.0),
+        ("inconsistent-peer", lies, 300.0),
+    ] {
+        let patches: [patch::Patch; 1] = [toml::from_str(patch).unwrap()];
+        let mut builder = ModelBuilder::new();
+        let mut last = Model::empty();
+        for t in 0..=6 {
+            last = builder.push(patch::sample(&base, &patches, t * 3));
+        }
+        let finding = last.findings.iter().find(|f| f.id == id).unwrap();
+        let rate = finding.evidence.iter().find(|e| e.unit == "1/s").unwrap();
+        assert!((rate.value / per_s - 1.0).abs() < 0.01, "{id}: {rate:?}");
+    }
+}
+
+#[test]
 fn a_minute_is_a_minute_however_rarely_one_looks() {
     let refused =
         toml::from_str("set = { \"page.server.process.rejected_uid\" = \"+1\" }\nto = 10");
