@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Shows processes that talk through shared memory, live, and says what is wrong with them, why, and what to type.
 ///
-/// Without a command it opens the dashboard; if stdout is not a terminal it prints one table.
+/// Without a command it opens the dashboard; with -f, or if stdout is not a terminal, it prints one snapshot.
 ///
 /// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, or a file, an address or a device that can't be used
 /// (a damaged recording, an address in use, a full disk), 3 no endpoint, 4 permission, 5 incompatible page, 6 peer died while watched.
@@ -22,6 +23,36 @@ pub(crate) struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub(crate) flags: Flags,
+}
+
+impl Cli {
+    /// Reads arguments, the program's name first.
+    pub(crate) fn read(
+        args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(args)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.flags.typed = Typed::of(&matches);
+        Ok(cli)
+    }
+}
+
+/// Which flags were typed, and are not only wished for in the environment or the file: a command that has no use for one refuses it
+/// instead of doing something else.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Typed {
+    pub(crate) format: bool,
+    pub(crate) filter: bool,
+}
+
+impl Typed {
+    fn of(matches: &ArgMatches) -> Self {
+        let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        Self {
+            format: typed("format"),
+            filter: typed("filter"),
+        }
+    }
 }
 
 /// Flags of every command.
@@ -40,7 +71,7 @@ pub(crate) struct Flags {
     /// Only endpoints whose name contains this
     #[arg(long, global = true, env = "SHMTOP_NAME", value_name = "TEXT")]
     pub(crate) name: Option<String>,
-    /// Only clients that match all words: number, peer, transport, state, verdict
+    /// Only clients that match all words: number, peer, transport, state, verdict (dashboard, snapshot)
     #[arg(long, global = true, env = "SHMTOP_FILTER", value_name = "WORDS")]
     pub(crate) filter: Option<String>,
     /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound
@@ -70,6 +101,8 @@ pub(crate) struct Flags {
     /// Colours: dark, light, contrast, mono
     #[arg(long, global = true, env = "SHMTOP_THEME", value_name = "NAME", value_parser = theme)]
     pub(crate) theme: Option<crate::ui::ThemeName>,
+    #[arg(skip)]
+    pub(crate) typed: Typed,
 }
 
 /// Formats of output.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::http::{self, Bodies};
 use super::settings::Settings;
 use super::{Failure, Outcome, say};
-use crate::model::ModelBuilder;
 use crate::report::{Dialect, metrics};
 
 /// Serves until it is killed.
@@ -22,7 +21,7 @@ pub(super) fn serve(settings: &Settings, listen: SocketAddr) -> Outcome {
     })?;
     let address = listener.local_addr()?;
     let mut world = super::world(settings);
-    let mut builder = ModelBuilder::new();
+    let mut builder = settings.builder();
     let mut look = || {
         let sample = world.sample();
         let mut model = builder.push(sample.clone());

@@ -19,11 +19,12 @@ mod watch;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::cli::{Cli, Command, Format};
 use crate::model::{Model, Severity};
 use crate::report::Dialect;
+use crate::ui::rows::keep_matching;
 use crate::{hint, report};
 pub(crate) use failure::{Failure, Outcome};
 use nothing::{nothing, unseen};
@@ -33,7 +34,7 @@ use settings::Settings;
 pub(crate) fn main(
     args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
 ) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(e) => {
             // A closed pipe is nobody's mistake.
@@ -79,6 +80,11 @@ fn sentence(text: &str) -> String {
 fn dispatch(cli: Cli) -> Outcome {
     // Asked for with `?` by those who need them: beside a configuration file that can't be read the rest is still told.
     let settings = Settings::new(cli.flags);
+    let lists_clients = matches!(
+        cli.command,
+        None | Some(Command::Snapshot | Command::Replay { .. } | Command::Config)
+    );
+    let settings = settings.and_then(|s| s.with_clients(lists_clients));
     let of_hints = Settings::for_hints;
     match cli.command {
         None => dashboard(&settings.and_then(of_hints)?),
@@ -121,11 +127,14 @@ fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
 
-/// The format asked for, if the command has it.
+/// The format asked for, if the command has it. One that is only in the environment counts where there is such a thing.
 fn format(settings: &Settings, allowed: &[Format]) -> Result<Format, Failure> {
     let wanted = settings.format.unwrap_or(Format::Table);
     if allowed.contains(&wanted) {
         return Ok(wanted);
+    }
+    if !settings.typed.format {
+        return Ok(Format::Table);
     }
     Err(Failure::Usage(
         format!("this command has no format {wanted:?}").to_lowercase(),
@@ -133,17 +142,15 @@ fn format(settings: &Settings, allowed: &[Format]) -> Result<Format, Failure> {
 }
 
 fn dashboard(settings: &Settings) -> Outcome {
+    if settings.typed.format {
+        return snapshot(settings);
+    }
     if !io::stdout().is_terminal() {
-        let mut watch = watch::Look::new(settings);
-        watch.step();
-        watch.wait(settings.delay_or(1.0));
-        watch.step();
-        watch.endpoints()?;
-        let note = "stdout is not a terminal: printing one table (see `shmtop snapshot`)\n";
-        return say(&format!(
-            "{note}{}",
-            report::table(&watch.model, &settings.state)
-        ));
+        snapshot(settings)?;
+        // On stderr, and whether anybody reads it or not: stdout is the document's.
+        let note = "stdout is not a terminal: printed one snapshot (see `shmtop snapshot --help`)";
+        let _ = writeln!(io::stderr(), "shmtop: {note}");
+        return Ok(());
     }
     heap::suit_a_dashboard();
     privileges::shed();
@@ -198,11 +205,18 @@ fn snapshot(settings: &Settings) -> Outcome {
             watch.still_there()?;
         }
         watch.endpoints()?;
+        if !matches!(format, Format::Table | Format::Csv) {
+            // Those two filter for themselves: they sort as well.
+            keep_matching(&mut watch.model, &settings.state.filter);
+        }
         let model = &watch.model;
         match format {
             Format::Table => {
                 let gap = if i > 0 { "\n" } else { "" };
                 let table = match report::table(model, &settings.state) {
+                    empty if empty.is_empty() && settings.state.filter.is_empty() => {
+                        "no client has a connection\n".into()
+                    }
                     empty if empty.is_empty() => {
                         format!("no client matches {:?}\n", settings.state.filter)
                     }

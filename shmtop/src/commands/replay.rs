@@ -33,7 +33,7 @@ impl<'s> Player<'s> {
             settings,
             path,
             recording: Recording::open(path).map_err(Failure::Usage)?,
-            builder: ModelBuilder::new().asked_for(&settings.pids),
+            builder: settings.builder(),
             first_ns: None,
             last_ns: 0,
         })
@@ -64,7 +64,7 @@ impl<'s> Player<'s> {
 /// then.
 pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
     privileges::shed();
-    if at.is_none() && settings.format.is_none() && io::stdout().is_terminal() {
+    if at.is_none() && !settings.typed.format && io::stdout().is_terminal() {
         let recording = Recording::open(path).map_err(Failure::Usage)?;
         return play::live(settings, Box::new(recording));
     }

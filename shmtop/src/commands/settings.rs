@@ -1,14 +1,16 @@
 //! What is in force: flags over environment (clap does those two) over the configuration file over defaults.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use transport::stats::Role;
 
 use super::Failure;
-use crate::cli::{Flags, Format, duration};
+use crate::cli::{Flags, Format, Typed, duration};
 use crate::model::asked::Asked;
-use crate::model::{HOLE_NS, Model};
+use crate::model::{Client, HOLE_NS, Model, ModelBuilder};
 use crate::source::PerfScope;
 use crate::text;
 use crate::ui::{SortKey, State, ThemeName};
@@ -34,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) delay: Option<Duration>,
     pub(crate) count: Option<u64>,
     pub(crate) format: Option<Format>,
+    pub(crate) typed: Typed,
     /// Filter, order, theme, symbols.
     pub(crate) state: State,
     perf: bool,
@@ -107,6 +110,7 @@ impl Settings {
             delay,
             count: flags.count,
             format: flags.format,
+            typed: flags.typed,
             state: State {
                 filter: flags.filter.or(read.filter).unwrap_or_default(),
                 sort,
@@ -122,6 +126,17 @@ impl Settings {
     /// The delay, or so many seconds.
     pub(crate) fn delay_or(&self, seconds: f64) -> Duration {
         self.delay.unwrap_or(Duration::from_secs_f64(seconds))
+    }
+
+    /// The same, unless a filter of clients was typed for a command that lists none.
+    pub(crate) fn with_clients(self, lists_clients: bool) -> Result<Self, Failure> {
+        if self.typed.filter && !lists_clients {
+            return Err(Failure::Usage(
+                "--filter is for lists of clients (dashboard, snapshot); here -p and --name choose"
+                    .into(),
+            ));
+        }
+        Ok(self)
     }
 
     /// The same, unless one look comes so long after another that no hint could ever be given.
@@ -149,6 +164,11 @@ impl Settings {
         }
     }
 
+    /// What makes models of samples, and lets a finding about many speak of who was asked for.
+    pub(crate) fn builder(&self) -> ModelBuilder {
+        ModelBuilder::new().asked_for(&self.pids)
+    }
+
     /// Whether only some endpoints are wanted.
     pub(crate) fn selects(&self) -> bool {
         !self.pids.is_empty() || self.name.is_some()
@@ -167,17 +187,20 @@ impl Settings {
         let wanted = |pid: u32, name: &str| {
             (self.pids.is_empty() || self.pids.contains(&pid)) && named(name)
         };
-        model.endpoints.retain_mut(|e| {
-            let mine = wanted(e.pid, &e.name);
-            // A client's row has its best place at the server; when the client is asked for and its server is not, the row
-            // stands with the client.
-            if mine && !self.pids.is_empty() {
-                for c in &mut e.clients {
-                    c.shown_at_server &= self.pids.contains(&c.peer_pid);
+        model.endpoints.retain(|e| wanted(e.pid, &e.name));
+        // A client's row has its best place at the server; when the client is asked for and its server is not, the row stands with
+        // the client.
+        let servers = model.endpoints.iter().filter(|e| e.role == Role::Server);
+        let clients = servers.flat_map(|e| &e.clients);
+        let at_servers: HashSet<u64> = clients.map(|c| c.connection_id).collect();
+        for e in &mut model.endpoints {
+            let apart = |c: &Client| c.shown_at_server && !at_servers.contains(&c.connection_id);
+            if e.clients.iter().any(|c| apart(c)) {
+                for c in e.clients.iter_mut().filter(|c| apart(c)) {
+                    c.shown_at_server = false;
                 }
             }
-            mine
-        });
+        }
         model
             .unreadable
             .retain(|u| u.pid.is_none_or(|p| wanted(p, &u.name)));
@@ -231,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_said_of_others_on_the_host_is_not_said_of_the_process_that_was_asked_for() {
-        use crate::model::{Finding, ModelBuilder, Severity, Subject};
+        use crate::model::{Finding, Severity, Subject};
         use crate::sample::{Page, PageContent, Sample};
         let page = |pid| Page {
             pid,
@@ -255,6 +278,55 @@ mod tests {
         settings(&["-p", "1"], "").unwrap().select(&mut model);
         let left: Vec<_> = model.findings.iter().map(|f| f.id).collect();
         assert_eq!(left, ["mine", "everybody's"]);
+    }
+
+    #[test]
+    fn a_client_whose_server_was_not_asked_for_is_shown_by_itself() {
+        use crate::sample::{Page, PageContent, Sample};
+        use transport::stats::{Slot, SlotInfo, SlotKind, SlotState, Snapshot};
+        let page = |pid, name: &str, role, peer_pid| {
+            let mut slot = Slot::default();
+            slot.info = SlotInfo {
+                kind: SlotKind::Connection,
+                state: SlotState::Open,
+                connection_id: 9,
+                peer_pid,
+                ..slot.info
+            };
+            let snapshot = Snapshot {
+                name: name.into(),
+                role,
+                slots: vec![slot],
+                ..Snapshot::default()
+            };
+            Page {
+                pid,
+                content: PageContent::Read(Box::new(snapshot)),
+                ..Page::default()
+            }
+        };
+        let pages = vec![
+            page(1, "exchange", Role::Server, 2),
+            page(2, "trader", Role::Client, 1),
+        ];
+        let rows = |args: &[&str]| {
+            let mut model = ModelBuilder::new().push(Sample {
+                pages: pages.clone(),
+                ..Sample::default()
+            });
+            settings(args, "").unwrap().select(&mut model);
+            let rows = model.rows().map(|(e, _)| e.name.clone());
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&[]), ["exchange"]);
+        assert_eq!(rows(&["-p", "1", "-p", "2"]), ["exchange"]);
+        for only_the_client in [
+            &["--name", "trader"][..],
+            &["-p", "2"],
+            &["-p", "1", "-p", "2", "--name", "trader"],
+        ] {
+            assert_eq!(rows(only_the_client), ["trader"], "{only_the_client:?}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl<'a> Look<'a> {
         Self {
             world: super::world(settings),
             settings,
-            builder: ModelBuilder::new().asked_for(&settings.pids),
+            builder: settings.builder(),
             sample: Sample::default(),
             model: Model::empty(),
             seen: BTreeSet::new(),

@@ -171,7 +171,7 @@ impl Counters {
                     llc_misses: v[3],
                 }),
                 None => {
-                    Perf::Unavailable("not asked for: open a client or the perf view".to_owned())
+                    Perf::Unavailable("not asked for: open a client in the dashboard".to_owned())
                 }
             },
             software: match &mut self.software {

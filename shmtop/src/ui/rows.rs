@@ -20,11 +20,7 @@ pub struct Group<'a> {
 /// Endpoints with the clients to list. A client process is left out where its server shows the same connection; a
 /// server without clients is listed, unless a filter asks for clients.
 pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
-    let words: Vec<String> = state
-        .filter
-        .split_whitespace()
-        .map(str::to_lowercase)
-        .collect();
+    let words = words(&state.filter);
     let mut out = Vec::new();
     for endpoint in &model.endpoints {
         let mut clients: Vec<&Client> = endpoint
@@ -49,6 +45,23 @@ pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
         out.push(Group { endpoint, clients });
     }
     out
+}
+
+/// Leaves the clients that pass the filter, and the endpoints that have one: for what lists them in another way than [`groups`].
+pub(crate) fn keep_matching(model: &mut Model, filter: &str) {
+    let words = words(filter);
+    if words.is_empty() {
+        return;
+    }
+    model.endpoints.retain_mut(|e| {
+        let clients = e.clients.iter().filter(|c| matches(&words, e, c)).cloned();
+        e.clients = clients.collect();
+        !e.clients.is_empty()
+    });
+}
+
+fn words(filter: &str) -> Vec<String> {
+    filter.split_whitespace().map(str::to_lowercase).collect()
 }
 
 /// The same clients without their groups.

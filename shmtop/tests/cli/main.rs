@@ -108,7 +108,7 @@ fn pair() -> Pair {
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 20] = [
+    let cases: [(&[&str], &str); 21] = [
         (&["check"], "were not provided: --assert <EXPR>; see --help"),
         (
             &["-p", "abc", "ps"],
@@ -134,6 +134,10 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
             "no format json",
         ),
         (&["diff", "a", "b", "-f", "json"], "no format json"),
+        (
+            &["doctor", "--filter", "shm"],
+            "--filter is for lists of clients (dashboard, snapshot); here -p and --name choose",
+        ),
         (
             &["doctor", "-d", "15s"],
             "a delay of 15 s is too long for hints: they compare looks that are less than 10 s apart",
@@ -223,15 +227,40 @@ fn every_format_has_the_client() {
             &["snapshot", "-d", "20ms", "-f", "prom"],
             "shmtop_tx_messages_total{endpoint=\"echo-",
         ),
-        (
-            &["-d", "20ms"],
-            "stdout is not a terminal: printing one table",
-        ),
+        (&["-d", "20ms"], "VIA"),
+        (&["-d", "20ms", "-f", "json"], "\"name\": \"echo-"),
     ] {
         let args: Vec<&str> = args.iter().copied().chain(["--name", &p.name]).collect();
         let (code, out, err) = run(p.dir.path(), &args);
         assert_eq!(code, 0, "{args:?}: {err}");
         assert!(out.contains(part), "{args:?}: {out}");
+        let noted = err.contains("stdout is not a terminal: printed one snapshot");
+        assert_eq!(
+            noted,
+            args[..] == ["-d", "20ms", "--name", &p.name],
+            "{args:?}: {err}"
+        );
+    }
+}
+
+#[test]
+fn a_filter_holds_in_every_format_of_a_snapshot() {
+    let p = pair();
+    for (format, part) in [
+        ("table", "CLIENT"),
+        ("json", "connection_id"),
+        ("csv", "echo-"),
+        ("prom", "shmtop_tx_messages_total{"),
+    ] {
+        let has = |filter: &str| {
+            let wanted = ["--name", &p.name, "--filter", filter];
+            let args = ["snapshot", "-d", "20ms", "-f", format];
+            let args = [&args[..], &wanted].concat();
+            let (code, out, err) = run(p.dir.path(), &args);
+            assert_eq!(code, 0, "{args:?}: {err}");
+            out.contains(part)
+        };
+        assert_eq!((has("shm"), has("socket")), (true, false), "{format}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
-use crate::{run, shmtop};
+use crate::{pair, run, shmtop};
 
 #[test]
 fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
@@ -49,6 +49,23 @@ fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
         out.contains("config.toml") && out.contains("sorted"),
         "{out}"
     );
+}
+
+#[test]
+fn a_format_in_the_environment_is_no_mistake_where_there_is_no_such_format() {
+    let p = pair();
+    let out = |args: &[&str]| {
+        let mut shmtop = shmtop(p.dir.path(), args);
+        let out = shmtop.env("SHMTOP_FORMAT", "json").output().unwrap();
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        let stdout = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(out.status.code(), Some(0), "{args:?}: {stderr}");
+        stdout
+    };
+    let check = ["check", "--for", "20ms", "--assert", "clients >= 1"];
+    assert!(out(&check).starts_with("holds: "));
+    assert!(out(&["ps"]).starts_with('{'));
+    assert!(out(&["-d", "20ms"]).starts_with('{'));
 }
 
 /// `docker exec -u`, `setpriv` and some `sudo` leave HOME as it was: whether there is a file can't be seen, and it would be another's.
