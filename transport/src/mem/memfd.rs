@@ -5,7 +5,8 @@
 //! have mapped it, each sees to it that it is sealed with [`CLOSED`] too ([`close`]): nobody maps it for writing any more, and,
 //! which is what matters between the two, nobody punches holes into it. A hole reads as zeros, which the ring refuses; but in
 //! huge pages it gives the page and its reservation back to the pool, and the next touch is SIGBUS if somebody else took
-//! them. Before Linux 5.1 that seal does not exist, so there huge pages are for peers that trust each other. Left out: mapping.
+//! them. The seal does not fill a hole that was punched before it, so [`close`] then reserves again what is missing. Before
+//! Linux 5.1 that seal does not exist, so there huge pages are for peers that trust each other. Left out: mapping.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,8 @@ use memmap2::MmapOptions;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use super::{StepError, errno_of, headroom};
 use crate::error::Step;
@@ -130,7 +133,7 @@ pub(crate) fn validate(fd: BorrowedFd<'_>, expected_len: u64) -> Result<(), Step
         return refuse(0, SEALS.bits() as u64, seals.bits() as u64);
     }
     // Only after the seals: before, the size could change between this look and the mapping.
-    let stat = match nix::sys::stat::fstat(fd) {
+    let stat = match fstat(fd) {
         Ok(stat) => stat,
         Err(e) => return refuse(e as i32, 0, 0),
     };
@@ -143,8 +146,15 @@ pub(crate) fn validate(fd: BorrowedFd<'_>, expected_len: u64) -> Result<(), Step
 /// Adds the seals [`CLOSED`], or finds that the other side has. Called by the client when it has mapped the rings, and by the server
 /// when the client says that it has.
 ///
-/// An error means that the other side has seen to it that holes can still be punched.
+/// After `Ok` no touch can fail, in huge pages either: what had been punched out of those is reserved again. An error of
+/// [`Step::Seal`] means that the other side has seen to it that holes can still be punched; one of [`Step::Mmap`], that it has
+/// punched some and the pages are not to be had any more.
 pub(crate) fn close(fd: BorrowedFd<'_>) -> Result<(), StepError> {
+    seal(fd)?;
+    fill_holes(fd)
+}
+
+fn seal(fd: BorrowedFd<'_>) -> Result<(), StepError> {
     let add = |seals| fcntl(fd, FcntlArg::F_ADD_SEALS(seals));
     // EINVAL: before Linux 5.1, where only the last seal is left to add. The kernel looks for unknown seals first, so this is
     // never the answer to a file that is sealed already.
@@ -156,6 +166,20 @@ pub(crate) fn close(fd: BorrowedFd<'_>) -> Result<(), StepError> {
     match fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain) {
         Ok(seals) if seals.contains(wanted) => Ok(()),
         _ => Err(StepError::new(Step::Seal, errno as i32)),
+    }
+}
+
+/// A shared mapping reserves the huge pages of its range that the file has neither reserved nor in use. Read-only, as the seals
+/// demand by now; the reservation stays with the file.
+fn fill_holes(fd: BorrowedFd<'_>) -> Result<(), StepError> {
+    let failed = |e: Errno| StepError::new(Step::Mmap, e as i32);
+    if fstatfs(fd).map_err(failed)?.filesystem_type() != HUGETLBFS_MAGIC {
+        return Ok(());
+    }
+    let len = usize::try_from(fstat(fd).map_err(failed)?.st_size).unwrap_or(usize::MAX);
+    match MmapOptions::new().len(len).map_raw_read_only(&fd) {
+        Ok(_unmapped_here) => Ok(()),
+        Err(e) => Err(StepError::new(Step::Mmap, errno_of(&e))),
     }
 }
 
@@ -269,8 +293,49 @@ mod tests {
         assert_eq!((e.step, e.errno), (Step::Seal, libc::EPERM));
     }
 
+    /// Tests that count free huge pages, one at a time.
+    static HUGE_PAGES: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    /// Rings in one huge page, which stays reserved until this is dropped.
+    fn in_a_huge_page() -> Option<OwnedFd> {
+        let (fd, state) = create_rings(c"huge", HUGE_PAGE_BYTES, true).unwrap();
+        (state == HugeState::Used).then_some(fd)
+    }
+
+    #[test]
+    fn what_was_punched_out_of_huge_pages_before_the_seal_is_reserved_again_or_refused() {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let _alone = HUGE_PAGES.lock();
+        let punched = || {
+            let fd = in_a_huge_page()?;
+            let map = crate::mem::mapping::Mapping::shared(fd.as_fd(), HUGE_PAGE_BYTES).unwrap();
+            // SAFETY: the first byte of a mapping that only this test knows; its page is reserved.
+            unsafe { map.ptr().write_volatile(1) };
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(&fd, flags, 0, HUGE_PAGE_BYTES as i64).unwrap();
+            Some((fd, map))
+        };
+        let the_rest = || -> Vec<OwnedFd> { std::iter::from_fn(in_a_huge_page).collect() };
+        let Some((fd, map)) = punched() else {
+            return println!("SKIPPED: this machine has no free huge page");
+        };
+        close(fd.as_fd()).expect("there are pages for it");
+        let taken = the_rest();
+        // SAFETY: as above. Without a reservation this is SIGBUS, as somebody else has all that were free.
+        unsafe { map.ptr().write_volatile(1) };
+        drop((fd, map, taken));
+
+        let (fd, _map) = punched().expect("one is free again");
+        let taken = the_rest();
+        let e = close(fd.as_fd()).unwrap_err();
+        assert_eq!((e.step, e.errno), (Step::Mmap, libc::ENOMEM));
+        drop(taken);
+        close(fd.as_fd()).expect("sealed, and there are pages again");
+    }
+
     #[test]
     fn huge_pages_are_had_or_their_lack_is_said() {
+        let _alone = HUGE_PAGES.lock();
         let len = round_len(LEN, true);
         assert_eq!(len, 2 << 20);
         assert_eq!(round_len(LEN, false), LEN);

@@ -230,7 +230,10 @@ pub(crate) fn answer_upgrade<T>(
     match (machine.on_message(&bytes, passed.count), rings) {
         (ServerAction::SwitchToShm(message, offer), Some((mapping, fd))) => {
             if memfd::close(fd.as_fd()).is_err() {
-                return Err(server_lost(machine, Ending::broken("rings not sealed")));
+                return Err(server_lost(
+                    machine,
+                    Ending::broken("rings not sealed, or punched empty"),
+                ));
             }
             // Both have mapped it: from here on a connection costs one descriptor, the socket.
             drop(fd);

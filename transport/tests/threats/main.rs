@@ -17,6 +17,7 @@ mod limits;
 mod offered;
 mod paths;
 mod payload;
+mod punched;
 mod reborn;
 mod restarts;
 mod rogue;
