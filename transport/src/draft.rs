@@ -85,7 +85,8 @@ impl<'a> Draft<'a> {
     /// Sends what was written, which may be less than the room. The reply is received as after [`crate::Synapse::submit`].
     ///
     /// # Errors
-    /// As there.
+    /// As there, but not `Full`: there is room for it since it was begun. (Over the socket it is possible all the same where the system has made the
+    /// socket's buffer small and the server stands still; what was written is lost then.)
     #[inline]
     pub fn submit(self) -> Result<RequestId, RequestError> {
         match self.home {

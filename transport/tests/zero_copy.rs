@@ -316,6 +316,32 @@ impl Unanswered {
     }
 }
 
+/// What is written into a draft is gone with it: so who may not send is told so before.
+#[test]
+fn over_the_socket_a_draft_for_which_there_is_no_room_is_refused_before_it_is_written() {
+    let mut client = World::new(TransportChoice::Socket);
+    let client = &mut client.client;
+    let mut sent = Vec::new();
+    let mut send = |client: &mut Synapse| {
+        let mut draft = client.draft(8)?;
+        draft.extend_from_slice(b"kept").expect("room");
+        sent.push(draft.submit().expect("what was begun is sent"));
+        Ok(sent.len())
+    };
+    let most = loop {
+        match send(client) {
+            Ok(so_many) => assert!(so_many < 10_000, "no limit"),
+            Err(RequestError::Full { in_flight }) => break in_flight,
+            Err(e) => panic!("{e}"),
+        }
+    };
+    client.receive().expect("a reply");
+    assert_eq!(send(client).expect("room for one more"), most + 1);
+    for id in sent.into_iter().skip(1) {
+        assert_eq!(client.receive().expect("a reply"), (id, &b"kept"[..]));
+    }
+}
+
 #[test]
 fn a_draft_waits_for_the_room_that_requests_hold_which_were_given_up() {
     let mut all = Unanswered::new();

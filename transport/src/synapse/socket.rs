@@ -128,6 +128,8 @@ impl SocketClient {
                 limit: self.max_message,
             });
         }
+        // Now, because what is refused once it has been written is lost.
+        self.await_room(room)?;
         Ok(crate::draft::Draft::in_buffer(self, room))
     }
 

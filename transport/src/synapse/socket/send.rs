@@ -19,18 +19,26 @@ impl SocketClient {
     /// As there.
     pub(crate) fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         // One that is too large is told so by `send`, not to wait for room.
-        let fits = request.len() <= self.max_message;
-        if fits && self.calls.live() == 0 && self.crowded(request.len()) {
-            self.await_late(request.len())?;
+        if request.len() <= self.max_message {
+            self.await_room(request.len())?;
         }
-        if fits && self.crowded(request.len()) {
+        self.send(request).map(RequestId)
+    }
+
+    /// Sees to it that a request of this length is not [`Self::crowded`] out; `Full` as long as the replies that would make room are the caller's
+    /// to receive.
+    pub(super) fn await_room(&mut self, length: usize) -> Result<(), RequestError> {
+        if self.calls.live() == 0 && self.crowded(length) {
+            self.await_late(length)?;
+        }
+        if self.crowded(length) {
             self.usable()?;
             bump(&self.slot.tx().tx_full, 1);
             return Err(RequestError::Full {
                 in_flight: self.calls.live(),
             });
         }
-        self.send(request).map(RequestId)
+        Ok(())
     }
 
     /// Whether one more request of this length might not fit into the kernel's buffer.
