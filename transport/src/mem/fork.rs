@@ -107,3 +107,29 @@ pub(crate) fn watch() -> Result<(), i32> {
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
+
+/// The process that something belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Tells children of a raw clone(2), too.
+    pid: u32,
+    /// Tells a child that has its parent's pid: the first process of a pid namespace within one whose first process forked it.
+    generation: u64,
+}
+
+impl Owner {
+    /// This process.
+    pub(crate) fn this() -> Self {
+        // An errno: forks can't be told by their generation, and most still are by their pid.
+        let _ = watch();
+        Self {
+            pid: std::process::id(),
+            generation: generation(),
+        }
+    }
+
+    /// False in a child of that process. A system call.
+    pub(crate) fn is_this(self) -> bool {
+        self.pid == std::process::id() && self.generation == generation()
+    }
+}

@@ -19,6 +19,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use crate::error::Step;
+use crate::mem::fork::Owner;
 
 /// What `/proc/PID/fd/N` of a page leads to, apart from `/memfd:` in front and ` (deleted)` behind.
 pub(super) const MEMFD_NAME: &CStr = c"shmtop-stats";
@@ -30,8 +31,8 @@ const BLOCK: usize = 4096;
 pub(super) struct Memory {
     base: NonNull<u8>,
     bytes: usize,
-    /// The pid that mapped it. MADV_DONTFORK keeps the mapping out of children.
-    owner: u32,
+    /// Who mapped it. MADV_DONTFORK keeps the mapping out of children.
+    owner: Owner,
     backing: Option<Backing>,
 }
 
@@ -77,13 +78,13 @@ impl Memory {
         Ok(Self {
             base,
             bytes,
-            owner: std::process::id(),
+            owner: Owner::this(),
             backing: Some(Backing::Memfd(map, fd)),
         })
     }
 
     fn private(least: usize, wanted: usize) -> Self {
-        let owner = std::process::id();
+        let owner = Owner::this();
         let anonymous = MmapOptions::new().len(wanted).map_anon().and_then(|map| {
             let map = MmapRaw::from(map);
             map.advise(Advice::DontFork)?;
@@ -128,7 +129,7 @@ impl Memory {
 
     /// False in a child of the process that made it, where nothing is mapped at `base`.
     pub(super) fn is_ours(&self) -> bool {
-        self.owner == std::process::id()
+        self.owner.is_this()
     }
 }
 

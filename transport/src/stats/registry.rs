@@ -16,6 +16,7 @@ use nix::unistd::{Pid, geteuid};
 
 use super::memory::MEMFD_NAME;
 use super::text::sanitise;
+use crate::mem::fork::Owner;
 use crate::mem::memfd::RING_NAME;
 
 /// Longest endpoint name in a link.
@@ -95,7 +96,7 @@ pub fn ensure_dir(dir: &Path) -> io::Result<()> {
 pub struct Announcement {
     link: PathBuf,
     target: PathBuf,
-    owner: u32,
+    owner: Owner,
 }
 
 impl Announcement {
@@ -108,7 +109,7 @@ impl Announcement {
 impl Drop for Announcement {
     fn drop(&mut self) {
         // A forked child's copy is not the child's to remove; nor is a link that somebody replaced.
-        let ours = self.owner == std::process::id()
+        let ours = self.owner.is_this()
             && std::fs::read_link(&self.link).is_ok_and(|target| target == self.target);
         if ours {
             // Failing leaves a dangling link, which whoever sees it sweeps.
@@ -146,7 +147,7 @@ pub fn announce(dir: &Path, name: &str, pid: u32, fd: BorrowedFd<'_>) -> io::Res
                 return Ok(Announcement {
                     link,
                     target,
-                    owner: std::process::id(),
+                    owner: Owner::this(),
                 });
             }
         }

@@ -102,7 +102,7 @@ pub(crate) fn fork() {
 }
 
 /// Whether all is as it should be in a fork of this process, by the word of `right`, which runs there.
-fn right_in_a_fork(right: impl FnOnce() -> bool) {
+pub(crate) fn right_in_a_fork(right: impl FnOnce() -> bool) {
     // SAFETY: the child does not return from here: it leaves by _exit, without running anything of the parent's. If it allocates or panics,
     // the C library keeps its allocator usable for that.
     match unsafe { libc::fork() } {

@@ -14,6 +14,7 @@ mod harm;
 mod kills;
 mod knocked;
 mod limits;
+mod nested;
 mod offered;
 mod paths;
 mod payload;

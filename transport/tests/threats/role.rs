@@ -255,6 +255,7 @@ fn a_process_does_what_its_role_says() {
         "binder" => crate::paths::bind_once(),
         "parent" => crate::forks::leave_a_fork_behind(),
         "forker" => crate::forks::fork(),
+        "first" => crate::nested::fork_the_first_process(),
         "viewer" => crate::viewers::view(),
         other => panic!("no role {other}"),
     }
