@@ -336,6 +336,21 @@ pub enum Lost {
     Io(#[from] io::Error),
 }
 
+impl Lost {
+    /// The same loss, told again: to another task, or to who asks later.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::PeerGone => Self::PeerGone,
+            Self::Poisoned(poison) => Self::Poisoned(*poison),
+            Self::BadFrame(what) => Self::BadFrame(what),
+            Self::Io(e) => Self::Io(
+                e.raw_os_error()
+                    .map_or_else(|| e.kind().into(), io::Error::from_raw_os_error),
+            ),
+        }
+    }
+}
+
 /// Errors of [`crate::Membrane::bind`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

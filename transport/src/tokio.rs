@@ -22,7 +22,7 @@ use ::tokio::io::unix::AsyncFd;
 use ::tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
-use crate::error::{ConnectError, Fallback, Lost, RequestError, Step};
+use crate::error::{ConnectError, Fallback, RequestError, Step};
 use crate::synapse::Synapse;
 use shared::{Shared, Submitted};
 
@@ -174,18 +174,5 @@ impl AsyncSynapse {
     /// Waits until the server is gone. Never returns while it lives.
     pub async fn closed(&self) {
         self.shared.closed().await;
-    }
-}
-
-/// The same loss, told to each of those it concerns.
-fn loss_again(reason: &Lost) -> Lost {
-    match reason {
-        Lost::PeerGone => Lost::PeerGone,
-        Lost::Poisoned(poison) => Lost::Poisoned(*poison),
-        Lost::BadFrame(what) => Lost::BadFrame(what),
-        Lost::Io(e) => Lost::Io(
-            e.raw_os_error()
-                .map_or_else(|| e.kind().into(), std::io::Error::from_raw_os_error),
-        ),
     }
 }

@@ -55,7 +55,8 @@ pub struct ShmClient {
     generation: u64,
     /// Since when the server is asked for a byte over the socket.
     armed: Option<Ticks>,
-    lost: Option<CloseReason>,
+    /// Why it has ended. Boxed: whether it has is looked at for every request.
+    lost: Option<Box<Lost>>,
 }
 
 impl std::fmt::Debug for ShmClient {
@@ -127,12 +128,9 @@ impl ShmClient {
         if self.generation != fork::generation() {
             return Err(RequestError::Forked);
         }
-        match self.lost {
+        match &self.lost {
             None => Ok(()),
-            Some(_) => Err(RequestError::Disconnected {
-                reason: Lost::PeerGone,
-                in_flight: 0,
-            }),
+            Some(lost) => Err(lost_before(lost)),
         }
     }
 
@@ -153,7 +151,7 @@ impl ShmClient {
             Lost::Poisoned(_) | Lost::BadFrame(_) => CloseReason::Poisoned,
             Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
         };
-        self.lost = Some(close);
+        self.lost = Some(Box::new(reason.again()));
         self.slot.close(close);
         // The server must not wait for us any longer than we for it; errors don't matter, the end is the message.
         self.line.close();
@@ -161,5 +159,14 @@ impl ShmClient {
             reason,
             in_flight: self.calls.abandon_all(),
         }
+    }
+}
+
+/// What every call after the one that met the end says: why, and that nothing of its own was sent.
+#[cold]
+fn lost_before(lost: &Lost) -> RequestError {
+    RequestError::Disconnected {
+        reason: lost.again(),
+        in_flight: 0,
     }
 }

@@ -32,7 +32,8 @@ pub struct SocketClient {
     /// A frame that is going out without waiting, and how far it is; empty otherwise.
     #[cfg(feature = "tokio")]
     outgoing: (Vec<u8>, usize),
-    lost: bool,
+    /// Why it has ended.
+    lost: Option<Lost>,
 }
 
 impl std::fmt::Debug for SocketClient {
@@ -72,7 +73,7 @@ impl SocketClient {
             generation: fork::generation(),
             #[cfg(feature = "tokio")]
             outgoing: (Vec::new(), 0),
-            lost: false,
+            lost: None,
         }
     }
 
@@ -171,18 +172,18 @@ impl SocketClient {
         if self.is_forked() {
             return Err(RequestError::Forked);
         }
-        if self.lost {
-            return Err(RequestError::Disconnected {
-                reason: Lost::PeerGone,
+        match &self.lost {
+            None => Ok(()),
+            Some(lost) => Err(RequestError::Disconnected {
+                reason: lost.again(),
                 in_flight: 0,
-            });
+            }),
         }
-        Ok(())
     }
 
-    /// Ends the connection from our side.
-    pub(super) fn give_up(&mut self, reason: CloseReason) {
-        self.lost = true;
+    /// Ends the connection from our side: the page says `reason`, and calls from now on `lost`.
+    pub(super) fn give_up(&mut self, reason: CloseReason, lost: Lost) {
+        self.lost = Some(lost);
         self.slot.close(reason);
         // The end itself is the message; a socket that is gone already says the same.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
@@ -190,10 +191,11 @@ impl SocketClient {
 
     #[cold]
     fn lose(&mut self, reason: Lost) -> RequestError {
-        self.give_up(match reason {
+        let close = match reason {
             Lost::BadFrame(_) | Lost::Poisoned(_) => CloseReason::Poisoned,
             Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
-        });
+        };
+        self.give_up(close, reason.again());
         RequestError::Disconnected {
             reason,
             in_flight: self.calls.abandon_all(),

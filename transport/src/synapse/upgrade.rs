@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Synapse, Transport};
-use crate::error::{CloseReason, Fallback, Step};
+use crate::error::{CloseReason, Fallback, Lost, Step};
 use crate::mem::buffer::Buffer;
 use crate::mem::mapping::Mapping;
 use crate::mem::{StepError, headroom, memfd};
@@ -123,7 +123,11 @@ impl Synapse {
             }
             Err(ending) => {
                 let mut socket = socket;
-                socket.give_up(CloseReason::Handshake);
+                let lost = match ending {
+                    Ending::Broken { what, .. } => Lost::BadFrame(what),
+                    _ => Lost::PeerGone,
+                };
+                socket.give_up(CloseReason::Handshake, lost);
                 self.transport = Transport::Socket(socket);
                 Err(UpgradeError::Lost(ending.into()))
             }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ::tokio::sync::{Notify, oneshot};
 
-use super::loss_again;
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::error::{Lost, RequestError};
 use crate::shm::Drained;
@@ -137,7 +136,7 @@ impl Shared {
         let mut state = self.state();
         if let Some(reason) = &state.lost {
             return Err(RequestError::Disconnected {
-                reason: loss_again(reason),
+                reason: reason.again(),
                 in_flight: 0,
             });
         }
@@ -207,7 +206,7 @@ impl Shared {
     fn told(&self, state: &mut State, error: RequestError) -> RequestError {
         match error {
             RequestError::Disconnected { reason, .. } => {
-                self.lose(state, loss_again(&reason));
+                self.lose(state, reason.again());
                 RequestError::Disconnected {
                     reason,
                     in_flight: 0,
@@ -314,7 +313,7 @@ impl Shared {
         for waiter in state.waiting.drain(..) {
             // Who gave up needs no telling.
             let _ = waiter.tell.send(Err(RequestError::Disconnected {
-                reason: loss_again(&reason),
+                reason: reason.again(),
                 in_flight: 1,
             }));
         }

@@ -154,10 +154,22 @@ fn group_meets_a_flood(mut client: Synapse) {
             Err(RequestError::Disconnected {
                 reason: Lost::BadFrame(_),
                 in_flight: 1,
-            }) => return,
+            }) => break,
             other => panic!("{other:?}"),
         }
     }
+    // Who asks later is told the same: that is not a server that has gone.
+    let later = client.submit(b"anybody");
+    assert!(
+        matches!(
+            later,
+            Err(RequestError::Disconnected {
+                reason: Lost::BadFrame(_),
+                in_flight: 0,
+            })
+        ),
+        "{later:?}"
+    );
 }
 
 #[test]

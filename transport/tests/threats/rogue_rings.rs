@@ -27,7 +27,10 @@ fn is_poisoned(mut client: Synapse, what: &str) -> Synapse {
     assert!(
         matches!(
             client.fire_bytes(b"again"),
-            Err(RequestError::Disconnected { .. })
+            Err(RequestError::Disconnected {
+                reason: Lost::Poisoned(_),
+                in_flight: 0,
+            })
         ),
         "{what}"
     );

@@ -24,7 +24,7 @@ impl SocketClient {
 
     /// Whether a look for a reply would find one, or the end, in what was received already. No system call.
     pub(crate) fn is_ready(&self) -> bool {
-        self.lost || self.decoder.is_ready()
+        self.lost.is_some() || self.decoder.is_ready()
     }
 
     /// False once the connection is lost, and in a forked child.
