@@ -27,6 +27,12 @@ pub enum ReplyError {
     /// [`Reply::fail`] has answered: behind its text nothing else can stand.
     #[error("the reply is an error already")]
     Failed,
+    /// It does not fit into the ring as it stands, and there is no memory for a buffer in which it could wait for room.
+    #[error("no memory for a buffer of {size} bytes, in which the reply would wait for room")]
+    NoMemory {
+        /// What was asked for: the connection's largest message, in bytes.
+        size: usize,
+    },
 }
 
 /// A reply being written. What was appended when the handler returns is sent; an empty reply is legal.
@@ -49,7 +55,7 @@ pub(crate) enum Sink<'a> {
 pub(crate) struct RingSink<'a> {
     slot: Slot<'a, Mapped>,
     stage: Stage,
-    /// Used only then: allocated the first time, and kept.
+    /// Used only then: allocated the first time, for the largest message, and kept.
     spill: &'a mut Vec<u8>,
     limit: usize,
     /// The request's.
@@ -99,7 +105,7 @@ impl<'a> RingSink<'a> {
     }
 
     /// Sends the whole answer, piece by piece if it is large: the client then reads while we write.
-    fn send(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         let streams = bytes.len() >= STREAM_FROM_BYTES
             && self.stage == Stage::Slot
             && self.slot.written() == 0
@@ -107,21 +113,33 @@ impl<'a> RingSink<'a> {
         if streams {
             self.slot.stream(Kind::Reply, self.id, bytes);
             self.stage = Stage::Sent;
+            Ok(())
         } else {
-            self.write(bytes);
+            self.write(bytes)
         }
     }
 
     #[inline]
-    fn write(&mut self, bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         if self.stage == Stage::Slot {
             if self.slot.try_write(bytes) {
-                return;
+                return Ok(());
             }
-            self.slot.read_back(self.spill);
-            self.stage = Stage::Spill;
+            self.outgrow()?;
         }
         self.spill.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Goes on in the private buffer. It never grows after that: a client too many would end the whole server where no more can be had.
+    #[cold]
+    fn outgrow(&mut self) -> Result<(), ReplyError> {
+        self.spill
+            .try_reserve_exact(self.limit)
+            .map_err(|_| ReplyError::NoMemory { size: self.limit })?;
+        self.slot.read_back(self.spill);
+        self.stage = Stage::Spill;
+        Ok(())
     }
 }
 
@@ -184,7 +202,8 @@ impl<'a> Reply<'a> {
     /// Appends bytes.
     ///
     /// # Errors
-    /// If the reply would exceed the connection's largest message, was sent already or has failed. What was appended before stays.
+    /// If the reply would exceed the connection's largest message, was sent already or has failed, or if there is no memory. What was
+    /// appended before stays.
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         if bytes.len() > self.remaining() {
@@ -192,9 +211,11 @@ impl<'a> Reply<'a> {
         }
         match &mut self.sink {
             Sink::Ring(ring) => ring.write(bytes),
-            Sink::Buffer(buffer, _) => buffer.extend_from_slice(bytes),
+            Sink::Buffer(buffer, _) => {
+                buffer.extend_from_slice(bytes);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Answers with these bytes, at once: a large answer is read by the client while it is being copied, so this is quicker than
@@ -210,7 +231,7 @@ impl<'a> Reply<'a> {
         }
         match &mut self.sink {
             Sink::Ring(ring) if bytes.len() <= ring.limit - ring.len() => {
-                ring.send(bytes);
+                ring.send(bytes)?;
             }
             _ => self.extend_from_slice(bytes)?,
         }
@@ -247,7 +268,10 @@ impl<'a> Reply<'a> {
         match &mut self.sink {
             Sink::Ring(ring) => {
                 ring.clear();
-                ring.write(&text.as_bytes()[..end]);
+                if ring.write(&text.as_bytes()[..end]).is_err() {
+                    // No room and no memory: an error without a text is one, too.
+                    ring.clear();
+                }
             }
             Sink::Buffer(buffer, _) => {
                 buffer.clear();
@@ -298,5 +322,46 @@ impl io::Write for Reply<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mem::mapping::Mapping;
+    use crate::mem::memfd::{RING_NAME, create_rings};
+    use crate::ring::storage::connection_bytes;
+    use crate::shm::Rings;
+
+    #[test]
+    fn where_there_is_no_memory_for_what_outgrows_its_place_the_handler_is_told_and_an_error_goes_out()
+     {
+        const CAPACITY: usize = 4096;
+        /// More than any address space has.
+        const LIMIT: usize = isize::MAX as usize;
+        let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
+        let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
+        let mapping = Arc::new(mapping);
+        let mut server = Rings::server(&mapping, CAPACITY, 1024);
+        let mut client = Rings::client(&mapping, CAPACITY, 1024);
+        let mut spill = Vec::new();
+        let place = server.tx.reserve(8).expect("room");
+        let sink = RingSink::new(place, &mut spill, LIMIT, 7);
+        let mut reply = Reply::new(Sink::Ring(sink));
+        reply.extend_from_slice(b"as far").expect("room");
+        let refused = Err(ReplyError::NoMemory { size: LIMIT });
+        assert_eq!(reply.extend_from_slice(&[0; 2000]), refused);
+        assert_eq!(reply.send(&[0; 2000]), refused);
+        assert_eq!(reply.len(), 6, "nothing of them was written");
+        reply.fail("no memory");
+        assert!(matches!(reply.finish(7), Finished::Sent));
+        let record = client.rx.peek().expect("sense").expect("a record");
+        assert_eq!((record.kind, record.id), (Kind::Error, 7));
+        let mut text = [0; 1024];
+        assert!(client.rx.read(&record, &mut text).expect("sense"));
+        assert_eq!(&text[..record.length], b"no memory");
     }
 }
