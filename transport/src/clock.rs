@@ -43,6 +43,9 @@ static LEAD: Lead = Lead {
 /// How long the last look is good for: at 500 ppm, more than a kernel is ever steered by, half a millisecond.
 const LEAD_NS: u64 = 1_000_000_000;
 
+/// A counter that is so far behind an earlier reading has begun anew: counters of two sockets differ by microseconds.
+const ANEW_NS: u64 = 1_000_000_000;
+
 impl Lead {
     /// Our time as the kernel's; `look` gives both at one moment.
     fn kernels(&self, ours_ns: u64, look: impl FnOnce() -> (u64, u64)) -> u64 {
@@ -197,6 +200,16 @@ impl Ticks {
         ((u128::from(delta) * u128::from(scale().mult)) >> 24) as u64
     }
 
+    /// The same for who waits until some time has passed: if the counter has begun anew since `earlier`, as it may in a suspend, it has. Else
+    /// the wait would go on until the counter is there again, which may take days.
+    #[inline]
+    pub(crate) fn waited_since(self, earlier: Self) -> u64 {
+        if self < earlier && earlier.ns_since(self) > ANEW_NS {
+            return u64::MAX;
+        }
+        self.ns_since(earlier)
+    }
+
     /// As CLOCK_MONOTONIC nanoseconds, to half a millisecond if it is a moment just past. Costs a look at the kernel's clock once a second.
     pub(crate) fn monotonic_ns(self) -> u64 {
         let s = scale();
@@ -232,6 +245,23 @@ mod tests {
             t0.ns_since(t1),
             0,
             "a clock that went backwards is no time, not 500 years"
+        );
+    }
+
+    #[test]
+    fn a_wait_is_over_when_the_counter_has_begun_anew_and_not_when_another_ones_is_a_little_behind()
+    {
+        init();
+        let earlier = Ticks::now();
+        let behind = |ns: u64| {
+            let ticks = (u128::from(ns) << 24) / u128::from(scale().mult);
+            Ticks::from_count(earlier.count() - ticks as u64)
+        };
+        assert_eq!(behind(ANEW_NS / 1000).waited_since(earlier), 0);
+        assert_eq!(behind(2 * ANEW_NS).waited_since(earlier), u64::MAX);
+        assert_eq!(
+            earlier.waited_since(behind(2 * ANEW_NS)),
+            earlier.ns_since(behind(2 * ANEW_NS))
         );
     }
 

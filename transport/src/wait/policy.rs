@@ -362,7 +362,7 @@ impl Progress {
     }
 
     fn elapsed(&self) -> u64 {
-        self.now.ns_since(self.start)
+        self.now.waited_since(self.start)
     }
 
     fn over(&self) -> bool {
@@ -386,7 +386,7 @@ impl Progress {
         if self.elapsed() < self.next_tend_ns {
             return None;
         }
-        self.next_tend_ns = self.elapsed() + TEND_EVERY_NS;
+        self.next_tend_ns = self.elapsed().saturating_add(TEND_EVERY_NS);
         what.tend()
     }
 }

@@ -57,6 +57,19 @@ fn one_who_was_woken_gets_the_cpu_before_anything_is_spun() {
 }
 
 #[test]
+fn a_wait_in_which_the_counter_begins_anew_ends_and_looks_whether_there_is_somebody() {
+    crate::clock::init();
+    let mut target = after(u64::MAX);
+    let mut progress = Progress::begin(Waited::default(), Duration::from_secs(60));
+    assert!(!progress.over() && progress.tend(&mut target).is_none() && target.tends == 0);
+    // As if it had begun at a later time than now, by ticks of at least a tenth of a nanosecond.
+    progress.start = Ticks::from_count(progress.now.count() + (1 << 40));
+    assert!(progress.over());
+    assert!(progress.tend(&mut target).is_none());
+    assert_eq!(target.tends, 1);
+}
+
+#[test]
 fn who_rests_parks_at_once_and_only_once_and_still_looks_whether_there_is_somebody() {
     let waiter = Waiter::new(WaitPolicy::Adaptive);
     let mut target = after(1);
