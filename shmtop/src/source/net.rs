@@ -4,9 +4,11 @@ use super::file::why;
 use super::sock_diag::{self, Queue};
 use crate::reading::{Reading, Why};
 use crate::sample::Listener;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What a page says of its server's socket.
@@ -51,26 +53,35 @@ fn listener(proc_root: &Path, claim: &Claim, queues: &Reading<HashMap<u32, Queue
     }
 }
 
-/// Inode at the path, in the server's own mount namespace where it may be entered, else in ours. 0: there is nothing, and that was
-/// seen in its own.
+/// Inode at the path, in the server's own mount namespace and from its root. 0: there is nothing, and that was seen there.
 fn path_inode(proc_root: &Path, claim: &Claim) -> Reading<u64> {
-    let Some(relative) = claim.path.strip_prefix('/') else {
+    if !claim.path.starts_with('/') {
         return Err(Why::not_applicable("its socket has no absolute path"));
-    };
+    }
     let root = proc_root.join(format!("{}/root", claim.pid));
-    let theirs = root.join(relative);
-    let metadata = match std::fs::symlink_metadata(&theirs) {
+    let theirs = root.join(&claim.path[1..]);
+    match lstat_below(&root, &claim.path) {
+        Ok(metadata) => Ok(metadata.ino()),
         // A process that has ended has no root either, and then nobody knows.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && std::fs::metadata(&root).is_ok() => {
-            return Ok(0);
-        }
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            let ours = Path::new(&claim.path);
-            std::fs::symlink_metadata(ours).map_err(|e| why(&e, ours))
-        }
-        other => other.map_err(|e| why(&e, &theirs)),
-    };
-    Ok(metadata?.ino())
+        Err(e) if e.kind() == io::ErrorKind::NotFound && std::fs::metadata(&root).is_ok() => Ok(0),
+        Err(e) => match e.raw_os_error() {
+            // An old kernel, or a sandbox that has never heard of it: the path might lead elsewhere for us.
+            Some(libc::ENOSYS | libc::EPERM) => Err(Why::not_there("openat2 is not there")),
+            _ => Err(why(&e, &theirs)),
+        },
+    }
+}
+
+/// What is at `path` for who has this root: absolute links on the way, /var/run in most images, start there and not at ours.
+fn lstat_below(root: &Path, path: &str) -> io::Result<Metadata> {
+    let root = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(root)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    File::from(openat2(&root, path, how)?).metadata()
 }
 
 #[cfg(test)]
@@ -116,5 +127,24 @@ mod tests {
         };
         let of_nobody = read(Path::new("/proc"), &[nobody]).remove(0);
         assert!(of_nobody.path_inode.why().is_some());
+    }
+    #[test]
+    fn a_path_over_an_absolute_link_is_looked_up_from_the_servers_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("7/root");
+        std::fs::create_dir_all(root.join("run")).unwrap();
+        std::fs::create_dir(root.join("var")).unwrap();
+        // As in every Debian image; with us it leads to another place.
+        std::os::unix::fs::symlink("/run", root.join("var/run")).unwrap();
+        let _server = UnixListener::bind(root.join("run/in-a-container.sock")).unwrap();
+        let bound = std::fs::metadata(root.join("run/in-a-container.sock"));
+        let claim = Claim {
+            pid: 7,
+            path: "/var/run/in-a-container.sock".to_owned(),
+            bound_inode: bound.unwrap().ino(),
+        };
+        assert_eq!(path_inode(dir.path(), &claim), Ok(claim.bound_inode));
+        std::fs::remove_file(root.join("run/in-a-container.sock")).unwrap();
+        assert_eq!(path_inode(dir.path(), &claim), Ok(0), "gone is an answer");
     }
 }
