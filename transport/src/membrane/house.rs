@@ -64,15 +64,18 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
         .house
         .last
         .is_some_and(|last| last.request_consumed != now.request_consumed);
-    let moved = |before: fn(&HouseLook) -> u64| {
-        shm.house
-            .last
-            .is_none_or(|last| before(&last) != before(&now))
+    let last = shm.house.last;
+    // Of what has come into an empty ring since, its reader's index says nothing yet.
+    let moved = |consumed: fn(&HouseLook) -> u64, occupied: fn(&HouseLook) -> Option<u64>| {
+        last.is_none_or(|last| {
+            consumed(&last) != consumed(&now)
+                || occupied(&last) == Some(0) && occupied(&now).is_some_and(|bytes| bytes > 0)
+        })
     };
-    if moved(|l| l.request_consumed) {
+    if moved(|l| l.request_consumed, |l| l.request_occupancy) {
         set(&words.house_rx_moved_ns, now_ns);
     }
-    if moved(|l| l.reply_consumed) {
+    if moved(|l| l.reply_consumed, |l| l.reply_occupancy) {
         set(&words.house_tx_moved_ns, now_ns);
     }
     match (now.request_occupancy, now.reply_occupancy) {
@@ -93,4 +96,52 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
     shm.house.last = Some(now);
     shm.house.active = active;
     active
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Synapse;
+    use crate::membrane::testing::{server, until};
+    use crate::stats::{HouseCounters, PageReader, Role, registry};
+
+    #[test]
+    fn what_comes_into_an_empty_ring_is_not_said_to_lie_there_since_its_reader_last_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, config) = server(dir.path());
+        let mut client = Synapse::connect(server.path(), &config).unwrap();
+        client.fire_bytes(b"first").unwrap();
+        let id = client.connection_id();
+        let house = || -> HouseCounters {
+            let found = registry::discover(dir.path()).unwrap();
+            let pages = found.iter().filter_map(|f| PageReader::open(&f.link).ok());
+            let pages = pages.filter_map(|page| page.snapshot().ok());
+            let mut servers = pages.filter(|page| page.role == Role::Server);
+            let slots = servers.next().unwrap().slots.into_iter();
+            let mut mine = slots.filter(|slot| slot.info.connection_id == id);
+            mine.next().unwrap().house
+        };
+        // For a while nothing moves, and nothing lies there.
+        let mut idle = house();
+        until("idle", || {
+            idle = house();
+            idle.house_tx_occupancy_bytes == 0 && idle.house_ns > idle.house_tx_moved_ns
+        });
+        client.submit(b"second").unwrap();
+        let mut unread = house();
+        until("the reply is seen", || {
+            unread = house();
+            unread.house_tx_occupancy_bytes > 0
+        });
+        assert!(
+            unread.house_tx_moved_ns > idle.house_ns,
+            "{unread:?} after {idle:?}"
+        );
+        // Nobody reads it, and that shows.
+        let mut later = house();
+        until("a look later", || {
+            later = house();
+            later.house_ns > unread.house_ns
+        });
+        assert_eq!(later.house_tx_moved_ns, unread.house_tx_moved_ns);
+    }
 }

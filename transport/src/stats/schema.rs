@@ -268,8 +268,8 @@ groups! {
         house_tx_occupancy_bytes: Gauge, Bytes, "bytes the server has produced and the client not consumed";
         house_rx_high_water_bytes: Gauge, Bytes, "largest of house_rx_occupancy_bytes";
         house_tx_high_water_bytes: Gauge, Bytes, "largest of house_tx_occupancy_bytes";
-        house_rx_moved_ns: Gauge, MonotonicNs, "when the server's consumer index was last seen to move";
-        house_tx_moved_ns: Gauge, MonotonicNs, "when the client's consumer index was last seen to move";
+        house_rx_moved_ns: Gauge, MonotonicNs, "when the server's consumer index was last seen to move, or bytes in its ring after it was empty";
+        house_tx_moved_ns: Gauge, MonotonicNs, "when the client's consumer index was last seen to move, or bytes in its ring after it was empty";
         house_peer_asleep: Gauge, Count, "1 if the client's waiter was parked at that moment";
         house_inconsistent: Counter, Count, "times the client's indices made no sense";
     }
