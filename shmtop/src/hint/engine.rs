@@ -2,7 +2,7 @@
 //!
 //! One tracker per (rule, subject). It fires when the rule held in 3 of the last 5 one-second windows (fewer for states,
 //! see [`Onset`]), clears after 5 clean ones, and says "needs N s more" until it has seen enough to be quiet. A window
-//! in which a rule could not be answered counts neither way. The first 2 s of a subject's life don't count.
+//! in which a rule could not be answered counts neither way; after five of them in a row nothing fires, and it is unknown. The first 2 s of a subject's life don't count.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

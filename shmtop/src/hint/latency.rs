@@ -5,7 +5,7 @@ use transport::stats::Via;
 use super::ring::{client_pid, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Percentiles};
-use crate::reading::Why;
+use crate::reading::{Why, WhyKind};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -27,7 +27,8 @@ rule! {
 /// Round trips that make a p99 worth comparing.
 const TIMED: u64 = 500;
 
-fn comparable<'c>(e: &'c Endpoint, c: &Client) -> Vec<(&'c Client, Percentiles)> {
+/// Clients of the same server on the same transport, with enough timed requests and messages of like size; itself among them.
+pub(super) fn comparable<'c>(e: &'c Endpoint, c: &Client) -> Vec<(&'c Client, Percentiles)> {
     let size = |c: &Client| {
         c.rx.mean_bytes
             .clone()
@@ -153,7 +154,12 @@ rule! {
 }
 
 fn tail_spread(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
-    let p = c.rtt.interval.clone()?;
+    let p = match &c.rtt.interval {
+        Ok(p) => p,
+        // Nothing was timed: fewer requests.
+        Err(why) if why.kind == WhyKind::NotYet => return QUIET,
+        Err(why) => return Err(why.clone()),
+    };
     if p.count < 10_000 || p.p999 <= p.p50.saturating_mul(50) {
         return QUIET;
     }

@@ -2,7 +2,7 @@
 
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint};
+use crate::model::{Client, Endpoint, Severity};
 use crate::reading::{Reading, Why};
 use crate::sample::Perf;
 use crate::text;
@@ -14,17 +14,22 @@ rule! {
     /// Expected are about 4 misses per message for the shared lines (index, header, wake word) and two per 64 bytes of payload,
     /// written by one core and read by another. Three times that means something else throws the lines out: false sharing, a
     /// footprint beyond the cache. Below 1000 msg/s the caches are cold anyway, and a counter that ran less than 90 % of the
-    /// time was scaled.
+    /// time was scaled. The counter is the thread's, so a thread that does not spend most of its CPU time waiting may miss in code of
+    /// its own: info.
     CACHE_MISSES = "cache-misses", Warn, "far more cache misses per message than the copies need";
-    fires: "misses per message above 3 × (4 + 2·⌈bytes/64⌉)";
+    fires: "misses per message above 3 × (4 + 2·⌈bytes/64⌉); info where the thread waits for less than half of its CPU time";
     quiet: "fewer than 1000 messages per second, or the counter ran less than 90 % of the time";
     fix: "perf c2c record -p PID";
     check: Client(cache_misses);
 }
 
 fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+    // Without a message there are no misses per message: first of all the rate.
+    if c.requests_per_s.clone()? < 1000.0 {
+        return QUIET;
+    }
     let misses = c.perf.cache_misses_per_message.clone()?;
-    if c.requests_per_s.clone()? < 1000.0 || c.perf.counted_share.clone()? < 0.9 {
+    if c.perf.counted_share.clone()? < 0.9 {
         return QUIET;
     }
     let size = c.tx.mean_bytes.clone()?.max(c.rx.mean_bytes.clone()?);
@@ -33,13 +38,32 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     }
     let pid = client_pid(e, c);
+    let waits = waits(c);
+    let (of_whom, severity) = match waits >= 0.5 {
+        true => ("", Severity::Warn),
+        false => ("; they may be of code of its own", Severity::Info),
+    };
     Fire::new(
-        format!("client {} (pid {pid}): {misses:.0} cache misses per message, about {expected:.0} expected for {}", c.number, text::bytes(size as u64)),
+        format!("client {} (pid {pid}): {misses:.0} cache misses per message, about {expected:.0} expected for {}{of_whom}", c.number, text::bytes(size as u64)),
         format!("perf c2c record -p {pid} -- sleep 5 && perf c2c report"),
     )
     .number("misses per message", misses, "", "perf_event: cache-misses", format!("> {:.0}", 3.0 * expected))
+    .at(severity)
+    .number("its CPU time spent waiting", waits * 100.0, "%", "stats page: spin_ns, yield_ns", "")
     .number("mean payload", size, "bytes", "stats page: tx_bytes / tx_messages", "")
     .fires()
+}
+
+/// The share of its CPU time that a client's thread spins or yields (0..=1); 0 where that is not known.
+fn waits(c: &Client) -> f64 {
+    let (Ok(wait), Ok(thread)) = (&c.wait, &c.thread) else {
+        return 0.0;
+    };
+    let waiting = wait.spin_share.clone().unwrap_or(0.0) + wait.yield_share.clone().unwrap_or(0.0);
+    match thread.cpu {
+        Ok(cpu) if cpu > 0.0 => (waiting / cpu).min(1.0),
+        _ => 0.0,
+    }
 }
 
 /// Of the threads whose hardware counters can't be had for the wanted kind of reason: the first reason, and their processes.

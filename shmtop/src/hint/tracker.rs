@@ -21,6 +21,8 @@ pub(super) struct Tracker {
     /// The last five answers, newest in bit 0; 1 = it held.
     pub(super) held: u8,
     pub(super) clean: u32,
+    /// Windows in a row that could not be answered.
+    unanswered: u32,
     /// When the first of the windows that made it fire began.
     first_held_ns: u64,
     firing_since: Option<(u64, u64)>,
@@ -37,6 +39,7 @@ impl Tracker {
             answered: 0,
             held: 0,
             clean: 0,
+            unanswered: 0,
             first_held_ns: 0,
             firing_since: None,
             fire: None,
@@ -50,10 +53,18 @@ impl Tracker {
             Err(why) if why.kind == WhyKind::NotApplicable => None,
             Err(why) => {
                 self.unknown = Some(why);
+                self.unanswered += 1;
+                if self.unanswered >= LOOK {
+                    // What was true five seconds ago is not said any longer: now nobody knows.
+                    self.firing_since = None;
+                    self.fire = None;
+                    self.held = 0;
+                }
                 return;
             }
         };
         self.unknown = None;
+        self.unanswered = 0;
         self.answered = self.answered.saturating_add(1);
         self.held = (self.held << 1) & 0b1_1111;
         match fire {
