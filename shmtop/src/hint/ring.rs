@@ -4,6 +4,7 @@ use transport::stats::{Role, Via};
 
 use super::fix::setting;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::join::is_connection;
 use crate::model::{Client, Endpoint, RingView, Severity};
 use crate::reading::Why;
 use crate::text;
@@ -15,9 +16,9 @@ pub(super) const RULES: &[Rule] = &[RING_FULL, MUTUAL_FULL, NEAR_MAX_MESSAGE];
 const BOTH: &str = "exchange, trader";
 /// Share of the capacity from which a ring counts as full.
 const FULL: f64 = 0.8;
-/// A ring that was never this full did not block for want of room: the transport wraps early, and a batch that crosses the
+/// A ring that was not this full of late did not block for want of room: the transport wraps early, and a batch that crosses the
 /// wrap may have to wait for the reader once. A message may be half the ring, so a full ring may hold little more than that.
-const EVER_FULL: f64 = 0.4;
+const LATELY_FULL: f64 = 0.4;
 /// Share of the time blocked from which it is critical.
 const BLOCKED: f64 = 0.01;
 
@@ -41,7 +42,7 @@ pub(super) fn on_shm(c: &Client) -> Result<(), Why> {
 rule! {
     /// Occupancy is sampled, so each window's look at the ring is one vote and hysteresis makes the percentile: full in 3 of 5
     /// windows is no burst. Time blocked on a full ring is counted, not sampled, and it is the effect itself: crit. It counts only
-    /// where the ring was ever 40 % full: at an early wrap a producer may wait at 2 % occupancy, and nothing is wrong.
+    /// where the ring was 40 % full within ten seconds: at an early wrap a producer may wait at 2 % occupancy, and nothing is wrong.
     RING_FULL = "ring-full", Warn, "a ring is full";
     fires: "occupancy above 80 %; crit if its producer was blocked for more than 1 % of the time";
     quiet: "one burst";
@@ -50,13 +51,33 @@ rule! {
     check: Client(ring_full);
 }
 
-fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+/// The fullest that a ring was seen within ten seconds (0..=1): by housekeeping ten times a second, of which each window has one, and
+/// by its producer, whose last look is where it ran out of room.
+fn lately(ctx: &Context<'_>, c: &Client, ring: &RingView, reader: &str) -> Option<f64> {
+    let capacity = ring.capacity_bytes.clone().ok().filter(|n| *n > 0)?;
+    let samples = ctx.windows.iter().map(|s| &**s).chain([ctx.sample]);
+    let pages = samples.flat_map(|s| s.pages.iter().filter_map(|p| p.snapshot()));
+    let seen = pages.flat_map(|page| {
+        let mine = page.slots.iter().filter(|s| is_connection(s));
+        let mine = mine.filter(|s| s.info.connection_id == c.connection_id);
+        mine.map(|s| match (page.role, reader) {
+            (Role::Server, "server") => s.house.house_rx_occupancy_bytes,
+            (Role::Server, _) => (s.house.house_tx_occupancy_bytes).max(s.tx.tx_occupancy_bytes),
+            (Role::Client, "server") => s.tx.tx_occupancy_bytes,
+            (Role::Client, _) => 0,
+        })
+    });
+    Some((seen.max()? as f64 / capacity as f64).min(1.0))
+}
+
+fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     on_shm(c)?;
     for (ring, name, reader) in rings(c) {
         let fill = ring.fill().unwrap_or(0.0);
-        let ever_full = ring.peak().is_some_and(|p| p >= EVER_FULL);
         let blocked = ring.blocked_ratio.clone().unwrap_or(0.0);
-        let blocked = if ever_full { blocked } else { 0.0 };
+        let lately = (blocked > BLOCKED).then(|| lately(ctx, c, ring, reader));
+        let lately = lately.flatten().filter(|full| *full >= LATELY_FULL);
+        let blocked = if lately.is_some() { blocked } else { 0.0 };
         if fill <= FULL && blocked <= BLOCKED {
             continue;
         }
@@ -74,7 +95,7 @@ fn ring_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         };
         let says = if blocked > BLOCKED {
             // A look between two rounds may find it empty, and "blocked, and 0 % full" reads as a contradiction.
-            let full = match ring.peak().filter(|_| fill <= FULL) {
+            let full = match lately.filter(|_| fill <= FULL) {
                 Some(peak) => format!("has been up to {} full", text::percent(peak)),
                 None => format!("is {} full", text::percent(fill)),
             };

@@ -147,6 +147,8 @@ pub struct RingView {
     pub occupancy_bytes: Reading<u64>,
     /// Most bytes ever in it.
     pub high_water_bytes: Reading<u64>,
+    /// Most bytes that were in it when it was last looked at: by housekeeping, or by its producer when it ran out of known room.
+    pub last_seen_bytes: Reading<u64>,
     /// Messages per second.
     pub messages_per_s: Reading<f64>,
     /// Payload bytes per second.
@@ -179,6 +181,11 @@ impl RingView {
     /// Occupancy as a share of the capacity (0..=1).
     pub fn fill(&self) -> Option<f64> {
         share(&self.occupancy_bytes, &self.capacity_bytes)
+    }
+
+    /// What was in it at the last look, as a share of the capacity (0..=1).
+    pub fn last_seen(&self) -> Option<f64> {
+        share(&self.last_seen_bytes, &self.capacity_bytes)
     }
 
     /// High water as a share of the capacity (0..=1).

@@ -134,6 +134,12 @@ pub(super) fn ring(
             (Err(_), End::Producer) => Ok(tx.tx_occupancy_bytes),
             (Err(why), End::Consumer) => Err(why),
         }),
+        last_seen_bytes: on_shm().and_then(|()| match (house(), producer()) {
+            (Ok(h), Ok(p)) => Ok(h.occupancy.max(p.slot.tx.tx_occupancy_bytes)),
+            (Ok(h), Err(_)) => Ok(h.occupancy),
+            (Err(_), Ok(p)) => Ok(p.slot.tx.tx_occupancy_bytes),
+            (Err(why), Err(_)) => Err(why),
+        }),
         high_water_bytes: on_shm().and_then(|()| high_water(end, tx, house())),
         messages_per_s: old
             .clone()

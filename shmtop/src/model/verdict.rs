@@ -218,9 +218,9 @@ fn full(c: &Client) -> Option<Verdict> {
         (c.reply_ring(), "reply", "client"),
     ] {
         // At an early wrap a producer waits for its reader at a few per cent occupancy; that bounds nothing.
-        let ever_full = ring.peak().is_some_and(|p| p >= 0.4);
+        let is_full = ring.last_seen().is_some_and(|p| p >= 0.4);
         let blocked = ring.blocked_ratio.clone().unwrap_or(0.0);
-        let blocked = if ever_full { blocked } else { 0.0 };
+        let blocked = if is_full { blocked } else { 0.0 };
         let fill = ring.fill().unwrap_or(0.0);
         if blocked > BLOCKED || fill > 0.8 {
             if reader == "server"
