@@ -10,7 +10,7 @@ use transport::stats::Role;
 use super::Failure;
 use crate::cli::{Flags, Format, Typed, duration};
 use crate::model::asked::Asked;
-use crate::model::{Client, HOLE_NS, Model, ModelBuilder};
+use crate::model::{Client, LONGEST_NS, Model, ModelBuilder};
 use crate::source::PerfScope;
 use crate::text;
 use crate::ui::{SortKey, State, ThemeName};
@@ -141,12 +141,12 @@ impl Settings {
 
     /// The same, unless one look comes so long after another that no hint could ever be given.
     pub(crate) fn for_hints(self) -> Result<Self, Failure> {
-        let longest = Duration::from_nanos(HOLE_NS);
+        let longest = Duration::from_nanos(LONGEST_NS);
         match self.delay {
-            Some(delay) if delay >= longest => Err(Failure::Usage(format!(
-                "a delay of {} is too long for hints: they compare looks that are less than {} apart",
+            Some(delay) if delay > longest => Err(Failure::Usage(format!(
+                "a delay of {} is too long for hints: they compare looks that are at most {} apart",
                 text::ns(delay.as_nanos() as u64),
-                text::ns(HOLE_NS)
+                text::ns(LONGEST_NS)
             ))),
             _ => Ok(self),
         }

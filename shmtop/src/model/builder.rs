@@ -25,8 +25,10 @@ pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
 const EARLY_NS: u64 = 60_000_000;
 /// Windows whose samples are kept: the longest look back of a rule is ten seconds.
 pub(super) const KEPT_WINDOWS: usize = 11;
-/// After a hole of this length between two samples nothing earlier is comparable.
-pub(crate) const HOLE_NS: u64 = 10_000_000_000;
+/// After a longer hole between two samples nothing earlier is comparable. The slowest refresh is 10 s, 5 % more or less, and a look.
+pub(crate) const HOLE_NS: u64 = 12_000_000_000;
+/// The longest wanted time between two looks that leaves no hole.
+pub(crate) const LONGEST_NS: u64 = 10_000_000_000;
 
 /// Makes a [`Model`] of each [`Sample`].
 #[derive(Default)]

@@ -22,7 +22,7 @@ mod slow;
 pub(crate) mod verdict;
 
 pub(crate) use build::{build, rejected, rejected_of};
-pub(crate) use builder::HOLE_NS;
+pub(crate) use builder::LONGEST_NS;
 pub use builder::ModelBuilder;
 pub use client::{
     Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,

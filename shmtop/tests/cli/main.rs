@@ -140,7 +140,7 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         ),
         (
             &["doctor", "-d", "15s"],
-            "a delay of 15 s is too long for hints: they compare looks that are less than 10 s apart",
+            "a delay of 15 s is too long for hints: they compare looks that are at most 10 s apart",
         ),
         (&["snapshot", "-n", "0"], "0 is not in"),
         (

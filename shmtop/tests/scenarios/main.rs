@@ -163,6 +163,24 @@ fn what_is_said_per_second_is_per_second_however_long_a_window_is() {
 }
 
 #[test]
+fn at_the_slowest_refresh_there_still_are_hints() {
+    let base = Base::named("busy");
+    let mut builder = ModelBuilder::new();
+    let mut last = Model::empty();
+    // 10 s, the most that the jitter adds, and a look.
+    for t in (0..=44).step_by(11) {
+        let mut sample = base.sample(t);
+        sample.pages.iter_mut().for_each(|page| {
+            if let shmtop::sample::PageContent::Read(s) = &mut page.content {
+                s.debug_build = true;
+            }
+        });
+        last = builder.push(sample);
+    }
+    assert!(last.findings.iter().any(|f| f.id == "debug-build"));
+}
+
+#[test]
 fn a_minute_is_a_minute_however_rarely_one_looks() {
     let refused =
         toml::from_str("set = { \"page.server.process.rejected_uid\" = \"+1\" }\nto = 10");
