@@ -279,7 +279,7 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
             .clone()
             .and_then(|g| g.limit_bytes.get()?.ok_or_else(no_limit)),
         memory_current_bytes: group.and_then(|g| {
-            let cache = g.inactive_file_bytes.get().unwrap_or(0);
+            let cache = g.file_cache_bytes.get().unwrap_or(0);
             Ok(g.usage_bytes.get()?.saturating_sub(cache))
         }),
         memory_group: now.cgroups.memory.as_reading().and_then(|groups| {

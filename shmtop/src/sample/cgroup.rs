@@ -42,8 +42,10 @@ pub struct MemoryGroup {
     pub limit_bytes: Fact<Option<u64>>,
     /// memory.current or memory.usage_in_bytes: file cache included.
     pub usage_bytes: Fact<u64>,
-    /// inactive_file of memory.stat (total_inactive_file in v1): cache the kernel gives up before it kills.
-    pub inactive_file_bytes: Fact<u64>,
+    /// active_file and inactive_file of memory.stat (total_… in v1): cache the kernel gives up before it kills, however often it is
+    /// read. Shared memory is in neither.
+    #[serde(alias = "inactive_file_bytes")]
+    pub file_cache_bytes: Fact<u64>,
     /// oom_kill of memory.events (groups below it included) or memory.oom_control.
     pub oom_kills: Fact<u64>,
     /// oom of memory.events.local: how often its own limit was the reason. v1 does not say.
@@ -55,7 +57,7 @@ impl MemoryGroup {
     /// without a limit, or where a number is unknown.
     pub fn headroom_bytes(&self) -> Option<u64> {
         let limit = (*self.limit_bytes.known()?)?;
-        let cache = self.inactive_file_bytes.known().copied().unwrap_or(0);
+        let cache = self.file_cache_bytes.known().copied().unwrap_or(0);
         Some(limit.saturating_sub(self.usage_bytes.known()?.saturating_sub(cache)))
     }
 }

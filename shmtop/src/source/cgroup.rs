@@ -232,13 +232,19 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
             })
             .into()
     };
+    let cache = |prefix: &str| -> Fact<u64> {
+        let part = |key: &str| from("memory.stat", &format!("{prefix}{key}")).get();
+        part("inactive_file")
+            .and_then(|inactive| Ok(part("active_file")?.saturating_add(inactive)))
+            .into()
+    };
     let group = match version {
         CgroupVersion::V1 => MemoryGroup {
             limit_bytes: number::<u64>(&dir.join("memory.limit_in_bytes"))
                 .map(|n| (n < V1_UNLIMITED).then_some(n))
                 .into(),
             usage_bytes: number(&dir.join("memory.usage_in_bytes")).into(),
-            inactive_file_bytes: from("memory.stat", "total_inactive_file"),
+            file_cache_bytes: cache("total_"),
             oom_kills: from("memory.oom_control", "oom_kill"),
             limit_ooms: Fact::Unknown(Why::not_there("v1 does not say whose limit it was")),
             ..MemoryGroup::default()
@@ -250,7 +256,7 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
                     .and_then(|text| no_max(&text).ok_or_else(|| nonsense(&path)))
                     .into(),
                 usage_bytes: number(&dir.join("memory.current")).into(),
-                inactive_file_bytes: from("memory.stat", "inactive_file"),
+                file_cache_bytes: cache(""),
                 oom_kills: from("memory.events", "oom_kill"),
                 limit_ooms: from("memory.events.local", "oom"),
                 ..MemoryGroup::default()

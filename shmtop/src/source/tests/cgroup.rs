@@ -24,7 +24,7 @@ pub(super) const V2: &[(&str, &str)] = &[
     ("sys/fs/cgroup/a/memory.current", "900000000\n"),
     (
         "sys/fs/cgroup/a/memory.stat",
-        "anon 1\ninactive_file 100000000\n",
+        "anon 1\ninactive_file 60000000\nactive_file 40000000\n",
     ),
     (
         "sys/fs/cgroup/a/memory.events",
@@ -42,7 +42,10 @@ pub(super) const V2: &[(&str, &str)] = &[
     ),
     ("sys/fs/cgroup/a/b/memory.max", "max\n"),
     ("sys/fs/cgroup/a/b/memory.current", "1000\n"),
-    ("sys/fs/cgroup/a/b/memory.stat", "inactive_file 0\n"),
+    (
+        "sys/fs/cgroup/a/b/memory.stat",
+        "inactive_file 0\nactive_file 0\n",
+    ),
     ("sys/fs/cgroup/a/b/memory.events", "oom_kill 0\n"),
 ];
 
@@ -133,7 +136,7 @@ fn v1_hierarchies_are_read_each_in_its_own_place() {
         ),
         (
             "sys/fs/cgroup/memory/m/memory.stat",
-            "inactive_file 1\ntotal_inactive_file 4096\n",
+            "inactive_file 1\ntotal_inactive_file 1000\ntotal_active_file 3096\n",
         ),
         (
             "sys/fs/cgroup/memory/m/memory.oom_control",
@@ -151,7 +154,7 @@ fn v1_hierarchies_are_read_each_in_its_own_place() {
     assert_eq!(cpu[1].quota_us, Fact::Known(None));
     let memory = reader.memory(text).unwrap();
     assert_eq!(memory[0].limit_bytes, Fact::Known(Some(128 << 20)));
-    assert_eq!(memory[0].inactive_file_bytes.get(), Ok(4096));
+    assert_eq!(memory[0].file_cache_bytes.get(), Ok(4096));
     assert_eq!(memory[0].oom_kills.get(), Ok(4));
     assert_eq!(
         memory[1].limit_bytes,

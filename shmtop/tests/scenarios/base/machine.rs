@@ -133,7 +133,7 @@ impl Base {
                     path: "/sys/fs/cgroup/app".into(),
                     limit_bytes: known(Some(16 << 30)),
                     usage_bytes: known(1 << 30),
-                    inactive_file_bytes: known(0),
+                    file_cache_bytes: known(0),
                     oom_kills: known(0),
                     ..MemoryGroup::default()
                 }]),
