@@ -5,7 +5,7 @@ use super::ring::server_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::handler_share;
 use crate::model::{Client, Endpoint, Shared};
-use crate::reading::WhyKind;
+use crate::reading::{Reading, WhyKind};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -64,10 +64,10 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// Useful time is handler and copies; spinning is not. The page's clock goes on while the thread waits for a core, so that
-    /// share is taken off. And another worker only helps where a core is free: on a machine whose CPUs are all busy
-    /// a busy server is how it should be.
+    /// share is taken off. And another worker only helps where a core is free that it may use, by its affinity and its quota: on a machine
+    /// whose CPUs are all busy a busy server is how it should be.
     SERVER_SATURATED = "server-saturated", Warn, "a server thread has no time left";
-    fires: "useful time above 95 % of wall with two clients or more waiting, while another half CPU is free";
+    fires: "useful time above 95 % of wall with two clients or more waiting, while another half CPU that it may use is free";
     quiet: "spinning; one client; all CPUs busy";
     fix: "another worker: Config::workers (exchange: --workers)";
     explains: ["ring-full", "tail-spread"];
@@ -84,6 +84,24 @@ fn serving(e: &Endpoint) -> u64 {
     e.pollers.iter().filter(|p| serves(p.tid)).count() as u64
 }
 
+/// CPUs' worth of time that another thread like this one could have: on the CPUs where it may run, and within the quota.
+fn free_for(ctx: &Context<'_>, e: &Endpoint, tid: u32) -> Reading<f64> {
+    let threads = e.process.threads.as_ref().ok();
+    let thread = threads.and_then(|all| all.iter().find(|t| t.tid == tid));
+    let allowed = thread.and_then(|t| t.allowed_cpus.as_ref().ok());
+    let mut free = 0.0;
+    for cpu in &ctx.model.host.cpus {
+        if allowed.is_none_or(|cpus| cpus.contains(&cpu.id)) {
+            free += 1.0 - cpu.busy.clone()?;
+        }
+    }
+    Ok(match (&e.limits.cpu_quota, &e.process.cpu) {
+        // What others of its group use is not known.
+        (Ok(quota), Ok(used)) => free.min((quota - used).max(0.0)),
+        _ => free,
+    })
+}
+
 fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let mut unknown = None;
     for p in &e.pollers {
@@ -97,10 +115,7 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         if time.useful <= 0.95 {
             continue;
         }
-        let mut free = 0.0;
-        for cpu in &ctx.model.host.cpus {
-            free += 1.0 - cpu.busy.clone()?;
-        }
+        let free = free_for(ctx, e, p.tid)?;
         if free < 0.5 {
             continue;
         }
