@@ -160,11 +160,11 @@ fn thermal(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// Short windows are noise (a tick is 10 ms), so the share is over ten seconds; the worst CPU counts, since a ring thread
-    /// sits on one.
+    /// Short windows are noise (a tick is 10 ms), so the share is over ten seconds; the worst CPU counts of those where a ring thread
+    /// may run, since it sits on one.
     STEAL = "steal", Warn, "the hypervisor takes CPU time away";
     fires: "steal above 1 % of a CPU over 10 s; crit above 5 %";
-    quiet: "short bursts";
+    quiet: "short bursts; CPUs where no ring thread may run";
     fix: "another host or instance type; nothing inside the VM helps";
     explains: ["tail-spread", "run-delay", "outlier-client"];
     onset: State;
@@ -177,8 +177,12 @@ fn steal(ctx: &Context<'_>) -> Answer {
         return Err(no_cpu(ctx));
     }
     let then = ctx.ten_ago()?;
+    let waiters = ctx.waiters();
     let mut worst: Option<(u32, f64)> = None;
     for c in &ctx.sample.host.cpus {
+        if !waiters.iter().any(|w| may_run_on(w, c.cpu)) {
+            continue;
+        }
         let share = steal_of(then, ctx.sample, c.cpu)?;
         if worst.is_none_or(|(_, w)| share > w) {
             worst = Some((c.cpu, share));
@@ -192,6 +196,7 @@ fn steal(ctx: &Context<'_>) -> Answer {
     } else {
         Severity::Warn
     };
+    let on_it = waiters.iter().filter(|w| may_run_on(w, cpu));
     Fire::new(
         format!(
             "the hypervisor took {:.1} % of CPU {cpu} over the last 10 s",
@@ -207,21 +212,14 @@ fn steal(ctx: &Context<'_>) -> Answer {
         format!("/proc/stat cpu{cpu} steal"),
         "> 1",
     )
-    .about(may_run_on(ctx, cpu))
+    .about(on_it.map(|w| w.endpoint.pid))
     .fires()
 }
 
-/// Processes with a ring thread that may run on this CPU, as far as that is known.
-fn may_run_on(ctx: &Context<'_>, cpu: u32) -> Vec<u32> {
-    let elsewhere = |w: &Waiter<'_>| {
-        let allowed = w.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
-        allowed.is_some_and(|cpus| !cpus.contains(&cpu))
-    };
-    let waiters = ctx.waiters().into_iter();
-    waiters
-        .filter(|w| !elsewhere(w))
-        .map(|w| w.endpoint.pid)
-        .collect()
+/// Whether a ring thread may run on this CPU, as far as that is known.
+fn may_run_on(w: &Waiter<'_>, cpu: u32) -> bool {
+    let allowed = w.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
+    allowed.is_none_or(|cpus| cpus.contains(&cpu))
 }
 
 fn steal_of(before: &Sample, now: &Sample, cpu: u32) -> Reading<f64> {
