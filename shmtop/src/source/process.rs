@@ -53,6 +53,8 @@ pub(super) struct ProcessWatch {
     quick_due_ns: u64,
     facts_looks: u32,
     due_ns: u64,
+    /// Major faults when the facts were last looked at.
+    faults: Option<u64>,
     seen: Process,
 }
 
@@ -91,6 +93,7 @@ impl ProcessWatch {
             quick_due_ns: 0,
             facts_looks: 0,
             due_ns: 0,
+            faults: None,
             seen: Process {
                 pid,
                 ..Process::default()
@@ -242,11 +245,15 @@ impl ProcessWatch {
         };
         seen.fds = fds.clone().map(|(all, _)| all).into();
         seen.fds_beyond = fds.map(|(_, beyond)| beyond).into();
-        seen.rings = if look.detail {
+        // Swapped pages that come back are major faults; it takes some since the last time to make this worth its cost.
+        let faults = seen.major_faults.known().copied();
+        let swaps = faults.zip(self.faults).is_some_and(|(now, old)| now > old);
+        self.faults = faults;
+        seen.rings = if look.detail || swaps {
             smaps::rings(&self.dir).into()
         } else {
-            Fact::Unknown(Why::not_applicable(
-                "not asked for: reading smaps costs milliseconds",
+            Fact::Unknown(Why::not_yet(
+                "read when major faults come: reading smaps costs milliseconds",
             ))
         };
         if seen.pid_ns_inode.known().is_none() {

@@ -17,7 +17,7 @@ impl Tree {
 
     fn look(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32], renew: bool) -> Process {
         let room = &mut Room::for_so_many(99);
-        self.look_with(watch, now_ns, hot, renew, room)
+        self.look_with(watch, now_ns, hot, (renew, true), room)
     }
 
     fn look_with(
@@ -25,7 +25,7 @@ impl Tree {
         watch: &mut ProcessWatch,
         now_ns: u64,
         hot: &[u32],
-        renew: bool,
+        (renew, detail): (bool, bool),
         room: &mut Room,
     ) -> Process {
         watch.look(Look {
@@ -34,7 +34,7 @@ impl Tree {
             cgroups: &mut self.cgroups(),
             hot: &hot.iter().copied().collect::<BTreeSet<u32>>(),
             turn: 0,
-            detail: true,
+            detail,
             room,
             renew,
         })
@@ -112,6 +112,26 @@ fn a_process_and_its_thread_are_read_and_its_name_is_harmless() {
     assert_eq!(thread.allowed_cpus, Fact::Known(vec![0, 1]));
     assert_eq!(thread.policy.get(), Ok(ThreadPolicy::Other));
     assert_eq!(thread.wchan, Fact::Known("futex_do_wait".into()));
+}
+
+#[test]
+fn a_process_whose_pages_come_back_from_a_disk_has_its_rings_looked_at() {
+    let tree = one_process();
+    let room = &mut Room::for_so_many(99);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, room);
+    let mut rings = |s: u64| {
+        let seen = tree.look_with(&mut watch, s * 1_000_000_000, &[7], (false, false), room);
+        seen.rings
+            .as_reading()
+            .map(Vec::len)
+            .map_err(|why| why.kind)
+    };
+    assert_eq!(rings(1), Err(WhyKind::NotYet));
+    assert_eq!(rings(3), Err(WhyKind::NotYet));
+    let four = STAT_TAIL.replace(" 120 0 3 0 ", " 120 0 4 0 ");
+    tree.write("proc/7/stat", &format!("7 (x) {four}"));
+    assert_eq!(rings(5), Ok(0));
+    assert_eq!(rings(7), Err(WhyKind::NotYet));
 }
 
 #[test]
@@ -307,7 +327,7 @@ fn files_of_many_threads_are_kept_open_as_far_as_there_is_room_and_read_either_w
         for second in 1..4 {
             let mut room = Room::for_so_many(room).beside(watch.held());
             let now_ns = second * 1_000_000_000;
-            let process = tree.look_with(&mut watch, now_ns, &tids, false, &mut room);
+            let process = tree.look_with(&mut watch, now_ns, &tids, (false, true), &mut room);
             let run = |tid: &u32| process.thread(*tid).map(|t| t.run_ns.clone());
             assert!(tids.iter().all(|tid| run(tid) == Some(Fact::Known(1))));
             assert_eq!(watch.held(), held, "of {room:?}, second {second}");
