@@ -135,6 +135,11 @@ rule! {
 }
 
 fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    // First of all: where nothing faults, nobody looks whose pages are swapped out.
+    let faults = e.process.major_faults_per_s.clone()?;
+    if faults <= 0.0 {
+        return QUIET;
+    }
     let process = ctx.process(e.pid)?;
     let swapped: u64 = process
         .rings
@@ -143,10 +148,6 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .map(|r| r.swap_bytes)
         .fold(0, u64::saturating_add);
     if swapped == 0 {
-        return QUIET;
-    }
-    let faults = e.process.major_faults_per_s.clone()?;
-    if faults <= 0.0 {
         return QUIET;
     }
     Fire::new(
@@ -277,7 +278,8 @@ fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 
 rule! {
     /// The transport closes a ring's descriptor once it is mapped, so nobody should hold one. Whoever does got it by fork and can
-    /// read all messages. The scan is every 5 s, which is longer than a fork + exec window; two windows make sure.
+    /// read all messages. All processes are looked at every 5 s at most, those that were found to hold one each second: three windows are
+    /// longer than a fork + exec takes.
     RING_LEAKED = "ring-leaked", Warn, "a stranger holds a ring";
     fires: "a process that is neither peer nor viewer holds the ring's memfd for more than 2 s";
     quiet: "the window between fork and exec";

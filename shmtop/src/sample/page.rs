@@ -95,7 +95,7 @@ pub struct Discovery {
     pub registry_links: Fact<u32>,
     /// The scan of /proc/PID/fd (every 5 s at most).
     pub scan: Fact<ProcScan>,
-    /// Who holds a descriptor of a ring, from the same scan.
+    /// Who holds a descriptor of a ring: found by the same scan, and seen again each second.
     pub ring_holders: Fact<Vec<RingHolder>>,
 }
 

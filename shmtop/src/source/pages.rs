@@ -42,6 +42,8 @@ pub(super) struct PageStore {
     announced_at: Option<SystemTime>,
     scan_due_ns: u64,
     scanned: Vec<Found>,
+    /// Descriptors of rings that the last scan found; each second it is seen which of them are still open.
+    rings: Vec<Found>,
     /// Links in the runtime directory that are named like pages and lead elsewhere.
     strays: Vec<Page>,
     open: BTreeMap<PathBuf, OpenPage>,
@@ -103,6 +105,7 @@ impl PageStore {
             announced_at: None,
             scan_due_ns: 0,
             scanned: Vec::new(),
+            rings: Vec::new(),
             strays: Vec::new(),
             open: BTreeMap::new(),
             names: HashMap::new(),
@@ -124,6 +127,8 @@ impl PageStore {
             } else {
                 if self.scans && now_ns >= self.scan_due_ns {
                     self.scan();
+                } else if self.discovery.ring_holders.known().is_some() {
+                    self.discovery.ring_holders = Ok(rings::holders(&self.rings)).into();
                 }
                 self.find();
             }
@@ -250,8 +255,8 @@ impl PageStore {
         // In CPU time: on a busy machine a scan takes long by the clock, and would then rest for minutes.
         let start_ns = clock::thread_cpu_ns();
         let result = registry::scan_proc(&self.proc_root);
-        let rings = result.as_ref().map(|scan| rings::holders(&scan.rings));
-        self.discovery.ring_holders = rings.map_err(|e| why(e, &self.proc_root)).into();
+        let held = result.as_ref().map(|scan| rings::holders(&scan.rings));
+        self.discovery.ring_holders = held.map_err(|e| why(e, &self.proc_root)).into();
         let end_ns = clock::monotonic_ns();
         let cost_ns = clock::thread_cpu_ns().saturating_sub(start_ns);
         self.scan_due_ns = end_ns + SCAN_NS.max(cost_ns.saturating_mul(SCAN_REST));
@@ -265,7 +270,8 @@ impl PageStore {
             })
             .map_err(Why::clone)
             .into();
-        self.scanned = scan.map(|s| s.found).unwrap_or_default();
+        let scan = scan.unwrap_or_default();
+        (self.scanned, self.rings) = (scan.found, scan.rings);
     }
 }
 

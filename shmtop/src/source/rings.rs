@@ -1,5 +1,5 @@
 //! Who holds a descriptor of a ring. The two ends close theirs once the ring is mapped, so after the handshake nobody
-//! should. Called by `pages`, as rarely as it scans /proc.
+//! should. Called by `pages` when it has scanned /proc, and each second for those it found then.
 
 use crate::sample::RingHolder;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use transport::stats::registry::Found;
 /// for pages counts them.
 pub(super) fn holders(rings: &[Found]) -> Vec<RingHolder> {
     let held = |ring: &Found| {
-        // Closed meanwhile: then it is not held.
+        // Closed meanwhile: then it is not held. If the number leads to another file by now, its inode says so.
         let inode = std::fs::metadata(&ring.link).ok()?.ino();
         Some(RingHolder {
             pid: ring.pid,

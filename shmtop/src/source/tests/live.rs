@@ -4,8 +4,11 @@
 //! transport and then does what its standard input says.
 
 use crate::sample::{FoundBy, PageContent, Sample};
+use crate::source::pages::PageStore;
 use crate::source::{Options, PerfScope, World, clock};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +18,25 @@ use transport::stats::{Role, SlotKind, registry};
 
 const DIR_VARIABLE: &str = "SHMTOP_TEST_CHILD_DIR";
 const WATCHDOG: Duration = Duration::from_secs(30);
+
+#[test]
+fn who_holds_a_ring_for_a_moment_is_not_said_to_hold_it_until_the_next_scan() {
+    let fd = memfd_create(c"shm-ring", MFdFlags::MFD_CLOEXEC).unwrap();
+    let ring = std::fs::File::from(fd);
+    let inode = ring.metadata().unwrap().ino();
+    let dir = tempfile::tempdir().unwrap();
+    let mut pages = PageStore::new(dir.path().into(), "/proc".into(), true, false);
+    let mut holds = |now_ns| {
+        pages.read(now_ns);
+        let holders = pages.discovery().ring_holders.known().unwrap();
+        holders.iter().any(|h| h.inode == inode)
+    };
+    let now_ns = clock::monotonic_ns();
+    assert!(holds(now_ns));
+    assert!(holds(now_ns + 1_000_000_000));
+    drop(ring);
+    assert!(!holds(now_ns + 2_000_000_000));
+}
 
 /// Not a promise: what the processes of the other tests run. Quiet unless started by one.
 #[test]
