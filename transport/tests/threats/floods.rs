@@ -2,13 +2,16 @@
 //! a bounded number of looks.
 
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use transport::error::{Lost, RequestError};
 use transport::{Config, Group, Synapse, TransportChoice, WaitPolicy};
 
-use crate::rogue::server::{REQUEST_TIMEOUT, against, on_shm, welcome};
-use crate::rogue::{HELLO, REPLY, header};
+use crate::rogue::server::{REQUEST_TIMEOUT, SEALS, against, memfd, offer, on_shm, welcome};
+use crate::rogue::{
+    COMMIT, DATA, HELLO, Memory, READY, REPLY, Raw, Rings, UPGRADE, WELCOME, header, message,
+};
 use crate::role::WATCHDOG;
 use crate::watch::own_page;
 
@@ -70,6 +73,52 @@ fn one_look_discards_a_bounded_number_of_replies_to_nobody() {
             );
         },
     );
+}
+
+/// Were they copied, the looks of one call, which have no clock in between, would copy 4,096 of them.
+#[test]
+fn large_replies_to_nobodys_requests_are_not_copied() {
+    const RING: u64 = 256 << 20;
+    // Four records are a lap.
+    const LENGTH: u64 = RING / 4 - 16;
+    const TOTAL: u64 = DATA as u64 + 2 * RING;
+    let script = |mut raw: Raw| {
+        let mut rings = Rings::server(Memory::map(memfd(TOTAL, SEALS), RING));
+        raw.expect(HELLO);
+        let welcome = [(24, 1), (40, 1 << 50), (48, LENGTH)];
+        raw.say(&message(WELCOME, 0, &welcome));
+        raw.expect(UPGRADE);
+        let sizes = offer(&[(32, TOTAL), (40, RING), (48, RING), (56, LENGTH)]);
+        raw.say_with(&sizes, &[rings.memory.fd.as_fd()]);
+        raw.expect(COMMIT);
+        rings.flood_large(1 << 40, LENGTH);
+        raw.say(&message(READY, 1, &[]));
+        rings.await_record();
+        raw.is_closed();
+        // Nobody wrote their payloads: memory is taken where somebody reads them.
+        let stat = nix::sys::stat::fstat(&rings.memory.fd).expect("a file");
+        let touched = stat.st_blocks as u64 * 512;
+        assert!(touched < LENGTH, "{touched} bytes of it");
+    };
+    against(script, |path, config| {
+        let config = Config {
+            ring_bytes: RING as usize,
+            max_message_bytes: LENGTH as usize,
+            request_timeout: Duration::from_millis(200),
+            ..config
+        };
+        let mut client = Synapse::connect(path, &config).expect("a client");
+        assert!(client.is_shm());
+        let ended = client.fire_bytes(b"anybody").map(<[u8]>::len);
+        assert!(
+            matches!(ended, Err(RequestError::Timeout { .. })),
+            "{ended:?}"
+        );
+        let page = own_page().expect("our page");
+        let mut slots = page.slots.iter();
+        let slot = slots.find(|s| s.info.connection_id == 1 << 50);
+        assert_eq!(slot.expect("our slot").rx.rx_invalid, 3, "all that came");
+    });
 }
 
 /// A call of a service on tokio that meets a flood of replies to nobody must end with the connection, after few of them: its thread is

@@ -5,7 +5,7 @@ use crate::calls::{Answered, MAX_IN_FLIGHT};
 use crate::error::{Lost, Poison, RequestError};
 use crate::record::{self, Taken};
 use crate::ring::consumer::Record;
-use crate::ring::plan::Kind;
+use crate::ring::plan::{Kind, STREAM_FROM_BYTES};
 use crate::stats::recorder::bump;
 
 /// Replies that one look discards at most: a server that sends nothing but replies to nobody's requests must not keep the caller
@@ -20,7 +20,7 @@ impl ShmClient {
             let Some(record) = self.rx.peek()? else {
                 return Ok(None);
             };
-            if !self.rx.read(&record, &mut self.buffer)? {
+            if !self.copy_out(&record)? {
                 return Ok(None);
             }
             if let Some(arrived) = self.accept(&record)? {
@@ -28,6 +28,17 @@ impl ShmClient {
             }
         }
         Ok(None)
+    }
+
+    /// Copies a reply into the buffer, unless it is a large one that nobody waits for: 64 of those in each of 64 looks would be minutes.
+    /// `Ok(false)` as in [`crate::ring::consumer::Consumer::read`].
+    #[inline(always)]
+    pub(super) fn copy_out(&mut self, record: &Record) -> Result<bool, Poison> {
+        // By the length first, which is in a register: a small reply is copied in less time than its request is looked up.
+        if record.length >= STREAM_FROM_BYTES && !self.calls.is_live(record.id) {
+            return self.rx.is_whole(record);
+        }
+        self.rx.read(record, &mut self.buffer)
     }
 
     #[inline(always)]
@@ -100,7 +111,7 @@ impl ShmClient {
         let Some(record) = self.rx.peek()? else {
             return Ok(false);
         };
-        if self.calls.is_live(record.id) || !self.rx.read(&record, &mut self.buffer)? {
+        if self.calls.is_live(record.id) || !self.rx.is_whole(&record)? {
             return Ok(false);
         }
         self.accept(&record).map(|_| true)

@@ -59,7 +59,7 @@ impl ShmClient {
                 }
             };
             let whole = if failed {
-                self.rx.read(&record, &mut self.buffer)?
+                self.copy_out(&record)?
             } else {
                 self.rx.is_whole(&record)?
             };

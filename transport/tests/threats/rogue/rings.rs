@@ -115,16 +115,21 @@ impl Rings {
 
     /// Fills all room there is with empty records of this id, as fast as memory goes.
     pub(crate) fn flood(&mut self, id: u64) {
+        self.flood_large(id, 0);
+    }
+
+    /// The same with records of `length` bytes, which nobody writes; a lap is a whole number of them.
+    pub(crate) fn flood_large(&mut self, id: u64, length: u64) {
         let capacity = self.memory.capacity;
         let head = self.out(HEAD).load(Ordering::Acquire);
-        let word = commit(self.kind, 0);
-        while self.tail.wrapping_sub(head) + 24 <= capacity {
+        let (word, bytes) = (commit(self.kind, length), 16 + length);
+        while self.tail.wrapping_sub(head) + bytes + 8 <= capacity {
             let at = self.place();
-            let behind = self.data[0] + ((self.tail + 16) % capacity) as usize;
+            let behind = self.data[0] + ((self.tail + bytes) % capacity) as usize;
             self.memory.word(at + 8).store(id, Ordering::Relaxed);
             self.memory.word(behind).store(0, Ordering::Relaxed);
             self.memory.word(at).store(word, Ordering::Release);
-            self.tail += 16;
+            self.tail += bytes;
             // Each time: a consumer that has caught up must find it where it is.
             self.out(TAIL).store(self.tail, Ordering::Release);
         }
