@@ -78,20 +78,29 @@ impl Layout {
         })
     }
 
-    /// See [`super::PageReader::refresh`]. Counters are no facts: they need no sequence lock, only the same owner before and
-    /// after.
+    /// See [`super::PageReader::refresh`]. Counters are no facts: of those, any time's will do; but all must be of the same owner, whose
+    /// facts were not written meanwhile.
     pub(super) fn refresh(&self, words: impl Words, slot: &mut Slot) -> bool {
         let index = slot.index as usize;
         if index >= self.slots_used(words) {
             return false;
         }
         let base = self.slots_at + index * self.stride;
-        let i = &slot.info;
-        let same = words.word(base + info::CONNECTION_ID) == i.connection_id
-            && words.word(base + info::STATE) == i.state as u64
-            && words.word(base + info::TRANSPORT) == i.transport as u64;
-        if same {
-            self.counters(words, base, slot);
+        let before = (slot.tx, slot.rx, slot.wait, slot.req, slot.house);
+        let same = seqlock::read(&Sequence(words, base + info::SEQUENCE), TRIES, || {
+            let i = &slot.info;
+            let same = words.word(base + info::CONNECTION_ID) == i.connection_id
+                && words.word(base + info::STATE) == i.state as u64
+                && words.word(base + info::TRANSPORT) == i.transport as u64
+                && words.word(base + info::OPENED_NS) == i.opened_ns;
+            if same {
+                self.counters(words, base, slot);
+            }
+            same
+        });
+        let same = same == Some(true);
+        if !same {
+            (slot.tx, slot.rx, slot.wait, slot.req, slot.house) = before;
         }
         same
     }

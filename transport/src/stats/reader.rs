@@ -133,8 +133,8 @@ impl PageReader {
     }
 
     /// Reads the counters of a slot again, into an earlier copy of it; facts and histograms stay as they were: a few lines of
-    /// memory instead of dozens. False, and nothing changed, if the slot no longer is what the copy says: another
-    /// connection, another state or transport.
+    /// memory instead of dozens. False, and nothing changed, if the slot is no longer what the copy says, or ceased to be while it was
+    /// read: another connection, another state or transport.
     pub fn refresh(&self, slot: &mut Slot) -> bool {
         self.layout.refresh(self.live(), slot)
     }
@@ -209,4 +209,90 @@ fn parse_words(words: impl Words) -> Result<Snapshot, ReadError> {
     let mut snapshot = Snapshot::default();
     Layout::resolve(words)?.snapshot_into(words, &mut snapshot);
     Ok(snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::os::fd::AsRawFd;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stats::page::{PageDescription, PageWriter};
+    use crate::stats::recorder::bump;
+    use crate::stats::slot::{SlotFacts, SlotWriter};
+    use crate::stats::{Role, SlotKind};
+
+    /// Words whose owner does something in the middle of a look.
+    #[derive(Clone, Copy)]
+    struct Meddled<'a> {
+        words: &'a [AtomicU64],
+        /// Loads until then.
+        left: &'a Cell<u32>,
+        meddle: &'a dyn Fn(),
+    }
+
+    impl Words for Meddled<'_> {
+        fn count(self) -> usize {
+            self.words.len()
+        }
+
+        fn word(self, index: usize) -> u64 {
+            match self.left.replace(self.left.get().wrapping_sub(1)) {
+                0 => (self.meddle)(),
+                _ => {}
+            }
+            self.words.word(index)
+        }
+    }
+
+    fn connection(page: &Arc<PageWriter>, id: u64, count: u64) -> SlotWriter {
+        let slot = page.slot(SlotKind::Connection).expect("a free slot");
+        slot.publish_info(&SlotFacts {
+            open: true,
+            connection_id: id,
+            ..SlotFacts::default()
+        });
+        bump(&slot.tx().tx_full, count);
+        bump(&slot.req().errors, count);
+        slot
+    }
+
+    #[test]
+    fn a_slot_read_again_while_it_becomes_another_connections_has_the_counters_of_one_of_them() {
+        let (mut refreshed, mut refused) = (0, 0);
+        // The place changes hands before the first load, before the second, and so on; the second time to one of the same number.
+        for n in 0..400 {
+            let page = PageWriter::create(&PageDescription {
+                name: "n",
+                role: Role::Client,
+                socket_path: Path::new("/s"),
+                slots: 1,
+            });
+            let first = RefCell::new(Some(connection(&page, 1, 5)));
+            let fd = page.fd().expect("a file").as_raw_fd();
+            let reader = PageReader::open(format!("/proc/self/fd/{fd}")).expect("a page");
+            let before = reader.snapshot().expect("a page").slots.remove(0);
+            bump(&first.borrow().as_ref().expect("there").tx().tx_full, 1);
+            let second = RefCell::new(None);
+            let meddle = || {
+                drop(first.take());
+                second.replace(Some(connection(&page, 1 + n as u64 % 2, 100)));
+            };
+            let words = Meddled {
+                words: reader.live(),
+                left: &Cell::new(n),
+                meddle: &meddle,
+            };
+            let mut kept = before.clone();
+            if reader.layout.refresh(words, &mut kept) {
+                assert_eq!((kept.tx.tx_full, kept.req.errors), (6, 5), "{n}");
+                refreshed += 1;
+            } else {
+                assert_eq!(kept, before, "{n}");
+                refused += 1;
+            }
+        }
+        assert!(refreshed > 0 && refused > 50, "{refreshed}, {refused}");
+    }
 }
