@@ -146,8 +146,7 @@ impl Membrane {
             name: &config.name,
             role: Role::Server,
             socket_path: path,
-            // A client takes a slot, so does a poller (one for each of 32 clients that think), and closed ones stay readable for a while.
-            slots: config.max_clients + config.max_clients / 32 + config.workers + 64,
+            slots: slots(config),
         });
         let process = page.process();
         set(&process.max_clients, config.max_clients as u64);
@@ -243,6 +242,17 @@ impl Membrane {
     pub fn shutdown(self) {
         drop(self);
     }
+}
+
+/// Slots of the page: a client takes one, so does a poller (one for each of 32 clients that think, and for each client where that is
+/// asked for), and closed ones stay readable for a while. The page has no more than twice the most clients.
+fn slots(config: &Config) -> usize {
+    let pollers = if config.thread_per_client {
+        config.max_clients
+    } else {
+        config.max_clients / 32 + config.workers
+    };
+    config.max_clients + pollers + 64
 }
 
 impl Drop for Membrane {

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use transport::Synapse;
 use transport::error::{CloseReason, ConnectError};
-use transport::stats::SlotState;
+use transport::stats::{SlotKind, SlotState};
 
 use crate::rogue::{REFUSED, Raw, WELCOME, hello};
 use crate::role::WATCHDOG;
@@ -72,6 +72,24 @@ fn a_flood_of_clients_is_bounded_and_counted_and_those_there_are_served() {
             .ok_or((before, now))
     });
     assert!(matches!(mix(&mut world.connect(), 1, 0), Ended::Done));
+}
+
+#[test]
+fn of_clients_with_a_thread_each_all_can_be_seen() {
+    const CLIENTS: usize = 80;
+    let world = World::new();
+    let server = ready(
+        world
+            .server()
+            .with("MAX_CLIENTS", CLIENTS.to_string())
+            .with("THREAD_PER_CLIENT", ""),
+    );
+    let clients: Vec<Synapse> = (0..CLIENTS).map(|_| world.connect()).collect();
+    let page = world.page(&server);
+    let of = |kind| page.slots.iter().filter(|s| s.info.kind == kind).count();
+    let seen = (of(SlotKind::Connection), of(SlotKind::Poller));
+    assert_eq!(seen, (CLIENTS, CLIENTS));
+    drop(clients);
 }
 
 #[test]
