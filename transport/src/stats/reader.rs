@@ -238,9 +238,8 @@ mod tests {
         }
 
         fn word(self, index: usize) -> u64 {
-            match self.left.replace(self.left.get().wrapping_sub(1)) {
-                0 => (self.meddle)(),
-                _ => {}
+            if self.left.replace(self.left.get().wrapping_sub(1)) == 0 {
+                (self.meddle)();
             }
             self.words.word(index)
         }
