@@ -104,8 +104,8 @@ impl<'a> RingSink<'a> {
         }
     }
 
-    /// Sends the whole answer, piece by piece if it is large: the client then reads while we write.
-    fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
+    /// Sends the whole answer, piece by piece if it is large: the client then reads while we write. False as in [`Self::write`].
+    fn send(&mut self, bytes: &[u8]) -> bool {
         let streams = bytes.len() >= STREAM_FROM_BYTES
             && self.stage == Stage::Slot
             && self.slot.written() == 0
@@ -113,33 +113,36 @@ impl<'a> RingSink<'a> {
         if streams {
             self.slot.stream(Kind::Reply, self.id, bytes);
             self.stage = Stage::Sent;
-            Ok(())
+            true
         } else {
             self.write(bytes)
         }
     }
 
+    /// Appends bytes; false if there is no memory for them, and nothing was. In a register: a `Result` would be handed on through memory.
     #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
+    fn write(&mut self, bytes: &[u8]) -> bool {
         if self.stage == Stage::Slot {
             if self.slot.try_write(bytes) {
-                return Ok(());
+                return true;
             }
-            self.outgrow()?;
+            if !self.outgrow() {
+                return false;
+            }
         }
         self.spill.extend_from_slice(bytes);
-        Ok(())
+        true
     }
 
     /// Goes on in the private buffer. It never grows after that: a client too many would end the whole server where no more can be had.
     #[cold]
-    fn outgrow(&mut self) -> Result<(), ReplyError> {
-        self.spill
-            .try_reserve_exact(self.limit)
-            .map_err(|_| ReplyError::NoMemory { size: self.limit })?;
+    fn outgrow(&mut self) -> bool {
+        if self.spill.try_reserve_exact(self.limit).is_err() {
+            return false;
+        }
         self.slot.read_back(self.spill);
         self.stage = Stage::Spill;
-        Ok(())
+        true
     }
 }
 
@@ -210,12 +213,14 @@ impl<'a> Reply<'a> {
             return Err(self.refusal(bytes.len()));
         }
         match &mut self.sink {
-            Sink::Ring(ring) => ring.write(bytes),
-            Sink::Buffer(buffer, _) => {
-                buffer.extend_from_slice(bytes);
-                Ok(())
+            Sink::Ring(ring) => {
+                if !ring.write(bytes) {
+                    return Err(self.no_memory());
+                }
             }
+            Sink::Buffer(buffer, _) => buffer.extend_from_slice(bytes),
         }
+        Ok(())
     }
 
     /// Answers with these bytes, at once: a large answer is read by the client while it is being copied, so this is quicker than
@@ -231,12 +236,19 @@ impl<'a> Reply<'a> {
         }
         match &mut self.sink {
             Sink::Ring(ring) if bytes.len() <= ring.limit - ring.len() => {
-                ring.send(bytes)?;
+                if !ring.send(bytes) {
+                    return Err(self.no_memory());
+                }
             }
             _ => self.extend_from_slice(bytes)?,
         }
         self.whole = true;
         Ok(())
+    }
+
+    #[cold]
+    fn no_memory(&self) -> ReplyError {
+        ReplyError::NoMemory { size: self.limit() }
     }
 
     /// Why no `more` bytes fit.
@@ -268,7 +280,7 @@ impl<'a> Reply<'a> {
         match &mut self.sink {
             Sink::Ring(ring) => {
                 ring.clear();
-                if ring.write(&text.as_bytes()[..end]).is_err() {
+                if !ring.write(&text.as_bytes()[..end]) {
                     // No room and no memory: an error without a text is one, too.
                     ring.clear();
                 }
