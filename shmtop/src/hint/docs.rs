@@ -10,7 +10,7 @@ pub fn catalogue() -> String {
         "# Hints\n\nPrinted from the rules in `shmtop/src/hint`; a test fails when this file differs. \
          `shmtop explain ID` prints one entry.\n\nSeverities: info < warn < crit. Three answers: fires, quiet, \
          unknown because … . A rule fires when it holds in 3 of the last 5 one-second windows (a state: 2, evidence that \
-         carries its own age: 1), and clears after 5 clean ones; the first 2 s of a process or connection don't count.\n\n\
+         carries its own age: 1), and clears after 5 that are clean, or have no answer; the first 2 s of a process or connection don't count.\n\n\
          | id | severity | what |\n|---|---|---|\n",
     );
     for r in rules() {
