@@ -142,8 +142,6 @@ pub struct ThreadView {
     pub policy: Reading<ThreadPolicy>,
     /// Nice value.
     pub nice: Reading<i32>,
-    /// How late a sleep may end, ns.
-    pub timer_slack_ns: Reading<u64>,
     /// Where it sleeps in the kernel, if that may be read.
     pub wchan: Reading<String>,
 }

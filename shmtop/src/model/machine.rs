@@ -214,7 +214,6 @@ pub(super) fn thread(ticks_per_second: u64, before: Option<&Thread>, now: &Threa
         allowed_cpus: now.allowed_cpus.as_reading().cloned(),
         policy: now.policy.get(),
         nice: now.nice.get(),
-        timer_slack_ns: now.timer_slack_ns.get(),
         wchan: now.wchan.as_reading().map(|w| text::clean(w)),
     }
 }

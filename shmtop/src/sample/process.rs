@@ -145,8 +145,6 @@ pub struct Thread {
     pub nice: Fact<i32>,
     /// CPUs its affinity (and cpuset) allows.
     pub allowed_cpus: Fact<CpuList>,
-    /// Timer slack in ns: how late a sleep may end. Only of threads that own a slot.
-    pub timer_slack_ns: Fact<u64>,
     /// Kernel function it sleeps in; empty if it runs. Only of threads that own a slot.
     pub wchan: Fact<String>,
 }

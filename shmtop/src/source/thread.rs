@@ -1,6 +1,6 @@
 //! One thread: what is read of it each time, what once a second. Called by `process`.
 
-use super::file::{Kept, harmless, nonsense, number};
+use super::file::{Kept, harmless, nonsense};
 use super::parse::{Stat, Status, migrations, schedstat};
 use super::room::Room;
 use crate::reading::Why;
@@ -19,9 +19,6 @@ pub(super) struct ThreadWatch {
     status: Kept,
     sched: Kept,
     wchan: Kept,
-    /// /proc/TID/timerslack_ns: threads have this file only outside of the task directory.
-    slack: PathBuf,
-    slack_asked: bool,
     /// Owns a slot: read for each sample.
     hot: bool,
     /// Descriptors it keeps open.
@@ -46,8 +43,6 @@ impl ThreadWatch {
             status: Kept::new(dir.join("status"), hot && keep),
             sched: Kept::new(dir.join("sched"), hot && keep),
             wchan: Kept::new(dir.join("wchan"), hot && keep),
-            slack: proc_root.join(format!("{tid}/timerslack_ns")),
-            slack_asked: false,
             dir,
             hot,
             held: if keep { files } else { 0 },
@@ -211,7 +206,6 @@ impl ThreadWatch {
         if !self.hot {
             let why = || Why::not_applicable("read only of threads that own a slot");
             seen.migrations = Fact::Unknown(why());
-            seen.timer_slack_ns = Fact::Unknown(why());
             seen.wchan = Fact::Unknown(why());
             return;
         }
@@ -222,10 +216,6 @@ impl ThreadWatch {
                 migrations(&t).ok_or_else(|| Why::not_there("this kernel counts no migrations"))
             })
             .into();
-        if settings || !self.slack_asked {
-            self.slack_asked = true;
-            seen.timer_slack_ns = number(&self.slack).into();
-        }
         seen.wchan = match seen.state.known() {
             // Who runs waits nowhere.
             Some('R') => Fact::Known(String::new()),

@@ -61,7 +61,6 @@ pub(super) fn one_process() -> Tree {
             "proc/7/task/7/sched",
             "x (7, #threads: 1)\nse.nr_migrations     :      11\n",
         ),
-        ("proc/7/timerslack_ns", "50000\n"),
         ("proc/7/task/7/wchan", "futex_do_wait"),
         ("proc/7/fd/0", ""),
         ("proc/7/fd/1", ""),
@@ -105,10 +104,7 @@ fn a_process_and_its_thread_are_read_and_its_name_is_harmless() {
         ),
         (Ok(5), Ok(6))
     );
-    assert_eq!(
-        (thread.migrations.get(), thread.timer_slack_ns.get()),
-        (Ok(11), Ok(50_000))
-    );
+    assert_eq!(thread.migrations.get(), Ok(11));
     assert_eq!(thread.allowed_cpus, Fact::Known(vec![0, 1]));
     assert_eq!(thread.policy.get(), Ok(ThreadPolicy::Other));
     assert_eq!(thread.wchan, Fact::Known("futex_do_wait".into()));

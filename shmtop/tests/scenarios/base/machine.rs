@@ -102,7 +102,6 @@ impl Base {
                 rt_priority: known(0),
                 nice: known(0),
                 allowed_cpus: known((0..self.cpus).collect()),
-                timer_slack_ns: known(50_000),
                 wchan: known(String::new()),
             }],
             thread_count: known(1),
