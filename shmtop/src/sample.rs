@@ -74,6 +74,8 @@ pub struct Viewer {
     pub pid: u32,
     /// Its effective uid.
     pub euid: u32,
+    /// Path of its program's file; empty if unknown.
+    pub program: String,
     /// User and system CPU time used so far, all threads, in ns.
     pub cpu_ns: u64,
     /// Inode of its pid namespace: pages of another one speak of other pids.

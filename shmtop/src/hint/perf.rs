@@ -108,13 +108,27 @@ fn no_pmu(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// The counters exist but this user may not open them. The command would lower the barrier for everybody; the capability
+    /// The counters exist but this user may not open them. They count user space alone, which perf_event_paranoid allows up to 2; where it is no
+    /// higher, the process is another user's or a sandbox has its own mind. The sysctl would lower the barrier for everybody, the capability
     /// only for shmtop.
     PERF_DENIED = "perf-denied", Info, "hardware counters are not allowed";
     fires: "perf_event_open says EACCES or EPERM";
     quiet: "ENOENT (no-pmu)";
-    fix: "setcap cap_perfmon+ep shmtop, or sysctl kernel.perf_event_paranoid=1";
+    fix: "setcap cap_perfmon+ep shmtop, or sysctl kernel.perf_event_paranoid=2";
     check: Host(perf_denied);
+}
+
+/// Highest perf_event_paranoid at which anybody may count the user space of their own processes.
+const USER_SPACE: i64 = 2;
+
+fn let_shmtop_count(ctx: &Context<'_>) -> String {
+    let program = match ctx.sample.viewer.program.as_str() {
+        "" => "\"$(command -v shmtop)\"".into(),
+        path => text::shell(path),
+    };
+    format!(
+        "sudo setcap cap_perfmon+ep {program}   # or, for everybody: sudo sysctl kernel.perf_event_paranoid={USER_SPACE}"
+    )
 }
 
 fn perf_denied(ctx: &Context<'_>) -> Answer {
@@ -125,10 +139,17 @@ fn perf_denied(ctx: &Context<'_>) -> Answer {
     let paranoid = ctx.model.host.perf_paranoid.clone();
     Ok(found.map(|(why, pids)| {
         let now = paranoid.as_ref().map_or("unknown".into(), i64::to_string);
-        Fire::new(
-            format!("hardware counters need perf_event_paranoid ≤ 1 (now {now}) or CAP_PERFMON"),
-            "setcap cap_perfmon+ep $(command -v shmtop)   # or, for everybody: sysctl kernel.perf_event_paranoid=1",
-        )
+        let (says, fix) = match &paranoid {
+            Ok(level) if *level <= USER_SPACE => (
+                format!("hardware counters are not allowed, and not by perf_event_paranoid (now {now}): another user's process, or a sandbox"),
+                "run shmtop as root; in a container also allow it perf_event_open (docker run --cap-add PERFMON)".into(),
+            ),
+            _ => (
+                format!("hardware counters need perf_event_paranoid ≤ {USER_SPACE} (now {now}) or CAP_PERFMON"),
+                let_shmtop_count(ctx),
+            ),
+        };
+        Fire::new(says, fix)
         .state(
             "perf_event_open",
             why,

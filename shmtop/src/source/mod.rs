@@ -97,6 +97,7 @@ pub struct World {
     options: Options,
     own_pid_ns: Reading<u64>,
     own_place: Place,
+    own_program: String,
     pages: pages::PageStore,
     host: host::HostReader,
     cgroups: cgroup::CgroupReader,
@@ -117,6 +118,8 @@ impl World {
         Self {
             own_pid_ns: process::ns_inode(&options.proc_root.join("self"), "pid"),
             own_place: place::own(&options.proc_root),
+            own_program: std::fs::read_link(options.proc_root.join("self/exe"))
+                .map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned()),
             pages: pages::PageStore::new(
                 options.runtime_dir.clone(),
                 options.proc_root.clone(),
@@ -172,6 +175,7 @@ impl World {
                 cpu_ns: clock::own_cpu_ns(),
                 pid_ns_inode: self.own_pid_ns.clone().into(),
                 place: self.own_place.clone(),
+                program: self.own_program.clone(),
             },
             discovery: self.pages.discovery().clone(),
             pages,

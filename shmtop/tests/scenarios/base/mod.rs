@@ -166,6 +166,7 @@ impl Base {
                 place: Place::default(),
                 pid: 99,
                 euid: 1000,
+                program: "/usr/bin/shmtop".into(),
                 cpu_ns: t * 5_000_000,
                 pid_ns_inode: known(1),
             },
