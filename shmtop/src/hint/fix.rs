@@ -24,29 +24,42 @@ pub(super) fn raise_nofile(ctx: &Context<'_>, pid: u32, wanted: u64) -> String {
     )
 }
 
-/// Moves a thread to the idlest CPU outside of `away`, or says that there is none.
-pub(super) fn move_thread(ctx: &Context<'_>, tid: u32, away: &[u32]) -> String {
-    match idlest(ctx, away) {
+/// Writes to a file that is root's: the redirection of a `sudo echo` would be done by the shell, without root's rights.
+pub(super) fn write_as_root(what: &str, path: &str) -> String {
+    format!("echo {what} | sudo tee {}", crate::text::shell(path))
+}
+
+/// Moves a thread to the idlest CPU outside of `away` that it can be moved to, or says that there is none.
+pub(super) fn move_thread(ctx: &Context<'_>, pid: u32, tid: u32, away: &[u32]) -> String {
+    match idlest(ctx, pid, away) {
         Some(cpu) => format!("taskset -cp {cpu} {tid}"),
-        None => "this machine has no other CPU: run less on it, or use a larger one".into(),
+        None => "there is no other CPU that it may use: run less there, widen its cpuset, or use a larger machine".into(),
     }
 }
 
 /// Keeps a thread to the CPU it is on.
-pub(super) fn keep_thread(ctx: &Context<'_>, thread: &ThreadView) -> String {
+pub(super) fn keep_thread(ctx: &Context<'_>, pid: u32, thread: &ThreadView) -> String {
     match &thread.last_cpu {
         Ok(cpu) => format!("taskset -cp {cpu} {}", thread.tid),
-        Err(_) => move_thread(ctx, thread.tid, &[]),
+        Err(_) => move_thread(ctx, pid, thread.tid, &[]),
     }
 }
 
-/// The CPU with the most idle time, of those not in `away`; one that shares its core with one of those only if there is no other.
-pub(super) fn idlest(ctx: &Context<'_>, away: &[u32]) -> Option<u32> {
+/// The CPU with the most idle time, of those not in `away` that the process's cpuset has (the kernel refuses others) and that are not isolated
+/// (they were set apart for somebody); one that shares its core with one of those in `away` only if there is no other.
+pub(super) fn idlest(ctx: &Context<'_>, pid: u32, away: &[u32]) -> Option<u32> {
+    let process = ctx.process(pid).ok();
+    let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
+    let may_be = |id: u32| {
+        let cpu = ctx.sample.host.cpus.iter().find(|c| c.cpu == id);
+        cpuset.is_none_or(|set| set.contains(&id)) && !cpu.is_some_and(|c| c.isolated)
+    };
     let beside = |cpu: &crate::model::CpuView| {
         let siblings = cpu.siblings.as_ref().map_or(&[][..], |s| s.as_slice());
         siblings.iter().any(|s| away.contains(s))
     };
-    let cpus = ctx.model.host.cpus.iter().filter(|c| !away.contains(&c.id));
+    let cpus = ctx.model.host.cpus.iter();
+    let cpus = cpus.filter(|c| !away.contains(&c.id) && may_be(c.id));
     cpus.min_by(|a, b| {
         let busy = |c: &crate::model::CpuView| c.busy.clone().unwrap_or(1.0);
         (beside(a).cmp(&beside(b))).then(busy(a).total_cmp(&busy(b)))

@@ -111,9 +111,10 @@ fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         }
     }
     let pid = client_pid(e, c);
-    let fix = match is_niced(c) {
-        true => format!("renice -n 0 -p {pid}"),
-        false => format!("ps -L -o pid,tid,ni,psr,stat,cls -p {pid}"),
+    let fix = match c.thread.as_ref().ok().filter(|_| is_niced(c)) {
+        // Of the thread: here a nice value is each thread's own, and a process's number is its first thread's.
+        Some(t) => format!("sudo renice -n 0 -p {}", t.tid),
+        None => format!("ps -L -o pid,tid,ni,psr,stat,cls -p {pid}"),
     };
     Fire::new(
         format!(

@@ -2,6 +2,7 @@
 
 use transport::stats::Role;
 
+use super::fix::write_as_root;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::rate::delta;
@@ -65,9 +66,11 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     Fire::new(
         says,
         format!(
-            "echo {} > {}   # or smaller rings: Config::ring_bytes = 1048576 (exchange, trader: --ring-size 1MiB)",
-            limit.saturating_mul(2),
-            text::shell(&format!("{}/{file}", group.path))
+            "{}   # or smaller rings: Config::ring_bytes = 1048576 (exchange, trader: --ring-size 1MiB)",
+            write_as_root(
+                &limit.saturating_mul(2).to_string(),
+                &format!("{}/{file}", group.path)
+            )
         ),
     )
     .number(

@@ -233,7 +233,7 @@ rule! {
     SHMEM_THP = "shmem-thp", Info, "large rings without transparent huge pages";
     fires: "shmem_enabled is never, rings of 2 MiB or more, above 1 GB/s";
     quiet: "small messages";
-    fix: "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    fix: "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled";
     once: true;
     check: Endpoint(shmem_thp);
 }
@@ -259,7 +259,7 @@ fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             e.pid,
             text::bytes(bytes as u64)
         ),
-        "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled",
     )
     .number(
         "bytes",

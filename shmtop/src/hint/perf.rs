@@ -141,7 +141,7 @@ fn perf_denied(ctx: &Context<'_>) -> Answer {
         let now = paranoid.as_ref().map_or("unknown".into(), i64::to_string);
         let (says, fix) = match &paranoid {
             Ok(level) if *level <= USER_SPACE => (
-                format!("hardware counters are not allowed, and not by perf_event_paranoid (now {now}): another user's process, or a sandbox"),
+                format!("hardware counters are not allowed, and perf_event_paranoid is not why (now {now}): another user's process needs CAP_PERFMON, or a sandbox forbids them"),
                 "run shmtop as root; in a container also allow it perf_event_open (docker run --cap-add PERFMON)".into(),
             ),
             _ => (

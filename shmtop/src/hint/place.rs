@@ -34,7 +34,7 @@ fn migrating(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     Fire::new(
         format!("client {} (thread {}) moves {} times a second between CPUs; its p99 is {} against {} since start", c.number, thread.tid, text::count(moves), text::ns(now.p99), text::ns(life.p99)),
-        keep_thread(ctx, &thread),
+        keep_thread(ctx, client_pid(e, c), &thread),
     )
     .number("migrations", moves, "1/s", format!("/proc/{}/task/{}/sched", client_pid(e, c), thread.tid), "> 50")
     .fires()
@@ -53,7 +53,7 @@ rule! {
     check: Client(same_cpu);
 }
 
-fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
+fn same_cpu(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
     let (a, b) = (client.allowed_cpus.clone()?, server.allowed_cpus.clone()?);
     let (&[a], &[b]) = (a.as_slice(), b.as_slice()) else {
@@ -92,7 +92,7 @@ fn same_cpu(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
             "client {} (thread {}) and its server (thread {}) are {what}: each waits for the other",
             c.number, client.tid, server.tid
         ),
-        move_thread(ctx, client.tid, &[a, b]),
+        move_thread(ctx, client_pid(e, c), client.tid, &[a, b]),
     )
     .at(severity)
     .number(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::context::Waiter;
-use super::fix::{WAIT_WELL, idlest, move_thread};
+use super::fix::{WAIT_WELL, idlest, move_thread, write_as_root};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
@@ -33,7 +33,7 @@ rule! {
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
     fires: "stopped in more than 1 % of the periods";
     quiet: "no quota, or it was not reached";
-    fix: "raise cpu.max, or use less CPU";
+    fix: "raise cpu.max to what it would have used, or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
     check: Endpoint(cfs_throttled);
 }
@@ -57,7 +57,8 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         let lost = g
             .throttled_ns
             .get()
-            .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n));
+            .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n))
+            .ok();
         // Summed over CPUs, of which several may stand still at once.
         let period_ns = g.period_us.get().unwrap_or(u64::MAX).saturating_mul(1000);
         let mean = lost.map_or(String::new(), |ns| {
@@ -66,7 +67,7 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         });
         return Fire::new(
             format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
-            set_quota(g, None),
+            set_quota(g, enough(quota, lost, ctx)),
         )
         .number("periods stopped", stopped as f64, "", format!("{}/cpu.stat nr_throttled", g.path), format!("> {:.1}", 0.01 * periods as f64))
         .number("periods", periods as f64, "", format!("{}/cpu.stat nr_periods", g.path), "")
@@ -76,20 +77,22 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     QUIET
 }
 
-/// Gives a group so many CPUs, or as many as there are.
-fn set_quota(g: &CpuGroup, cpus: Option<u64>) -> String {
+/// CPUs that would have been enough: what it had and what it was kept from, and more than it has now. Without the quota it could take the
+/// whole machine, which somebody had a reason not to let it.
+fn enough(quota: f64, lost_ns: Option<u64>, ctx: &Context<'_>) -> u64 {
+    let lost = lost_ns.zip(ctx.seconds().ok());
+    let lost = lost.map_or(quota, |(ns, seconds)| ns as f64 / 1e9 / seconds);
+    (quota + lost).ceil().max(quota.floor() + 1.0) as u64
+}
+
+/// Gives a group so many CPUs.
+fn set_quota(g: &CpuGroup, cpus: u64) -> String {
     let period = g.period_us.get().unwrap_or(100_000);
-    let quota = cpus.map(|n| n.saturating_mul(period).to_string());
-    let file = |name| text::shell(&format!("{}/{name}", g.path));
+    let quota = cpus.saturating_mul(period);
+    let file = |name| format!("{}/{name}", g.path);
     match g.version {
-        CgroupVersion::V2 => {
-            let quota = quota.unwrap_or("max".into());
-            format!("echo \"{quota} {period}\" > {}", file("cpu.max"))
-        }
-        CgroupVersion::V1 => {
-            let quota = quota.unwrap_or("-1".into());
-            format!("echo {quota} > {}", file("cpu.cfs_quota_us"))
-        }
+        CgroupVersion::V2 => write_as_root(&format!("\"{quota} {period}\""), &file("cpu.max")),
+        CgroupVersion::V1 => write_as_root(&quota.to_string(), &file("cpu.cfs_quota_us")),
     }
 }
 
@@ -121,7 +124,7 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             e.name, e.pid
         ),
         match tightest {
-            Some(g) => format!("{}   # or {WAIT_WELL}", set_quota(g, Some(spinners as u64))),
+            Some(g) => format!("{}   # or {WAIT_WELL}", set_quota(g, spinners as u64)),
             None => format!("set {WAIT_WELL}"),
         },
     )
@@ -234,7 +237,7 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .join(",");
     Fire::new(
         format!("{} waited {:.0} ms/s for a core; other processes use {:.1} of its {} CPUs{p99}", w.name(), delay * 1000.0, outsiders, cpus.len()),
-        match idlest(ctx, &cpus) {
+        match idlest(ctx, e.pid, &cpus) {
             Some(cpu) => format!("taskset -cp {cpu} {}   # away from CPU {list}; who is there: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head", w.tid),
             None => "ps -eo pid,psr,pcpu,comm --sort=-pcpu | head   # who else runs: move or end some of it".into(),
         },
@@ -270,6 +273,7 @@ fn preempted_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 ),
                 move_thread(
                     ctx,
+                    w.endpoint.pid,
                     w.tid,
                     t.last_cpu.as_ref().map_or(&[][..], std::slice::from_ref),
                 ),
