@@ -75,7 +75,8 @@ pub(super) fn heat<'a>(
         let mut sums = vec![0u64; rows];
         for &(bucket, n) in &column.buckets {
             let row = (usize::from(bucket) - low) * rows / span;
-            sums[row.min(rows - 1)] += n;
+            let sum = &mut sums[row.min(rows - 1)];
+            *sum = sum.saturating_add(n);
         }
         let most = sums.iter().copied().max().unwrap_or(0);
         let x = area.right() - 1 - back as u16;
@@ -84,9 +85,9 @@ pub(super) fn heat<'a>(
             // In steps of about four: what is a quarter as often is no less worth seeing.
             let shade = match n {
                 0 => 0,
-                n if n * 2 >= most => 4,
-                n if n * 8 >= most => 3,
-                n if n * 32 >= most => 2,
+                n if n >= most.div_ceil(2) => 4,
+                n if n >= most.div_ceil(8) => 3,
+                n if n >= most.div_ceil(32) => 2,
                 _ => 1,
             };
             if shade > 0 {

@@ -285,8 +285,12 @@ pub(super) fn requests(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         &handler(&client.handler),
         theme.text,
     );
-    let bad = client.timeouts + client.late_replies + client.errors;
-    let style = if bad > 0 { theme.warn } else { theme.text };
+    let bad = [client.timeouts, client.late_replies, client.errors];
+    let style = if bad == [0; 3] {
+        theme.text
+    } else {
+        theme.warn
+    };
     let text = format!(
         "{} timeouts, {} late replies, {} errors",
         client.timeouts, client.late_replies, client.errors

@@ -240,6 +240,28 @@ fn a_server_thread_of_one_client_is_not_called_a_poller() {
 }
 
 #[test]
+fn numbers_that_nobody_can_have_counted_do_not_end_the_dashboard() {
+    let mut model = fixture::exchange();
+    let e = &mut model.endpoints[0];
+    let c = &mut e.clients[0];
+    (c.timeouts, c.late_replies, c.errors) = (u64::MAX, u64::MAX, 1);
+    let at_ns = c.history.heat().next_back().unwrap().at_ns + SECOND;
+    let buckets = (100..160).map(|bucket| (bucket, u64::MAX)).collect();
+    c.history
+        .push_heat(shmtop::history::HeatColumn { at_ns, buckets });
+    let id = ClientId::of(&model.endpoints[0], &model.endpoints[0].clients[0]);
+    let state = State {
+        client: Some(id),
+        ..State::default()
+    };
+    let screen = text(&render(&model, &state, &live(), 120, 60).0);
+    assert!(
+        screen.contains(&format!("{} timeouts", u64::MAX)),
+        "{screen}"
+    );
+}
+
+#[test]
 fn a_missing_value_is_a_dash_with_a_reason_where_it_is_opened() {
     let model = fixture::exchange();
     let e = &model.endpoints[0];
