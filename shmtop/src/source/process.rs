@@ -131,8 +131,11 @@ impl ProcessWatch {
                 FIRST_LOOKS => (look.turn % 5 + 1) * (QUICK_NS / 5),
                 _ => QUICK_NS,
             };
-        let stat = self.stat.read(look.buffer).map(Stat::parse);
-        let mut stat = stat.and_then(|s| s.ok_or_else(|| nonsense(self.stat.path())));
+        let mut stat = self.read_stat(look.buffer);
+        if stat.is_err() {
+            // What was kept open is a process's that has ended; the number may be another's by now, which the path leads to.
+            stat = self.read_stat(look.buffer);
+        }
         if stat.is_err() && !self.dir.exists() {
             if !is_hidden(&self.proc_root, self.seen.pid) {
                 self.seen.gone = true;
@@ -183,6 +186,11 @@ impl ProcessWatch {
             .threads
             .extend(self.threads.iter().map(|t| t.seen.clone()));
         self.seen.clone()
+    }
+
+    fn read_stat(&mut self, buffer: &mut Vec<u8>) -> Reading<Stat> {
+        let stat = self.stat.read(buffer).map(Stat::parse);
+        stat.and_then(|s| s.ok_or_else(|| nonsense(self.stat.path())))
     }
 
     fn quick(&mut self, stat: Reading<Stat>, now_ns: u64) {

@@ -172,6 +172,33 @@ fn a_pid_given_to_another_process_takes_nothing_over() {
 }
 
 #[test]
+fn a_pid_given_to_another_process_takes_nothing_over_from_files_that_were_kept_open() {
+    let tree = one_process();
+    let mut first = Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let stat = tree.proc().join("7/stat");
+    std::fs::remove_file(&stat).unwrap();
+    std::os::unix::fs::symlink(format!("/proc/{}/stat", first.id()), &stat).unwrap();
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::for_so_many(99));
+    let process = tree.process(&mut watch, 1, &[7]);
+    assert_eq!(process.comm, "cat");
+    drop(first.stdin.take());
+    first.wait().unwrap();
+    std::fs::remove_file(&stat).unwrap();
+    let second = format!("7 (b) {}", STAT_TAIL.replace("4200", "9999"));
+    tree.write("proc/7/stat", &second);
+    tree.write("proc/7/status", "Uid:\t0\t33\t0\t0\n");
+    let process = tree.process(&mut watch, 2, &[]);
+    assert_eq!(
+        (process.start_ticks.get(), process.uid.get()),
+        (Ok(9999), Ok(33))
+    );
+}
+
+#[test]
 fn a_file_that_may_not_be_read_is_unknown_with_the_reason() {
     let tree = one_process();
     for path in ["7/fd", "7/limits", "7/smaps", "7/task/7/schedstat"] {
