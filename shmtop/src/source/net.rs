@@ -34,14 +34,25 @@ pub(super) fn read(proc_root: &Path, claims: &[Claim]) -> Vec<Listener> {
         .collect()
 }
 
-fn listener(proc_root: &Path, claim: &Claim, queues: &Reading<HashMap<u32, Queue>>) -> Listener {
+fn listener(
+    proc_root: &Path,
+    claim: &Claim,
+    queues: &Reading<HashMap<u32, Vec<Queue>>>,
+) -> Listener {
     // The kernel keeps 32 bits of the inode here.
     let queue = match queues {
         Err(why) => Err(why.clone()),
         Ok(_) if claim.bound_inode == 0 => Err(Why::not_there("its page does not name the inode")),
-        Ok(queues) => queues
-            .get(&(claim.bound_inode as u32))
-            .ok_or_else(|| Why::not_there("no such listening socket in this network namespace")),
+        Ok(queues) => match queues.get(&(claim.bound_inode as u32)).map(Vec::as_slice) {
+            Some([queue]) => Ok(queue),
+            // Each file system numbers its own inodes, and a tmpfs begins with small numbers.
+            Some(_) => Err(Why::not_there(
+                "several listening sockets have this inode number",
+            )),
+            None => Err(Why::not_there(
+                "no such listening socket in this network namespace",
+            )),
+        },
     };
     Listener {
         pid: claim.pid,
@@ -88,6 +99,22 @@ fn lstat_below(root: &Path, path: &str) -> io::Result<Metadata> {
 mod tests {
     use super::*;
     use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn of_two_sockets_with_one_inode_number_neither_queue_is_told() {
+        let claim = Claim {
+            pid: std::process::id(),
+            path: "/nowhere".into(),
+            bound_inode: 5,
+        };
+        let queue = Queue::default();
+        let seen = |queues: Vec<Queue>| {
+            let queues = Ok(HashMap::from([(5, queues)]));
+            listener(Path::new("/proc"), &claim, &queues).queue
+        };
+        assert_eq!(seen(vec![queue]).known(), Some(&0));
+        assert_eq!(seen(vec![queue; 2]).known(), None);
+    }
 
     #[test]
     fn waiting_connections_are_counted_and_a_stolen_path_shows() {

@@ -36,8 +36,9 @@ pub(super) struct Queue {
     pub(super) backlog: u32,
 }
 
-/// All listening Unix sockets of this network namespace that have a path, by the low 32 bits of the path's inode.
-pub(super) fn listening() -> io::Result<HashMap<u32, Queue>> {
+/// All listening Unix sockets of this network namespace that have a path, by the low 32 bits of the path's inode: several where file
+/// systems use a number twice.
+pub(super) fn listening() -> io::Result<HashMap<u32, Vec<Queue>>> {
     let fd = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -80,7 +81,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Takes in one datagram of answers; true if it was the last.
-fn answers(mut bytes: &[u8], queues: &mut HashMap<u32, Queue>) -> io::Result<bool> {
+fn answers(mut bytes: &[u8], queues: &mut HashMap<u32, Vec<Queue>>) -> io::Result<bool> {
     let broken = || io::Error::other("the answer makes no sense");
     while !bytes.is_empty() {
         let length = u32_at(bytes, 0).ok_or_else(broken)? as usize;
@@ -93,7 +94,7 @@ fn answers(mut bytes: &[u8], queues: &mut HashMap<u32, Queue>) -> io::Result<boo
             }
             kind if kind == i32::from(SOCK_DIAG_BY_FAMILY) => {
                 if let Some((inode, queue)) = message.get(16..).and_then(attributes) {
-                    queues.insert(inode, queue);
+                    queues.entry(inode).or_default().push(queue);
                 }
             }
             _ => {}
@@ -135,6 +136,32 @@ mod tests {
             let _ = answers(&bytes, &mut HashMap::new());
             let _ = attributes(&bytes);
         }
+    }
+
+    /// A path socket's message: its inode, and how many wait.
+    fn answer(inode: u32, waiting: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(56u32.to_ne_bytes());
+        bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        bytes.extend([0; 10 + 16]);
+        for (kind, words) in [
+            (ATTRIBUTE_VFS, [inode, 1]),
+            (ATTRIBUTE_RQLEN, [waiting, 128]),
+        ] {
+            bytes.extend(12u16.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(words.into_iter().flat_map(u32::to_ne_bytes));
+        }
+        bytes
+    }
+
+    #[test]
+    fn sockets_whose_file_systems_use_one_inode_number_are_both_kept() {
+        let mut queues = HashMap::new();
+        let bytes = [answer(5, 1), answer(5, 2), answer(6, 3)].concat();
+        assert!(!answers(&bytes, &mut queues).unwrap());
+        let waiting = |n: u32| queues[&n].iter().map(|q| q.waiting).collect::<Vec<_>>();
+        assert_eq!((waiting(5), waiting(6)), (vec![1, 2], vec![3]));
     }
 
     #[test]
