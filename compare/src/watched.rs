@@ -10,13 +10,14 @@ use transport::stats::{PageReader, Role, Snapshot, registry};
 
 use crate::clock::{monotonic_ns, sleep_until};
 use crate::conductor::{self, Meanwhile};
+use crate::probe::{Regime, line_samples};
 use crate::results::{Spread, median_with_interval};
 use crate::subject;
 use crate::terminal::OnTerminal;
 use crate::workload::Workload;
 
 /// Pairs that the same processes work through.
-const PAIRS_PER_RUN: usize = 10;
+const PAIRS_PER_RUN: usize = 20;
 /// Not counted after shmtop was stopped or let go on.
 const SETTLES: Duration = Duration::from_millis(250);
 
@@ -26,11 +27,11 @@ pub(crate) struct WatchedOptions {
     /// A release build of shmtop.
     #[arg(long, default_value = "target/release/shmtop")]
     shmtop: PathBuf,
-    /// Processes started anew so often; each run is of 10 pairs.
+    /// Processes started anew so often; each run is of 20 pairs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Seconds counted per half of a pair. Once a second shmtop looks at more than the pages: whole seconds have their share of that.
-    #[arg(long, default_value_t = 2.0)]
+    /// Seconds counted per half of a pair: whole ones, since shmtop looks at more than the pages once a second.
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Puts the result between its markers in this file.
     #[arg(long)]
@@ -43,6 +44,7 @@ struct Stretch {
     requests_per_s: f64,
     /// CPU time of shmtop for each second.
     shmtop_cpus: f64,
+    regime: Regime,
 }
 
 struct Pair {
@@ -62,7 +64,9 @@ struct Watcher<'a> {
     options: &'a WatchedOptions,
     running: Option<(OnTerminal, PageReader)>,
     page: Snapshot,
+    cpus: Option<(usize, usize)>,
     pairs: Vec<Pair>,
+    left_out: usize,
 }
 
 impl Meanwhile for Watcher<'_> {
@@ -84,17 +88,23 @@ impl Meanwhile for Watcher<'_> {
                 (first, second)
             };
             let pair = Pair { plain, watched };
+            let met_one_regime = plain.regime == watched.regime && plain.regime != Regime::Mixed;
             // Progress is for those who watch.
             let _ = writeln!(
                 io::stderr(),
-                "pair {:>2}  {:>9.0}/s  {:>9.0}/s  {:+.2} %  {:.2} % of a CPU",
-                self.pairs.len() + 1,
+                "{:<8} {:<8}  {:>9.0}/s  {:>9.0}/s  {:+.2} %  {:.2} % of a CPU",
+                plain.regime.name(),
+                watched.regime.name(),
                 plain.requests_per_s,
                 watched.requests_per_s,
                 pair.lost(),
                 watched.shmtop_cpus * 100.0,
             );
-            self.pairs.push(pair);
+            if met_one_regime {
+                self.pairs.push(pair);
+            } else {
+                self.left_out += 1;
+            }
         }
         self.running = None;
         if monotonic_ns() > end_ns {
@@ -118,12 +128,15 @@ impl Watcher<'_> {
         shmtop.hold(!watched)?;
         sleep_until(monotonic_ns() + SETTLES.as_nanos() as u64);
         let (from_ns, requests, cpu_ns) = now(shmtop)?;
-        sleep_until(from_ns + (self.options.seconds * 1e9) as u64);
+        let end_ns = from_ns + (self.options.seconds * 1e9) as u64;
+        let lines_ns = line_samples(self.cpus, end_ns);
+        sleep_until(end_ns);
         let (to_ns, requests_after, cpu_after_ns) = now(shmtop)?;
         let ns = (to_ns - from_ns) as f64;
         Ok(Stretch {
             requests_per_s: (requests_after - requests) as f64 * 1e9 / ns,
             shmtop_cpus: (cpu_after_ns - cpu_ns) as f64 / ns,
+            regime: Regime::of(&lines_ns),
         })
     }
 }
@@ -150,7 +163,9 @@ pub(crate) fn watched(
         options,
         running: None,
         page: Snapshot::default(),
+        cpus,
         pairs: Vec::new(),
+        left_out: 0,
     };
     // A little more than the pairs take.
     let pairs_s = 2.0 * (options.seconds + SETTLES.as_secs_f64()) * PAIRS_PER_RUN as f64;
@@ -158,10 +173,11 @@ pub(crate) fn watched(
     for _ in 0..options.runs {
         conductor::run(&exe, &subject::OURS, work, cpus, &mut watcher)?;
     }
-    Ok(report(workload, options, &watcher.pairs))
+    Ok(report(workload, &watcher))
 }
 
-fn report(workload: &Workload, options: &WatchedOptions, pairs: &[Pair]) -> String {
+fn report(workload: &Workload, watcher: &Watcher<'_>) -> String {
+    let Watcher { options, pairs, .. } = watcher;
     let rate = |of: fn(&Pair) -> Stretch| {
         let spread = Spread::of(pairs.iter().map(|pair| of(pair).requests_per_s));
         spread.map_or_else(
@@ -172,7 +188,8 @@ fn report(workload: &Workload, options: &WatchedOptions, pairs: &[Pair]) -> Stri
     let share = Spread::of(pairs.iter().map(|pair| pair.watched.shmtop_cpus * 100.0));
     format!(
         "### shmtop watching at 10 Hz: {}\n\n| | requests/s |\n|---|--:|\n| not watched | {} |\n| watched | {} |\n\n\
-         Over {} pairs of {} s each, shmtop stopped and let go on in turn beside the same processes ({} starts of them): throughput lost {}.\n\n\
+         Over {} pairs of {} s each, shmtop stopped and let go on in turn beside the same processes ({} starts of them): throughput lost {}. Left out: \
+         {} during which the regime changed.\n\n\
          shmtop used {} of a CPU.\n",
         workload.title,
         rate(|pair| pair.plain),
@@ -182,6 +199,7 @@ fn report(workload: &Workload, options: &WatchedOptions, pairs: &[Pair]) -> Stri
         options.runs,
         median_with_interval(pairs.iter().map(Pair::lost).collect())
             .unwrap_or_else(|| "unknown".into()),
+        watcher.left_out,
         share.map_or_else(
             || "an unknown share".into(),
             |s| format!("{:.2} % ({:.2}–{:.2})", s.median, s.least, s.most)
