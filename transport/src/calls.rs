@@ -115,6 +115,12 @@ impl Calls {
         (self.places[place_of(self.next)] == Place::Free).then_some(self.next)
     }
 
+    /// The id the next request gets once its place is free; never 0.
+    #[inline]
+    pub(crate) fn upcoming_id(&self) -> u64 {
+        self.next
+    }
+
     /// Enters the request that [`Self::next_id`] named.
     #[inline(always)]
     pub(crate) fn open(&mut self, id: u64, timed: Option<Timed>) {

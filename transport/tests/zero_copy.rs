@@ -258,20 +258,26 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// A client on shared memory whose requests, of up to 60,000 bytes, are answered once told.
 struct Unanswered {
+    /// Dropped first: the server waits for its handler.
+    go: Sender<()>,
     _dir: tempfile::TempDir,
     _server: Membrane,
     client: Synapse,
     is_entered: Receiver<()>,
-    go: Sender<()>,
 }
 
 impl Unanswered {
     fn new() -> Self {
+        Self::within(WATCHDOG)
+    }
+
+    /// With this timeout for a request.
+    fn within(request_timeout: Duration) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let config = Config {
             ring_bytes: 256 << 10,
             max_message_bytes: 60_000,
-            request_timeout: WATCHDOG,
+            request_timeout,
             stats_dir: Some(dir.path().join("stats")),
             ..Config::default()
         };
@@ -294,6 +300,16 @@ impl Unanswered {
             is_entered,
             go,
         }
+    }
+
+    /// No room is left: one is with the handler, and there is no place for another beside three more. All are given up.
+    fn fill(&mut self) {
+        self.client.submit(&pattern(0, 60_000)).expect("room");
+        self.is_entered.recv_timeout(WATCHDOG).expect("a handler");
+        for i in 1..4 {
+            self.client.submit(&pattern(i, 60_000)).expect("room");
+        }
+        assert_eq!(self.client.cancel_all(), 4);
     }
 
     /// A draft is answered although there is no room for it until the given-up requests are, which begins once the page shows that the
@@ -345,13 +361,7 @@ fn over_the_socket_a_draft_for_which_there_is_no_room_is_refused_before_it_is_wr
 #[test]
 fn a_draft_waits_for_the_room_that_requests_hold_which_were_given_up() {
     let mut all = Unanswered::new();
-    // One is with the handler, and there is no place for another beside three more.
-    all.client.submit(&pattern(0, 60_000)).expect("room");
-    all.is_entered.recv_timeout(WATCHDOG).expect("a handler");
-    for i in 1..4 {
-        all.client.submit(&pattern(i, 60_000)).expect("room");
-    }
-    assert_eq!(all.client.cancel_all(), 4);
+    all.fill();
     all.a_draft_waits(60_000, |slot| slot.tx.tx_blocked_since_ns != 0);
 }
 
@@ -367,4 +377,34 @@ fn a_draft_waits_for_the_number_that_requests_hold_which_were_given_up() {
     };
     assert_eq!(all.client.cancel_all(), most);
     all.a_draft_waits(8, |slot| slot.wait.waiting_since_ns != 0);
+}
+
+#[test]
+fn what_a_request_waits_for_its_room_is_not_waited_for_its_reply_again() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let mut all = Unanswered::within(TIMEOUT);
+    all.fill();
+    let go = &all.go;
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        let room = scope.spawn(move || {
+            std::thread::sleep(TIMEOUT * 4 / 5);
+            let given = Instant::now();
+            // One answer makes room; the next one never comes.
+            go.send(()).expect("a handler");
+            given
+        });
+        let ended = all.client.fire_bytes(&pattern(9, 60_000)).map(<[u8]>::len);
+        let at = Instant::now();
+        let given = room.join().expect("no panic");
+        match ended {
+            Err(RequestError::Timeout { .. }) => {
+                let (all, waited) = (at - begun, at - given);
+                assert!(waited < TIMEOUT, "{waited:?} for the reply, {all:?} in all");
+            }
+            // The thread that gives room came too late for this.
+            Err(RequestError::Full { .. }) => assert!(given - begun > TIMEOUT),
+            other => panic!("{other:?}"),
+        }
+    });
 }

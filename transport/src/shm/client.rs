@@ -45,6 +45,8 @@ pub struct ShmClient {
     timing: Timing,
     slot: Arc<SlotWriter>,
     timeout: Duration,
+    /// The request that had to wait before it was sent, and since when: its reply is waited for as long as is left. 0 is none.
+    blocked: (u64, Ticks),
     /// Ring bytes of replies released since the server's doorbell was last tried.
     released: u64,
     /// Requests were published since then whose bell was not rung.
@@ -95,6 +97,7 @@ impl ShmClient {
             timing: Timing::new(&slot),
             slot,
             timeout,
+            blocked: (0, Ticks::from_count(0)),
             released: 0,
             bell_due: false,
             told_cpu: 0,
@@ -132,6 +135,12 @@ impl ShmClient {
             None => Ok(()),
             Some(lost) => Err(lost_before(lost)),
         }
+    }
+
+    /// What is left of the timeout of a call that began then.
+    fn left_since(&self, begun: Ticks) -> Duration {
+        let waited = Duration::from_nanos(Ticks::now().waited_since(begun));
+        self.timeout.saturating_sub(waited)
     }
 
     fn deliver(&self, length: usize, failed: bool) -> Result<&[u8], RequestError> {

@@ -14,6 +14,7 @@ use crate::mem::fork;
 use crate::stats::recorder::set;
 use crate::stats::slot::SlotWriter;
 use crate::timing::Timing;
+use crate::wire::edge::Deadline;
 use crate::wire::frame::Decoder;
 
 /// A client connection over the socket.
@@ -107,8 +108,9 @@ impl SocketClient {
                 in_flight: self.calls.live(),
             });
         }
-        let id = self.send(request)?;
-        match self.wait() {
+        let deadline = Deadline::after(self.timeout);
+        let id = self.send(request, deadline)?;
+        match self.wait(deadline) {
             Ok(Arrived { failed, .. }) => self.deliver(failed),
             Err(error) => {
                 self.abandon(id);
@@ -130,7 +132,7 @@ impl SocketClient {
             });
         }
         // Now, because what is refused once it has been written is lost.
-        self.await_room(room)?;
+        self.await_room(room, Deadline::after(self.timeout))?;
         Ok(crate::draft::Draft::in_buffer(self, room))
     }
 

@@ -1,7 +1,5 @@
 //! The blocking call: send, look, wait for the one reply.
 
-use std::time::Duration;
-
 use super::looks::Incoming;
 use super::{Arrived, ShmClient};
 use crate::clock::Ticks;
@@ -77,7 +75,10 @@ impl ShmClient {
         take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
     ) -> Result<T, RequestError> {
         self.ring_bell();
-        let reply = self.await_long(take);
+        // Of the one timeout, what waiting for room has left of it.
+        let (blocked, since) = self.blocked;
+        let began = if blocked == id { since } else { Ticks::now() };
+        let reply = self.await_long(take, began);
         if reply.is_err() {
             self.abandon(id);
         }
@@ -125,7 +126,7 @@ impl ShmClient {
         if self.released > 0 || self.bell_due {
             self.ring_bell();
         }
-        self.await_long(&take)
+        self.await_long(&take, Ticks::now())
     }
 
     /// Tells the server where we wait, if the CPU is given away meanwhile: then it serves us best from there.
@@ -144,12 +145,10 @@ impl ShmClient {
     fn await_long<T>(
         &mut self,
         take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+        began: Ticks,
     ) -> Result<T, RequestError> {
-        let begun = Ticks::now();
         loop {
-            let left = self
-                .timeout
-                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let left = self.left_since(began);
             let mut look = Incoming {
                 rx: &mut self.rx,
                 line: &self.line,
@@ -197,7 +196,7 @@ impl ShmClient {
                 }
                 None => {}
             }
-            if Duration::from_nanos(Ticks::now().ns_since(begun)) >= self.timeout {
+            if self.left_since(began).is_zero() {
                 bump(&self.slot.req().timeouts, 1);
                 return Err(RequestError::Timeout {
                     timeout: self.timeout,

@@ -2,6 +2,7 @@
 
 use super::{Arrived, ShmClient};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
+use crate::clock::Ticks;
 use crate::draft::Draft;
 use crate::error::{Lost, RequestError};
 use crate::mem::fork;
@@ -24,8 +25,9 @@ impl ShmClient {
     fn reserve(&mut self, room: usize) -> Result<Place, RequestError> {
         self.usable()?;
         self.check_size(room)?;
+        let mut began = None;
         if self.calls.next_id().is_none() {
-            self.await_place()?;
+            self.await_place(*began.insert(Ticks::now()))?;
         }
         if self.calls.next_id().is_none() {
             return Err(RequestError::Full {
@@ -37,7 +39,7 @@ impl ShmClient {
             Err(error) => error,
         };
         if let NoSlot::Full { occupancy } = error {
-            self.await_room(room, occupancy)?;
+            self.await_room(room, occupancy, began.unwrap_or_else(Ticks::now))?;
         }
         match self.tx.reserve(room) {
             Ok(slot) => Ok(slot.lay_aside()),

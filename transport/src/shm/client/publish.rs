@@ -1,7 +1,5 @@
 //! Sending a request: its id, its place in the ring, the server's doorbell, and the wait when there is no room.
 
-use std::time::Duration;
-
 use super::ShmClient;
 use super::looks::{Incoming, Room};
 use crate::calls::MAX_IN_FLIGHT;
@@ -31,7 +29,7 @@ impl ShmClient {
         self.check_size(request.len())?;
         if self.calls.next_id().is_none() {
             if WAIT {
-                self.await_place()?;
+                self.place_blocked()?;
             } else {
                 self.discard_late()?;
             }
@@ -106,6 +104,27 @@ impl ShmClient {
         }
     }
 
+    /// Since when the request that is about to be sent waits for that: from now on, unless it does already.
+    fn blocked_since(&mut self) -> Ticks {
+        let id = self.calls.upcoming_id();
+        if self.blocked.0 != id {
+            self.blocked = (id, Ticks::now());
+        }
+        self.blocked.1
+    }
+
+    /// Waits for the next request's place.
+    #[cold]
+    fn place_blocked(&mut self) -> Result<(), RequestError> {
+        let begun = self.blocked_since();
+        let waited = self.await_place(begun);
+        if self.calls.next_id().is_none() {
+            // It is not sent now. The next with this id begins anew.
+            self.blocked.0 = 0;
+        }
+        waited
+    }
+
     /// Waits for room in the ring, and sends then.
     #[cold]
     fn send_blocked(
@@ -114,28 +133,36 @@ impl ShmClient {
         request: &[u8],
         occupancy: u64,
     ) -> Result<(), RequestError> {
-        self.await_room(request.len(), occupancy)?;
-        match self.tx.push(Kind::Request, id, request) {
-            Ok(()) => Ok(()),
-            Err(NoSlot::Full { .. }) => Err(RequestError::Full {
-                in_flight: self.calls.live(),
-            }),
-            Err(NoSlot::Poisoned(poison)) => Err(self.lose(Lost::Poisoned(poison))),
-        }
+        let begun = self.blocked_since();
+        let sent = match self.await_room(request.len(), occupancy, begun) {
+            Ok(()) => match self.tx.push(Kind::Request, id, request) {
+                Ok(()) => return Ok(()),
+                Err(NoSlot::Full { .. }) => RequestError::Full {
+                    in_flight: self.calls.live(),
+                },
+                Err(NoSlot::Poisoned(poison)) => self.lose(Lost::Poisoned(poison)),
+            },
+            Err(error) => error,
+        };
+        self.blocked.0 = 0;
+        Err(sent)
     }
 
-    /// Waits for room in the ring.
+    /// Waits for room in the ring, for what is left of the request timeout of a call that `began` then.
     #[cold]
-    pub(super) fn await_room(&mut self, length: usize, occupancy: u64) -> Result<(), RequestError> {
+    pub(super) fn await_room(
+        &mut self,
+        length: usize,
+        occupancy: u64,
+        began: Ticks,
+    ) -> Result<(), RequestError> {
         record::full(self.slot.tx(), occupancy);
-        let begun = Ticks::now();
-        set(&self.slot.tx().tx_blocked_since_ns, begun.monotonic_ns());
+        let blocked = Ticks::now();
+        set(&self.slot.tx().tx_blocked_since_ns, blocked.monotonic_ns());
         // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
         self.ring_bell();
         let found = loop {
-            let left = self
-                .timeout
-                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let left = self.left_since(began);
             let mut room = Room {
                 tx: &mut self.tx,
                 rx: &self.rx,
@@ -166,7 +193,7 @@ impl ShmClient {
             break found;
         };
         let tx = self.slot.tx();
-        bump(&tx.tx_blocked_ns, Ticks::now().ns_since(begun));
+        bump(&tx.tx_blocked_ns, Ticks::now().ns_since(blocked));
         set(&tx.tx_blocked_since_ns, 0);
         match found {
             Some(Ok(true)) => Ok(()),
@@ -178,16 +205,13 @@ impl ShmClient {
         }
     }
 
-    /// The next request's place is held by one that was given up: discards late replies, and waits for them, for at most the
-    /// request timeout, as long as nobody waits for a reply that the caller could receive.
+    /// The next request's place is held by one that was given up: discards late replies, and waits for them, for what is left of the
+    /// request timeout of a call that `began` then, as long as nobody waits for a reply that the caller could receive.
     #[cold]
-    pub(super) fn await_place(&mut self) -> Result<(), RequestError> {
-        let begun = Ticks::now();
+    pub(super) fn await_place(&mut self, began: Ticks) -> Result<(), RequestError> {
         loop {
             self.discard_late()?;
-            let left = self
-                .timeout
-                .saturating_sub(Duration::from_nanos(Ticks::now().ns_since(begun)));
+            let left = self.left_since(began);
             if self.calls.next_id().is_some() || self.calls.live() > 0 || left.is_zero() {
                 return Ok(());
             }

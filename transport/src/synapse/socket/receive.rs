@@ -23,7 +23,7 @@ impl SocketClient {
         if self.calls.live() == 0 {
             return Err(RequestError::NothingInFlight);
         }
-        let Arrived { id, failed } = self.wait()?;
+        let Arrived { id, failed } = self.wait(Deadline::after(self.timeout))?;
         self.deliver(failed).map(|bytes| (RequestId(id), bytes))
     }
 
@@ -97,8 +97,7 @@ impl SocketClient {
     }
 
     /// Waits for the next live reply.
-    pub(super) fn wait(&mut self) -> Result<Arrived, RequestError> {
-        let deadline = Deadline::after(self.timeout);
+    pub(super) fn wait(&mut self, deadline: Deadline) -> Result<Arrived, RequestError> {
         loop {
             if let Some(arrived) = self.arrived()? {
                 return Ok(arrived);

@@ -18,18 +18,23 @@ impl SocketClient {
     /// # Errors
     /// As there.
     pub(crate) fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        let deadline = Deadline::after(self.timeout);
         // One that is too large is told so by `send`, not to wait for room.
         if request.len() <= self.max_message {
-            self.await_room(request.len())?;
+            self.await_room(request.len(), deadline)?;
         }
-        self.send(request).map(RequestId)
+        self.send(request, deadline).map(RequestId)
     }
 
     /// Sees to it that a request of this length is not [`Self::crowded`] out; `Full` as long as the replies that would make room are the caller's
     /// to receive.
-    pub(super) fn await_room(&mut self, length: usize) -> Result<(), RequestError> {
+    pub(super) fn await_room(
+        &mut self,
+        length: usize,
+        deadline: Deadline,
+    ) -> Result<(), RequestError> {
         if self.calls.live() == 0 && self.crowded(length) {
-            self.await_late(length)?;
+            self.await_late(length, deadline)?;
         }
         if self.crowded(length) {
             self.usable()?;
@@ -48,11 +53,10 @@ impl SocketClient {
     }
 
     /// Waits for replies to given-up requests, which no call of the caller's receives, until they are not in the way of `length`
-    /// bytes more; at most the request timeout. Only while nobody waits for a reply.
+    /// bytes more; until the deadline. Only while nobody waits for a reply.
     #[cold]
-    fn await_late(&mut self, length: usize) -> Result<(), RequestError> {
+    fn await_late(&mut self, length: usize, deadline: Deadline) -> Result<(), RequestError> {
         self.usable()?;
-        let deadline = Deadline::after(self.timeout);
         while self.arrived()?.is_none() && self.crowded(length) && !deadline.passed() {
             match recv_until(&self.stream, self.decoder.space(), deadline) {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
@@ -64,9 +68,8 @@ impl SocketClient {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, request: &[u8]) -> Result<u64, RequestError> {
+    pub(super) fn send(&mut self, request: &[u8], deadline: Deadline) -> Result<u64, RequestError> {
         let (id, header, timed) = self.prepare(request)?;
-        let deadline = Deadline::after(self.timeout);
         if let Err(e) = send_until(&self.stream, &header.encode(), request, None, deadline) {
             if e.source.kind() == std::io::ErrorKind::TimedOut && e.sent == 0 {
                 return Err(RequestError::Full {
