@@ -6,6 +6,7 @@
 //!
 //! A sample is meant to cost less than a millisecond, so what changes slowly is read once a second or more rarely.
 
+mod budget;
 mod cgroup;
 mod clock;
 mod cpu;

@@ -4,6 +4,7 @@
 //! descriptors, every five seconds at most and never for more than a two-thousandth of the time. A mapping outlives its
 //! owner, so a page counts only while one of the two still finds it.
 
+use super::budget::{self, Budget, Counted};
 use super::clock;
 use super::file::{harmless, why};
 use super::rings;
@@ -23,8 +24,8 @@ const SCAN_NS: u64 = 5_000_000_000;
 const TICK: Duration = Duration::from_millis(100);
 /// A scan rests for this many times the CPU time that it cost.
 const SCAN_REST: u64 = 2000;
-/// Pages looked at, at most.
-const MAX_PAGES: usize = 1024;
+/// Owner of a page whose owner may not be seen.
+const NOBODY: u32 = u32::MAX;
 
 /// All pages.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(super) struct PageStore {
     rings: Vec<Found>,
     /// Links in the runtime directory that are named like pages and lead elsewhere.
     strays: Vec<Page>,
+    budget: Budget,
+    counted: Counted,
     open: BTreeMap<PathBuf, OpenPage>,
     /// Where the pages that were last read stand in `open`, by pid and name.
     names: HashMap<(u32, String), PathBuf>,
@@ -58,17 +61,37 @@ struct OpenPage {
     found_by: FoundBy,
     /// Device and inode of the memfd behind the link, if they may be seen.
     identity: Option<(u64, u64)>,
+    /// Owner of the memfd.
+    uid: u32,
     reader: Result<PageReader, PageContent>,
+    /// It was found to say more than its user may: it is not copied again.
+    too_much: bool,
     /// Read into first: its vectors have grown already, and a copy of it has vectors as long as they need to be.
     scratch: Snapshot,
 }
 
 impl OpenPage {
-    /// What it says now.
-    fn content(&mut self, link: &Path) -> PageContent {
+    /// What it says now, if that takes no more than `left` bytes, which it is taken from.
+    fn content(&mut self, link: &Path, left: &mut usize) -> PageContent {
+        let too_much = |uid| {
+            PageContent::Unreadable(format!(
+                "the pages of user {uid} say more than one user's may: this one is not read"
+            ))
+        };
         match &self.reader {
+            Ok(_) if self.too_much => too_much(self.uid),
             Ok(reader) => match reader.snapshot_into(&mut self.scratch) {
-                Ok(()) => PageContent::Read(Box::new(self.scratch.clone())),
+                Ok(()) => match left.checked_sub(budget::bytes(&self.scratch)) {
+                    Some(rest) => {
+                        *left = rest;
+                        PageContent::Read(Box::new(self.scratch.clone()))
+                    }
+                    None => {
+                        self.too_much = true;
+                        self.scratch = Snapshot::default();
+                        too_much(self.uid)
+                    }
+                },
                 Err(e) => unreadable(&e, link),
             },
             Err(content) => content.clone(),
@@ -107,9 +130,17 @@ impl PageStore {
             scanned: Vec::new(),
             rings: Vec::new(),
             strays: Vec::new(),
+            budget: Budget::default(),
+            counted: Counted::default(),
             open: BTreeMap::new(),
             names: HashMap::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
     }
 
     /// How far the search saw.
@@ -134,16 +165,19 @@ impl PageStore {
             }
         }
         let mut pages = self.strays.clone();
+        pages.extend(self.left_out());
+        let mut left: HashMap<u32, usize> = HashMap::new();
         self.names.clear();
         let mut open = std::mem::take(&mut self.open);
         for (link, page) in &mut open {
             let name = self.name_of(link, page);
             self.names.insert((page.pid, name.clone()), link.clone());
+            let left = left.entry(page.uid).or_insert(self.budget.user_bytes);
             pages.push(Page {
                 link: name,
                 pid: page.pid,
                 found_by: page.found_by,
-                content: page.content(link),
+                content: page.content(link, left),
             });
         }
         self.open = open;
@@ -178,6 +212,18 @@ impl PageStore {
         harmless_path(link.strip_prefix(below).unwrap_or(link))
     }
 
+    /// That there are more pages than are looked at, for each user who has too many.
+    fn left_out(&self) -> impl Iterator<Item = Page> {
+        let users = self.counted.left_out.iter();
+        users.map(|(uid, more)| Page {
+            link: format!("user {uid}"),
+            content: PageContent::Unreadable(format!(
+                "{more} more pages of this user are not looked at"
+            )),
+            ..Page::default()
+        })
+    }
+
     /// Looks for announced pages alone; false if there are none.
     fn found_announced(&mut self) -> bool {
         self.find();
@@ -192,7 +238,8 @@ impl PageStore {
         let scanned = self.scanned.iter().cloned().map(|f| (FoundBy::ProcScan, f));
         let mut before = std::mem::take(&mut self.open);
         let mut identities = BTreeSet::new();
-        for (found_by, found) in announced.chain(scanned).take(MAX_PAGES) {
+        self.counted = Counted::default();
+        for (found_by, found) in announced.chain(scanned) {
             let metadata = std::fs::metadata(&found.link);
             let nowhere = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
             if metadata.as_ref().is_err_and(nowhere) {
@@ -202,9 +249,13 @@ impl PageStore {
                 }
                 continue;
             }
+            let uid = metadata.as_ref().map_or(NOBODY, MetadataExt::uid);
             let identity = metadata.ok().map(|m| (m.dev(), m.ino()));
             // One page is one entry: announced twice, found by the scan as well, or inherited by a fork.
             if identity.is_some_and(|i| identities.contains(&i)) {
+                continue;
+            }
+            if !self.counted.admits(uid, self.budget) {
                 continue;
             }
             let page = match before.remove(&found.link) {
@@ -214,6 +265,8 @@ impl PageStore {
                         pid: found.pid,
                         found_by,
                         identity,
+                        uid,
+                        too_much: false,
                         reader: PageReader::open(&found.link)
                             .map_err(|e| unreadable(&e, &found.link)),
                         scratch: Snapshot::default(),

@@ -4,6 +4,7 @@
 mod cgroup;
 mod host;
 mod live;
+mod pages;
 mod process;
 mod world;
 

@@ -1,0 +1,100 @@
+//! Promises about pages: one user's do not fill the viewer's memory, nor keep the others' out.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use transport::stats::page::{PageDescription, PageWriter};
+use transport::stats::slot::{SlotFacts, SlotWriter};
+use transport::stats::{Role, SlotKind, registry};
+
+use crate::sample::{Page, PageContent};
+use crate::source::budget::Budget;
+use crate::source::pages::PageStore;
+
+/// A page with so many connections, announced while it lives.
+struct Announced {
+    _page: Arc<PageWriter>,
+    _slots: Vec<SlotWriter>,
+    _link: registry::Announcement,
+}
+
+fn announced(dir: &Path, name: &str, connections: u32) -> Announced {
+    let page = PageWriter::create(&PageDescription {
+        name,
+        role: Role::Server,
+        socket_path: Path::new("/nowhere"),
+        slots: 64,
+    });
+    let open = |_| {
+        let slot = page.slot(SlotKind::Connection).unwrap();
+        slot.publish_info(&SlotFacts {
+            open: true,
+            ..SlotFacts::default()
+        });
+        slot
+    };
+    let slots = (0..connections).map(open).collect();
+    let fd: BorrowedFd<'_> = page.fd().unwrap();
+    let link = registry::announce(dir, name, std::process::id(), fd).unwrap();
+    Announced {
+        _page: Arc::clone(&page),
+        _slots: slots,
+        _link: link,
+    }
+}
+
+fn read(dir: &Path, budget: Budget) -> (PageStore, Vec<Page>) {
+    let mut store = PageStore::new(dir.to_owned(), PathBuf::from("/proc"), false, false);
+    store = store.with_budget(budget);
+    let pages = store.read(1);
+    (store, pages)
+}
+
+fn said(pages: &[Page]) -> Vec<String> {
+    let mut said: Vec<String> = pages
+        .iter()
+        .map(|p| match &p.content {
+            PageContent::Read(s) => s.name.clone(),
+            PageContent::Unreadable(why) => why.clone(),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    said.sort();
+    said
+}
+
+#[test]
+fn a_page_that_says_more_than_one_users_may_is_not_copied_and_the_others_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let uid = nix::unistd::geteuid();
+    let _large = announced(dir.path(), "a-large", 60);
+    let _small = announced(dir.path(), "b-small", 1);
+    let budget = Budget {
+        user_bytes: 16 << 10,
+        ..Budget::default()
+    };
+    let (mut store, pages) = read(dir.path(), budget);
+    let wanted = [
+        "b-small".to_owned(),
+        format!("the pages of user {uid} say more than one user's may: this one is not read"),
+    ];
+    assert_eq!(said(&pages), wanted);
+    assert_eq!(said(&store.read(2)), wanted, "and so it stays");
+    let (_, pages) = read(dir.path(), Budget::default());
+    assert_eq!(said(&pages), ["a-large", "b-small"]);
+}
+
+#[test]
+fn pages_beyond_what_is_looked_at_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let _pages = ["a", "b", "c"].map(|name| announced(dir.path(), name, 1));
+    let budget = Budget {
+        user_pages: 1,
+        ..Budget::default()
+    };
+    let (_, pages) = read(dir.path(), budget);
+    let said = said(&pages);
+    assert_eq!(said[0], "2 more pages of this user are not looked at");
+    assert_eq!(said.len(), 2, "{said:?}");
+}
