@@ -34,8 +34,8 @@ pub struct Watch {
 
 impl Watch {
     /// Takes the next sample and what the builder made of it (of the endpoints that are watched).
-    pub fn look(&mut self, sample: &Sample, model: &Model) {
-        self.keep(Arc::new(sample.clone()));
+    pub fn look(&mut self, sample: &Arc<Sample>, model: &Model) {
+        self.keep(Arc::clone(sample));
         for (e, c) in model.rows() {
             let old = self
                 .states
@@ -249,7 +249,7 @@ mod tests {
 
     fn summary(samples: impl IntoIterator<Item = Sample>) -> Summary {
         let mut watch = Watch::default();
-        for s in samples {
+        for s in samples.into_iter().map(Arc::new) {
             watch.look(&s, &build(None, &s));
         }
         assert!(watch.borders.len() <= PARTS);
@@ -285,7 +285,7 @@ mod tests {
         let host = Finding::bare("steal", Severity::Warn, Subject::default());
         let mut watch = Watch::default();
         for second in 10..=20 {
-            let s = sample(second, &[]);
+            let s = Arc::new(sample(second, &[]));
             let mut model = build(None, &s);
             if (13..=16).contains(&second) {
                 model.findings = vec![host.clone(), host.clone()].into();

@@ -23,12 +23,17 @@ pub(super) fn serve(settings: &Settings, listen: SocketAddr) -> Outcome {
     let mut world = super::world(settings);
     let mut builder = settings.builder();
     let mut look = || {
-        let sample = world.sample();
-        let mut model = builder.push(sample.clone());
+        let sample = Arc::new(world.sample());
+        let mut model = builder.push(Arc::clone(&sample));
         settings.select(&mut model);
+        let model = Arc::new(model);
+        let body = |dialect| {
+            let (model, sample) = (Arc::clone(&model), Arc::clone(&sample));
+            http::body(move || metrics(&model, &sample, dialect))
+        };
         Arc::new(Bodies {
-            open_metrics: metrics(&model, &sample, Dialect::OpenMetrics),
-            text: metrics(&model, &sample, Dialect::Text),
+            open_metrics: body(Dialect::OpenMetrics),
+            text: body(Dialect::Text),
         })
     };
     let latest = Arc::new(Mutex::new(look()));

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::report::Dialect;
@@ -18,13 +19,20 @@ const TO_ASK: Duration = Duration::from_secs(2);
 /// Time a client has to take the answer.
 const TO_TAKE: Duration = Duration::from_secs(5);
 
+/// A document, made when it is first asked for: most looks are never scraped, and hardly one in both dialects.
+type Body = LazyLock<String, Box<dyn FnOnce() -> String + Send>>;
+
+/// The document that `make` makes.
+pub(super) fn body(make: impl FnOnce() -> String + Send + 'static) -> Body {
+    LazyLock::new(Box::new(make))
+}
+
 /// What there is to serve.
-#[derive(Debug, Default)]
 pub(super) struct Bodies {
     /// OpenMetrics.
-    pub(super) open_metrics: String,
+    pub(super) open_metrics: Body,
     /// The Prometheus text format.
-    pub(super) text: String,
+    pub(super) text: Body,
 }
 
 /// Reads a request and answers it.
@@ -169,8 +177,8 @@ mod tests {
 
     fn bodies() -> Bodies {
         Bodies {
-            open_metrics: "x 1\n".into(),
-            text: "text 1\n".into(),
+            open_metrics: body(|| "x 1\n".into()),
+            text: body(|| "text 1\n".into()),
         }
     }
 
@@ -197,6 +205,16 @@ mod tests {
         assert_eq!(status(b"\xff\xfe\r\n\r\n"), "HTTP/1.1 400 Bad Request");
         assert_eq!(status(b"GET /metrics HTT"), "HTTP/1.1 408 Request Timeout");
         assert!(status(&vec![b'a'; MAX_HEAD + 1]).contains("431"));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_not_made() {
+        let bodies = Bodies {
+            open_metrics: body(|| unreachable!("nobody asked for OpenMetrics")),
+            ..bodies()
+        };
+        let reply = respond(b"GET /metrics HTTP/1.1\r\n\r\n", &bodies);
+        assert_eq!(reply.body, "text 1\n");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -40,13 +41,14 @@ impl<'s> Player<'s> {
     }
 
     /// The next sample and what is known then, of the endpoints that are wanted.
-    fn step(&mut self) -> Result<Option<(Sample, Model)>, Failure> {
+    fn step(&mut self) -> Result<Option<(Arc<Sample>, Model)>, Failure> {
         let next = self.recording.next_sample();
         let next = next.map_err(|e| Failure::Usage(format!("{}: {e}", self.path.display())))?;
         let Some(sample) = next else {
             return Ok(None);
         };
-        let mut model = self.builder.push(sample.clone());
+        let sample = Arc::new(sample);
+        let mut model = self.builder.push(Arc::clone(&sample));
         self.settings.select(&mut model);
         self.first_ns.get_or_insert(model.at_ns);
         self.last_ns = model.at_ns;

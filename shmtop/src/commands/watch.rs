@@ -1,6 +1,7 @@
 //! Looking at the world for a while: samples at an interval, the model so far, and what became of the endpoints.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::settings::Settings;
@@ -17,7 +18,7 @@ pub(super) struct Look<'a> {
     settings: &'a Settings,
     world: World,
     builder: ModelBuilder,
-    sample: Sample,
+    sample: Arc<Sample>,
     /// What was known at the last step, of the endpoints that are wanted.
     pub(super) model: Model,
     seen: BTreeSet<EndpointKey>,
@@ -29,7 +30,7 @@ impl<'a> Look<'a> {
             world: super::world(settings),
             settings,
             builder: settings.builder(),
-            sample: Sample::default(),
+            sample: Arc::default(),
             model: Model::empty(),
             seen: BTreeSet::new(),
         }
@@ -37,8 +38,8 @@ impl<'a> Look<'a> {
 
     /// Looks once.
     pub(super) fn step(&mut self) {
-        self.sample = self.world.sample();
-        self.model = self.builder.push(self.sample.clone());
+        self.sample = Arc::new(self.world.sample());
+        self.model = self.builder.push(Arc::clone(&self.sample));
         self.settings.select(&mut self.model);
         self.seen
             .extend(self.model.endpoints.iter().map(|e| e.key.clone()));
@@ -53,7 +54,7 @@ impl<'a> Look<'a> {
     pub(super) fn run(
         &mut self,
         period: Duration,
-        mut each: impl FnMut(&Sample, &Model) -> Outcome,
+        mut each: impl FnMut(&Arc<Sample>, &Model) -> Outcome,
     ) -> Outcome {
         let step = self.settings.delay.unwrap_or(STEP).min(period);
         let start = Instant::now();

@@ -68,8 +68,8 @@ impl ModelBuilder {
 
     /// Takes the next sample and says what is known now. Samples that are not later than the last one give a model without
     /// rates and leave no trace.
-    pub fn push(&mut self, sample: Sample) -> Model {
-        let sample = Arc::new(sample);
+    pub fn push(&mut self, sample: impl Into<Arc<Sample>>) -> Model {
+        let sample = sample.into();
         self.forget_if_incomparable(&sample);
         let mut model = build(self.last.as_deref(), &sample);
         let closes = self.closes_window(&sample);

@@ -145,11 +145,6 @@ impl World {
         self.options.detail = pids;
     }
 
-    /// Changes which perf counters are open, from the next sample on.
-    pub fn set_perf(&mut self, scope: PerfScope) {
-        self.options.perf = scope;
-    }
-
     /// Looks at everything. Never fails: what can't be read is unknown in the sample, with the reason.
     pub fn sample(&mut self) -> Sample {
         let mut time = clock::now();
