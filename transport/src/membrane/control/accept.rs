@@ -13,6 +13,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
 use super::{Control, LISTENER, reserve};
 use crate::clock::monotonic_ns;
+use crate::mem::headroom;
 use crate::membrane::descriptors::Wanted;
 use crate::membrane::{connection, descriptors};
 use crate::stats::recorder::set;
@@ -30,6 +31,7 @@ impl Control {
     pub(super) fn accept(&mut self) {
         let shared = Arc::clone(&self.shared);
         let process = shared.page.process();
+        let mut counted = None;
         for _ in 0..ACCEPTS_PER_ROUND {
             let returned = shared.descriptors.returned();
             match accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
@@ -56,7 +58,7 @@ impl Control {
                         }
                     }
                     process.accept_errors.fetch_add(1, Ordering::Relaxed);
-                    let shed = self.shed(e);
+                    let shed = self.shed(e, &mut counted);
                     // Not before: the reserve is given up for this connection, and not for who takes descriptors on loan.
                     self.waits_no_more();
                     if !shed {
@@ -116,7 +118,9 @@ impl Control {
 
     /// Descriptors (or memory) have run out: accepts one connection on the reserve and refuses it. False if that did not help:
     /// then the listener is left alone for a while, rather than asked again and again at full speed.
-    fn shed(&mut self, errno: Errno) -> bool {
+    ///
+    /// `counted` are the descriptors as the first of a round found them: to count is a call for each number.
+    fn shed(&mut self, errno: Errno, counted: &mut Option<(u64, u64)>) -> bool {
         if matches!(errno, Errno::EMFILE | Errno::ENFILE) && self.reserve.take().is_some() {
             let accepted = accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC);
             if let Ok(fd) = accepted {
@@ -127,7 +131,7 @@ impl Control {
                     set(&process.last_rejected_uid, peer.uid.into());
                     set(&process.last_rejected_pid, peer.pid.into());
                 }
-                let (limit, used) = crate::mem::headroom::descriptors();
+                let (limit, used) = *counted.get_or_insert_with(headroom::descriptors);
                 drive::turn_away(socket, Reject::Descriptors, limit, used);
             }
             self.reserve = reserve();
