@@ -106,6 +106,7 @@ pub(crate) fn line_round_trip(cpus: Option<(usize, usize)>) -> Option<f64> {
 }
 
 /// The same from time to time until then, beside whatever else runs: one that changed and changed back would not show before and after.
+/// None where this may not run before all others (CAP_SYS_NICE).
 pub(crate) fn line_samples(cpus: Option<(usize, usize)>, until_ns: u64) -> Vec<f64> {
     let Some((one, other)) = cpus else {
         return Vec::new();
@@ -117,8 +118,7 @@ pub(crate) fn line_samples(cpus: Option<(usize, usize)>, until_ns: u64) -> Vec<f
         .collect();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            if system::pin(other).is_ok() {
-                system::go_first();
+            if system::pin(other).is_ok() && system::go_first() {
                 for (at, line) in &moments {
                     sleep_until(*at);
                     let total = SAMPLE_BATCHES as u64 * SAMPLE_TRIPS;
@@ -127,10 +127,10 @@ pub(crate) fn line_samples(cpus: Option<(usize, usize)>, until_ns: u64) -> Vec<f
             }
         });
         let timing = scope.spawn(|| {
-            if system::pin(one).is_err() {
+            // Whoever has to wait for its turn spins meanwhile for the other, at the expense of whoever is measured.
+            if system::pin(one).is_err() || !system::go_first() {
                 return Vec::new();
             }
-            system::go_first();
             let sample = |(at, line): &(u64, Line)| {
                 sleep_until(*at);
                 let mut batches = [0.0; SAMPLE_BATCHES];

@@ -31,11 +31,11 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     }
 }
 
-/// This thread runs before all ordinary ones whenever it has something to do, if that is allowed; else it waits for its turn like them.
-pub(crate) fn go_first() {
+/// This thread runs before all ordinary ones whenever it has something to do; false if that is not allowed.
+pub(crate) fn go_first() -> bool {
     let lowest = libc::sched_param { sched_priority: 1 };
     // SAFETY: `lowest` is live.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &lowest) };
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &lowest) == 0 }
 }
 
 /// CPU time of this process so far, user and system, in ns.

@@ -88,7 +88,8 @@ impl Meanwhile for Watcher<'_> {
                 (first, second)
             };
             let pair = Pair { plain, watched };
-            let met_one_regime = plain.regime == watched.regime && plain.regime != Regime::Mixed;
+            let known = !matches!(plain.regime, Regime::Mixed | Regime::Unknown);
+            let met_one_regime = plain.regime == watched.regime && known;
             // Progress is for those who watch.
             let _ = writeln!(
                 io::stderr(),
@@ -189,7 +190,7 @@ fn report(workload: &Workload, watcher: &Watcher<'_>) -> String {
     format!(
         "### shmtop watching at 10 Hz: {}\n\n| | requests/s |\n|---|--:|\n| not watched | {} |\n| watched | {} |\n\n\
          Over {} pairs of {} s each, shmtop stopped and let go on in turn beside the same processes ({} starts of them): throughput lost {}. Left out: \
-         {} during which the regime changed.\n\n\
+         {} during which the regime changed or could not be told.\n\n\
          shmtop used {} of a CPU.\n",
         workload.title,
         rate(|pair| pair.plain),

@@ -10,8 +10,8 @@
 //! let config = transport::Config::default();
 //! let server = transport::Membrane::bind("/run/user/1000/quotes.sock", &config, |request, reply| {
 //!     // Any Fn(&[u8], &mut Reply) + Send + Sync. What is appended is written straight into the ring.
-//!     if reply.extend_from_slice(request).is_err() {
-//!         reply.fail("too large");
+//!     if let Err(error) = reply.extend_from_slice(request) {
+//!         reply.fail(error);
 //!     }
 //! })?;
 //! # Ok::<(), transport::error::BindError>(())

@@ -54,8 +54,8 @@ use pool::Pool;
 ///
 /// let config = Config::default();
 /// let server = Membrane::bind("/run/user/1000/quotes.sock", &config, |request, reply| {
-///     if reply.extend_from_slice(request).is_err() {
-///         reply.fail("too large");
+///     if let Err(error) = reply.extend_from_slice(request) {
+///         reply.fail(error);
 ///     }
 /// })?;
 /// println!("listening on {}", server.path().display());

@@ -28,9 +28,9 @@ pub enum ReplyError {
     #[error("the reply is an error already")]
     Failed,
     /// It does not fit into the ring as it stands, and there is no memory for a buffer in which it could wait for room.
-    #[error("no memory for a buffer of {size} bytes, in which the reply would wait for room")]
+    #[error("no memory for a reply of {size} bytes, which would wait for room")]
     NoMemory {
-        /// What was asked for: the connection's largest message, in bytes.
+        /// What it would have been, in bytes.
         size: usize,
     },
 }
@@ -55,7 +55,7 @@ pub(crate) enum Sink<'a> {
 pub(crate) struct RingSink<'a> {
     slot: Slot<'a, Mapped>,
     stage: Stage,
-    /// Used only then: allocated the first time, for the largest message, and kept.
+    /// Used only then: allocated the first time, for the largest message if there is so much, and kept.
     spill: &'a mut Vec<u8>,
     limit: usize,
     /// The request's.
@@ -126,18 +126,26 @@ impl<'a> RingSink<'a> {
             if self.slot.try_write(bytes) {
                 return true;
             }
-            if !self.outgrow() {
+            if !self.outgrow(bytes.len()) {
                 return false;
             }
+        }
+        // Never by a failure to allocate: that would end the whole server, for one client too many.
+        if self.spill.try_reserve(bytes.len()).is_err() {
+            return false;
         }
         self.spill.extend_from_slice(bytes);
         true
     }
 
-    /// Goes on in the private buffer. It never grows after that: a client too many would end the whole server where no more can be had.
+    /// Goes on in the private buffer, with room for `more` bytes; false if there is no memory for that.
     #[cold]
-    fn outgrow(&mut self) -> bool {
-        if self.spill.try_reserve_exact(self.limit).is_err() {
+    fn outgrow(&mut self, more: usize) -> bool {
+        // For the largest message at once, so that it need not grow again; where that can't be had, for what is there.
+        let enough = self.slot.written() + more;
+        if self.spill.try_reserve_exact(self.limit).is_err()
+            && self.spill.try_reserve(enough).is_err()
+        {
             return false;
         }
         self.slot.read_back(self.spill);
@@ -215,7 +223,7 @@ impl<'a> Reply<'a> {
         match &mut self.sink {
             Sink::Ring(ring) => {
                 if !ring.write(bytes) {
-                    return Err(self.no_memory());
+                    return Err(self.no_memory(bytes.len()));
                 }
             }
             Sink::Buffer(buffer, _) => buffer.extend_from_slice(bytes),
@@ -228,7 +236,8 @@ impl<'a> Reply<'a> {
     /// afterwards, and it is too late to [`Self::fail`].
     ///
     /// # Errors
-    /// If the reply would exceed the connection's largest message, was sent already or has failed. Nothing changes then.
+    /// If the reply would exceed the connection's largest message, was sent already or has failed, or if there is no memory. Nothing
+    /// changes then.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         if self.whole || self.failed {
@@ -237,7 +246,7 @@ impl<'a> Reply<'a> {
         match &mut self.sink {
             Sink::Ring(ring) if bytes.len() <= ring.limit - ring.len() => {
                 if !ring.send(bytes) {
-                    return Err(self.no_memory());
+                    return Err(self.no_memory(bytes.len()));
                 }
             }
             _ => self.extend_from_slice(bytes)?,
@@ -247,8 +256,10 @@ impl<'a> Reply<'a> {
     }
 
     #[cold]
-    fn no_memory(&self) -> ReplyError {
-        ReplyError::NoMemory { size: self.limit() }
+    fn no_memory(&self, more: usize) -> ReplyError {
+        ReplyError::NoMemory {
+            size: self.len().saturating_add(more),
+        }
     }
 
     /// Why no `more` bytes fit.
@@ -354,20 +365,33 @@ mod tests {
         const CAPACITY: usize = 4096;
         /// More than any address space has.
         const LIMIT: usize = isize::MAX as usize;
+        const TOO_MUCH: &[u8] = &[0; 2000];
         let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
         let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
         let mapping = Arc::new(mapping);
         let mut server = Rings::server(&mapping, CAPACITY, 1024);
         let mut client = Rings::client(&mapping, CAPACITY, 1024);
         let mut spill = Vec::new();
+        // Where only the largest message finds no memory, one that is there does.
+        {
+            let place = server.tx.reserve(8).expect("room");
+            let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, LIMIT, 6)));
+            reply.extend_from_slice(b"as far").expect("room");
+            reply.extend_from_slice(TOO_MUCH).expect("memory");
+            assert!(matches!(reply.finish(6), Finished::Buffered(Kind::Reply)));
+            assert_eq!(reply.len(), 2006);
+        }
+        assert_eq!((&spill[..6], &spill[6..]), (&b"as far"[..], TOO_MUCH));
+        spill.clear();
         let place = server.tx.reserve(8).expect("room");
-        let sink = RingSink::new(place, &mut spill, LIMIT, 7);
-        let mut reply = Reply::new(Sink::Ring(sink));
+        let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, LIMIT, 7)));
         reply.extend_from_slice(b"as far").expect("room");
-        let refused = Err(ReplyError::NoMemory { size: LIMIT });
-        assert_eq!(reply.extend_from_slice(&[0; 2000]), refused);
-        assert_eq!(reply.send(&[0; 2000]), refused);
-        assert_eq!(reply.len(), 6, "nothing of them was written");
+        // Nobody has so much, and nothing of it is looked at before there is a place for it.
+        let Sink::Ring(ring) = &mut reply.sink else {
+            unreachable!("made so");
+        };
+        assert!(!ring.outgrow(LIMIT - 6));
+        assert_eq!(reply.len(), 6, "nothing was moved");
         reply.fail("no memory");
         assert!(matches!(reply.finish(7), Finished::Sent));
         let record = client.rx.peek().expect("sense").expect("a record");

@@ -324,15 +324,20 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
     if let Some(unbooked) = unbooked {
         poller.book(unbooked);
     }
-    poller.slot.close(CloseReason::Shutdown);
 }
 
 impl Drop for Poller {
     /// Whatever ended the poller, a defect of ours included: nobody stays connected to a thread that is no more, or is sent to it.
     fn drop(&mut self) {
+        let reason = if std::thread::panicking() {
+            CloseReason::Local
+        } else {
+            CloseReason::Shutdown
+        };
+        self.slot.close(reason);
         let arrivals = self.inbox.close();
         for connection in self.connections.drain(..).chain(arrivals) {
-            connection.end(CloseReason::Shutdown);
+            connection.end(reason);
         }
     }
 }
