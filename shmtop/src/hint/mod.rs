@@ -13,6 +13,7 @@ mod docs;
 mod engine;
 mod fix;
 mod fold;
+mod fullest;
 mod latency;
 mod limits;
 mod memory;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use transport::stats::{Role, Slot};
 
 use super::Context;
+use super::fullest::Fullest;
 use crate::model::{Endpoint, EndpointKey};
 use crate::sample::Sample;
 
@@ -20,6 +21,7 @@ pub struct Once<'a> {
     old_slots: OnceCell<Slots<'a>>,
     handlers: OnceCell<HashMap<(u32, u32), u64>>,
     least_p99: OnceCell<HashMap<&'a EndpointKey, u64>>,
+    pub(super) fullest: OnceCell<Fullest>,
 }
 
 /// The clients' own slots.

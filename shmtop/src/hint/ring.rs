@@ -4,7 +4,6 @@ use transport::stats::{Role, Via};
 
 use super::fix::setting;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::join::is_connection;
 use crate::model::{Client, Endpoint, RingView, Severity};
 use crate::reading::Why;
 use crate::text;
@@ -51,23 +50,22 @@ rule! {
     check: Client(ring_full);
 }
 
-/// The fullest that a ring was seen within ten seconds (0..=1): by housekeeping ten times a second, of which each window has one, and
-/// by its producer, whose last look is where it ran out of room.
-fn lately(ctx: &Context<'_>, c: &Client, ring: &RingView, reader: &str) -> Option<f64> {
+/// The fullest that a ring was seen within ten seconds (0..=1).
+fn lately(
+    ctx: &Context<'_>,
+    e: &Endpoint,
+    c: &Client,
+    ring: &RingView,
+    reader: &str,
+) -> Option<f64> {
     let capacity = ring.capacity_bytes.clone().ok().filter(|n| *n > 0)?;
-    let samples = ctx.windows.iter().map(|s| &**s).chain([ctx.sample]);
-    let pages = samples.flat_map(|s| s.pages.iter().filter_map(|p| p.snapshot()));
-    let seen = pages.flat_map(|page| {
-        let mine = page.slots.iter().filter(|s| is_connection(s));
-        let mine = mine.filter(|s| s.info.connection_id == c.connection_id);
-        mine.map(|s| match (page.role, reader) {
-            (Role::Server, "server") => s.house.house_rx_occupancy_bytes,
-            (Role::Server, _) => (s.house.house_tx_occupancy_bytes).max(s.tx.tx_occupancy_bytes),
-            (Role::Client, "server") => s.tx.tx_occupancy_bytes,
-            (Role::Client, _) => 0,
-        })
-    });
-    Some((seen.max()? as f64 / capacity as f64).min(1.0))
+    let (requests, replies) = ctx.fullest(e, c);
+    let seen = if reader == "server" {
+        requests
+    } else {
+        replies
+    };
+    Some((seen as f64 / capacity as f64).min(1.0))
 }
 
 fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
@@ -75,7 +73,7 @@ fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     for (ring, name, reader) in rings(c) {
         let fill = ring.fill().unwrap_or(0.0);
         let blocked = ring.blocked_ratio.clone().unwrap_or(0.0);
-        let lately = (blocked > BLOCKED).then(|| lately(ctx, c, ring, reader));
+        let lately = (blocked > BLOCKED).then(|| lately(ctx, e, c, ring, reader));
         let lately = lately.flatten().filter(|full| *full >= LATELY_FULL);
         let blocked = if lately.is_some() { blocked } else { 0.0 };
         if fill <= FULL && blocked <= BLOCKED {
