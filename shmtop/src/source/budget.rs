@@ -3,9 +3,11 @@
 //!
 //! Called by `pages`. Whose a page is says the kernel (the owner of its file), not the page.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::mem::size_of;
+use std::os::unix::fs::MetadataExt;
 
+use transport::stats::registry::Found;
 use transport::stats::{Slot, Snapshot};
 
 /// Limits of one user, and of all.
@@ -27,6 +29,33 @@ impl Default for Budget {
             user_bytes: 32 << 20,
         }
     }
+}
+
+impl Budget {
+    /// Of what a scan finds, what is looked at each second: twice the pages, since some turn out to be inherited.
+    pub(super) fn of_a_scan(self) -> Self {
+        Self {
+            user_pages: self.user_pages.saturating_mul(2),
+            pages: self.pages.saturating_mul(2),
+            ..self
+        }
+    }
+}
+
+/// Each file once per process that has it open, and of one user's files no more than `budget` says; and how many were left out for
+/// that, by user. A process may have half a million descriptors of one file.
+pub(super) fn distinct(found: Vec<Found>, budget: Budget) -> (Vec<Found>, HashMap<u32, usize>) {
+    let mut seen = BTreeSet::new();
+    let mut counted = Counted::default();
+    let mut kept = |f: &Found| {
+        // Closed meanwhile, or not to be seen.
+        let Ok(file) = std::fs::metadata(&f.link) else {
+            return false;
+        };
+        seen.insert((f.pid, file.dev(), file.ino())) && counted.admits(file.uid(), budget)
+    };
+    let found = found.into_iter().filter(|f| kept(f)).collect();
+    (found, counted.left_out)
 }
 
 /// Pages that were counted, by user.

@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use transport::stats::registry::{self, Found};
+use transport::stats::registry::{self, Found, Scan};
 use transport::stats::{PageReader, ProcessCounters, ReadError, Snapshot, schema};
 
 const REGISTRY_NS: u64 = 1_000_000_000;
@@ -43,6 +43,8 @@ pub(super) struct PageStore {
     announced_at: Option<SystemTime>,
     scan_due_ns: u64,
     scanned: Vec<Found>,
+    /// Pages that the last scan found and left out, by user.
+    scanned_beyond: HashMap<u32, usize>,
     /// Descriptors of rings that the last scan found; each second it is seen which of them are still open.
     rings: Vec<Found>,
     /// Links in the runtime directory that are named like pages and lead elsewhere.
@@ -128,6 +130,7 @@ impl PageStore {
             announced_at: None,
             scan_due_ns: 0,
             scanned: Vec::new(),
+            scanned_beyond: HashMap::new(),
             rings: Vec::new(),
             strays: Vec::new(),
             budget: Budget::default(),
@@ -239,6 +242,7 @@ impl PageStore {
         let mut before = std::mem::take(&mut self.open);
         let mut identities = BTreeSet::new();
         self.counted = Counted::default();
+        self.counted.left_out.clone_from(&self.scanned_beyond);
         for (found_by, found) in announced.chain(scanned) {
             let metadata = std::fs::metadata(&found.link);
             let nowhere = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
@@ -308,6 +312,20 @@ impl PageStore {
         // In CPU time: on a busy machine a scan takes long by the clock, and would then rest for minutes.
         let start_ns = clock::thread_cpu_ns();
         let result = registry::scan_proc(&self.proc_root);
+        let pages = result.as_ref().map_or(0, |scan| scan.found.len() as u32);
+        let mut beyond = HashMap::new();
+        // What is left of it is looked at each second until the next scan, so this is part of what a scan costs.
+        let result = result.map(|scan| {
+            let found;
+            (found, beyond) = budget::distinct(scan.found, self.budget.of_a_scan());
+            let (rings, _) = budget::distinct(scan.rings, self.budget.of_a_scan());
+            Scan {
+                found,
+                rings,
+                ..scan
+            }
+        });
+        self.scanned_beyond = beyond;
         let held = result.as_ref().map(|scan| rings::holders(&scan.rings));
         self.discovery.ring_holders = held.map_err(|e| why(e, &self.proc_root)).into();
         let end_ns = clock::monotonic_ns();
@@ -318,7 +336,7 @@ impl PageStore {
             .as_ref()
             .map(|scan| ProcScan {
                 at_ns: end_ns,
-                pages: scan.found.len() as u32,
+                pages,
                 denied: scan.unreadable.len() as u32,
             })
             .map_err(Why::clone)

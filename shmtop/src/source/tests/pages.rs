@@ -1,15 +1,17 @@
 //! Promises about pages: one user's do not fill the viewer's memory, nor keep the others' out.
 
-use std::os::fd::BorrowedFd;
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use transport::stats::page::{PageDescription, PageWriter};
+use transport::stats::registry::Found;
 use transport::stats::slot::{SlotFacts, SlotWriter};
 use transport::stats::{Role, SlotKind, registry};
 
 use crate::sample::{Page, PageContent};
-use crate::source::budget::Budget;
+use crate::source::budget::{Budget, distinct};
 use crate::source::pages::PageStore;
 
 /// A page with so many connections, announced while it lives.
@@ -83,6 +85,49 @@ fn a_page_that_says_more_than_one_users_may_is_not_copied_and_the_others_are() {
     assert_eq!(said(&store.read(2)), wanted, "and so it stays");
     let (_, pages) = read(dir.path(), Budget::default());
     assert_eq!(said(&pages), ["a-large", "b-small"]);
+}
+
+/// A page that is not announced, and so many more descriptors of it.
+fn hidden(copies: usize) -> (Arc<PageWriter>, Vec<OwnedFd>) {
+    let page = PageWriter::create(&PageDescription {
+        name: "hidden",
+        role: Role::Server,
+        socket_path: Path::new("/nowhere"),
+        slots: 1,
+    });
+    let fd = page.fd().unwrap();
+    let copies = (0..copies).map(|_| fd.try_clone_to_owned().unwrap());
+    let copies = copies.collect();
+    (page, copies)
+}
+
+fn as_found(fd: &OwnedFd) -> Found {
+    let pid = std::process::id();
+    Found {
+        link: format!("/proc/{pid}/fd/{}", fd.as_raw_fd()).into(),
+        pid,
+        name: "hidden".to_owned(),
+    }
+}
+
+#[test]
+fn a_thousand_descriptors_of_one_file_are_one_to_look_at_and_those_of_too_many_files_are_counted() {
+    let (_first, copies) = hidden(100);
+    let found: Vec<Found> = copies.iter().map(as_found).collect();
+    let (kept, beyond) = distinct(found.clone(), Budget::default());
+    assert_eq!(kept, found[..1]);
+    assert!(beyond.is_empty(), "{beyond:?}");
+
+    let others: Vec<_> = (0..4).map(|_| hidden(2)).collect();
+    let all = others.iter().flat_map(|(_, copies)| copies);
+    let budget = Budget {
+        user_pages: 3,
+        ..Budget::default()
+    };
+    let (kept, beyond) = distinct(all.map(as_found).collect(), budget);
+    assert_eq!(kept.len(), 3);
+    let uid = nix::unistd::geteuid().as_raw();
+    assert_eq!(beyond, HashMap::from([(uid, 1)]));
 }
 
 #[test]
