@@ -140,6 +140,11 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if faults <= 0.0 {
         return QUIET;
     }
+    // Its mappings are not even read then.
+    let memory = ctx.sample.host.memory.known();
+    if memory.is_some_and(|m| m.swap_used_bytes == Some(0)) {
+        return QUIET;
+    }
     let process = ctx.process(e.pid)?;
     let swapped: u64 = process
         .rings

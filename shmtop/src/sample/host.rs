@@ -142,6 +142,8 @@ pub struct Memory {
     pub total_bytes: u64,
     /// MemAvailable: what can be had without swapping.
     pub available_bytes: u64,
+    /// SwapTotal − SwapFree; `None` in recordings of before it was read.
+    pub swap_used_bytes: Option<u64>,
 }
 
 /// Open files of the whole system.

@@ -49,7 +49,7 @@ pub struct Process {
     pub fds_beyond: Fact<u64>,
     /// Memory.
     pub memory: Fact<ProcessMemory>,
-    /// Mappings of rings, from smaps: costs milliseconds, so only for the processes asked for in detail, and where major faults come.
+    /// Mappings of rings, from smaps: costs milliseconds, so only for the processes asked for in detail, and where major faults come while swap is in use.
     pub rings: Fact<Vec<RingMapping>>,
     /// Inode of its pid namespace.
     pub pid_ns_inode: Fact<u64>,

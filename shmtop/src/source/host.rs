@@ -65,6 +65,11 @@ impl HostReader {
         self.seen.clone()
     }
 
+    /// Swap in use when it was last looked at, if known.
+    pub(super) fn swap_used_bytes(&self) -> Option<u64> {
+        self.seen.memory.known()?.swap_used_bytes
+    }
+
     fn settings(&mut self) {
         let sys = |name: &str| self.proc_root.join("sys").join(name);
         let seen = &mut self.seen;
@@ -141,6 +146,7 @@ fn meminfo(path: &Path) -> Reading<(Memory, Reading<HugePages>)> {
         available_bytes: all
             .mem_available
             .ok_or_else(|| Why::not_there("this kernel has no MemAvailable"))?,
+        swap_used_bytes: Some(all.swap_total.saturating_sub(all.swap_free)),
     };
     let huge = match (all.hugepages_total, all.hugepages_free, all.hugepagesize) {
         (Some(total), Some(free), Some(size_bytes)) => Ok(HugePages {

@@ -280,6 +280,8 @@ impl World {
         self.processes.retain(|pid, _| interest.contains_key(pid));
         let held = self.processes.values().map(process::ProcessWatch::held);
         let mut room = self.room.beside(held.sum());
+        // Where it can't be told, there may be some.
+        let swap = self.host.swap_used_bytes() != Some(0);
         let mut seen = Vec::with_capacity(interest.len());
         for (turn, (&pid, hot)) in (0..).zip(interest) {
             let watch = self.processes.entry(pid).or_insert_with(|| {
@@ -292,6 +294,7 @@ impl World {
                 hot,
                 turn,
                 detail: self.options.detail.contains(&pid),
+                swap,
                 room: &mut room,
                 renew: changed.contains(&pid),
             }));

@@ -11,7 +11,7 @@ use super::file::{Kept, nonsense, text, why};
 use super::parse::{Stat, Status};
 use super::room::Room;
 use super::thread::ThreadWatch;
-use super::{limits, place, smaps};
+use super::{clock, limits, place, smaps};
 use crate::reading::{Reading, Why};
 use crate::sample::{Fact, Process, ProcessMemory};
 use nix::errno::Errno;
@@ -31,6 +31,8 @@ const FACTS_NS: u64 = 900_000_000;
 /// What somebody would have to change by hand (limits, cgroup, slack), and what threads without a slot do: each so many
 /// times the facts are read.
 const SETTINGS_TURNS: u64 = 5;
+/// Reading its mappings rests for this many times the CPU time that it cost: a process may have as many as it likes.
+const SMAPS_REST: u64 = 200;
 /// The first looks read everything quick: the second makes the first rates.
 const FIRST_LOOKS: u32 = 2;
 
@@ -55,6 +57,8 @@ pub(super) struct ProcessWatch {
     due_ns: u64,
     /// Major faults when the facts were last looked at.
     faults: Option<u64>,
+    /// Its mappings are not read before.
+    smaps_due_ns: u64,
     seen: Process,
 }
 
@@ -69,6 +73,8 @@ pub(super) struct Look<'w> {
     pub(super) turn: u64,
     /// Whether ring mappings are wanted.
     pub(super) detail: bool,
+    /// Whether the machine may have swapped something out.
+    pub(super) swap: bool,
     /// For descriptors kept open between looks.
     pub(super) room: &'w mut Room,
     /// Whether everything is due: its page says that connections came or went, so what was counted before them would contradict it.
@@ -94,6 +100,7 @@ impl ProcessWatch {
             facts_looks: 0,
             due_ns: 0,
             faults: None,
+            smaps_due_ns: 0,
             seen: Process {
                 pid,
                 ..Process::default()
@@ -253,17 +260,26 @@ impl ProcessWatch {
         };
         seen.fds = fds.clone().map(|(all, _)| all).into();
         seen.fds_beyond = fds.map(|(_, beyond)| beyond).into();
-        // Swapped pages that come back are major faults; it takes some since the last time to make this worth its cost.
+        // Swapped pages that come back are major faults; it takes some since the last time, and swap in use, to make this worth its cost.
         let faults = seen.major_faults.known().copied();
         let swaps = faults.zip(self.faults).is_some_and(|(now, old)| now > old);
         self.faults = faults;
-        seen.rings = if look.detail || swaps {
-            smaps::rings(&self.dir).into()
-        } else {
-            Fact::Unknown(Why::not_yet(
-                "read when major faults come: reading smaps costs milliseconds",
-            ))
-        };
+        // What was read stays while reading rests: the process that is watched waits for its memory map meanwhile.
+        if look.now_ns >= self.smaps_due_ns {
+            seen.rings = if look.detail || (swaps && look.swap) {
+                let start_ns = clock::thread_cpu_ns();
+                let rings = smaps::rings(&self.dir);
+                let cost_ns = clock::thread_cpu_ns().saturating_sub(start_ns);
+                self.smaps_due_ns = look
+                    .now_ns
+                    .saturating_add(cost_ns.saturating_mul(SMAPS_REST));
+                rings.into()
+            } else {
+                Fact::Unknown(Why::not_yet(
+                    "read when major faults come and swap is in use: reading smaps costs milliseconds",
+                ))
+            };
+        }
         if seen.pid_ns_inode.known().is_none() {
             seen.pid_ns_inode = ns_inode(&self.dir, "pid").into();
         }

@@ -1,5 +1,5 @@
 //! Mappings of rings in a process, by /proc/PID/smaps. Called by `process` for the processes asked for in detail, and
-//! for those with major faults: the kernel walks page tables for it.
+//! for those with major faults while swap is in use: the kernel walks page tables for it.
 
 use super::file::{nonsense, text};
 use crate::reading::Reading;

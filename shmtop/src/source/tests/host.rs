@@ -130,6 +130,7 @@ fn the_machine_is_read_from_its_files() {
     let memory = Memory {
         total_bytes: 16_000_000 << 10,
         available_bytes: 9_000_000 << 10,
+        swap_used_bytes: Some(3 << 10),
     };
     assert_eq!(host.memory.get(), Ok(memory));
     let huge = host.huge_pages.get().unwrap();

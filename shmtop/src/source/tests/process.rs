@@ -3,6 +3,7 @@
 use super::Tree;
 use crate::reading::WhyKind;
 use crate::sample::{Fact, Process, ThreadPolicy};
+use crate::source::clock;
 use crate::source::process::{Look, ProcessWatch, is_hidden};
 use crate::source::room::Room;
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ impl Tree {
 
     fn look(&self, watch: &mut ProcessWatch, now_ns: u64, hot: &[u32], renew: bool) -> Process {
         let room = &mut Room::for_so_many(99);
-        self.look_with(watch, now_ns, hot, (renew, true), room)
+        self.look_with(watch, now_ns, hot, (renew, true, false), room)
     }
 
     fn look_with(
@@ -25,7 +26,7 @@ impl Tree {
         watch: &mut ProcessWatch,
         now_ns: u64,
         hot: &[u32],
-        (renew, detail): (bool, bool),
+        (renew, detail, swap): (bool, bool, bool),
         room: &mut Room,
     ) -> Process {
         watch.look(Look {
@@ -35,6 +36,7 @@ impl Tree {
             hot: &hot.iter().copied().collect::<BTreeSet<u32>>(),
             turn: 0,
             detail,
+            swap,
             room,
             renew,
         })
@@ -115,19 +117,47 @@ fn a_process_whose_pages_come_back_from_a_disk_has_its_rings_looked_at() {
     let tree = one_process();
     let room = &mut Room::for_so_many(99);
     let mut watch = ProcessWatch::new(&tree.proc(), 7, room);
-    let mut rings = |s: u64| {
-        let seen = tree.look_with(&mut watch, s * 1_000_000_000, &[7], (false, false), room);
+    let mut rings = |s: u64, swap| {
+        let asked = (false, false, swap);
+        let seen = tree.look_with(&mut watch, s * 1_000_000_000, &[7], asked, room);
         seen.rings
             .as_reading()
             .map(Vec::len)
             .map_err(|why| why.kind)
     };
-    assert_eq!(rings(1), Err(WhyKind::NotYet));
-    assert_eq!(rings(3), Err(WhyKind::NotYet));
+    assert_eq!(rings(1, true), Err(WhyKind::NotYet));
+    assert_eq!(rings(3, true), Err(WhyKind::NotYet));
     let four = STAT_TAIL.replace(" 120 0 3 0 ", " 120 0 4 0 ");
     tree.write("proc/7/stat", &format!("7 (x) {four}"));
-    assert_eq!(rings(5), Ok(0));
-    assert_eq!(rings(7), Err(WhyKind::NotYet));
+    assert_eq!(rings(5, true), Ok(0));
+    assert_eq!(rings(7, true), Err(WhyKind::NotYet));
+    let five = STAT_TAIL.replace(" 120 0 3 0 ", " 120 0 5 0 ");
+    tree.write("proc/7/stat", &format!("7 (x) {five}"));
+    assert_eq!(rings(9, false), Err(WhyKind::NotYet), "no swap is in use");
+}
+
+#[test]
+fn a_process_whose_mappings_are_dear_to_read_is_left_alone_for_much_longer_than_that_took() {
+    let tree = one_process();
+    let mapping = "1-2 rw-s 0 0:1 41 /memfd:shm-ring\nRss: 4 kB\n";
+    tree.write("proc/7/smaps", &mapping.repeat(100_000));
+    let room = &mut Room::for_so_many(99);
+    let mut watch = ProcessWatch::new(&tree.proc(), 7, room);
+    let mut rings = |now_ns| {
+        let asked = (false, true, false);
+        let seen = tree.look_with(&mut watch, now_ns, &[7], asked, room);
+        seen.rings.as_reading().map(Vec::len)
+    };
+    let start_ns = clock::thread_cpu_ns();
+    assert_eq!(rings(1), Ok(1));
+    let most_ns = clock::thread_cpu_ns() - start_ns;
+    tree.write("proc/7/smaps", "");
+    assert_eq!(
+        rings(1_000_000_001),
+        Ok(1),
+        "at rest, and what was read stays"
+    );
+    assert_eq!(rings(2_000_000_000 + 200 * most_ns), Ok(0));
 }
 
 #[test]
@@ -350,7 +380,8 @@ fn files_of_many_threads_are_kept_open_as_far_as_there_is_room_and_read_either_w
         for second in 1..4 {
             let mut room = Room::for_so_many(room).beside(watch.held());
             let now_ns = second * 1_000_000_000;
-            let process = tree.look_with(&mut watch, now_ns, &tids, (false, true), &mut room);
+            let process =
+                tree.look_with(&mut watch, now_ns, &tids, (false, true, false), &mut room);
             let run = |tid: &u32| process.thread(*tid).map(|t| t.run_ns.clone());
             assert!(tids.iter().all(|tid| run(tid) == Some(Fact::Known(1))));
             assert_eq!(watch.held(), held, "of {room:?}, second {second}");

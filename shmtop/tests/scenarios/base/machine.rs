@@ -39,6 +39,7 @@ impl Base {
             memory: known(Memory {
                 total_bytes: 64 << 30,
                 available_bytes: 48 << 30,
+                swap_used_bytes: Some(1 << 30),
             }),
             file_nr: known(FileNr {
                 used: 3_000,
