@@ -20,6 +20,8 @@ use transport::stats::{PageReader, ProcessCounters, ReadError, Snapshot, schema}
 
 const REGISTRY_NS: u64 = 1_000_000_000;
 const SCAN_NS: u64 = 5_000_000_000;
+/// What said too much is read again after this long.
+const TOO_MUCH_NS: u64 = 10_000_000_000;
 /// Longer than the steps in which file systems tell the time.
 const TICK: Duration = Duration::from_millis(100);
 /// A scan rests for this many times the CPU time that it cost.
@@ -51,6 +53,7 @@ pub(super) struct PageStore {
     strays: Vec<Page>,
     budget: Budget,
     counted: Counted,
+    too_much_until_ns: u64,
     open: BTreeMap<PathBuf, OpenPage>,
     /// Where the pages that were last read stand in `open`, by pid and name.
     names: HashMap<(u32, String), PathBuf>,
@@ -66,8 +69,10 @@ struct OpenPage {
     /// Owner of the memfd.
     uid: u32,
     reader: Result<PageReader, PageContent>,
-    /// It was found to say more than its user may: it is not copied again.
+    /// It was found to say more than its user may: it is not copied for a while.
     too_much: bool,
+    /// What a copy of it took when it was last read.
+    bytes: usize,
     /// Read into first: its vectors have grown already, and a copy of it has vectors as long as they need to be.
     scratch: Snapshot,
 }
@@ -83,17 +88,20 @@ impl OpenPage {
         match &self.reader {
             Ok(_) if self.too_much => too_much(self.uid),
             Ok(reader) => match reader.snapshot_into(&mut self.scratch) {
-                Ok(()) => match left.checked_sub(budget::bytes(&self.scratch)) {
-                    Some(rest) => {
-                        *left = rest;
-                        PageContent::Read(Box::new(self.scratch.clone()))
+                Ok(()) => {
+                    self.bytes = budget::bytes(&self.scratch);
+                    match left.checked_sub(self.bytes) {
+                        Some(rest) => {
+                            *left = rest;
+                            PageContent::Read(Box::new(self.scratch.clone()))
+                        }
+                        None => {
+                            self.too_much = true;
+                            self.scratch = Snapshot::default();
+                            too_much(self.uid)
+                        }
                     }
-                    None => {
-                        self.too_much = true;
-                        self.scratch = Snapshot::default();
-                        too_much(self.uid)
-                    }
-                },
+                }
                 Err(e) => unreadable(&e, link),
             },
             Err(content) => content.clone(),
@@ -135,6 +143,7 @@ impl PageStore {
             strays: Vec::new(),
             budget: Budget::default(),
             counted: Counted::default(),
+            too_much_until_ns: 0,
             open: BTreeMap::new(),
             names: HashMap::new(),
         }
@@ -172,7 +181,16 @@ impl PageStore {
         let mut left: HashMap<u32, usize> = HashMap::new();
         self.names.clear();
         let mut open = std::mem::take(&mut self.open);
-        for (link, page) in &mut open {
+        if now_ns >= self.too_much_until_ns {
+            self.too_much_until_ns = now_ns.saturating_add(TOO_MUCH_NS);
+            for page in open.values_mut() {
+                page.too_much = false;
+            }
+        }
+        // The smallest first: whoever says too much is the one that is cut.
+        let mut smallest: Vec<_> = open.iter_mut().collect();
+        smallest.sort_by_key(|(_, page)| page.bytes);
+        for (link, page) in smallest {
             let name = self.name_of(link, page);
             self.names.insert((page.pid, name.clone()), link.clone());
             let left = left.entry(page.uid).or_insert(self.budget.user_bytes);
@@ -271,6 +289,7 @@ impl PageStore {
                         identity,
                         uid,
                         too_much: false,
+                        bytes: 0,
                         reader: PageReader::open(&found.link)
                             .map_err(|e| unreadable(&e, &found.link)),
                         scratch: Snapshot::default(),

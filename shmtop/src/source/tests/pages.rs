@@ -82,9 +82,33 @@ fn a_page_that_says_more_than_one_users_may_is_not_copied_and_the_others_are() {
         format!("the pages of user {uid} say more than one user's may: this one is not read"),
     ];
     assert_eq!(said(&pages), wanted);
-    assert_eq!(said(&store.read(2)), wanted, "and so it stays");
+    assert_eq!(said(&store.read(2)), wanted, "and so it stays for a while");
     let (_, pages) = read(dir.path(), Budget::default());
     assert_eq!(said(&pages), ["a-large", "b-small"]);
+}
+
+#[test]
+fn a_small_page_that_a_large_one_left_no_room_for_is_read_when_its_size_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = announced(dir.path(), "a-large", 60);
+    let _small = announced(dir.path(), "b-small", 20);
+    let snapshot = |name: &str| {
+        let (_, pages) = read(dir.path(), Budget::default());
+        let mut read = pages.iter().filter_map(Page::snapshot);
+        let found = read.find(|s| s.name == name).unwrap();
+        crate::source::budget::bytes(found)
+    };
+    let budget = Budget {
+        user_bytes: snapshot("a-large") + 1,
+        ..Budget::default()
+    };
+    let (mut store, pages) = read(dir.path(), budget);
+    assert!(said(&pages).contains(&"a-large".to_owned()));
+    let later = said(&store.read(10_000_000_001));
+    assert!(later.contains(&"b-small".to_owned()), "{later:?}");
+    assert!(!later.contains(&"a-large".to_owned()), "{later:?}");
+    drop(large);
+    assert_eq!(said(&store.read(20_000_000_002)), ["b-small"]);
 }
 
 /// A page that is not announced, and so many more descriptors of it.
