@@ -271,6 +271,12 @@ impl World {
             .collect()
     }
 
+    /// Room for descriptors beside those that are kept open already.
+    fn room_left(&self) -> room::Room {
+        let held = self.processes.values().map(process::ProcessWatch::held);
+        self.room.beside(held.sum::<usize>() + self.perf.held())
+    }
+
     fn look_at(
         &mut self,
         interest: &BTreeMap<u32, BTreeSet<u32>>,
@@ -278,8 +284,7 @@ impl World {
         now_ns: u64,
     ) -> Vec<Process> {
         self.processes.retain(|pid, _| interest.contains_key(pid));
-        let held = self.processes.values().map(process::ProcessWatch::held);
-        let mut room = self.room.beside(held.sum());
+        let mut room = self.room_left();
         // Where it can't be told, there may be some.
         let swap = self.host.swap_used_bytes() != Some(0);
         let mut seen = Vec::with_capacity(interest.len());
@@ -349,7 +354,8 @@ impl World {
             hypervisor: host.hypervisor.known().copied(),
             paranoid: host.perf_event_paranoid.known().copied(),
         };
-        self.perf.read(&threads, now_ns, around)
+        let mut room = self.room_left();
+        self.perf.read(&threads, now_ns, around, &mut room)
     }
 }
 

@@ -13,6 +13,7 @@
 //! counters do at no such price, so those are opened only where asked for.
 
 use super::perf_group::Group;
+use super::room::Room;
 use crate::reading::Why;
 use crate::sample::{CacheCounters, Fact, HardwareCounters, Perf, PerfThread, SoftwareCounters};
 use perf_event::events::{Cache, CacheOp, CacheResult, Event, Hardware, Software, WhichCache};
@@ -62,12 +63,18 @@ pub(super) struct Wanted {
 }
 
 impl PerfReader {
-    /// The counters of `threads` by tid; those of all other threads are closed.
+    /// Descriptors that it keeps open.
+    pub(super) fn held(&self) -> usize {
+        self.threads.values().map(Counters::held).sum()
+    }
+
+    /// The counters of `threads` by tid, as far as there is room for them; those of all other threads are closed.
     pub(super) fn read(
         &mut self,
         threads: &BTreeMap<u32, Wanted>,
         now_ns: u64,
         around: Surroundings,
+        room: &mut Room,
     ) -> Vec<PerfThread> {
         self.threads.retain(|tid, open| {
             let wanted = threads.get(tid).map(|w| (w.pid, w.software));
@@ -75,21 +82,33 @@ impl PerfReader {
         });
         let mut seen = Vec::with_capacity(threads.len());
         for (&tid, &wanted) in threads {
-            let full = self.threads.len() >= MAX_THREADS;
+            let mut left = *room;
+            let full = if self.threads.len() >= MAX_THREADS {
+                Some(format!("more than {MAX_THREADS} threads to count"))
+            } else if !left.take(Counters::most(wanted)) {
+                Some("no descriptors left for it: raise ulimit -n of shmtop".to_owned())
+            } else {
+                None
+            };
             let counters = match self.threads.entry(tid) {
                 Entry::Occupied(open) => open.into_mut(),
-                Entry::Vacant(_) if full => {
-                    let why = || format!("more than {MAX_THREADS} threads to count");
-                    seen.push(PerfThread {
-                        pid: wanted.pid,
-                        tid,
-                        hardware: Perf::Unavailable(why()),
-                        cache: Perf::Unavailable(why()),
-                        software: Perf::Unavailable(why()),
-                    });
-                    continue;
-                }
-                Entry::Vacant(free) => free.insert(Counters::open(wanted, tid, now_ns, around)),
+                Entry::Vacant(free) => match full {
+                    Some(why) => {
+                        seen.push(PerfThread {
+                            pid: wanted.pid,
+                            tid,
+                            hardware: Perf::Unavailable(why.clone()),
+                            cache: Perf::Unavailable(why.clone()),
+                            software: Perf::Unavailable(why),
+                        });
+                        continue;
+                    }
+                    None => {
+                        let counters = Counters::open(wanted, tid, now_ns, around);
+                        room.take(counters.held());
+                        free.insert(counters)
+                    }
+                },
             };
             seen.push(counters.read(tid));
         }
@@ -98,6 +117,21 @@ impl PerfReader {
 }
 
 impl Counters {
+    /// Descriptors that they take at most.
+    fn most(wanted: Wanted) -> usize {
+        if wanted.software { 12 } else { 4 }
+    }
+
+    fn held(&self) -> usize {
+        let groups = [
+            Some(&self.hardware),
+            self.cache.as_ref(),
+            self.software.as_ref(),
+        ];
+        let open = groups.into_iter().flatten().filter_map(Perf::counting);
+        open.map(Group::held).sum()
+    }
+
     fn open(wanted: Wanted, tid: u32, opened_ns: u64, around: Surroundings) -> Self {
         let hardware = [
             Hardware::CPU_CYCLES,
@@ -284,11 +318,30 @@ mod tests {
     }
 
     #[test]
+    fn without_room_for_its_descriptors_a_thread_is_not_counted_and_that_is_said() {
+        let tid = nix::unistd::gettid().as_raw() as u32;
+        let threads = BTreeMap::from([(tid, all_of_us())]);
+        let mut reader = PerfReader::default();
+        let seen = reader.read(&threads, 1, NOWHERE, &mut Room::for_so_many(11));
+        let why = seen[0].hardware.why().expect("not counted");
+        assert!(why.contains("no descriptors left"), "{why}");
+        let mut room = Room::for_so_many(12);
+        reader.read(&threads, 2, NOWHERE, &mut room);
+        let taken = reader.held();
+        assert!(room.take(12 - taken), "what was opened is taken, no more");
+        assert!(!room.take(1), "and no less");
+    }
+
+    #[test]
     fn software_counters_advance_while_the_thread_works() {
         let tid = nix::unistd::gettid().as_raw() as u32;
         let threads = BTreeMap::from([(tid, all_of_us())]);
         let mut reader = PerfReader::default();
-        let mut look = || reader.read(&threads, 1, NOWHERE).remove(0);
+        let mut look = || {
+            reader
+                .read(&threads, 1, NOWHERE, &mut Room::for_so_many(99))
+                .remove(0)
+        };
         let first = match look().software {
             Perf::Counting(counters) => counters,
             // A sandbox without perf_event_open: then the reason must be one of the typed ones.
@@ -310,15 +363,29 @@ mod tests {
     fn counters_of_a_thread_that_is_gone_are_closed() {
         let tid = nix::unistd::gettid().as_raw() as u32;
         let mut reader = PerfReader::default();
-        reader.read(&BTreeMap::from([(tid, all_of_us())]), 1, NOWHERE);
+        reader.read(
+            &BTreeMap::from([(tid, all_of_us())]),
+            1,
+            NOWHERE,
+            &mut Room::for_so_many(99),
+        );
         assert_eq!(reader.threads.len(), 1);
         let hardware = Wanted {
             software: false,
             ..all_of_us()
         };
-        let seen = reader.read(&BTreeMap::from([(tid, hardware)]), 2, NOWHERE);
+        let seen = reader.read(
+            &BTreeMap::from([(tid, hardware)]),
+            2,
+            NOWHERE,
+            &mut Room::for_so_many(99),
+        );
         assert!(matches!(&seen[0].software, Perf::Unavailable(why) if why.contains("not asked")));
-        assert!(reader.read(&BTreeMap::new(), 3, NOWHERE).is_empty());
+        assert!(
+            reader
+                .read(&BTreeMap::new(), 3, NOWHERE, &mut Room::for_so_many(99))
+                .is_empty()
+        );
         assert!(reader.threads.is_empty());
     }
 }

@@ -48,6 +48,11 @@ impl Group {
         Ok(Self { files })
     }
 
+    /// Descriptors that it keeps open.
+    pub(super) fn held(&self) -> usize {
+        self.files.len()
+    }
+
     /// ((time enabled, time running) in ns, values in the order of the events).
     pub(super) fn read<const N: usize>(&mut self) -> io::Result<((u64, u64), [u64; N])> {
         // Count, time enabled, time running, then (value, id) for each.

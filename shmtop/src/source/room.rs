@@ -10,7 +10,7 @@ const MOST: usize = 2_048;
 pub(super) struct Room(usize);
 
 impl Room {
-    /// Half of what this process may open: pages, counters and what is read once need some, too.
+    /// Half of what this process may open: pages and what is read once need some, too.
     pub(super) fn of_this_process() -> Self {
         let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         Self(usize::try_from(soft / 2).unwrap_or(MOST).min(MOST))
