@@ -71,7 +71,7 @@ pub(crate) struct Flags {
     /// Only endpoints whose name contains this
     #[arg(long, global = true, env = "SHMTOP_NAME", value_name = "TEXT")]
     pub(crate) name: Option<String>,
-    /// Only clients that match all words: number, peer, transport, state, verdict (dashboard, snapshot)
+    /// Only clients that match all words: number, peer, transport, state, verdict (dashboard, snapshot, replay)
     #[arg(long, global = true, env = "SHMTOP_FILTER", value_name = "WORDS")]
     pub(crate) filter: Option<String>,
     /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound

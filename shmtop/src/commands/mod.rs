@@ -198,12 +198,9 @@ fn snapshot(settings: &Settings) -> Outcome {
     let mut watch = watch::Look::new(settings);
     watch.step();
     for i in 0..settings.count.unwrap_or(1) {
-        let before = watch.model.endpoints.len();
         watch.wait(settings.delay_or(1.0));
         watch.step();
-        if before > 0 {
-            watch.still_there()?;
-        }
+        watch.still_there()?;
         watch.endpoints()?;
         if !matches!(format, Format::Table | Format::Csv) {
             // Those two filter for themselves: they sort as well.

@@ -132,7 +132,7 @@ impl Settings {
     pub(crate) fn with_clients(self, lists_clients: bool) -> Result<Self, Failure> {
         if self.typed.filter && !lists_clients {
             return Err(Failure::Usage(
-                "--filter is for lists of clients (dashboard, snapshot); here -p and --name choose"
+                "--filter is for lists of clients (dashboard, snapshot, replay); here -p and --name choose"
                     .into(),
             ));
         }

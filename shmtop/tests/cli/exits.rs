@@ -48,11 +48,20 @@ fn an_assertion_decides_the_exit_code() {
 
 #[test]
 fn a_watched_server_that_ends_is_exit_6() {
+    ends_with_6(&[]);
+}
+
+#[test]
+fn a_watched_server_that_ends_is_exit_6_also_where_no_client_matches_the_filter() {
+    ends_with_6(&["-f", "json", "--filter", "nobody-is-called-so"]);
+}
+
+fn ends_with_6(flags: &[&str]) {
     let mut p = pair();
-    let mut child = started(
-        p.dir.path(),
-        &["snapshot", "--name", &p.name, "-d", "10ms", "-n", "1000000"],
-    );
+    let mut args = vec!["snapshot", "--name", &p.name, "-d", "10ms"];
+    args.extend(["-n", "1000000"]);
+    args.extend(flags);
+    let mut child = started(p.dir.path(), &args);
     let mut out = BufReader::new(child.stdout.take().unwrap());
     out.read_line(&mut String::new()).unwrap();
     drop(p.server.take());

@@ -136,7 +136,7 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         (&["diff", "a", "b", "-f", "json"], "no format json"),
         (
             &["doctor", "--filter", "shm"],
-            "--filter is for lists of clients (dashboard, snapshot); here -p and --name choose",
+            "--filter is for lists of clients (dashboard, snapshot, replay); here -p and --name choose",
         ),
         (
             &["doctor", "-d", "15s"],
