@@ -142,7 +142,7 @@ fn perf_denied(ctx: &Context<'_>) -> Answer {
         let (says, fix) = match &paranoid {
             Ok(level) if *level <= USER_SPACE => (
                 format!("hardware counters are not allowed, and perf_event_paranoid is not why (now {now}): another user's process needs CAP_PERFMON, or a sandbox forbids them"),
-                "run shmtop as root; in a container also allow it perf_event_open (docker run --cap-add PERFMON)".into(),
+                "sudo shmtop   # in a container also allow it perf_event_open: docker run --cap-add PERFMON".into(),
             ),
             _ => (
                 format!("hardware counters need perf_event_paranoid ≤ {USER_SPACE} (now {now}) or CAP_PERFMON"),

@@ -174,7 +174,10 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number,
             client_pid(e, c)
         ),
-        format!("taskset -cp {} {}", cpus_of(ctx, b), client.tid),
+        match cpus_of(ctx, b, client_pid(e, c)) {
+            Some(cpus) => format!("taskset -cp {cpus} {}", client.tid),
+            None => "its cpuset has no CPU there: widen it, or keep its server to its node".into(),
+        },
     )
     .at(severity)
     .number(
@@ -194,14 +197,15 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     .fires()
 }
 
-/// The CPUs of a node, as taskset takes them.
-fn cpus_of(ctx: &Context<'_>, node: u32) -> String {
+/// The CPUs of a node, as taskset takes them; the kernel refuses those that aren't in the process's cpuset.
+fn cpus_of(ctx: &Context<'_>, node: u32, pid: u32) -> Option<String> {
+    let process = ctx.process(pid).ok();
+    let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
     let cpus = ctx.sample.host.cpus.iter();
     let there = cpus.filter(|c| c.node.known() == Some(&node));
-    there
-        .map(|c| c.cpu.to_string())
-        .collect::<Vec<_>>()
-        .join(",")
+    let there = there.filter(|c| cpuset.is_none_or(|set| set.contains(&c.cpu)));
+    let list: Vec<String> = there.map(|c| c.cpu.to_string()).collect();
+    (!list.is_empty()).then(|| list.join(","))
 }
 
 rule! {

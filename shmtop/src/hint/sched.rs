@@ -77,12 +77,14 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     QUIET
 }
 
-/// CPUs that would have been enough: what it had and what it was kept from, and more than it has now. Without the quota it could take the
-/// whole machine, which somebody had a reason not to let it.
+/// CPUs that would have been enough: what it had and what it was kept from, more than it has now, and at most twice as many: time kept from
+/// it is summed over CPUs, and spinners would take each one that they are given. Without the quota it could take the whole machine, which
+/// somebody had a reason not to let it.
 fn enough(quota: f64, lost_ns: Option<u64>, ctx: &Context<'_>) -> u64 {
     let lost = lost_ns.zip(ctx.seconds().ok());
     let lost = lost.map_or(quota, |(ns, seconds)| ns as f64 / 1e9 / seconds);
-    (quota + lost).ceil().max(quota.floor() + 1.0) as u64
+    let wanted = (quota + lost.min(quota)).ceil();
+    wanted.max(quota.floor() + 1.0) as u64
 }
 
 /// Gives a group so many CPUs.

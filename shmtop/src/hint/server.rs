@@ -64,10 +64,10 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// Useful time is handler and copies; spinning is not. The page's clock goes on while the thread waits for a core, so that
-    /// share is taken off. And another worker only helps where a core is free that it may use, by its affinity and its quota: on a machine
-    /// whose CPUs are all busy a busy server is how it should be.
+    /// share is taken off. And another worker only helps where a core is free that it may use, by its cpuset and its quota: on a machine
+    /// whose CPUs are all busy a busy server is how it should be. One that is pinned could be pinned to more, and is told so.
     SERVER_SATURATED = "server-saturated", Warn, "a server thread has no time left";
-    fires: "useful time above 95 % of wall with two clients or more waiting, while another half CPU that it may use is free";
+    fires: "useful time above 95 % of wall with two clients or more waiting, while another half CPU of its cpuset and quota is free";
     quiet: "spinning; one client; all CPUs busy";
     fix: "another worker: Config::workers (exchange: --workers)";
     explains: ["ring-full", "tail-spread"];
@@ -84,21 +84,50 @@ fn serving(e: &Endpoint) -> u64 {
     e.pollers.iter().filter(|p| serves(p.tid)).count() as u64
 }
 
-/// CPUs' worth of time that another thread like this one could have: on the CPUs where it may run, and within the quota.
+/// CPUs that a thread is kept to; `None` where that can't be read.
+fn kept_to(e: &Endpoint, tid: u32) -> Option<&[u32]> {
+    let threads = e.process.threads.as_ref().ok()?;
+    let thread = threads.iter().find(|t| t.tid == tid)?;
+    thread
+        .allowed_cpus
+        .as_ref()
+        .ok()
+        .map(|cpus| cpus.as_slice())
+}
+
+/// CPUs' worth of time that one more worker could have: on the CPUs of its cpuset that nobody set apart, and within the quota. A server
+/// that keeps itself to a CPU may as well keep itself to two, so where the threads are kept now counts only if the cpuset can't be read.
 fn free_for(ctx: &Context<'_>, e: &Endpoint, tid: u32) -> Reading<f64> {
-    let threads = e.process.threads.as_ref().ok();
-    let thread = threads.and_then(|all| all.iter().find(|t| t.tid == tid));
-    let allowed = thread.and_then(|t| t.allowed_cpus.as_ref().ok());
+    let kept = kept_to(e, tid);
+    let cpuset = ctx.process(e.pid)?.cgroups.cpuset.known();
+    let isolated = |id| (ctx.sample.host.cpus.iter()).any(|c| c.cpu == id && c.isolated);
+    let may_use = |id: u32| match (kept, cpuset) {
+        (Some(kept), _) if kept.contains(&id) => true,
+        (_, Some(cpuset)) => cpuset.contains(&id) && !isolated(id),
+        (kept, None) => kept.is_none(),
+    };
     let mut free = 0.0;
-    for cpu in &ctx.model.host.cpus {
-        if allowed.is_none_or(|cpus| cpus.contains(&cpu.id)) {
-            free += 1.0 - cpu.busy.clone()?;
-        }
+    for cpu in ctx.model.host.cpus.iter().filter(|c| may_use(c.id)) {
+        free += 1.0 - cpu.busy.clone()?;
     }
     Ok(match (&e.limits.cpu_quota, &e.process.cpu) {
         // What others of its group use is not known.
         (Ok(quota), Ok(used)) => free.min((quota - used).max(0.0)),
         _ => free,
+    })
+}
+
+/// What the reader must know of a server that is kept to a few CPUs: more workers need more of them.
+fn is_kept(ctx: &Context<'_>, e: &Endpoint, tid: u32) -> String {
+    let cpuset = ctx
+        .process(e.pid)
+        .ok()
+        .and_then(|p| p.cgroups.cpuset.known());
+    let most = cpuset.map_or(ctx.model.host.cpus.len(), Vec::len);
+    let kept = kept_to(e, tid).filter(|kept| kept.len() < most);
+    kept.map_or_else(String::new, |kept| {
+        let list: Vec<String> = kept.iter().map(u32::to_string).collect();
+        format!("; it is kept to CPU {}", list.join(","))
     })
 }
 
@@ -128,7 +157,7 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             continue;
         }
         return Fire::new(
-            format!("{} (pid {}): thread {} is {} busy; {waiting} of {} clients wait, {free:.1} CPUs are free", e.name, e.pid, p.tid, text::percent(time.useful), e.clients.len()),
+            format!("{} (pid {}): thread {} is {} busy; {waiting} of {} clients wait, {free:.1} CPUs are free{}", e.name, e.pid, p.tid, text::percent(time.useful), e.clients.len(), is_kept(ctx, e, p.tid)),
             format!("start it with {}", setting("exchange", ("workers", serving(e) + 1), "--workers")),
         )
         .number("useful time", time.useful * 100.0, "%", "stats page: useful_ns", "> 95")

@@ -113,6 +113,11 @@ pub struct World {
     room: room::Room,
 }
 
+/// Path of a program by its link in /proc: of one that was built again while it runs, the new one.
+fn program(link: &str) -> String {
+    link.strip_suffix(" (deleted)").unwrap_or(link).to_owned()
+}
+
 impl World {
     /// A world to look at; nothing is read yet but the mounts and the cost of a clock.
     pub fn new(options: Options) -> Self {
@@ -120,7 +125,7 @@ impl World {
             own_pid_ns: process::ns_inode(&options.proc_root.join("self"), "pid"),
             own_place: place::own(&options.proc_root),
             own_program: std::fs::read_link(options.proc_root.join("self/exe"))
-                .map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned()),
+                .map_or_else(|_| String::new(), |p| program(&p.to_string_lossy())),
             pages: pages::PageStore::new(
                 options.runtime_dir.clone(),
                 options.proc_root.clone(),
