@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use transport::{Config, Membrane, Synapse};
 
 use crate::forks::right_in_a_fork;
-use crate::role::{required, say, start_by};
+use crate::role::{in_a_pid_namespace, required, say, start_by};
 
 /// Role `first`: the first process of a pid namespace, with a server and a client, forks one into a namespace of its own: 1 again.
 pub(crate) fn fork_the_first_process() {
@@ -41,14 +41,9 @@ pub(crate) fn fork_the_first_process() {
 
 #[test]
 fn a_fork_with_its_parents_pid_is_told_from_it() {
-    let unshare = ["unshare", "--pid", "--fork", "--kill-child"];
-    let works = std::process::Command::new(unshare[0])
-        .args(&unshare[1..])
-        .arg("true")
-        .output();
-    if !works.as_ref().is_ok_and(|o| o.status.success()) {
-        return println!("SKIPPED: no pid namespace can be made here ({works:?})");
-    }
+    let Some(unshare) = in_a_pid_namespace() else {
+        return;
+    };
     let dir = tempfile::tempdir().expect("a directory");
     let mut process = start_by(&unshare, "first").with("DIR", dir.path()).go();
     process.hear("done");

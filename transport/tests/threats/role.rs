@@ -33,6 +33,20 @@ pub(crate) fn start(role: &str) -> Start {
     Start(command, role.to_owned()).with(ROLE, role)
 }
 
+/// The program that starts another one in a pid namespace of its own; says so and is `None` where none can be made.
+pub(crate) fn in_a_pid_namespace() -> Option<[&'static str; 4]> {
+    let unshare = ["unshare", "--pid", "--fork", "--kill-child"];
+    let works = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .arg("true")
+        .output();
+    if works.as_ref().is_ok_and(|o| o.status.success()) {
+        return Some(unshare);
+    }
+    println!("SKIPPED: no pid namespace can be made here ({works:?})");
+    None
+}
+
 /// A process with this role, started by another program, such as `unshare`.
 pub(crate) fn start_by(program: &[&str], role: &str) -> Start {
     let mut command = Command::new(program[0]);

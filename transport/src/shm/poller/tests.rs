@@ -10,16 +10,19 @@ use crate::mem::memfd::{RING_NAME, create_rings};
 use crate::ring::storage::{Storage, Word, connection_bytes};
 use crate::stats::SlotKind;
 
+/// One without a thread.
+fn poller(inbox: Arc<Inbox>) -> Poller {
+    Poller::new(
+        inbox,
+        Buffer::zeroed(64).expect("memory"),
+        Waiter::new(WaitPolicy::Adaptive),
+        Arc::new(SlotWriter::private(SlotKind::Poller)),
+    )
+}
+
 #[test]
 fn a_poller_that_is_busy_for_ever_counts_no_further_than_to_its_next_mark() {
-    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
-    let waiter = Waiter::new(WaitPolicy::Adaptive);
-    let mut poller = Poller::new(
-        Arc::default(),
-        Buffer::zeroed(64).expect("memory"),
-        waiter,
-        slot,
-    );
+    let mut poller = poller(Arc::default());
     let booked = poller.booked;
     for _ in 1..ROUNDS_PER_MARK {
         poller.busy(1);
@@ -61,14 +64,7 @@ fn a_poller_that_panics_ends_its_connections_and_is_given_no_more() {
         let (server, _) = connection_of(Arc::clone(&ends), ours);
         (server, ends, theirs)
     });
-    let waiter = Waiter::new(WaitPolicy::Adaptive);
-    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
-    let mut poller = Poller::new(
-        Arc::clone(&inbox),
-        Buffer::zeroed(64).expect("memory"),
-        waiter,
-        slot,
-    );
+    let mut poller = poller(Arc::clone(&inbox));
     poller.connections.push(served.0);
     inbox.hand_over(arrives.0);
     let thread = std::thread::spawn(move || {
@@ -93,15 +89,8 @@ fn a_poller_that_panics_ends_its_connections_and_is_given_no_more() {
 
 #[test]
 fn a_poller_sleeps_at_once_with_nobody_or_with_one_client_that_thinks_long_also_now() {
-    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
-    let waiter = Waiter::new(WaitPolicy::Adaptive);
     let inbox = Arc::new(Inbox::default());
-    let mut poller = Poller::new(
-        Arc::clone(&inbox),
-        Buffer::zeroed(64).expect("memory"),
-        waiter,
-        slot,
-    );
+    let mut poller = poller(Arc::clone(&inbox));
     assert!(poller.rests(), "nobody");
     poller.connections.push(connection(&inbox).0);
     poller.last_sleep_ns = REST_NS;
@@ -116,14 +105,7 @@ fn a_poller_sleeps_at_once_with_nobody_or_with_one_client_that_thinks_long_also_
 fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_that_is_over() {
     let inbox = Arc::new(Inbox::default());
     let wish = |client: &Rings| client.rx.storage().load(Word::Leave);
-    let waiter = Waiter::new(WaitPolicy::Adaptive);
-    let slot = Arc::new(SlotWriter::private(SlotKind::Poller));
-    let mut poller = Poller::new(
-        Arc::clone(&inbox),
-        Buffer::zeroed(64).expect("memory"),
-        waiter,
-        slot,
-    );
+    let mut poller = poller(Arc::clone(&inbox));
     let arrive = |poller: &mut Poller| {
         let (server, client) = connection(&inbox);
         assert!(inbox.reserve(2));
