@@ -164,6 +164,11 @@ pub(super) fn harmless(text: impl AsRef<[u8]>) -> String {
     transport::stats::sanitise(text).chars().take(64).collect()
 }
 
+/// A path as `harmless` text.
+pub(super) fn harmless_path(path: &Path) -> String {
+    harmless(path.as_os_str().as_encoded_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

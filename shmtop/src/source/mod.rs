@@ -10,12 +10,14 @@ mod budget;
 mod cgroup;
 mod clock;
 mod cpu;
+mod facts;
 mod fds;
 mod file;
 mod host;
 mod limits;
 mod mounts;
 mod net;
+mod open_page;
 mod pages;
 mod parse;
 mod perf;
@@ -24,6 +26,7 @@ mod place;
 mod process;
 mod rings;
 mod room;
+mod search;
 mod smaps;
 mod sock_diag;
 #[cfg(test)]
@@ -122,7 +125,7 @@ impl World {
     /// A world to look at; nothing is read yet but the mounts and the cost of a clock.
     pub fn new(options: Options) -> Self {
         Self {
-            own_pid_ns: process::ns_inode(&options.proc_root.join("self"), "pid"),
+            own_pid_ns: place::ns_inode(&options.proc_root.join("self"), "pid"),
             own_place: place::own(&options.proc_root),
             own_program: std::fs::read_link(options.proc_root.join("self/exe"))
                 .map_or_else(|_| String::new(), |p| program(&p.to_string_lossy())),

@@ -1,16 +1,17 @@
 //! Where a process lives: its mount and network namespace, its pid inside, and the container its control group names. Called by
 //! `process` once a second, and once for shmtop itself, which is what the others are compared with.
 
-use super::file::{harmless, text};
+use super::file::{harmless, nonsense, text, why};
 use super::parse::Status;
+use crate::reading::Reading;
 use crate::sample::Place;
 use std::path::Path;
 
 /// Of the process whose directory is `dir`.
 pub(super) fn read(dir: &Path, status: Option<&Status>, cgroup: Option<&str>) -> Place {
     Place {
-        mnt_ns_inode: super::process::ns_inode(dir, "mnt").into(),
-        net_ns_inode: super::process::ns_inode(dir, "net").into(),
+        mnt_ns_inode: ns_inode(dir, "mnt").into(),
+        net_ns_inode: ns_inode(dir, "net").into(),
         inner_pid: status.and_then(|s| s.innermost),
         container: cgroup.and_then(container),
     }
@@ -22,6 +23,18 @@ pub(super) fn own(proc_root: &Path) -> Place {
     let file = |name: &str| text(&dir.join(name)).ok();
     let status = file("status").map(|text| Status::parse(&text));
     read(&dir, status.as_ref(), file("cgroup").as_deref())
+}
+
+/// Inode of a namespace ("pid", "mnt", "net") of the process whose directory is `dir`.
+pub(super) fn ns_inode(dir: &Path, kind: &str) -> Reading<u64> {
+    let path = dir.join("ns").join(kind);
+    let link = std::fs::read_link(&path).map_err(|e| why(&e, &path))?;
+    let number = link
+        .to_str()
+        .and_then(|l| l.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
+    number
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(|| nonsense(&path))
 }
 
 /// "docker 3f2ab9c41d22" from the lines of /proc/PID/cgroup: the innermost part that is made of a long hexadecimal id, as container

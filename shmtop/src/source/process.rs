@@ -6,14 +6,13 @@
 //! the `at_ns` of the sample: rates are taken between readings, not between samples.
 
 use super::cgroup::CgroupReader;
-use super::fds::{FdDir, count_fds};
-use super::file::{Kept, nonsense, text, why};
-use super::parse::{Stat, Status};
+use super::facts::FactFiles;
+use super::file::{Kept, nonsense};
+use super::parse::Stat;
 use super::room::Room;
 use super::thread::ThreadWatch;
-use super::{clock, limits, place, smaps};
 use crate::reading::{Reading, Why};
-use crate::sample::{Fact, Process, ProcessMemory};
+use crate::sample::{Fact, Process};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -31,8 +30,6 @@ const FACTS_NS: u64 = 900_000_000;
 /// What somebody would have to change by hand (limits, cgroup, slack), and what threads without a slot do: each so many
 /// times the facts are read.
 const SETTINGS_TURNS: u64 = 5;
-/// Reading its mappings rests for this many times the CPU time that it cost: a process may have as many as it likes.
-const SMAPS_REST: u64 = 200;
 /// The first looks read everything quick: the second makes the first rates.
 const FIRST_LOOKS: u32 = 2;
 
@@ -42,11 +39,9 @@ pub(super) struct ProcessWatch {
     proc_root: PathBuf,
     dir: PathBuf,
     stat: Kept,
-    status: Kept,
-    fds: FdDir,
-    /// Those three are kept open.
+    files: FactFiles,
+    /// Those of them that are read each second, and `stat`, are kept open.
     keep: bool,
-    cgroup_text: Reading<String>,
     threads: Vec<ThreadWatch>,
     /// Threads that a slot names and that were not there: a slot keeps the number of who opened it, and that thread may have ended.
     /// They are not looked for again unless a listing has them.
@@ -55,10 +50,6 @@ pub(super) struct ProcessWatch {
     quick_due_ns: u64,
     facts_looks: u32,
     due_ns: u64,
-    /// Major faults when the facts were last looked at.
-    faults: Option<u64>,
-    /// Its mappings are not read before.
-    smaps_due_ns: u64,
     seen: Process,
 }
 
@@ -88,9 +79,7 @@ impl ProcessWatch {
         Self {
             proc_root: proc_root.to_owned(),
             stat: Kept::new(dir.join("stat"), keep),
-            status: Kept::new(dir.join("status"), keep),
-            fds: FdDir::new(dir.join("fd"), keep),
-            cgroup_text: Err(Why::not_yet("not read yet")),
+            files: FactFiles::new(dir.clone(), keep),
             keep,
             dir,
             threads: Vec::new(),
@@ -99,8 +88,6 @@ impl ProcessWatch {
             quick_due_ns: 0,
             facts_looks: 0,
             due_ns: 0,
-            faults: None,
-            smaps_due_ns: 0,
             seen: Process {
                 pid,
                 ..Process::default()
@@ -184,7 +171,7 @@ impl ProcessWatch {
             t.set_hot(hot.contains(&t.seen.tid), look.room);
             !t.is_hot() || t.seen.at_ns == now || t.read_quick(now, buffer)
         });
-        self.seen.cgroups.cpu = match &self.cgroup_text {
+        self.seen.cgroups.cpu = match self.files.cgroup_text() {
             Ok(text) => look.cgroups.cpu(text, now).into(),
             Err(why) => Fact::Unknown(why.clone()),
         };
@@ -230,77 +217,7 @@ impl ProcessWatch {
         let turns = u64::from(self.facts_looks) + look.turn;
         let settings = self.facts_looks < FIRST_LOOKS || turns.is_multiple_of(SETTINGS_TURNS);
         self.facts_looks += 1;
-        let status = self.status.text(look.buffer);
-        let status = status.map(|text| Status::parse(&text));
-        let path = self.status.path();
-        let seen = &mut self.seen;
-        seen.facts_at_ns = look.now_ns;
-        let part = |part: fn(&Status) -> Option<u32>| match &status {
-            Ok(status) => part(status).ok_or_else(|| nonsense(path)).into(),
-            Err(why) => Fact::Unknown(why.clone()),
-        };
-        seen.uid = part(|s| s.euid);
-        seen.tracer_pid = part(|s| s.tracer_pid);
-        seen.memory = match &status {
-            Ok(status) => memory(status).into(),
-            Err(why) => Fact::Unknown(why.clone()),
-        };
-        if settings {
-            seen.limits = limits::read(&self.dir).into();
-            seen.may_lock = may_lock(status.as_ref(), &self.dir).into();
-        }
-        let soft = seen.limits.known().and_then(|l| l.nofile.soft);
-        let soft = soft.unwrap_or(u64::MAX);
-        let table = status.as_ref().ok().and_then(|s| s.fd_table);
-        // Above the end of its table no number can be.
-        let below = table.is_some_and(|end| end <= soft);
-        let fds = match self.fds.known().filter(|_| below) {
-            Some(all) => Ok((all, 0)),
-            None => count_fds(&self.fds.path, soft),
-        };
-        seen.fds = fds.clone().map(|(all, _)| all).into();
-        seen.fds_beyond = fds.map(|(_, beyond)| beyond).into();
-        // Swapped pages that come back are major faults; it takes some since the last time, and swap in use, to make this worth its cost.
-        let faults = seen.major_faults.known().copied();
-        let swaps = faults.zip(self.faults).is_some_and(|(now, old)| now > old);
-        self.faults = faults;
-        // What was read stays while reading rests: the process that is watched waits for its memory map meanwhile.
-        if look.now_ns >= self.smaps_due_ns {
-            seen.rings = if look.detail || (swaps && look.swap) {
-                let start_ns = clock::thread_cpu_ns();
-                let rings = smaps::rings(&self.dir);
-                let cost_ns = clock::thread_cpu_ns().saturating_sub(start_ns);
-                self.smaps_due_ns = look
-                    .now_ns
-                    .saturating_add(cost_ns.saturating_mul(SMAPS_REST));
-                rings.into()
-            } else {
-                Fact::Unknown(Why::not_yet(
-                    "read when major faults come and swap is in use: reading smaps costs milliseconds",
-                ))
-            };
-        }
-        if seen.pid_ns_inode.known().is_none() {
-            seen.pid_ns_inode = ns_inode(&self.dir, "pid").into();
-        }
-        if settings {
-            self.cgroup_text = text(&self.dir.join("cgroup"));
-            seen.place = place::read(
-                &self.dir,
-                status.as_ref().ok(),
-                self.cgroup_text.as_deref().ok(),
-            );
-        }
-        match &self.cgroup_text {
-            Ok(text) => {
-                seen.cgroups.memory = look.cgroups.memory(text).into();
-                seen.cgroups.cpuset = look.cgroups.cpuset(text).into();
-            }
-            Err(why) => {
-                seen.cgroups.memory = Fact::Unknown(why.clone());
-                seen.cgroups.cpuset = Fact::Unknown(why.clone());
-            }
-        }
+        let status = self.files.read(&mut self.seen, settings, look);
         // As many as were known, none of them found gone and none missed: listing them would find the same.
         let there = self.seen.thread_count.known().map(|n| *n as usize);
         if settings || there != Some(self.threads.len()) || !self.absent.is_empty() {
@@ -383,40 +300,4 @@ fn thread_ids(task_dir: &Path, hot: &BTreeSet<u32>) -> BTreeSet<u32> {
         .chain(rest)
         .take(Process::MAX_THREADS)
         .collect()
-}
-
-/// Inode of a namespace ("pid", "mnt", "net") of the process whose directory is `dir`.
-pub(super) fn ns_inode(dir: &Path, kind: &str) -> Reading<u64> {
-    let path = dir.join("ns").join(kind);
-    let link = std::fs::read_link(&path).map_err(|e| why(&e, &path))?;
-    let number = link
-        .to_str()
-        .and_then(|l| l.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
-    number
-        .and_then(|n| n.parse().ok())
-        .ok_or_else(|| nonsense(&path))
-}
-
-/// Whether the limit of locked memory does not bind a process: with CAP_IPC_LOCK, but for one in a user namespace of its own.
-fn may_lock(status: Result<&Status, &Why>, dir: &Path) -> Reading<bool> {
-    let has = status.map_err(Why::clone)?.may_lock;
-    let has = has.ok_or_else(|| Why::not_there("its status has no CapEff"))?;
-    // Who may not be asked where it lives is taken to live here.
-    Ok(has && ns_inode(dir, "user").unwrap_or(INITIAL_USER_NS) == INITIAL_USER_NS)
-}
-
-/// Inode of the machine's first user namespace, by the kernel's definition.
-const INITIAL_USER_NS: u64 = 0xeffffffd;
-
-fn memory(status: &Status) -> Reading<ProcessMemory> {
-    let size = |size: Option<u64>, key: &str| {
-        size.ok_or_else(|| Why::not_there(format!("its status has no {key}")))
-    };
-    Ok(ProcessMemory {
-        size_bytes: size(status.size_bytes, "VmSize")?,
-        locked_bytes: size(status.locked_bytes, "VmLck")?,
-        rss_bytes: size(status.rss_bytes, "VmRSS")?,
-        rss_shmem_bytes: size(status.rss_shmem_bytes, "RssShmem")?,
-        swap_bytes: size(status.swap_bytes, "VmSwap")?,
-    })
 }

@@ -1,10 +1,7 @@
-//! What must be true of every screen, whatever its size, and of keys and clicks on it.
+//! What must be true of every screen, whatever its size.
 
 use shmtop::model::{Bound, Endpoint, Model};
-use shmtop::ui::{
-    Action, ClientId, Effect, FindingId, SortKey, State, Status, ThemeName, TimeMove, Timeline,
-    View, update,
-};
+use shmtop::ui::{ClientId, FindingId, State, Status, ThemeName, TimeMove, Timeline, View};
 use transport::stats::Role;
 
 use super::fixture::SECOND;
@@ -280,112 +277,6 @@ fn a_missing_value_is_a_dash_with_a_reason_where_it_is_opened() {
         screen.contains("memfd_create → EMFILE, 64 of 64"),
         "{screen}"
     );
-}
-
-fn press(state: &mut State, model: &Model, actions: &[Action]) -> Effect {
-    let mut last = Effect::Redraw;
-    for action in actions {
-        last = update(state, *action, model);
-    }
-    last
-}
-
-#[test]
-fn escape_closes_one_thing_after_the_other_and_never_quits() {
-    let model = fixture::exchange();
-    let mut state = State::default();
-    press(
-        &mut state,
-        &model,
-        &[Action::Down, Action::Open, Action::Help],
-    );
-    assert!(state.help && state.client.is_some());
-    for _ in 0..10 {
-        assert_eq!(press(&mut state, &model, &[Action::Back]), Effect::Redraw);
-    }
-    assert!(!state.help && state.client.is_none());
-    assert_eq!(state.view, View::Overview);
-    assert_eq!(press(&mut state, &model, &[Action::Quit]), Effect::Quit);
-}
-
-#[test]
-fn the_selection_stays_with_its_client_when_the_order_changes() {
-    let model = fixture::exchange();
-    let mut state = State::default();
-    press(&mut state, &model, &[Action::Down, Action::Down]);
-    let chosen = state.selected.clone().unwrap();
-    press(
-        &mut state,
-        &model,
-        &[Action::SortBy(SortKey::P99), Action::Invert, Action::Open],
-    );
-    assert_eq!(state.client, Some(chosen));
-}
-
-#[test]
-fn a_filter_narrows_while_it_is_typed_and_escape_shows_all_again() {
-    let model = fixture::exchange();
-    let mut state = State::default();
-    let rows = |state: &State| {
-        let groups = shmtop::ui::rows::groups(&model, state);
-        shmtop::ui::rows::flat(&groups).len()
-    };
-    press(&mut state, &model, &[Action::Filter]);
-    for c in "socket".chars() {
-        press(&mut state, &model, &[Action::Type(c)]);
-    }
-    assert_eq!(rows(&state), 1);
-    press(&mut state, &model, &[Action::Open]);
-    assert!(
-        !state.typing && state.client.is_none(),
-        "Enter keeps the filter, no more"
-    );
-    press(&mut state, &model, &[Action::Back]);
-    assert_eq!(rows(&state), 16);
-}
-
-#[test]
-fn a_click_does_what_the_key_for_that_place_does() {
-    let model = fixture::exchange();
-    let (buffer, hits) = render(&model, &State::default(), &live(), 120, 40);
-    let screen = text(&buffer);
-    let find = |what: &str| {
-        let (y, line) = screen
-            .lines()
-            .enumerate()
-            .find(|(_, l)| l.contains(what))
-            .unwrap_or_else(|| panic!("{what} is not on the screen"));
-        let x = line.find(what).map(|i| line[..i].chars().count()).unwrap();
-        (x as u16, y as u16)
-    };
-    let (x, y) = find("p99.9");
-    assert_eq!(hits.at(x, y), Some(Action::SortBy(SortKey::P999)));
-    let (x, y) = find("3 limits");
-    assert_eq!(hits.at(x, y), Some(Action::Show(View::Limits)));
-    let (x, y) = find("4242 has been stopped");
-    assert_eq!(hits.at(x, y), Some(Action::Show(View::Hints)));
-    let (x, y) = find("■ 7");
-    let row = hits.at(x, y).unwrap();
-    let mut state = State::default();
-    press(&mut state, &model, &[row]);
-    assert!(state.client.is_none(), "the first click selects");
-    press(&mut state, &model, &[row]);
-    assert!(state.client.is_some(), "the second one opens");
-}
-
-#[test]
-fn freezing_and_moving_in_time_are_the_runtimes_business() {
-    let model = fixture::exchange();
-    let mut state = State::default();
-    let mut effect = |a| update(&mut state, a, &model);
-    assert_eq!(effect(Action::Freeze), Effect::Time(TimeMove::Toggle));
-    assert_eq!(effect(Action::StepBack), Effect::Time(TimeMove::Step(-1)));
-    assert_eq!(
-        effect(Action::JumpForward),
-        Effect::Time(TimeMove::Seconds(10))
-    );
-    assert_eq!(effect(Action::Faster), Effect::Rate(1));
-    assert_eq!(effect(Action::Suspend), Effect::Suspend);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod fixture;
+mod keys;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;

@@ -6,6 +6,7 @@ mod host;
 mod live;
 mod pages;
 mod process;
+mod threads;
 mod world;
 
 use super::Options;
