@@ -4,7 +4,7 @@
 //! argument. However this process ends, they end with it: see `crate::children`.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -102,10 +102,9 @@ fn run(args: &[OsString]) -> Result<u8, Failure> {
     let Some(options) = parse::<Options>(args)? else {
         return Ok(0);
     };
-    if std::io::stdout().is_terminal() {
-        live(&options)
-    } else {
-        once(&options)
+    match runtime::no_screen() {
+        None => live(&options),
+        Some(why) => once(&options, why),
     }
 }
 
@@ -125,7 +124,7 @@ fn live(options: &Options) -> Result<u8, Failure> {
 }
 
 /// One table at the end, of the last half second; the hints in it have seen all of them.
-fn once(options: &Options) -> Result<u8, Failure> {
+fn once(options: &Options, why: &str) -> Result<u8, Failure> {
     const STEP: Duration = Duration::from_millis(500);
     let (end, ended) = channel();
     signals::on_signal(move || _ = end.send(()))?;
@@ -138,14 +137,14 @@ fn once(options: &Options) -> Result<u8, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             stage.clear();
-            return print(&model);
+            return print(&model, why);
         }
         // Whole steps, and what remains of the first.
         let next = Duration::from_nanos((left.as_nanos() - 1) as u64 % STEP.as_nanos() as u64 + 1);
         if ended.recv_timeout(next) != Err(RecvTimeoutError::Timeout) {
             let model = models.push(world.sample());
             stage.clear();
-            return print(&model);
+            return print(&model, why);
         }
     }
 }
@@ -159,7 +158,7 @@ fn world() -> World {
 }
 
 /// The table of `shmtop snapshot`, and below it what was found.
-fn print(model: &Model) -> Result<u8, Failure> {
+fn print(model: &Model, why: &str) -> Result<u8, Failure> {
     let mut text = shmtop::report::table(model, &State::default());
     for f in &model.findings {
         text.push_str(&shmtop::report::finding_text(f, false));
@@ -170,7 +169,7 @@ fn print(model: &Model) -> Result<u8, Failure> {
         .and_then(|()| stdout.flush())
         .map_err(|e| Failure::io("printing", &e))?;
     crate::note(format_args!(
-        "demo: stdout is not a terminal: printed one table (in a terminal the dashboard is live)"
+        "demo: {why}: printed one table (in a terminal the dashboard is live)"
     ));
     Ok(0)
 }

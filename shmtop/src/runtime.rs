@@ -12,6 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 pub use feed::SampleSource;
+pub use tty::no_screen;
 
 use crate::ui::State;
 use tty::Tty;

@@ -16,7 +16,7 @@ mod replay;
 mod settings;
 mod watch;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -24,6 +24,7 @@ use clap::CommandFactory;
 use crate::cli::{Cli, Command, Format};
 use crate::model::{Model, Severity};
 use crate::report::Dialect;
+use crate::runtime;
 use crate::ui::rows::keep_matching;
 use crate::{hint, report};
 pub(crate) use failure::{Failure, Outcome};
@@ -145,10 +146,10 @@ fn dashboard(settings: &Settings) -> Outcome {
     if settings.typed.format {
         return snapshot(settings);
     }
-    if !io::stdout().is_terminal() {
+    if let Some(why) = runtime::no_screen() {
         snapshot(settings)?;
         // On stderr, and whether anybody reads it or not: stdout is the document's.
-        let note = "stdout is not a terminal: printed one snapshot (see `shmtop snapshot --help`)";
+        let note = format!("{why}: printed one snapshot (see `shmtop snapshot --help`)");
         let _ = writeln!(io::stderr(), "shmtop: {note}");
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::BufReader;
 
-use transport::stats::SlotInfo;
+use transport::stats::{SlotInfo, SlotKind};
 
 use super::settings::Settings;
 use super::{Failure, Outcome};
@@ -57,10 +57,12 @@ impl Selected {
         if self.pids.is_empty() && self.name.is_none() {
             return;
         }
+        // Not of pollers: those have a number where a connection has an id, and every server has the same numbers.
         fn slots(p: &Page) -> impl Iterator<Item = &SlotInfo> {
             p.snapshot()
                 .into_iter()
                 .flat_map(|s| s.slots.iter().map(|slot| &slot.info))
+                .filter(|info| info.kind == SlotKind::Connection)
         }
         let wanted = sample.pages.iter().filter(|p| self.wants(p));
         let connections: HashSet<u64> = wanted
@@ -117,5 +119,62 @@ impl SampleSource for Recording<BufReader<std::fs::File>> {
 
     fn recording(&self) -> Option<String> {
         Some(self.name().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::PageContent;
+    use transport::stats::{Slot, Snapshot};
+
+    /// A page with slots of (kind, connection or number of the poller).
+    fn page(pid: u32, slots: &[(SlotKind, u64)]) -> Page {
+        let slot = |&(kind, id)| {
+            let mut slot = Slot::default();
+            slot.info.kind = kind;
+            slot.info.connection_id = id;
+            slot
+        };
+        let snapshot = Snapshot {
+            pid,
+            slots: slots.iter().map(slot).collect(),
+            ..Snapshot::default()
+        };
+        Page {
+            pid,
+            content: PageContent::Read(Box::new(snapshot)),
+            ..Page::default()
+        }
+    }
+
+    struct Once(Option<Sample>);
+    impl SampleSource for Once {
+        fn next_sample(&mut self) -> Result<Option<Sample>, String> {
+            Ok(self.0.take())
+        }
+    }
+
+    #[test]
+    fn a_server_comes_with_its_clients_and_without_another_server_that_has_as_many_pollers() {
+        use SlotKind::{Connection, Poller};
+        let pollers = [(Poller, 0), (Poller, 1)];
+        let sample = Sample {
+            pages: vec![
+                page(1, &[pollers[0], pollers[1], (Connection, 77)]),
+                page(2, &[(Connection, 77)]),
+                page(3, &[pollers[0], pollers[1], (Connection, 78)]),
+                page(4, &[(Connection, 78)]),
+            ],
+            ..Sample::default()
+        };
+        let mut source = Selected {
+            source: Box::new(Once(Some(sample))),
+            pids: vec![1],
+            name: None,
+        };
+        let sample = source.next_sample().unwrap().unwrap();
+        let pids: Vec<u32> = sample.pages.iter().map(|p| p.pid).collect();
+        assert_eq!(pids, [1, 2]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal};
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::check::{Summary, Watch};
 use crate::cli::Format;
 use crate::model::{Finding, Model, ModelBuilder, Severity, Subject};
 use crate::recording::Recording;
+use crate::runtime;
 use crate::sample::Sample;
 use crate::{report, text};
 
@@ -66,7 +67,7 @@ impl<'s> Player<'s> {
 /// then.
 pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
     privileges::shed();
-    if at.is_none() && !settings.typed.format && io::stdout().is_terminal() {
+    if at.is_none() && !settings.typed.format && runtime::no_screen().is_none() {
         let recording = Recording::open(path).map_err(Failure::Usage)?;
         return play::live(settings, Box::new(recording));
     }

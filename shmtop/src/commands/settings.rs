@@ -1,6 +1,7 @@
 //! What is in force: flags over environment (clap does those two) over the configuration file over defaults.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,18 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
+/// Whether a locale (the first that is set counts) names a character set that is not UTF-8. One that names none says nothing of the
+/// terminal: containers have no locale, and `C` is set for the sake of sorting.
+fn other_charset(locales: [Option<OsString>; 3]) -> bool {
+    let set = locales.into_iter().flatten().find(|l| !l.is_empty());
+    let set = set.unwrap_or_default();
+    let set = set.to_string_lossy();
+    set.split_once('.').is_some_and(|(_, charset)| {
+        let charset = charset.split('@').next().unwrap_or_default();
+        !["utf-8", "utf8"].contains(&charset.to_lowercase().as_str())
+    })
+}
+
 impl Settings {
     pub(crate) fn new(flags: Flags) -> Result<Self, Failure> {
         let path = config_path();
@@ -115,7 +128,10 @@ impl Settings {
                 filter: flags.filter.or(read.filter).unwrap_or_default(),
                 sort,
                 theme: if plain { ThemeName::Mono } else { theme },
-                ascii: flags.ascii || read.ascii.unwrap_or(false),
+                ascii: flags.ascii
+                    || read.ascii.unwrap_or_else(|| {
+                        other_charset(["LC_ALL", "LC_CTYPE", "LANG"].map(std::env::var_os))
+                    }),
                 ..State::default()
             },
             perf: read.perf.unwrap_or(true),
@@ -351,6 +367,19 @@ mod tests {
                 other => panic!("{bad}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_locale_of_another_character_set_means_ascii() {
+        let other = |all: &str, ctype: &str, lang: &str| {
+            other_charset([all, ctype, lang].map(|l| Some(OsString::from(l))))
+        };
+        assert!(other("", "", "de_DE.ISO-8859-1"));
+        assert!(other("", "ru_RU.KOI8-R", "ru_RU.UTF-8"));
+        assert!(other("de_DE.ISO-8859-15@euro", "", ""));
+        assert!(!other("C.UTF-8", "", "de_DE.ISO-8859-1"));
+        assert!(!other("", "", "ca_ES.utf8@valencia"));
+        assert!(!other("", "", "C") && !other("", "", "") && !other_charset([None, None, None]));
     }
 
     #[test]

@@ -8,6 +8,17 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+/// Why there is no screen to draw on, if there is none: stdout is no terminal, or one that can't move its cursor.
+#[must_use]
+pub fn no_screen() -> Option<&'static str> {
+    let dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if !io::stdout().is_terminal() {
+        Some("stdout is not a terminal")
+    } else {
+        dumb().then_some("the terminal is dumb (TERM)")
+    }
+}
+
 /// Where keys come from: stdin, or the controlling terminal when stdin is something else. The same choice as
 /// crossterm's, which reads it.
 pub(super) enum Tty {

@@ -37,6 +37,22 @@ fn q_leaves_and_the_terminal_is_as_it_was() {
     terminal.wait_for(SHOW_CURSOR);
 }
 
+#[test]
+fn a_dumb_terminal_gets_text_and_no_sequences() {
+    let mut command = Command::new("env");
+    let nobody = std::process::id().to_string();
+    command.args(["TERM=dumb", env!("CARGO_BIN_EXE_shmtop"), "-p", &nobody]);
+    let mut terminal = Terminal::start(command);
+    let mut text = String::new();
+    while !text.contains("lists what is running") {
+        text.push_str(&String::from_utf8_lossy(
+            &terminal.output.recv_timeout(WATCHDOG).expect(&text),
+        ));
+    }
+    assert!(!text.contains('\x1b'), "{text:?}");
+    assert_eq!(terminal.wait().code(), Some(3));
+}
+
 /// Of what crossterm finds at the same moment it forgets the second: the key after a change of the window was one.
 #[test]
 fn a_key_after_the_window_changed_is_answered() {
