@@ -280,6 +280,7 @@ impl Runtime {
         let before_ns = thread_cpu_ns();
         self.status.frozen_ns = self.timeline.behind_ns();
         self.status.left = self.timeline.left();
+        self.status.lost = self.timeline.lost();
         self.status.own_cost = self.pace.cost();
         self.status.slowed = self.pace.is_slowed().then(|| "slowed".to_owned());
         let nothing;

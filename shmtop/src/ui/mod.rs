@@ -5,6 +5,7 @@
 //! outside world, and only the runtime uses them.
 
 pub mod action;
+mod departed;
 pub mod keymap;
 pub mod local_time;
 pub mod rows;
@@ -16,7 +17,7 @@ pub mod timeline;
 pub mod update;
 
 pub use action::{Action, Effect, TimeMove};
-pub use state::{ClientId, FindingId, Left, SortKey, State, Status, View};
+pub use state::{ClientId, FindingId, Left, Lost, SortKey, State, Status, View};
 pub use theme::{Theme, ThemeName};
 pub use timeline::Timeline;
 pub use update::update;

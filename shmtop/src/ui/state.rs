@@ -245,6 +245,34 @@ pub struct Status {
     pub ready: bool,
     /// Set while nothing is there any more that could be shown.
     pub left: Option<Left>,
+    /// Set while clients are without the server that they had.
+    pub lost: Option<Lost>,
+}
+
+/// A server that went away, and whom it left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The server, by name and pid.
+    pub server: String,
+    /// One of its clients that have none now, by name and pid.
+    pub first: String,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl Lost {
+    /// That the server has gone.
+    pub fn gone(&self) -> String {
+        format!("{} has gone", self.server)
+    }
+
+    /// Who is without one.
+    pub fn alone(&self) -> String {
+        match self.more {
+            0 => format!("{} is without a server", self.first),
+            n => format!("{} and {n} more are without a server", self.first),
+        }
+    }
 }
 
 /// Who was there last.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use transport::stats::Role;
 
 use super::action::TimeMove;
-use super::state::Left;
+use super::departed::DepartedServers;
+use super::state::{Left, Lost};
 use crate::model::{Client, Endpoint, Model, Shared};
 
 /// Span in which every refresh is kept.
@@ -29,6 +30,7 @@ pub struct Timeline {
     /// The model that the screen stands still at, kept here however many newer ones displace it from `models`; `None` = the newest,
     /// whatever comes.
     still: Option<Arc<Model>>,
+    departed: DepartedServers,
 }
 
 /// Rows that `model` does not share with the one before it, and one for each endpoint.
@@ -52,6 +54,9 @@ impl Timeline {
     pub fn push(&mut self, model: Arc<Model>) {
         if self.newest_ns().is_some_and(|newest| newest >= model.at_ns) {
             *self = Self::default();
+        }
+        if let Some((before, _)) = self.models.back() {
+            self.departed.note(before, &model);
         }
         let now = model.at_ns;
         let weight = weight(&model, self.models.back().map(|(m, _)| &**m));
@@ -129,6 +134,11 @@ impl Timeline {
             who,
             at_realtime_ns,
         })
+    }
+
+    /// The server that clients of the model that is looked at had, and that has gone.
+    pub fn lost(&self) -> Option<Lost> {
+        self.departed.missed(self.current()?)
     }
 
     /// While frozen: how far the looked-at moment lies behind the newest.

@@ -25,13 +25,13 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
     }
     let findings = &model.findings;
     if findings.is_empty() {
+        let quiet = plural(model.checked.len(), "check");
         let text = if model.endpoints.is_empty() {
             "Nothing runs, so there is nothing to check.".to_owned()
+        } else if let Some(lost) = &scene.status.lost {
+            format!("{}; {quiet} of what is left are quiet.", lost.gone())
         } else {
-            format!(
-                "Nothing is wrong: {} are quiet.",
-                plural(model.checked.len(), "check")
-            )
+            format!("Nothing is wrong: {quiet} are quiet.")
         };
         pen.put(area.x + 1, area.y, &text, theme.text);
         unknown(pen, scene, area.y + 2);

@@ -1,5 +1,5 @@
 //! The lines that never go: the header, and under it what is wrong. With nothing wrong the second line says what was
-//! checked.
+//! checked. Before all of it stands that the server of those who are still there has gone.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::format::plural;
 use super::pen::{Pen, Piece, width};
 use super::{Hits, Scene, header, severity_mark};
 use crate::model::{Finding, Severity};
-use crate::ui::{Action, View};
+use crate::ui::{Action, Lost, View};
 
 /// Draws them; returns how many lines they take: above the table as many whatever there is to say, so that it doesn't jump.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16 {
@@ -18,9 +18,10 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16
     header::draw(pen, scene, area.y);
     let state = scene.state;
     let findings = &scene.model.findings;
+    let lost = scene.status.lost.as_ref();
     if state.view == View::Hints && state.finding.is_none() && !state.help && !findings.is_empty() {
         // The list begins with the same sentences.
-        return 1;
+        return 1 + lost.map_or(0, |lost| lost_line(pen, scene, area.y + 1, lost));
     }
     let watched = state.view == View::Overview && state.client.is_none();
     let lines = match area.height {
@@ -37,6 +38,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16
         .filter(|f| f.severity >= Severity::Warn)
         .collect();
     let mut y = first;
+    if let Some(lost) = lost {
+        y += lost_line(pen, scene, y, lost);
+    }
     for (i, finding) in loud.iter().enumerate() {
         if y >= end {
             break;
@@ -45,7 +49,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16
         y += finding_lines(pen, scene, (y, end), finding, of);
     }
     if loud.is_empty() {
-        quiet(pen, scene, first);
+        if lost.is_none() {
+            quiet(pen, scene, first);
+        }
         if let Some(note) = findings.first().filter(|_| lines > 1) {
             let (mark, style) = severity_mark(scene.theme(), note.severity);
             let x = pen.put(area.x + 1, first + 1, mark, style) + 1;
@@ -119,6 +125,24 @@ fn finding_lines(
     let room = usize::from(end_of_line.saturating_sub(x)).saturating_sub(width(&all) + 1);
     pen.put_max(x, y + 1, fix, room, theme.accent);
     2
+}
+
+/// That a server has gone, and who is without it now. Returns the lines used.
+fn lost_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, lost: &Lost) -> u16 {
+    let theme = scene.theme();
+    let area = pen.area();
+    let (mark, style) = severity_mark(theme, Severity::Crit);
+    let x = pen.put(area.x + 1, y, mark, style) + 1;
+    let loud = theme.text.add_modifier(Modifier::BOLD);
+    let says = format!("{}; {}", lost.gone(), lost.alone());
+    pen.put_max(
+        x,
+        y,
+        &says,
+        usize::from(area.right().saturating_sub(x + 1)),
+        loud,
+    );
+    1
 }
 
 /// Up to the first full stop: what comes after it explains.

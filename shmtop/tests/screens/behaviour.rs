@@ -220,6 +220,70 @@ fn clients_whose_server_has_gone_are_no_empty_table() {
     );
 }
 
+/// What is left of `before` without its first server: of its clients the first two, each a process of its own without a connection.
+fn without_the_first_server(mut before: Model) -> Model {
+    before.at_ns += SECOND / 5;
+    let server = before.endpoints.remove(0);
+    for client in server.clients.iter().take(2) {
+        let mut alone = (*server).clone();
+        (alone.role, alone.name) = (Role::Client, "trader".to_owned());
+        (alone.pid, alone.key.pid) = (client.peer_pid, client.peer_pid);
+        alone.clients.clear();
+        before.endpoints.push(alone.into());
+    }
+    before
+}
+
+#[test]
+fn from_its_first_moment_without_their_server_clients_are_not_said_to_be_well() {
+    for before in [
+        fixture::healthy(),
+        fixture::two_servers(),
+        fixture::exchange(),
+    ] {
+        let after = without_the_first_server(before.clone());
+        let mut time = Timeline::default();
+        time.push(before.clone().into());
+        assert_eq!(time.lost(), None);
+        time.push(after.clone().into());
+        let status = Status {
+            lost: time.lost(),
+            ..live()
+        };
+        for (view, width, height) in [
+            (View::Overview, 80, 24),
+            (View::Overview, 200, 10),
+            (View::Perf, 120, 40),
+            (View::Hints, 120, 40),
+        ] {
+            let state = State {
+                view,
+                ..State::default()
+            };
+            let screen = text(&render(&after, &state, &status, width, height).0);
+            let second = screen.lines().nth(1).unwrap();
+            assert!(
+                second.starts_with(" ✖ exchange (4711) has gone; trader (")
+                    && second.contains(" and 1 more are without a server"),
+                "{screen}"
+            );
+            let well = ["nothing wrong", "Nothing is wrong"];
+            assert!(!well.iter().any(|w| screen.contains(w)), "{screen}");
+        }
+        // Frozen at the moment before, all is as it was.
+        time.go(TimeMove::Step(-1));
+        assert_eq!(time.lost(), None);
+        time.go(TimeMove::Toggle);
+        assert!(time.lost().is_some());
+        // They found another one.
+        let mut again = before;
+        again.at_ns = after.at_ns + SECOND;
+        again.endpoints[0].key.pid += 1;
+        time.push(again.into());
+        assert_eq!(time.lost(), None);
+    }
+}
+
 #[test]
 fn a_server_thread_of_one_client_is_not_called_a_poller() {
     let mut model = fixture::exchange();

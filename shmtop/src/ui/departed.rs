@@ -1,0 +1,68 @@
+//! Servers that went away, and whom they left behind: what no model says by itself, as each knows only who is there.
+
+use std::collections::VecDeque;
+
+use transport::stats::Role;
+
+use super::state::Lost;
+use crate::model::{ClientState, Endpoint, Model};
+
+/// So many are kept: of a crowd that comes and goes only the last ones can matter.
+const MOST: usize = 16;
+
+/// A server that is not there any more.
+#[derive(Debug)]
+struct Departed {
+    name: String,
+    pid: u32,
+    /// Moment of the first model without it.
+    at_ns: u64,
+    /// Processes that were connected to it.
+    clients: Vec<u32>,
+}
+
+/// The servers that went away last, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct DepartedServers(VecDeque<Departed>);
+
+impl DepartedServers {
+    /// Notes which servers of `before` are missing from `now`, the next model.
+    pub(super) fn note(&mut self, before: &Model, now: &Model) {
+        for e in &before.endpoints {
+            let there = |other: &Endpoint| other.key == e.key;
+            if e.role != Role::Server || now.endpoints.iter().any(|other| there(other)) {
+                continue;
+            }
+            self.0.push_back(Departed {
+                name: e.name.clone(),
+                pid: e.pid,
+                at_ns: now.at_ns,
+                clients: e.clients.iter().map(|c| c.peer_pid).collect(),
+            });
+            if self.0.len() > MOST {
+                self.0.pop_front();
+            }
+        }
+    }
+
+    /// The server that went away last, up to this model, and left clients behind that are without one in it.
+    pub(super) fn missed(&self, model: &Model) -> Option<Lost> {
+        let mut until = self.0.iter().rev().filter(|d| d.at_ns <= model.at_ns);
+        until.find_map(|gone| {
+            let alone = |e: &&Endpoint| gone.clients.contains(&e.pid) && is_alone(e, gone.pid);
+            let mut alone = model.endpoints.iter().map(|e| &**e).filter(alone);
+            let first = alone.next()?;
+            Some(Lost {
+                server: format!("{} ({})", gone.name, gone.pid),
+                first: format!("{} ({})", first.name, first.pid),
+                more: alone.count(),
+            })
+        })
+    }
+}
+
+/// Whether a client process has no connection, or only dead ones to `server`.
+fn is_alone(e: &Endpoint, server: u32) -> bool {
+    let dead = |c: &crate::model::Client| c.peer_pid == server && c.state == ClientState::Dead;
+    e.role == Role::Client && e.clients.iter().all(|c| dead(c))
+}
