@@ -69,6 +69,9 @@ mod record;
 mod reply;
 mod ring;
 pub mod shm;
+#[cfg(test)]
+#[path = "../tests/common/skipped.rs"]
+mod skipped;
 pub mod stats;
 pub mod synapse;
 mod timing;

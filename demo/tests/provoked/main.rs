@@ -1,8 +1,9 @@
 //! Faults provoked for real, and what `shmtop doctor -f json` says of them: the hint is named first, by its cause, within ten
 //! seconds, with numbers and a command that contains the real pids; and when the fault is gone nothing at warn or above is left.
 //!
-//! `cargo test -p demo --test provoked [-- HINT-ID…]`. What needs root, or a file that this machine does not have, is skipped and says why;
-//! so is what was not seen while other programs had the CPUs.
+//! `cargo test -p demo --test provoked [-- HINT-ID…]`. What needs root, or a file that this machine does not have, is skipped and says why.
+//! What fails has the machine to itself once more, and that decides. What is not seen then either, while other programs have the CPUs, is
+//! skipped, too, and named in the closing lines; if that is more than a few, the run fails.
 //! The program also plays those who misbehave (`parts`), so it has its own main instead of libtest's. Provocations share
 //! the time as far as the CPUs allow.
 
@@ -19,18 +20,19 @@ mod page;
 mod parts;
 mod peer;
 mod ring;
+mod tally;
 mod verdict;
 mod view;
 mod wait;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Place;
 use load::{Load, STARVED};
+use tally::{End, Tally};
 
 /// `Err`: why it can't be provoked here.
 type Outcome = Result<(), String>;
@@ -99,10 +101,6 @@ const FAMILIES: &[&[Provocation]] = &[
     cpu::PROVOCATIONS,
 ];
 
-fn is_hint(id: &str) -> bool {
-    shmtop::hint::rules().any(|r| r.id == id)
-}
-
 /// Ends a hang; all of it takes half as long.
 const WATCHDOG: Duration = Duration::from_secs(480);
 
@@ -124,17 +122,24 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let started = Instant::now();
+    let known = FAMILIES.iter().map(|f| f.len()).sum::<usize>();
+    let filtered_out = known - all().count();
+    // Nobody asks for any of ours: `cargo test NAME` asks all programs for a test of that name.
+    if filtered_out == known {
+        return Tally::default().close(started.elapsed(), known);
+    }
     std::thread::spawn(|| {
         std::thread::sleep(WATCHDOG);
         eprintln!("watchdog: something hangs");
         std::process::exit(1);
     });
-    let ends = Mutex::new(Vec::new());
-    let provoke = |p: &Provocation| {
-        let end = provoke(p);
-        ends.lock().expect("no panic").push((p.id, end));
-    };
-    provoke(&alone("an idle exchange", doctor::look_at_the_machine));
+    let tally = Tally::default();
+    let provoke = |p: &Provocation, run: Run| tally.add(p.id, provoke(p, run));
+    let last = Run::Last;
+    provoke(
+        &alone("an-idle-exchange", doctor::look_at_the_machine),
+        last,
+    );
     let provoke_all = |needs: Needs| {
         let these: Vec<&Provocation> = all().filter(|p| p.needs == needs).collect();
         let next = AtomicUsize::new(0);
@@ -142,7 +147,7 @@ fn main() -> ExitCode {
             for _ in 0..needs.at_once() {
                 s.spawn(|| {
                     while let Some(p) = these.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        provoke(p);
+                        provoke(p, Run::First);
                     }
                 });
             }
@@ -154,48 +159,23 @@ fn main() -> ExitCode {
         provoke_all(Needs::Cpu);
     });
     provoke_all(Needs::Machine);
-    // Neighbours change what a provocation meets: what failed beside them has the machine to itself once, and that decides. It is
-    // printed either way.
-    let failed = |id| ends.lock().expect("no panic").contains(&(id, End::Failed));
-    for p in all().filter(|p| failed(p.id)).collect::<Vec<_>>() {
-        println!("once more, alone: {}", p.id);
-        ends.lock().expect("no panic").retain(|(id, _)| *id != p.id);
-        provoke(p);
+    // Neighbours change what a provocation meets: what failed beside them has the machine to itself once, and that decides.
+    let again = tally.take_again(|id| all().any(|p| p.id == id));
+    for p in all().filter(|p| again.contains(&p.id)) {
+        provoke(p, last);
     }
-    provoke(&alone("without faults", doctor::without_faults));
-    let ends = ends.into_inner().expect("no panic");
-    let those = |wanted: End| {
-        let ids = ends.iter().filter(|(_, end)| *end == wanted);
-        ids.map(|(id, _)| *id).collect::<Vec<_>>()
-    };
-    let (passed, failed, skipped) = (those(End::Passed), those(End::Failed), those(End::Skipped));
-    let hints = passed.iter().filter(|id| is_hint(id)).count();
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "\nprovoked: {} passed ({hints} of {} hints), {} failed, {} skipped, in {seconds:.0} s",
-        passed.len(),
-        shmtop::hint::rules().count(),
-        failed.len(),
-        skipped.len(),
-    );
-    if !skipped.is_empty() {
-        println!("skipped: {}", skipped.join(", "));
-    }
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    println!("failed: {}", failed.join(", "));
-    ExitCode::FAILURE
+    provoke(&alone("without-faults", doctor::without_faults), last);
+    tally.close(started.elapsed(), filtered_out)
 }
 
+/// What was not seen in its first run has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Passed,
-    Failed,
-    Skipped,
+enum Run {
+    First,
+    Last,
 }
 
-fn provoke(p: &Provocation) -> End {
+fn provoke(p: &Provocation, run: Run) -> End {
     let before = Load::now();
     let started = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| (p.run)(&Place::new())));
@@ -204,12 +184,21 @@ fn provoke(p: &Provocation) -> End {
     // Of a failure the panic's own words are on stderr already.
     let (end, word) = match result {
         Ok(Ok(())) => (End::Passed, "ok".to_owned()),
-        Ok(Err(why)) => (End::Skipped, format!("SKIPPED: {why}")),
-        Err(_) if others > STARVED => (End::Skipped, "SKIPPED: others had the CPUs".to_owned()),
+        Ok(Err(why)) => (End::Impossible, format!("ignored, SKIPPED: {why}")),
+        Err(_) if others > STARVED => (
+            End::Starved,
+            "ignored, SKIPPED: others had the CPUs".to_owned(),
+        ),
         Err(_) => (End::Failed, "FAILED".to_owned()),
     };
+    let is_decided = run == Run::Last || matches!(end, End::Passed | End::Impossible);
+    let (what, word) = if is_decided {
+        ("test", word.as_str())
+    } else {
+        ("at first,", "not seen; once more, alone, at the end")
+    };
     println!(
-        "provoked {} … {word} ({seconds:.1} s; others took {:.0} % of the CPUs)",
+        "{what} {} ... {word} ({seconds:.1} s; others took {:.0} % of the CPUs)",
         p.id,
         others * 100.0
     );

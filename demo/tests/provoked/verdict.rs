@@ -8,12 +8,12 @@ use crate::cpu::two_cpus;
 use crate::{Outcome, Provocation, alone, in_pairs, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
-    in_pairs("bound by handler", handler),
-    together("bound by consumer", consumer),
-    in_pairs("bound by producer", producer),
-    together("bound by idle", idle),
-    alone("bound by scheduler", scheduler),
-    alone("bound by memory", memory),
+    in_pairs("bound-by-handler", handler),
+    together("bound-by-consumer", consumer),
+    in_pairs("bound-by-producer", producer),
+    together("bound-by-idle", idle),
+    alone("bound-by-scheduler", scheduler),
+    alone("bound-by-memory", memory),
 ];
 
 /// The first client of a server over two seconds, whose time adds up wherever it is known.

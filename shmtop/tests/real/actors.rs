@@ -205,9 +205,10 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Says why a test does not run here.
+/// Says which test does not run here, and why. `.ci/run` lists these lines at its end.
 pub(crate) fn skipped(why: &str) {
     // Straight to the terminal's stderr, past the harness's capture: a test that checks nothing must be seen to.
-    let line = format!("SKIPPED: {why}\n");
+    let thread = std::thread::current();
+    let line = format!("SKIPPED {}: {why}\n", thread.name().unwrap_or("a test"));
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }

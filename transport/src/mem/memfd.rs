@@ -186,6 +186,7 @@ fn fill_holes(fd: BorrowedFd<'_>) -> Result<(), StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skipped::skipped;
     use std::io::Write;
 
     const LEN: usize = 64 * 1024;
@@ -317,7 +318,7 @@ mod tests {
         };
         let the_rest = || -> Vec<OwnedFd> { std::iter::from_fn(in_a_huge_page).collect() };
         let Some((fd, map)) = punched() else {
-            return println!("SKIPPED: this machine has no free huge page");
+            return skipped("this machine has no free huge page");
         };
         close(fd.as_fd()).expect("there are pages for it");
         let taken = the_rest();

@@ -6,6 +6,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use transport::stats::{PageReader, ReadError};
 
+use super::skipped::skipped;
 use super::valid;
 
 fn memfd_with(bytes: &[u8], seals: SealFlag) -> OwnedFd {
@@ -52,7 +53,7 @@ fn a_page_in_huge_pages_is_not_even_mapped() {
     let fd = match memfd_create(c"shmtop-stats", flags) {
         Ok(fd) => fd,
         Err(e) => {
-            println!("SKIPPED: this kernel makes no memfd in huge pages: {e}");
+            skipped(&format!("this kernel makes no memfd in huge pages: {e}"));
             return;
         }
     };

@@ -1,6 +1,8 @@
 //! A reader survives whatever another process puts into a page, and shows nothing that could harm its terminal.
 
 mod descriptors;
+#[path = "../common/skipped.rs"]
+mod skipped;
 
 use std::os::fd::AsRawFd;
 use std::path::Path;

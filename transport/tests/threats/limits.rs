@@ -8,6 +8,7 @@ use transport::error::{ConnectError, Step};
 use transport::{Config, Synapse, TransportChoice};
 
 use crate::role::{Process, WATCHDOG};
+use crate::skipped::skipped;
 use crate::watch::within;
 use crate::world::{Ended, RING_BYTES, World, mix, ready};
 
@@ -148,7 +149,7 @@ impl Drop for Group {
 fn a_small_memory_cgroup_costs_a_client_its_rings_and_nobody_the_server() {
     let group = match Group::new(48 << 20) {
         Ok(group) => group,
-        Err(why) => return println!("SKIPPED: no memory cgroup can be made here ({why})"),
+        Err(why) => return skipped(&format!("no memory cgroup can be made here ({why})")),
     };
     let world = World::new();
     let mut server = ready(world.server().with("RING_BYTES", (32 << 20).to_string()));
@@ -176,7 +177,7 @@ fn a_small_memory_cgroup_costs_a_client_its_rings_and_nobody_the_server() {
 fn huge_pages_that_are_not_there_become_small_ones_and_the_page_says_so() {
     let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
     if free.as_deref().map_or("0", str::trim) != "0" {
-        return println!("SKIPPED: this machine has free huge pages ({free:?})");
+        return skipped(&format!("this machine has free huge pages ({free:?})"));
     }
     let world = World::new();
     let server = ready(world.server().with("HUGE", ""));
@@ -250,7 +251,7 @@ fn clients_that_come_at_once_do_not_exceed_the_memory_budget_between_them() {
 fn a_core_dump_does_not_hold_the_rings() {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     if pattern.trim() != "core" {
-        return println!("SKIPPED: core dumps go to {:?} here", pattern.trim());
+        return skipped(&format!("core dumps go to {:?} here", pattern.trim()));
     }
     let dir = tempfile::tempdir().expect("a directory");
     let world = World::new();

@@ -27,6 +27,8 @@ mod rogue_rings;
 mod rogue_servers;
 mod role;
 mod scribblers;
+#[path = "../common/skipped.rs"]
+mod skipped;
 mod stops;
 mod strangers;
 mod table;

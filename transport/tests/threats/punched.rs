@@ -8,6 +8,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use crate::rogue::{COMMIT, OFFER, Raw, UPGRADE, WELCOME, hello, message};
+use crate::skipped::skipped;
 use crate::world::{Ended, World, mix, ready};
 
 const HUGE_PAGE: usize = 2 << 20;
@@ -35,7 +36,7 @@ fn a_client_that_takes_the_huge_pages_out_of_its_rings_is_closed_and_the_server_
         .filesystem_type()
         != HUGETLBFS_MAGIC
     {
-        return println!("SKIPPED: this machine has no free huge page");
+        return skipped("this machine has no free huge page");
     }
     let map = MmapOptions::new()
         .len(HUGE_PAGE)

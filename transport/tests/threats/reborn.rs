@@ -6,6 +6,7 @@ use transport::Synapse;
 use transport::error::{ConnectError, RequestError};
 
 use crate::role::WATCHDOG;
+use crate::skipped::skipped;
 use crate::watch::{held, is_stopped, within};
 use crate::world::{Ended, World, mix, ready};
 
@@ -74,7 +75,7 @@ fn a_stranger_with_the_pid_of_a_dead_peer_is_not_taken_for_it() {
             Ok(stranger) => stranger,
             Err(e) => {
                 server.signal(Signal::SIGCONT);
-                return println!("SKIPPED: no pid can be chosen here ({e})");
+                return skipped(&format!("no pid can be chosen here ({e})"));
             }
         };
         server.signal(Signal::SIGCONT);

@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use crate::skipped::skipped;
+
 /// Ends a hang; nothing healthy comes near it.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 const ROLE: &str = "THREATS_ROLE";
@@ -43,7 +45,7 @@ pub(crate) fn in_a_pid_namespace() -> Option<[&'static str; 4]> {
     if works.as_ref().is_ok_and(|o| o.status.success()) {
         return Some(unshare);
     }
-    println!("SKIPPED: no pid namespace can be made here ({works:?})");
+    skipped(&format!("no pid namespace can be made here ({works:?})"));
     None
 }
 

@@ -10,6 +10,7 @@ use transport::{Synapse, WaitPolicy};
 
 use crate::payload;
 use crate::role::{Process, WATCHDOG, in_a_pid_namespace, start_by};
+use crate::skipped::skipped;
 use crate::watch::{self, within};
 use crate::world::{Ended, World, mix, ready};
 
@@ -51,7 +52,7 @@ fn is_counted(world: &World, server: &Process) {
 #[test]
 fn another_user_is_kept_out_by_the_files_mode_and_if_let_near_by_its_credentials() {
     if !is_root() {
-        return println!("SKIPPED: only root can be somebody else");
+        return skipped("only root can be somebody else");
     }
     let world = World::new();
     let config = world.config();
