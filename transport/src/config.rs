@@ -142,7 +142,7 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long connecting and each handshake step may take; above zero. Default 2 s.
     pub handshake_timeout: Duration,
-    /// Ask for huge pages (MFD_HUGETLB); falls back when none are free, to transparent ones where `shmem_enabled` allows, else to 4 KiB
+    /// Ask for huge pages (MFD_HUGETLB); falls back when none are free or allowed, to transparent ones where `shmem_enabled` allows, else to 4 KiB
     /// pages, and says so in the stats page. The server's value counts; a client's advises its own mapping. Default off.
     pub huge_pages: bool,
     /// Server: clients admitted at most, 1 ..= 2048. Default 1024.

@@ -4,16 +4,18 @@
 //! [`SEALS`] nobody can shrink the file under a mapping (SIGBUS) or grow it into somebody's memory limit. Once both sides
 //! have mapped it, each sees to it that it is sealed with [`CLOSED`] too ([`close`]): nobody maps it for writing any more, and,
 //! which is what matters between the two, nobody punches holes into it. A hole reads as zeros, which the ring refuses; but in
-//! huge pages it gives the page and its reservation back to the pool, and the next touch is SIGBUS if somebody else took
-//! them. The seal does not fill a hole that was punched before it, so [`close`] then reserves again what is missing. Before
-//! Linux 5.1 that seal does not exist, so there huge pages are for peers that trust each other. Left out: mapping.
+//! huge pages it gives the page back to the pool, and the next touch is SIGBUS if none is free, or if a limit forbids
+//! it: a reservation does not help against `hugetlb.2MB.max`, which a page counts against when it is made, nor against
+//! a cpuset. So huge pages are made before anybody touches them ([`make_pages`]), and, as the seal does not fill a hole that was
+//! punched before it, [`close`] then makes what is missing. Before Linux 5.1 that seal does not exist, so there huge pages are for
+//! peers that trust each other. Left out: mapping.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use memmap2::MmapOptions;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
@@ -44,11 +46,11 @@ const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x0008);
 pub(crate) enum HugeState {
     /// Not asked for.
     NotAsked,
-    /// The rings are in huge pages, reserved for them: a first touch can't fail.
+    /// The rings are in huge pages, all of which are there: a first touch can't fail.
     Used,
     /// Asked for and not had; the rings are in 4 KiB pages.
     Short {
-        /// Of memfd_create, ftruncate or mmap: ENOMEM means too few free huge pages.
+        /// Of memfd_create, ftruncate, mmap or fallocate: ENOMEM means too few free huge pages, ENOSPC also a limit of a cgroup.
         errno: i32,
     },
 }
@@ -62,7 +64,8 @@ pub(crate) const fn round_len(len: usize, huge: bool) -> usize {
     }
 }
 
-/// Creates a memfd of exactly `len` bytes, sealed with [`SEALS`], close-on-exec, all zeros, no page touched.
+/// Creates a memfd of exactly `len` bytes, sealed with [`SEALS`], close-on-exec, all zeros; of small pages none is touched,
+/// huge ones are all there.
 ///
 /// RLIMIT_FSIZE and RLIMIT_AS are checked first, because the kernel's answer to the former is a signal; the
 /// memory cgroup is not (that is [`headroom::check`], which the caller asks for the whole connection).
@@ -76,9 +79,9 @@ pub(crate) fn create_rings(
     headroom::address_space(len as u64)?;
     let mut state = HugeState::NotAsked;
     if huge {
-        match create(name, len, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)
-            .and_then(reserve(len))
-        {
+        let made = create(name, len, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)
+            .and_then(|fd| make_pages(fd.as_fd(), len).map(|()| fd));
+        match made {
             Ok(fd) => return Ok((fd, HugeState::Used)),
             Err(e) => state = HugeState::Short { errno: e.errno },
         }
@@ -99,12 +102,22 @@ fn create(name: &CStr, len: usize, kind: MFdFlags) -> Result<OwnedFd, StepError>
     Ok(fd)
 }
 
-/// Huge pages are reserved when a shared mapping is made, not when the file is; without a reservation the first
-/// touch may be SIGBUS. So map once: the reservation stays with the file after the unmap.
-fn reserve(len: usize) -> impl FnOnce(OwnedFd) -> Result<OwnedFd, StepError> {
-    move |fd| match MmapOptions::new().len(len).map_raw(&fd) {
-        Ok(_unmapped_here) => Ok(fd),
-        Err(e) => Err(StepError::new(Step::Mmap, errno_of(&e))),
+/// Makes the huge pages of the first `len` bytes that the file does not have. fallocate answers with an error where a touch would be
+/// SIGBUS: no page free (somebody else's reservations count as taken), a cgroup's limit, none on the nodes of a cpuset. What it made stays
+/// with the file, and no limit of who maps it later counts.
+fn make_pages(fd: BorrowedFd<'_>, len: usize) -> Result<(), StepError> {
+    // A shared mapping reserves all that is missing, or nothing: so that too few are not made in vain, and taken from others meanwhile.
+    // Read-only, as the seals may demand; the reservation stays with the file.
+    let reserved = MmapOptions::new().len(len).map_raw_read_only(&fd);
+    reserved.map_err(|e| StepError::new(Step::Mmap, errno_of(&e)))?;
+    let len = i64::try_from(len).map_err(|_| StepError::new(Step::Mmap, libc::EFBIG))?;
+    loop {
+        match fallocate(fd, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            // A signal; what was made so far stays.
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(StepError::new(Step::Mmap, e as i32)),
+        }
     }
 }
 
@@ -146,9 +159,9 @@ pub(crate) fn validate(fd: BorrowedFd<'_>, expected_len: u64) -> Result<(), Step
 /// Adds the seals [`CLOSED`], or finds that the other side has. Called by the client when it has mapped the rings, and by the server
 /// when the client says that it has.
 ///
-/// After `Ok` no touch can fail, in huge pages either: what had been punched out of those is reserved again. An error of
-/// [`Step::Seal`] means that the other side has seen to it that holes can still be punched; one of [`Step::Mmap`], that it has
-/// punched some and the pages are not to be had any more.
+/// After `Ok` no touch can fail, in huge pages either: those that are not there, never made or punched out, are made. An error of
+/// [`Step::Seal`] means that the other side has seen to it that holes can still be punched; one of [`Step::Mmap`], that huge pages
+/// are missing and not to be had.
 pub(crate) fn close(fd: BorrowedFd<'_>) -> Result<(), StepError> {
     seal(fd)?;
     fill_holes(fd)
@@ -169,18 +182,13 @@ fn seal(fd: BorrowedFd<'_>) -> Result<(), StepError> {
     }
 }
 
-/// A shared mapping reserves the huge pages of its range that the file has neither reserved nor in use. Read-only, as the seals
-/// demand by now; the reservation stays with the file.
 fn fill_holes(fd: BorrowedFd<'_>) -> Result<(), StepError> {
     let failed = |e: Errno| StepError::new(Step::Mmap, e as i32);
     if fstatfs(fd).map_err(failed)?.filesystem_type() != HUGETLBFS_MAGIC {
         return Ok(());
     }
-    let len = usize::try_from(fstat(fd).map_err(failed)?.st_size).unwrap_or(usize::MAX);
-    match MmapOptions::new().len(len).map_raw_read_only(&fd) {
-        Ok(_unmapped_here) => Ok(()),
-        Err(e) => Err(StepError::new(Step::Mmap, errno_of(&e))),
-    }
+    let len = fstat(fd).map_err(failed)?.st_size;
+    make_pages(fd, usize::try_from(len).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
@@ -297,20 +305,25 @@ mod tests {
     /// Tests that count free huge pages, one at a time.
     static HUGE_PAGES: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-    /// Rings in one huge page, which stays reserved until this is dropped.
+    /// Bytes in pages that have been made.
+    fn bytes_there(fd: &OwnedFd) -> usize {
+        fstat(fd).unwrap().st_blocks as usize * 512
+    }
+
+    /// Rings in one huge page, which stays there until this is dropped.
     fn in_a_huge_page() -> Option<OwnedFd> {
         let (fd, state) = create_rings(c"huge", HUGE_PAGE_BYTES, true).unwrap();
         (state == HugeState::Used).then_some(fd)
     }
 
     #[test]
-    fn what_was_punched_out_of_huge_pages_before_the_seal_is_reserved_again_or_refused() {
+    fn what_was_punched_out_of_huge_pages_before_the_seal_is_made_again_or_refused() {
         use nix::fcntl::{FallocateFlags, fallocate};
         let _alone = HUGE_PAGES.lock();
         let punched = || {
             let fd = in_a_huge_page()?;
             let map = crate::mem::mapping::Mapping::shared(fd.as_fd(), HUGE_PAGE_BYTES).unwrap();
-            // SAFETY: the first byte of a mapping that only this test knows; its page is reserved.
+            // SAFETY: the first byte of a mapping that only this test knows; its page is there.
             unsafe { map.ptr().write_volatile(1) };
             let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             fallocate(&fd, flags, 0, HUGE_PAGE_BYTES as i64).unwrap();
@@ -321,8 +334,9 @@ mod tests {
             return skipped("this machine has no free huge page");
         };
         close(fd.as_fd()).expect("there are pages for it");
+        assert_eq!(bytes_there(&fd), HUGE_PAGE_BYTES, "not only reserved");
         let taken = the_rest();
-        // SAFETY: as above. Without a reservation this is SIGBUS, as somebody else has all that were free.
+        // SAFETY: as above. Without its page this is SIGBUS, as somebody else has all that were free.
         unsafe { map.ptr().write_volatile(1) };
         drop((fd, map, taken));
 
@@ -344,7 +358,14 @@ mod tests {
         validate(fd.as_fd(), len as u64).unwrap();
         let block = nix::sys::stat::fstat(&fd).unwrap().st_blksize as usize;
         match state {
-            HugeState::Used => assert_eq!(block, HUGE_PAGE_BYTES),
+            HugeState::Used => {
+                assert_eq!(block, HUGE_PAGE_BYTES);
+                assert_eq!(
+                    bytes_there(&fd),
+                    len,
+                    "a page made later is SIGBUS where a limit forbids it"
+                );
+            }
             HugeState::Short { errno } => {
                 assert_ne!(errno, 0);
                 assert!(block < HUGE_PAGE_BYTES);
