@@ -166,7 +166,7 @@ impl Placement {
             Near::why,
         );
         format!(
-            "pinned: exchange on CPU {}, traders on CPU {}: {why}",
+            "--pin keeps the exchange to CPU {} and traders to CPU {}: {why}",
             list(&self.exchange),
             list(&self.traders)
         )
