@@ -184,7 +184,7 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
         a.accepted, a.upgrades, a.fallbacks, a.rejected
     );
     if a.accept_errors > 0 {
-        admitted.push_str(&format!(", {} accept errors", a.accept_errors));
+        admitted.push_str(&format!(", {} could not be accepted", a.accept_errors));
     }
     line("since start", admitted);
 }
