@@ -191,7 +191,7 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
         })))?;
     } else {
         say(&format!(
-            "{}: {} samples over {}{}; {} findings at the end\n",
+            "{}: {} samples over {}{}; findings at the end: {}\n",
             recording.name(),
             recording.frames(),
             text::ns(player.at_ns()),
