@@ -8,6 +8,7 @@ mod export;
 mod failure;
 mod heap;
 mod http;
+mod man;
 mod nothing;
 mod play;
 mod privileges;
@@ -107,11 +108,7 @@ fn dispatch(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "shmtop", &mut out);
             io::stdout().write_all(&out).map_err(Failure::from)
         }
-        Some(Command::Man) => {
-            let mut out = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut out)?;
-            io::stdout().write_all(&out).map_err(Failure::from)
-        }
+        Some(Command::Man) => say(&man::page()?),
         Some(Command::Config) => say(&settings?.to_file()),
     }
 }

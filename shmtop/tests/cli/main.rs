@@ -341,6 +341,8 @@ fn what_packagers_need_is_printed() {
     for (args, part) in [
         (&["completions", "bash"][..], "_shmtop()"),
         (&["man"], ".TH shmtop"),
+        // Of a command: there is no page of its own to point at.
+        (&["man"], "\\fB\\-\\-assert\\fR \\fI<EXPR>"),
         (&["config"], "theme = \"dark\""),
         (&["explain"], "fd-headroom"),
         (&["explain", "run-delay"], "explains: preempted-spinner"),
