@@ -1,7 +1,7 @@
 //! Both halves of the handshake over a faulty channel, then each against a peer that sends anything: never one
 //! side on shared memory while the other serves the socket, every run ends, never a panic.
 //!
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run handshake -- -max_len=4096 -max_total_time=120`
+//! `.ci/fuzz 120 handshake`
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,6 @@
 //! Any bytes as a stats page: an error or a snapshot that a viewer can show, never a panic.
 //!
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run stats_page -- -max_len=65536 -max_total_time=120`. The seeds in
-//! `corpus/stats_page` are written and replayed by `transport/tests/stats_hostile/main.rs`.
+//! `.ci/fuzz 120 stats_page`. The seeds in `corpus/stats_page` are written and replayed by `transport/tests/stats_hostile/main.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -8,12 +8,16 @@
 //!
 //! ```no_run
 //! let config = transport::Config::default();
-//! let server = transport::Membrane::bind("/run/user/1000/quotes.sock", &config, |request, reply| {
+//! let _server = transport::Membrane::bind("/run/quotes/quotes.sock", &config, |request, reply| {
 //!     // Any Fn(&[u8], &mut Reply) + Send + Sync. What is appended is written straight into the ring.
 //!     if let Err(error) = reply.extend_from_slice(request) {
 //!         reply.fail(error);
 //!     }
 //! })?;
+//! loop {
+//!     std::thread::park(); // The server's own threads do the work, until it is dropped.
+//! }
+//! # #[expect(unreachable_code, reason = "the type of the errors above")]
 //! # Ok::<(), transport::error::BindError>(())
 //! ```
 //!
@@ -21,7 +25,7 @@
 //!
 //! ```no_run
 //! let config = transport::Config::default();
-//! let mut client = transport::Synapse::connect("/run/user/1000/quotes.sock", &config)?;
+//! let mut client = transport::Synapse::connect("/run/quotes/quotes.sock", &config)?;
 //! // Blocks; a private copy, valid until the next call.
 //! let reply: &[u8] = client.fire_bytes(b"price of tea?")?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -46,6 +50,11 @@
 //! Linux only, on 64-bit hosts. Shared memory needs memfds with seals (3.17); from 5.1 a seal also forbids holes in the rings, and from 5.16 a
 //! poller sleeps on all its clients at once (`futex_waitv`). Where one of these is missing the next best is used.
 #![cfg(target_os = "linux")]
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
 
 #[macro_use]
 #[doc(hidden)]
