@@ -8,6 +8,7 @@ use transport::stats::{Role, Slot};
 
 use super::Context;
 use super::fullest::Fullest;
+use super::outsiders;
 use crate::model::{Endpoint, EndpointKey};
 use crate::sample::Sample;
 
@@ -22,6 +23,7 @@ pub struct Once<'a> {
     handlers: OnceCell<HashMap<(u32, u32), u64>>,
     least_p99: OnceCell<HashMap<&'a EndpointKey, u64>>,
     pub(super) fullest: OnceCell<Fullest>,
+    pub(super) outsiders: outsiders::Known,
 }
 
 /// The clients' own slots.

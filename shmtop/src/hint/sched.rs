@@ -1,7 +1,5 @@
 //! Rules about getting a core: quotas, run delay, preemption.
 
-use std::collections::BTreeMap;
-
 use super::context::Waiter;
 use super::fix::{WAIT_WELL, idlest, move_thread, write_as_root};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -144,7 +142,8 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 rule! {
     /// With more runnable threads than CPUs every thread waits for a core, and that is no fault: it is a busy machine. What
     /// is worth a warning is time lost to *others*. So the delay is weighed by the share of the busy time on the allowed
-    /// CPUs that no watched thread can have used (one that moves about may have been on any CPU it may use), and outsiders must take 0.35 CPUs and 30 % of the busy time: the kernel's own
+    /// CPUs that no watched thread can have used (one that moves about may have been on any CPU it may use; if its being elsewhere would make
+    /// outsiders guilty, nobody knows), and outsiders must take 0.35 CPUs and 30 % of the busy time: the kernel's own
     /// switching is charged to no thread, and with seventeen healthy processes on two CPUs it was measured as 0.3 CPUs, 15 %.
     RUN_DELAY = "run-delay", Warn, "a ring thread waits for a core that others use";
     fires: "more than 1 % of wall time runnable without a core because of other processes, which take more than 0.35 CPUs and 30 % of the busy time there";
@@ -183,7 +182,6 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return Err(Why::not_there("run delay of its threads can't be read"));
     }
     let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();
-    let mut taken = BTreeMap::new();
     // Each on its own CPUs: the one that waits longest may wait for its own kind.
     let mut delayed = Vec::new();
     let mut unknown = None;
@@ -193,25 +191,26 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         };
         let allowed = waiter.thread.and_then(|t| t.allowed_cpus.clone().ok());
         let cpus = allowed.unwrap_or_else(|| online.clone());
-        let known = taken.get(&cpus).copied();
-        let (outsiders, busy) = match known.map_or_else(|| ctx.outsiders(&cpus), Ok) {
-            Ok(both) => both,
+        let took = match ctx.outsiders(&cpus) {
+            Ok(took) => took,
             Err(why) => {
                 // A CPU that has just come online hides nothing that is found on others.
                 unknown = Some(why);
                 continue;
             }
         };
-        taken.insert(cpus.clone(), (outsiders, busy));
-        let one = Delayed {
+        let one = |outsiders| Delayed {
             waiter,
-            cpus,
+            cpus: cpus.clone(),
             delay,
             outsiders,
-            busy,
+            busy: took.busy,
         };
-        if one.fires() {
-            delayed.push(one);
+        let certain = one(took.least);
+        if certain.fires() {
+            delayed.push(certain);
+        } else if one(took.most).fires() {
+            unknown = Some(took.doubt);
         }
     }
     let worst = delayed.iter().map(Delayed::blame).fold(0.0, f64::max);

@@ -15,7 +15,7 @@ pub struct Process {
     pub pid: u32,
     /// True once /proc has no such process any more; the rest is then what was last known of it.
     pub gone: bool,
-    /// CLOCK_MONOTONIC ns at which `state` and the faults were read (each sample).
+    /// CLOCK_MONOTONIC ns at which `state`, CPU time and the faults were read (each sample).
     pub at_ns: u64,
     /// CLOCK_MONOTONIC ns at which everything else was read (once a second).
     pub facts_at_ns: u64,
@@ -31,6 +31,8 @@ pub struct Process {
     pub ppid: Fact<u32>,
     /// Its debugger or strace; 0 = none.
     pub tracer_pid: Fact<u32>,
+    /// CPU time of all threads since start, ended ones included, in clock ticks.
+    pub cpu_ticks: Fact<u64>,
     /// Minor faults of all threads since start.
     pub minor_faults: Fact<u64>,
     /// Major faults of all threads since start.

@@ -196,6 +196,7 @@ impl ProcessWatch {
                 seen.start_ticks = Fact::Known(stat.start_ticks);
                 seen.state = Fact::Known(stat.state);
                 seen.ppid = Fact::Known(stat.ppid);
+                seen.cpu_ticks = Fact::Known(stat.utime_ticks.saturating_add(stat.stime_ticks));
                 seen.minor_faults = Fact::Known(stat.minor_faults);
                 seen.major_faults = Fact::Known(stat.major_faults);
                 seen.thread_count = Fact::Known(stat.threads);
@@ -204,6 +205,7 @@ impl ProcessWatch {
                 seen.start_ticks = Fact::Unknown(why.clone());
                 seen.state = Fact::Unknown(why.clone());
                 seen.ppid = Fact::Unknown(why.clone());
+                seen.cpu_ticks = Fact::Unknown(why.clone());
                 seen.minor_faults = Fact::Unknown(why.clone());
                 seen.major_faults = Fact::Unknown(why.clone());
                 seen.thread_count = Fact::Unknown(why);

@@ -1,5 +1,5 @@
-//! Two pinned workers of one server: what is said of a thread is true for the thread that is named, and others are blamed only for what
-//! none of the watched threads can have used.
+//! Two pinned workers of one server: what is said of a thread is true for the thread that is named, others are blamed only for what none of
+//! the watched threads can have used, and where that is not certain the rule says that nobody knows.
 
 use shmtop::model::{Model, ModelBuilder};
 use shmtop::sample::{Fact, PageContent, Sample};
@@ -18,7 +18,7 @@ struct Cpu {
 }
 
 /// Where the clients' threads may run, and whether they move about there.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Clients {
     /// On CPUs without a worker.
     Elsewhere,
@@ -26,8 +26,16 @@ enum Clients {
     Floating,
     /// Everywhere, but they stay where they are, which is on CPUs without a worker.
     Settled,
+    /// Everywhere, and just now all on CPU 0.
+    Gathered,
     /// As elsewhere, but the times of their threads can't be read.
     Hidden,
+    /// As elsewhere, but the first has 300 threads, which used so much of a CPU besides those that are looked at, in percent.
+    Crowd(u64),
+    /// The same, but nobody says how much.
+    SilentCrowd,
+    /// As elsewhere, but threads of the first come and go, and used so much.
+    Fleeting(u64),
 }
 
 /// Second `t` of a server whose poller is pinned to CPU 0 and whose second one, `OTHER`, to CPU 1.
@@ -41,7 +49,9 @@ fn sample(cpus: [Cpu; 2], clients: Clients, t: u64) -> Sample {
     poller.info.tid = OTHER;
     page.slots.push(poller);
     let server = sample.processes.iter_mut().find(|p| p.pid == SERVER);
-    let threads = &mut server.unwrap().threads;
+    let server = server.unwrap();
+    server.cpu_ticks = Fact::Known(t * 2 * WORKER_MS / 10);
+    let threads = &mut server.threads;
     threads.push(threads[0].clone());
     threads[1].tid = OTHER;
     for (n, cpu) in cpus.into_iter().enumerate() {
@@ -57,15 +67,34 @@ fn sample(cpus: [Cpu; 2], clients: Clients, t: u64) -> Sample {
     for client in sample.processes.iter_mut().filter(|p| p.pid != SERVER) {
         let thread = &mut client.threads[0];
         thread.last_cpu = Fact::Known(2 + client.pid % 6);
-        if matches!(clients, Clients::Elsewhere | Clients::Hidden) {
+        if !matches!(
+            clients,
+            Clients::Floating | Clients::Settled | Clients::Gathered
+        ) {
             thread.allowed_cpus = Fact::Known((2..8).collect());
         }
         if clients == Clients::Settled {
             thread.migrations = Fact::Known(7);
         }
+        if clients == Clients::Gathered {
+            thread.last_cpu = Fact::Known(0);
+        }
         if clients == Clients::Hidden {
             client.threads.clear();
         }
+    }
+    let first = Base::client_pid(1);
+    let first = sample.processes.iter_mut().find(|p| p.pid == first);
+    let first = first.expect("it is one of four");
+    if matches!(clients, Clients::Crowd(_) | Clients::SilentCrowd) {
+        first.thread_count = Fact::Known(300);
+    }
+    match (clients, &mut first.cpu_ticks) {
+        (Clients::Crowd(percent) | Clients::Fleeting(percent), Fact::Known(ticks)) => {
+            *ticks += t * percent;
+        }
+        (Clients::SilentCrowd, ticks) => *ticks = Fact::default(),
+        _ => {}
     }
     sample
 }
@@ -106,25 +135,79 @@ fn the_worker_whose_cpu_others_use_is_found_beside_one_that_waits_about_as_long(
         let says = says(&after(cpus, Clients::Elsewhere)).unwrap_or_default();
         assert!(says.contains(&expected), "{says:?}, not {expected:?}");
     }
-    let well = after([cpu(50, 10), cpu(60, 10)], Clients::Elsewhere);
+    let well = after(WELL, Clients::Elsewhere);
     assert_eq!(says(&well), None);
 }
 
+/// Why `run-delay` can't be told, of all who are asked about.
+fn why(model: &Model) -> Option<String> {
+    let unknown = model.unknown.iter().filter(|u| u.id == "run-delay");
+    let whys: Vec<&str> = unknown.map(|u| &*u.why.text).collect();
+    (!whys.is_empty()).then(|| whys.join("; "))
+}
+
+const WELL: [Cpu; 2] = [cpu(50, 10), cpu(60, 10)];
+/// Somebody else is on the first worker's CPU, it seems.
+const CROWDED: [Cpu; 2] = [cpu(50, 65), cpu(60, 10)];
+
 #[test]
-fn others_are_not_blamed_for_what_clients_that_move_about_may_have_used() {
-    let cpus = [cpu(50, 65), cpu(60, 10)];
-    assert_eq!(says(&after(cpus, Clients::Floating)), None);
+fn where_clients_that_move_about_may_have_used_it_nobody_knows_who_did() {
+    let model = after(CROWDED, Clients::Floating);
+    assert_eq!(says(&model), None);
+    assert!(why(&model).is_some_and(|w| w.contains("threads move from CPU to CPU")));
     // Those that have moved nowhere have used no other CPU, whatever they may.
-    let says = says(&after(cpus, Clients::Settled));
-    assert!(says.is_some_and(|s| s.contains("waited 50 ms/s")));
+    let says_of = says(&after(CROWDED, Clients::Settled));
+    assert!(says_of.is_some_and(|s| s.contains("waited 50 ms/s")));
+    // Wherever they were, it was not others; and where they are is enough for all of it.
+    for (cpus, clients) in [(WELL, Clients::Floating), (CROWDED, Clients::Gathered)] {
+        let model = after(cpus, clients);
+        assert_eq!((says(&model), why(&model)), (None, None));
+    }
 }
 
 #[test]
-fn others_are_not_blamed_where_a_client_can_not_be_looked_at() {
-    let model = after([cpu(50, 65), cpu(60, 10)], Clients::Hidden);
+fn where_a_client_can_not_be_looked_at_nobody_knows_whether_it_was_others() {
+    let model = after(CROWDED, Clients::Hidden);
     assert_eq!(says(&model), None);
-    let reasons = model.unknown.iter().filter(|u| u.id == "run-delay");
-    let reasons: Vec<String> = reasons.map(|u| u.why.to_string()).collect();
-    let expected = |why: &String| why.contains("can't be read: they may be who is there");
-    assert!(reasons.iter().any(expected), "{reasons:?}");
+    let why = why(&model).unwrap_or_default();
+    assert!(
+        why.contains("can't be read: they may be who is there"),
+        "{why}"
+    );
+}
+
+#[test]
+fn threads_that_are_not_looked_at_count_with_what_their_process_used_besides() {
+    for idle in [Clients::Crowd(0), Clients::Fleeting(4)] {
+        let says = says(&after(CROWDED, idle));
+        assert!(
+            says.is_some_and(|s| s.contains("waited 50 ms/s")),
+            "{idle:?}"
+        );
+        let model = after(WELL, idle);
+        assert_eq!((self::says(&model), why(&model)), (None, None), "{idle:?}");
+    }
+    for (clients, expected) in [
+        (Clients::Crowd(60), "256 of the 300 threads of process 4236"),
+        (
+            Clients::SilentCrowd,
+            "256 of the 300 threads of process 4236",
+        ),
+        (
+            Clients::Fleeting(60),
+            "threads of process 4236 came and went",
+        ),
+    ] {
+        let model = after(CROWDED, clients);
+        assert_eq!(says(&model), None);
+        let why = why(&model).unwrap_or_default();
+        assert!(why.contains(expected), "{why}");
+        // That does not matter where nobody else can have been.
+        let model = after(WELL, clients);
+        assert_eq!(
+            (says(&model), self::why(&model)),
+            (None, None),
+            "{clients:?}"
+        );
+    }
 }

@@ -94,6 +94,7 @@ fn a_process_and_its_thread_are_read_and_its_name_is_harmless() {
         ),
         (Ok(1000), Ok(9), Ok(2))
     );
+    assert_eq!(process.cpu_ticks.get(), Ok(15 + 16));
     assert_eq!(process.memory.get().unwrap().rss_shmem_bytes, 8 << 10);
     assert_eq!(process.rings, Fact::Known(vec![]));
     let thread = process.thread(7).unwrap();

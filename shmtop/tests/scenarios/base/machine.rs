@@ -79,6 +79,7 @@ impl Base {
             state: known('S'),
             ppid: known(1),
             tracer_pid: known(0),
+            cpu_ticks: known(t * l.cpu / 10),
             minor_faults: known(5_000),
             major_faults: known(0),
             threads: vec![Thread {
