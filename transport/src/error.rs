@@ -5,6 +5,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::calls::RequestId;
+
+/// Longest error text that goes to a client, in bytes.
+pub(crate) const MAX_ERROR_BYTES: usize = 1024;
+
 /// The step of an upgrade (or of serving) at which something failed. The numbers are stable: they stand in
 /// stats pages and on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -293,6 +298,8 @@ pub enum RequestError {
     /// The server answered with an error: the handler failed or panicked, or refused the size.
     #[error("the server answered with an error: {message}")]
     Remote {
+        /// The request that failed: which one, where several are in flight.
+        id: RequestId,
         /// Its text, sanitised, at most 1 KiB.
         message: String,
     },

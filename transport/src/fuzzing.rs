@@ -1,13 +1,14 @@
 //! What the fuzz targets call: the parsers of what a peer sends, on any bytes. Not part of the library; compiled
 //! for tests, which replay the committed corpus, and under cargo-fuzz.
 
+use crate::error::MAX_ERROR_BYTES;
 use crate::ring;
 use crate::ring::consumer::Consumer;
 use crate::ring::heap::Heap;
 use crate::ring::plan::{Plan, max_payload};
 use crate::ring::producer::{NoSlot, Producer};
 use crate::ring::storage::{Storage, Word};
-use crate::wire::frame::{Decoder, HANDSHAKE_BYTES, HEADER_BYTES, MAX_ERROR_BYTES};
+use crate::wire::frame::{Decoder, HANDSHAKE_BYTES, HEADER_BYTES};
 use crate::wire::handshake::world::{Event, World, hello, layout, terms};
 use crate::wire::handshake::{ClientAction, ClientHandshake, Mode, ServerHandshake};
 use crate::wire::messages::Message;

@@ -60,7 +60,7 @@ fn of_a_long_error_the_first_kilobyte_arrives_as_whole_letters() {
     on_both(at_length, WaitPolicy::Adaptive, |client, transport| {
         match client.fire_bytes(b"why?") {
             // Three bytes each.
-            Err(RequestError::Remote { message }) => assert_eq!(message, "€".repeat(341)),
+            Err(RequestError::Remote { message, .. }) => assert_eq!(message, "€".repeat(341)),
             other => panic!("over {transport:?}: {other:?}"),
         }
     });
@@ -95,8 +95,50 @@ fn behind_an_error_nothing_else_can_stand() {
         ];
         for (request, error) in says {
             match client.fire_bytes(request.as_bytes()) {
-                Err(RequestError::Remote { message }) => assert_eq!(message, error),
+                Err(RequestError::Remote { message, .. }) => assert_eq!(message, error),
                 other => panic!("{request:?} over {transport:?}: {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_handler_is_told_who_asks() {
+    fn handler(_: &[u8], reply: &mut Reply<'_>) {
+        let who = format!("{:?}", reply.peer());
+        reply.send(who.as_bytes()).expect("it fits");
+    }
+    on_both(handler, WaitPolicy::Adaptive, |client, transport| {
+        let (pid, uid) = (std::process::id(), nix::unistd::geteuid());
+        let connection_id = client.connection_id();
+        let who = format!(
+            "Peer {{ pid: {pid}, uid: {uid}, connection_id: {connection_id}, client_number: 1 }}"
+        );
+        for _ in 0..2 {
+            let says = client.fire_bytes(b"who am I?").expect("a reply");
+            assert_eq!(String::from_utf8_lossy(says), who, "over {transport:?}");
+        }
+    });
+}
+
+#[test]
+fn of_many_requests_the_one_that_failed_is_named() {
+    fn handler(request: &[u8], reply: &mut Reply<'_>) {
+        match request {
+            b"bad" => reply.fail("no"),
+            good => reply.send(good).expect("it fits"),
+        }
+    }
+    on_both(handler, WaitPolicy::Adaptive, |client, transport| {
+        let requests = [&b"good"[..], b"bad", b"fair", b"bad"];
+        let ids = requests.map(|request| client.submit(request).expect("room"));
+        for (id, request) in ids.into_iter().zip(requests) {
+            match client.receive() {
+                Ok((of, reply)) => assert_eq!((of, reply), (id, request), "over {transport:?}"),
+                Err(RequestError::Remote { id: of, message }) => {
+                    assert_eq!((of, request, &*message), (id, &b"bad"[..], "no"));
+                }
+                other => panic!("over {transport:?}: {other:?}"),
             }
         }
     });
@@ -141,7 +183,7 @@ fn an_answer_too_large_to_be_sent_can_still_be_refused() {
     on_both(handler, WaitPolicy::Adaptive, |client, _| {
         let error = client.fire_bytes(&[7; 60_000]).expect_err("120,000 bytes");
         assert!(
-            matches!(&error, RequestError::Remote { message } if message.contains("120000")),
+            matches!(&error, RequestError::Remote { message, .. } if message.contains("120000")),
             "{error}"
         );
         assert_eq!(

@@ -233,7 +233,7 @@ fn an_error_and_a_forgotten_reply_leave_the_connection_as_good_as_before() {
                 .fire_in_place(b"bad", trusted())
                 .map(|r| r.len())
             {
-                Err(RequestError::Remote { message }) => assert_eq!(message, "no such thing"),
+                Err(RequestError::Remote { message, .. }) => assert_eq!(message, "no such thing"),
                 other => panic!("{other:?}"),
             }
             let request = pattern(i, 20_000);

@@ -13,13 +13,14 @@ use super::{Shared, descriptors};
 use crate::clock::monotonic_ns;
 use crate::config::TransportChoice;
 use crate::error::CloseReason;
+use crate::peer::Peer;
 use crate::stats::recorder::set;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
 use crate::timing::Timing;
 use crate::wire::drive::{self, Admitted};
 use crate::wire::edge::{Deadline, recv_until};
-use crate::wire::fdpass::{Peer, start_ticks};
+use crate::wire::fdpass::{Credentials, start_ticks};
 use crate::wire::frame::{Decoder, Kind};
 use crate::wire::handshake::ServerTerms;
 use crate::wire::messages::{Name, Reject};
@@ -40,7 +41,7 @@ pub(super) fn handle_connection(
     shared: &Arc<Shared>,
     key: Key,
     number: u32,
-    peer: Peer,
+    credentials: Credentials,
     socket: &Arc<UnixStream>,
 ) {
     let begun = monotonic_ns();
@@ -62,9 +63,9 @@ pub(super) fn handle_connection(
                     TransportChoice::Socket => Via::Socket,
                     TransportChoice::Auto | TransportChoice::Shm => Via::Shm,
                 },
-                peer_pid: peer.pid,
-                peer_uid: peer.uid,
-                peer_start_ticks: started(shared, peer.pid),
+                peer_pid: credentials.pid,
+                peer_uid: credentials.uid,
+                peer_start_ticks: started(shared, credentials.pid),
                 peer_name: admitted.hello.name.to_string(),
                 tid: nix::unistd::gettid().as_raw().unsigned_abs(),
                 wait_policy: shared.config.wait,
@@ -76,7 +77,13 @@ pub(super) fn handle_connection(
             Connection {
                 shared,
                 key,
-                peer,
+                credentials,
+                peer: Peer {
+                    pid: credentials.pid,
+                    uid: credentials.uid,
+                    connection_id: terms.connection_id,
+                    client_number: number,
+                },
                 socket,
                 admitted,
                 slot,
@@ -86,7 +93,7 @@ pub(super) fn handle_connection(
             .serve(begun, buffers)
         }
         Err(ending) => {
-            count_reject(shared, peer, ending.reject());
+            count_reject(shared, credentials, ending.reject());
             Next::Over
         }
     };
@@ -115,7 +122,7 @@ fn started(shared: &Arc<Shared>, pid: u32) -> u64 {
 }
 
 /// Counts who was refused and notes who it was; `None`: nobody was, the peer has gone by itself.
-pub(super) fn count_reject(shared: &Shared, peer: Peer, reject: Option<Reject>) {
+pub(super) fn count_reject(shared: &Shared, peer: Credentials, reject: Option<Reject>) {
     let p = shared.page.process();
     let word = match reject {
         Some(Reject::Magic) => &p.rejected_magic,
@@ -175,6 +182,7 @@ impl Buffers {
 struct Connection<'a> {
     shared: &'a Arc<Shared>,
     key: Key,
+    credentials: Credentials,
     peer: Peer,
     socket: &'a Arc<UnixStream>,
     admitted: Admitted,
@@ -206,7 +214,7 @@ impl Connection<'_> {
                     match recv_until(self.socket, decoder.space(), deadline) {
                         Ok(got) if got.bytes == 0 => return self.over(CloseReason::PeerGone),
                         Ok(got) if got.fd_count > 0 => {
-                            count_reject(self.shared, self.peer, Some(Reject::Layout));
+                            count_reject(self.shared, self.credentials, Some(Reject::Layout));
                             return self.over(CloseReason::Poisoned);
                         }
                         Ok(got) => {
@@ -225,7 +233,7 @@ impl Connection<'_> {
                 }
                 Ok(Some(frame)) => frame,
                 Err(_) => {
-                    count_reject(self.shared, self.peer, Some(Reject::Magic));
+                    count_reject(self.shared, self.credentials, Some(Reject::Magic));
                     return self.over(CloseReason::Poisoned);
                 }
             };
@@ -244,14 +252,14 @@ impl Connection<'_> {
                     }
                     Ok(None) => {}
                     Err(ending) => {
-                        count_reject(self.shared, self.peer, ending.reject());
+                        count_reject(self.shared, self.credentials, ending.reject());
                         return self.over(CloseReason::Handshake);
                     }
                 }
                 continue;
             }
             if frame.header.kind != Kind::Request {
-                count_reject(self.shared, self.peer, Some(Reject::Layout));
+                count_reject(self.shared, self.credentials, Some(Reject::Layout));
                 return self.over(CloseReason::Poisoned);
             }
             self.decided(true, begun_ns);

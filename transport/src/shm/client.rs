@@ -20,7 +20,7 @@ pub(crate) use line::Drained;
 use line::Line;
 
 use super::link::Rings;
-use crate::calls::Calls;
+use crate::calls::{Calls, RequestId};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Lost, RequestError};
 use crate::mem::buffer::Buffer;
@@ -143,11 +143,12 @@ impl ShmClient {
         self.timeout.saturating_sub(waited)
     }
 
-    fn deliver(&self, length: usize, failed: bool) -> Result<&[u8], RequestError> {
+    fn deliver(&self, id: u64, length: usize, failed: bool) -> Result<&[u8], RequestError> {
         let bytes = &self.buffer[..length];
         if failed {
             bump(&self.slot.req().errors, 1);
             return Err(RequestError::Remote {
+                id: RequestId(id),
                 message: crate::stats::sanitise(bytes),
             });
         }

@@ -9,6 +9,7 @@ use super::link::{Rings, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
 use crate::handler::{self, Handler};
+use crate::peer::Peer;
 use crate::record::{self, Taken};
 use crate::reply::{Finished, Reply, RingSink, Sink};
 use crate::ring::consumer::Consumer;
@@ -38,6 +39,7 @@ pub(crate) struct ShmServer {
     /// The doorbell of a client that waits for descriptors; nothing else travels over it from here.
     socket: Arc<UnixStream>,
     max_message: usize,
+    peer: Peer,
     expected_reply: usize,
     /// Since when a request is there but the reply ring has no room for an answer of the expected size.
     blocked: Option<Ticks>,
@@ -76,6 +78,7 @@ impl ShmServer {
     pub(crate) fn new(
         rings: Rings,
         max_message: usize,
+        peer: Peer,
         slot: Arc<SlotWriter>,
         ends: Arc<Ends>,
         socket: Arc<UnixStream>,
@@ -89,6 +92,7 @@ impl ShmServer {
             ends,
             socket,
             max_message,
+            peer,
             expected_reply: FIRST_EXPECTED_BYTES.min(max_message),
             blocked: None,
             spill: Vec::new(),
@@ -208,12 +212,8 @@ impl ShmServer {
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         record::taken(&self.slot, &mut self.rx, Taken::Live);
         let timed = self.timing.begin_handler(&self.slot);
-        let mut reply = Reply::new(Sink::Ring(RingSink::new(
-            room,
-            &mut self.spill,
-            self.max_message,
-            record.id,
-        )));
+        let sink = RingSink::new(room, &mut self.spill, self.max_message, record.id);
+        let mut reply = Reply::new(Sink::Ring(sink), &self.peer);
         fault_point!(InHandler);
         if !handler::answer(handler, &buffer[..record.length], &mut reply) {
             bump(&self.slot.req().panics, 1);

@@ -111,7 +111,7 @@ impl SocketClient {
         let deadline = Deadline::after(self.timeout);
         let id = self.send(request, deadline)?;
         match self.wait(deadline) {
-            Ok(Arrived { failed, .. }) => self.deliver(failed),
+            Ok(Arrived { id, failed }) => self.deliver(id, failed),
             Err(error) => {
                 self.abandon(id);
                 Err(error)

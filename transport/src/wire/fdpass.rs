@@ -165,7 +165,7 @@ fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
 /// Who is at the other end, in the kernel's words at the time of connect or listen. Pid 0: not visible from
 /// this pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
+pub(crate) struct Credentials {
     /// Process.
     pub(crate) pid: u32,
     /// Effective user.
@@ -173,9 +173,9 @@ pub(crate) struct Peer {
 }
 
 /// Pid and uid of the peer (SO_PEERCRED).
-pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<Peer> {
+pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
     let them = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
-    Ok(Peer {
+    Ok(Credentials {
         pid: u32::try_from(them.pid()).unwrap_or(0),
         uid: them.uid(),
     })

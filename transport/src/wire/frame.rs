@@ -12,6 +12,7 @@
 //! [`Header::encode`] and the payload where it lies, both into one [`super::edge::send_until`]. Handshake
 //! messages are frames too, of [`HANDSHAKE_BYTES`]; their payload is [`super::messages`]' affair.
 
+use crate::error::MAX_ERROR_BYTES;
 use crate::mem::buffer::Buffer;
 
 /// First word of every frame, "SHM1" as bytes.
@@ -20,8 +21,6 @@ pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"SHM1");
 pub(crate) const HEADER_BYTES: usize = 24;
 /// Bytes of every handshake message, header included.
 pub(crate) const HANDSHAKE_BYTES: usize = 256;
-/// Largest text of an error reply.
-pub(crate) const MAX_ERROR_BYTES: usize = 1024;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -67,7 +67,7 @@ fn a_panic_or_error_in_the_handler_is_an_error_reply_and_the_connection_lives() 
                 ));
             }
             match client.fire_bytes(b"error") {
-                Err(RequestError::Remote { message }) => assert_eq!(message, "no such order"),
+                Err(RequestError::Remote { message, .. }) => assert_eq!(message, "no such order"),
                 other => panic!("{other:?}"),
             }
             assert_eq!(client.fire_bytes(b"fine").expect("a reply"), b"fine");

@@ -282,7 +282,7 @@ fn a_panic_in_the_handler_is_one_error_reply_and_nobody_else_notices() {
         let id = client.connection_id();
         for _ in 0..3 {
             match client.fire_bytes(b"panic") {
-                Err(RequestError::Remote { message }) => {
+                Err(RequestError::Remote { message, .. }) => {
                     assert!(message.contains("panicked"), "{message}")
                 }
                 other => panic!("{other:?}"),

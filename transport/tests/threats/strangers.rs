@@ -105,6 +105,8 @@ fn another_user_is_kept_out_by_the_files_mode_and_if_let_near_by_its_credentials
         let mut friend = Synapse::connect(world.path(), &config).expect("allowed");
         assert!(friend.is_shm());
         assert!(matches!(mix(&mut friend, 1, 0), Ended::Done));
+        let told = friend.fire_bytes(b"who").expect("a reply");
+        assert_eq!(told, FRIEND.to_string().as_bytes());
     });
     let error = as_user(STRANGER, || Synapse::connect(world.path(), &config)).expect_err("refused");
     assert!(

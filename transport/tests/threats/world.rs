@@ -153,6 +153,10 @@ pub(crate) fn serve() {
             std::thread::sleep(Duration::from_millis(ms.unwrap_or(0)));
             return;
         }
+        if request == b"who" {
+            let uid = reply.peer().uid.to_string();
+            return reply.send(uid.as_bytes()).expect("within the limit");
+        }
         if request.starts_with(b"twice") {
             // Read twice, with time between: a request is a private copy.
             let sum = || {

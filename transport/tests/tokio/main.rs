@@ -255,7 +255,7 @@ fn an_error_reaches_the_task_whose_request_it_answers() {
         assert_eq!(good.expect("a reply"), b"good");
         for (error, says) in [(bad, "no such thing"), (panicked, "panicked")] {
             match error {
-                Err(RequestError::Remote { message }) => {
+                Err(RequestError::Remote { message, .. }) => {
                     assert!(message.contains(says), "{message}")
                 }
                 other => panic!("{other:?}"),

@@ -30,7 +30,7 @@ impl Connection<'_> {
         bump(&req.socket_requests, 1);
         buffer.clear();
         let timed = self.timing.begin_handler(slot);
-        let mut reply = Reply::new(Sink::Buffer(buffer, max_message));
+        let mut reply = Reply::new(Sink::Buffer(buffer, max_message), &self.peer);
         if !handler::answer(&self.shared.handler, request, &mut reply) {
             bump(&req.panics, 1);
         }

@@ -112,6 +112,7 @@ impl Connection<'_> {
         let server = ShmServer::new(
             made.rings,
             max_message,
+            self.peer,
             Arc::clone(&self.slot),
             Arc::clone(&ends),
             Arc::clone(self.socket),

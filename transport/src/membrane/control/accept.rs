@@ -18,7 +18,7 @@ use crate::membrane::descriptors::Wanted;
 use crate::membrane::{connection, descriptors};
 use crate::stats::recorder::set;
 use crate::wire::drive;
-use crate::wire::fdpass::{Peer, peer_credentials};
+use crate::wire::fdpass::{Credentials, peer_credentials};
 use crate::wire::messages::Reject;
 
 /// How long the listener is left alone when not even the reserve descriptor helps.
@@ -199,7 +199,14 @@ impl Control {
     }
 
     /// Says no at once.
-    fn refuse(&self, socket: &UnixStream, peer: Peer, reason: Reject, limit: u64, used: u64) {
+    fn refuse(
+        &self,
+        socket: &UnixStream,
+        peer: Credentials,
+        reason: Reject,
+        limit: u64,
+        used: u64,
+    ) {
         connection::count_reject(&self.shared, peer, Some(reason));
         drive::turn_away(socket, reason, limit, used);
     }

@@ -25,8 +25,8 @@ impl ShmClient {
     /// [`RequestError`]; `Full` also if other requests are in flight: receive their replies first.
     #[inline]
     pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
-        let Arrived { length, failed, .. } = self.fire_and(request, Self::arrived)?;
-        self.deliver(length, failed)
+        let Arrived { id, length, failed } = self.fire_and(request, Self::arrived)?;
+        self.deliver(id, length, failed)
     }
 
     /// Sends a request, and takes its reply with `take`.

@@ -99,7 +99,7 @@ impl ShmClient {
         self.usable()?;
         match self.arrived() {
             Ok(Some(Arrived { id, length, failed })) => {
-                Ok(Some((id, self.deliver(length, failed))))
+                Ok(Some((id, self.deliver(id, length, failed))))
             }
             Ok(None) if self.line.has_ended() => Err(self.lose(Lost::PeerGone)),
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),

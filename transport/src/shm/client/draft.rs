@@ -89,7 +89,7 @@ impl ShmClient {
     #[inline]
     pub(crate) fn receive_only(&mut self, id: RequestId) -> Result<&[u8], RequestError> {
         match self.await_reply(Self::arrived) {
-            Ok(Arrived { length, failed, .. }) => self.deliver(length, failed),
+            Ok(Arrived { id, length, failed }) => self.deliver(id, length, failed),
             Err(error) => {
                 self.abandon(id.0);
                 Err(error)

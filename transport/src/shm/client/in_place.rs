@@ -37,7 +37,8 @@ impl ShmClient {
 
     #[inline]
     fn unless_failed(&self, lying: Lying) -> Result<Lying, RequestError> {
-        self.deliver(lying.record.length.min(self.buffer.len()), lying.failed)?;
+        let length = lying.record.length.min(self.buffer.len());
+        self.deliver(lying.record.id, length, lying.failed)?;
         Ok(lying)
     }
 

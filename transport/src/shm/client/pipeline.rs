@@ -53,7 +53,7 @@ impl ShmClient {
             return Err(RequestError::NothingInFlight);
         }
         let Arrived { id, length, failed } = self.await_reply(Self::arrived)?;
-        self.deliver(length, failed)
+        self.deliver(id, length, failed)
             .map(|bytes| (RequestId(id), bytes))
     }
 
@@ -75,7 +75,7 @@ impl ShmClient {
                 Ok(None)
             }
             Ok(Some(Arrived { id, length, failed })) => self
-                .deliver(length, failed)
+                .deliver(id, length, failed)
                 .map(|bytes| Some((RequestId(id), bytes))),
             Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
         }

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::WaitPolicy;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{RING_NAME, create_rings};
+use crate::peer::Peer;
 use crate::ring::storage::{Storage, Word, connection_bytes};
 use crate::stats::SlotKind;
 
@@ -46,6 +47,7 @@ fn connection_of(ends: Arc<Ends>, socket: UnixStream) -> (ShmServer, Rings) {
     let server = ShmServer::new(
         Rings::server(&mapping, CAPACITY, 64),
         64,
+        Peer::NOBODY,
         Arc::new(SlotWriter::private(SlotKind::Connection)),
         ends,
         Arc::new(socket),

@@ -93,7 +93,7 @@ impl SocketClient {
         self.usable()?;
         loop {
             if let Some(Arrived { id, failed }) = self.arrived()? {
-                return Ok(Some((id, self.deliver(failed))));
+                return Ok(Some((id, self.deliver(id, failed))));
             }
             if self.calls.is_flooded() {
                 return Err(self.lose(Lost::BadFrame(FLOODED)));

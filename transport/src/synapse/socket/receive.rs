@@ -24,7 +24,7 @@ impl SocketClient {
             return Err(RequestError::NothingInFlight);
         }
         let Arrived { id, failed } = self.wait(Deadline::after(self.timeout))?;
-        self.deliver(failed).map(|bytes| (RequestId(id), bytes))
+        self.deliver(id, failed).map(|bytes| (RequestId(id), bytes))
     }
 
     /// As [`crate::Synapse::try_receive`].
@@ -48,7 +48,7 @@ impl SocketClient {
             None if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             None => Ok(None),
             Some(Arrived { id, failed }) => self
-                .deliver(failed)
+                .deliver(id, failed)
                 .map(|bytes| Some((RequestId(id), bytes))),
         }
     }
@@ -142,11 +142,12 @@ impl SocketClient {
         }
     }
 
-    pub(super) fn deliver(&self, failed: bool) -> Result<&[u8], RequestError> {
+    pub(super) fn deliver(&self, id: u64, failed: bool) -> Result<&[u8], RequestError> {
         let bytes = self.decoder.last_payload();
         if failed {
             bump(&self.slot.req().errors, 1);
             return Err(RequestError::Remote {
+                id: RequestId(id),
                 message: sanitise(bytes),
             });
         }
