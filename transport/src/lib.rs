@@ -84,6 +84,7 @@ pub mod shm;
 mod skipped;
 pub mod stats;
 pub mod synapse;
+mod thread;
 mod timing;
 #[cfg(feature = "tokio")]
 pub mod tokio;

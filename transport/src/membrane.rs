@@ -117,6 +117,9 @@ impl Membrane {
     /// that blocks holds up the other clients that its thread serves, see [`Config::workers`] and [`Config::thread_per_client`]. If it panics,
     /// the client receives an error reply ([`RequestError::Remote`](crate::error::RequestError::Remote)) and the connection lives on.
     ///
+    /// In the server's threads, and so in handlers, all signals are blocked but those of faults: a program's signals are handled on its own threads. A
+    /// thread that a handler starts begins so, too; a child started with [`std::process::Command`] does not.
+    ///
     /// The socket file gets mode 0600, or 0666 if [`Config::allowed_uids`] names other users. A socket file that a dead server left behind is
     /// replaced. That of a live server, and any file that is no socket, is left alone.
     ///

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
+use memmap2::MmapMut;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::StepError;
@@ -16,10 +17,21 @@ use crate::error::Step;
 /// Descriptors are probed one by one up to this limit (6 ms at most); above, their number stays unknown.
 const PROBED_DESCRIPTORS: u64 = 65_536;
 
+/// What must be left when something large was taken: what small things are allocated next can't be refused, only end the process.
+const LEFT_BYTES: usize = 1 << 20;
+
+/// Whether the process may have so much more, with [`LEFT_BYTES`] beside it. Others may take it meanwhile.
+pub(crate) fn has_room_for(bytes: usize) -> bool {
+    // Had for a moment, and not written to: what the kernel says counts, and no statistics of its.
+    bytes
+        .checked_add(LEFT_BYTES)
+        .is_some_and(|bytes| MmapMut::map_anon(bytes).is_ok())
+}
+
 /// Refuses if `bytes` more would exceed RLIMIT_AS, the memory cgroup (own group and its parents, v1 and v2) or,
 /// where overcommit is forbidden, the commit limit.
 pub(crate) fn check(bytes: u64) -> Result<(), StepError> {
-    address_space(bytes)?;
+    address_space(bytes.saturating_add(LEFT_BYTES as u64))?;
     memory_cgroup(Path::new("/"), bytes)?;
     commit_limit(Path::new("/"), bytes)
 }

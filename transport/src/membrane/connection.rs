@@ -13,6 +13,7 @@ use super::{Shared, descriptors};
 use crate::clock::monotonic_ns;
 use crate::config::TransportChoice;
 use crate::error::CloseReason;
+use crate::mem::headroom;
 use crate::peer::Peer;
 use crate::stats::recorder::set;
 use crate::stats::slot::{SlotFacts, SlotWriter};
@@ -175,7 +176,7 @@ impl Buffers {
         let mut reply = Vec::new();
         reply.try_reserve_exact(max_message as usize).ok()?;
         let decoder = Decoder::new(max_message as u32)?;
-        Some(Self { decoder, reply })
+        headroom::has_room_for(0).then_some(Self { decoder, reply })
     }
 }
 

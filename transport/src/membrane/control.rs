@@ -19,6 +19,7 @@ use super::{Shared, house};
 use crate::clock::monotonic_ns;
 use crate::error::CloseReason;
 use crate::stats::recorder::{raise, set};
+use crate::thread;
 use crate::wire::drive;
 
 /// epoll data of the listener and of the wake-up; clients' keys count from 1.
@@ -61,9 +62,7 @@ pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinH
         pairs: Pairs::default(),
         threads: BTreeMap::new(),
     };
-    std::thread::Builder::new()
-        .name("shm-control".into())
-        .spawn(move || control.run())
+    thread::start("shm-control".into(), move || control.run())
 }
 
 /// A descriptor to give up: a second one of a file that every process has.

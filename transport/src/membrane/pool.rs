@@ -12,6 +12,7 @@ use crate::mem::buffer::Buffer;
 use crate::shm::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
+use crate::thread;
 use crate::wait::policy::Waiter;
 
 /// Threads that pollers which are merely faster leave to others: who connects needs one for the handshake.
@@ -151,14 +152,21 @@ fn first_by(
 
 /// Whether [`SPARE_THREADS`] can be had; they have ended then.
 fn spare() -> io::Result<()> {
-    let until_all_are_there = Mutex::new(());
-    std::thread::scope(|scope| {
-        let _not_yet = until_all_are_there.lock();
-        for _ in 0..SPARE_THREADS {
-            std::thread::Builder::new().spawn_scoped(scope, || drop(until_all_are_there.lock()))?;
-        }
+    let until_all_are_there = Arc::new(Mutex::new(()));
+    let not_yet = until_all_are_there.lock();
+    let mut threads = Vec::new();
+    let started = (0..SPARE_THREADS).try_for_each(|n| {
+        let gate = Arc::clone(&until_all_are_there);
+        let wait = move || drop(gate.lock());
+        threads.push(thread::start(format!("shm-spare-{n}"), wait)?);
         Ok(())
-    })
+    });
+    drop(not_yet);
+    for thread in threads {
+        // Nothing there panics.
+        let _ = thread.join();
+    }
+    started
 }
 
 fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
@@ -172,23 +180,21 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
     let slot = Arc::new(slot);
     let thread = {
         let (shared, inbox, slot) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(&slot));
-        std::thread::Builder::new()
-            .name(format!("shm-poller-{number}"))
-            .spawn(move || {
-                let policy = shared.config.wait;
-                slot.publish_info(&SlotFacts {
-                    open: true,
-                    connection_id: number as u64,
-                    transport: Via::Shm,
-                    wanted: Via::Shm,
-                    tid: nix::unistd::gettid().as_raw().unsigned_abs(),
-                    wait_policy: policy,
-                    max_message: shared.config.max_message_bytes as u64,
-                    ..SlotFacts::default()
-                });
-                let poller = Poller::new(inbox, buffer, Waiter::new(policy), slot);
-                handle_shm_loop(poller, &shared.handler);
-            })?
+        thread::start(format!("shm-poller-{number}"), move || {
+            let policy = shared.config.wait;
+            slot.publish_info(&SlotFacts {
+                open: true,
+                connection_id: number as u64,
+                transport: Via::Shm,
+                wanted: Via::Shm,
+                tid: nix::unistd::gettid().as_raw().unsigned_abs(),
+                wait_policy: policy,
+                max_message: shared.config.max_message_bytes as u64,
+                ..SlotFacts::default()
+            });
+            let poller = Poller::new(inbox, buffer, Waiter::new(policy), slot);
+            handle_shm_loop(poller, &shared.handler);
+        })?
     };
     Ok(Worker {
         inbox,

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
 use transport::error::{ConnectError, Step};
+use transport::stats::SlotKind;
 use transport::{Config, Synapse, TransportChoice};
 
 use crate::role::{Process, WATCHDOG};
@@ -28,6 +29,18 @@ pub(crate) fn limit(process: &Process, resource: libc::__rlimit_resource_t, soft
     assert_eq!(set, 0, "prlimit");
 }
 
+/// What a server has of it, in bytes, once its poller runs: a thread takes some when it begins.
+fn address_space(world: &World, process: &Process) -> u64 {
+    within(WATCHDOG, "a poller", || {
+        let slots = world.page(process).slots;
+        let runs = slots.iter().any(|slot| slot.info.kind == SlotKind::Poller);
+        runs.then_some(()).ok_or(slots.len())
+    });
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", process.pid())).expect("statm");
+    let pages: Option<u64> = statm.split(' ').next().and_then(|n| n.parse().ok());
+    pages.expect("pages") * 4096
+}
+
 #[test]
 fn a_file_size_limit_is_a_fallback_and_no_signal() {
     let world = World::new();
@@ -49,14 +62,9 @@ fn a_file_size_limit_is_a_fallback_and_no_signal() {
 fn an_address_space_limit_is_a_fallback() {
     let world = World::new();
     let server = ready(world.server().with("RING_BYTES", (256 << 20).to_string()));
-    let used = std::fs::read_to_string(format!("/proc/{}/statm", server.pid())).expect("statm");
-    let pages: u64 = used
-        .split(' ')
-        .next()
-        .and_then(|n| n.parse().ok())
-        .expect("pages");
     // Room for threads and their stacks, not for half a gigabyte of rings.
-    limit(&server, libc::RLIMIT_AS, pages * 4096 + (200 << 20));
+    let used = address_space(&world, &server);
+    limit(&server, libc::RLIMIT_AS, used + (200 << 20));
     let config = Config {
         ring_bytes: 256 << 20,
         ..world.config()
@@ -86,9 +94,7 @@ fn who_comes_when_the_address_space_is_used_up_is_refused_and_alone() {
     };
     let connect = || Synapse::connect(world.path(), &config);
     let mut first = connect().expect("a client");
-    let statm = std::fs::read_to_string(format!("/proc/{}/statm", server.pid())).expect("statm");
-    let pages: Option<u64> = statm.split(' ').next().and_then(|n| n.parse().ok());
-    let used = pages.expect("pages") * 4096;
+    let used = address_space(&world, &server);
     // Room for no thread; for one and whatever it brings along, and not for two such buffers.
     for (n, room) in [(1, 0), (2, 100 << 20), (3, 100 << 20)] {
         limit(&server, libc::RLIMIT_AS, used + room);
@@ -109,6 +115,48 @@ fn who_comes_when_the_address_space_is_used_up_is_refused_and_alone() {
     limit(&server, libc::RLIMIT_AS, libc::RLIM_INFINITY);
     let mut again = connect().expect("room again");
     assert!(matches!(mix(&mut again, 1, 0), Ended::Done));
+}
+
+/// Where just a thread's stack fits, or just its buffers beside it, what is allocated next can't be had, nor refused: it ended the server.
+#[test]
+fn however_little_address_space_is_left_the_server_outlives_who_comes() {
+    const PAGE: u64 = 4096;
+    const RINGS: usize = 8 << 20;
+    const MAX_MESSAGE: u64 = 2 << 20;
+    let (stack, buffers) = (2 << 20, 2 * MAX_MESSAGE);
+    let pages = [1, 3, 5, 10, 15, 20, 25, 30];
+    for room in [stack, stack + buffers]
+        .into_iter()
+        .flat_map(|large| pages.map(|n| large + n * PAGE))
+    {
+        let world = World::new();
+        let start = world.server().with("RING_BYTES", RINGS.to_string());
+        let server = ready(start.with("MAX_MESSAGE", MAX_MESSAGE.to_string()));
+        let config = Config {
+            ring_bytes: RINGS,
+            max_message_bytes: MAX_MESSAGE as usize,
+            transport: TransportChoice::Socket,
+            ..world.config()
+        };
+        let connect = || Synapse::connect(world.path(), &config);
+        let mut first = connect().expect("a client");
+        limit(
+            &server,
+            libc::RLIMIT_AS,
+            address_space(&world, &server) + room,
+        );
+        match connect() {
+            Ok(mut client) => assert!(matches!(mix(&mut client, 1, 0), Ended::Done), "{room}"),
+            Err(ConnectError::Refused { reason, .. }) => {
+                assert!(
+                    reason.contains("no memory or thread left"),
+                    "{room}: {reason}"
+                );
+            }
+            other => panic!("{room}: {other:?}"),
+        }
+        assert!(matches!(mix(&mut first, 1, 0), Ended::Done), "{room}");
+    }
 }
 
 /// A memory cgroup of this limit, removed on drop; or why there is none.

@@ -27,6 +27,7 @@ mod rogue_rings;
 mod rogue_servers;
 mod role;
 mod scribblers;
+mod signals;
 #[path = "../common/skipped.rs"]
 mod skipped;
 mod stops;

@@ -273,6 +273,7 @@ fn a_process_does_what_its_role_says() {
         "forker" => crate::forks::fork(),
         "first" => crate::nested::fork_the_first_process(),
         "viewer" => crate::viewers::view(),
+        "signalled" => crate::signals::take(),
         other => panic!("no role {other}"),
     }
 }

@@ -17,6 +17,7 @@ use crate::mem::headroom;
 use crate::membrane::descriptors::Wanted;
 use crate::membrane::{connection, descriptors};
 use crate::stats::recorder::set;
+use crate::thread;
 use crate::wire::drive;
 use crate::wire::fdpass::{Credentials, peer_credentials};
 use crate::wire::messages::Reject;
@@ -183,11 +184,9 @@ impl Control {
         drop(table);
         let thread = {
             let (shared, socket) = (Arc::clone(shared), Arc::clone(&socket));
-            std::thread::Builder::new()
-                .name(format!("shm-client-{number}"))
-                .spawn(move || {
-                    connection::handle_connection(&shared, key, number, peer, &socket);
-                })
+            thread::start(format!("shm-client-{number}"), move || {
+                connection::handle_connection(&shared, key, number, peer, &socket);
+            })
         };
         match thread {
             Ok(thread) => drop(self.threads.insert(key, thread)),
