@@ -1,13 +1,14 @@
 //! What the user is looking at, and what a key or click does to it: pure data and functions, no terminal, no clock.
 //!
 //! `runtime` turns terminal events into `Action`s through `keymap`, applies them with `update` and carries out
-//! the `Effect` that comes back; `view` draws `State` and the model. Only `terminal` and `signals` touch the
+//! the `Effect` that comes back; `view` draws `State` and the model. Only `terminal` (with `output`) and `signals` touch the
 //! outside world, and only the runtime uses them.
 
 pub mod action;
 mod departed;
 pub mod keymap;
 pub mod local_time;
+mod output;
 pub mod rows;
 pub mod signals;
 pub mod state;

@@ -3,7 +3,7 @@
 //! The runtime makes one [`Screen`]. Whatever ends it (a return, `?`, a panic in any thread, a signal, see
 //! [`super::signals`]) ends in [`restore`], which may be called any number of times from any thread.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 use std::mem::ManuallyDrop;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,8 @@ use crossterm::{cursor, execute, queue};
 use ratatui::backend::CrosstermBackend;
 use ratatui::{Frame, Terminal};
 
+use super::output::{Output, last_words};
+
 /// Whether the terminal is ours at the moment. Relaxed is enough: what it guards is idempotent, and threads that race
 /// for it at the end of the process at worst both write the same restoring sequence.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -26,7 +28,7 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 pub struct Screen {
     /// Not dropped: its own way of showing the cursor again prints to stderr when it fails, and that panics when the
     /// terminal is gone. [`restore`] shows the cursor.
-    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>,
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Output>>>>,
 }
 
 impl Screen {
@@ -83,10 +85,10 @@ impl Screen {
 }
 
 /// A terminal whose first frame is written whole.
-fn blank() -> io::Result<Terminal<CrosstermBackend<BufWriter<Stdout>>>> {
-    execute!(io::stdout(), Clear(ClearType::All))?;
+fn blank() -> io::Result<Terminal<CrosstermBackend<BufWriter<Output>>>> {
+    execute!(Output, Clear(ClearType::All))?;
     // A frame is one write: a terminal never shows half of it, and a slow one costs one system call.
-    let writer = BufWriter::with_capacity(64 * 1024, io::stdout());
+    let writer = BufWriter::with_capacity(64 * 1024, Output);
     Terminal::new(CrosstermBackend::new(writer))
 }
 
@@ -99,12 +101,14 @@ impl Drop for Screen {
 fn take() -> io::Result<()> {
     ACTIVE.store(true, Ordering::Relaxed);
     let taken = enable_raw_mode().and_then(|()| {
-        execute!(
-            io::stdout(),
+        let mut sequence = Vec::new();
+        queue!(
+            sequence,
             EnterAlternateScreen,
             EnableMouseCapture,
             cursor::Hide
-        )
+        )?;
+        Output.write_all(&sequence)
     });
     if taken.is_err() {
         restore();
@@ -112,7 +116,8 @@ fn take() -> io::Result<()> {
     taken
 }
 
-/// Gives the terminal back as it was, if it is ours. The modes first: they can't block on a stuck terminal.
+/// Gives the terminal back as it was, if it is ours. The modes first: they can't block on a stuck terminal. Neither does
+/// the rest, for more than a moment (see [`last_words`]).
 ///
 /// Errors are of no use to anybody here: it is called on the way out, and if the terminal is gone so is what it would
 /// restore.
@@ -121,12 +126,14 @@ pub fn restore() {
         return;
     }
     let modes = disable_raw_mode();
-    let screen = execute!(
-        io::stdout(),
+    let mut sequence = Vec::new();
+    let screen = queue!(
+        sequence,
         EndSynchronizedUpdate,
         DisableMouseCapture,
         LeaveAlternateScreen,
         cursor::Show
-    );
+    )
+    .and_then(|()| last_words(&sequence));
     drop((modes, screen));
 }

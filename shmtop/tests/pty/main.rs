@@ -13,6 +13,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -139,6 +140,36 @@ fn a_signal_that_ends_it_gives_the_terminal_back_first() {
         );
         terminal.assert_restored();
     }
+}
+
+/// A stalled ssh, a stopped tmux: the drawing thread is in the middle of a frame and stays there.
+#[test]
+fn a_terminal_that_takes_nothing_does_not_keep_a_signal_from_ending_it() {
+    let command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
+    let mut terminal = Terminal::sized(command, 250, 80);
+    terminal.wait_to_see("1 overview");
+    let pid = terminal.child.id();
+    let reading = Arc::clone(&terminal.reading);
+    let stalled = reading.lock().unwrap();
+    let end = Instant::now() + WATCHDOG;
+    // Other colours draw the whole screen anew, until the terminal is full.
+    while !is_stuck_writing(pid) {
+        assert!(Instant::now() < end, "the terminal takes everything");
+        if terminal.unread() == 0 {
+            terminal.type_keys("t");
+        }
+    }
+    terminal.signal(Signal::SIGTERM);
+    let status = terminal.wait();
+    assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{status}");
+    assert!(!terminal.is_raw(), "the modes are as before");
+    drop(stalled);
+}
+
+/// Whether the main thread sleeps in a write to its standard output.
+fn is_stuck_writing(pid: u32) -> bool {
+    let syscall = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+    syscall.starts_with(&format!("{} 0x1 ", libc::SYS_write))
 }
 
 #[test]

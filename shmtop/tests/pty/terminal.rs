@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -31,6 +32,8 @@ pub(crate) struct Terminal {
     before: Termios,
     pub(crate) child: Child,
     pub(crate) output: Receiver<Vec<u8>>,
+    /// While this is locked nobody reads what is printed.
+    pub(crate) reading: Arc<Mutex<()>>,
     seen: String,
     pub(crate) screen: vt100::Parser,
     _runtime_dir: tempfile::TempDir,
@@ -91,12 +94,15 @@ impl Terminal {
         let master = File::from(pty.master);
         let mut reader = master.try_clone().unwrap();
         let (sender, output) = channel();
+        let reading = Arc::new(Mutex::new(()));
+        let may_read = Arc::clone(&reading);
         std::thread::spawn(move || {
             let mut buffer = [0u8; 4096];
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 if sender.send(buffer[..n].to_vec()).is_err() {
                     return;
                 }
+                drop(may_read.lock());
             }
         });
         Self {
@@ -105,6 +111,7 @@ impl Terminal {
             before,
             child,
             output,
+            reading,
             seen: String::new(),
             screen: vt100::Parser::new(rows, columns, 0),
             _runtime_dir: runtime_dir,
@@ -189,6 +196,15 @@ impl Terminal {
             unsafe { libc::ioctl(self.slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
         assert_eq!(done, 0);
         self.screen.screen_mut().set_size(rows, columns);
+    }
+
+    /// Bytes typed that the program has not read yet.
+    pub(crate) fn unread(&self) -> i32 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int through the pointer, which is to a live local; the fd is open.
+        let asked = unsafe { libc::ioctl(self.slave.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+        assert_eq!(asked, 0);
+        bytes
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
