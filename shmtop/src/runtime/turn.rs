@@ -291,6 +291,9 @@ impl Runtime {
                 &nothing
             }
         };
+        if let Some(gone) = self.state.close_gone(model) {
+            self.status.trouble = Some(gone);
+        }
         let scene = Scene {
             model,
             state: &self.state,
@@ -299,6 +302,7 @@ impl Runtime {
         let hits = &mut self.hits;
         self.screen.draw(|frame| *hits = draw(frame, &scene))?;
         self.state.page = self.hits.page;
+        self.state.last_scroll = self.hits.last_scroll;
         let cost = Duration::from_nanos(thread_cpu_ns().saturating_sub(before_ns));
         self.rest = (cost * FRAME_REST).clamp(FRAME, FRAME_AT_MOST);
         Ok(())

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use transport::stats::{Role, Via};
 
-use super::state::{ClientId, SortKey, State};
+use super::state::{ClientId, FindingId, SortKey, State};
 use crate::model::{Client, Endpoint, Model};
 use crate::reading::Reading;
 
@@ -80,6 +80,14 @@ pub fn selected(state: &State, rows: &[(&Endpoint, &Client)]) -> Option<usize> {
         .as_ref()
         .and_then(|id: &ClientId| rows.iter().position(|(e, c)| id.is(e, c)));
     Some(by_name.unwrap_or(state.row.min(last)))
+}
+
+/// The row of the selected finding.
+pub fn selected_hint(state: &State, model: &Model) -> Option<usize> {
+    let last = model.findings.len().checked_sub(1)?;
+    let id = state.selected_hint.as_ref();
+    let by_name = id.and_then(|id: &FindingId| model.findings.iter().position(|f| id.is(f)));
+    Some(by_name.unwrap_or(state.hint_row.min(last)))
 }
 
 /// Whether a client matches all words: number, peer, transport, state, verdict, endpoint.

@@ -2,7 +2,7 @@
 
 use super::local_time::clock;
 use super::theme::ThemeName;
-use crate::model::{Client, Endpoint, EndpointKey, Finding, Subject};
+use crate::model::{Client, Endpoint, EndpointKey, Finding, Model, Subject};
 
 /// A screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -202,7 +202,9 @@ pub struct State {
     pub selected: Option<ClientId>,
     /// Selected row of the clients, if `selected` names none that is there.
     pub row: usize,
-    /// Selected row of the hints.
+    /// The selected finding: it stays selected when others come and go above it.
+    pub selected_hint: Option<FindingId>,
+    /// Selected row of the hints, if `selected_hint` names none that holds.
     pub hint_row: usize,
     /// First line shown of a page that scrolls: limits, perf, host, a client, a hint, the help.
     pub scroll: usize,
@@ -222,6 +224,29 @@ pub struct State {
     pub ascii: bool,
     /// Rows that the screen shows at once: what PgUp and PgDn move by. Set by the runtime from the last frame.
     pub page: usize,
+    /// How far the page can be scrolled. Set by the runtime from the last frame.
+    pub last_scroll: usize,
+}
+
+impl State {
+    /// Closes the client or the finding that is open if `model` has it no more: a page of something that has gone would
+    /// be a table in which no key works. Says so.
+    pub fn close_gone(&mut self, model: &Model) -> Option<String> {
+        let client_gone = |id: &mut ClientId| !model.rows().any(|(e, c)| id.is(e, c));
+        let finding_gone = |id: &mut FindingId| !model.findings.iter().any(|f| id.is(f));
+        let said = if let Some(id) = self.client.take_if(client_gone) {
+            format!(
+                "the client that was open is gone (connection {})",
+                id.connection_id
+            )
+        } else if let Some(id) = self.finding.take_if(finding_gone) {
+            format!("{} holds no more", id.id)
+        } else {
+            return None;
+        };
+        self.scroll = 0;
+        Some(said)
+    }
 }
 
 /// What the runtime knows and the model doesn't: how the picture came about.

@@ -27,7 +27,8 @@ pub fn update(state: &mut State, action: Action, model: &Model) -> Effect {
         Action::Slower => return Effect::Rate(-1),
         Action::Help => {
             state.help = !state.help;
-            state.scroll = 0;
+            state.typing = false;
+            to_top(state);
         }
         Action::Theme => state.theme = state.theme.next(),
         Action::Expand => state.expanded = !state.expanded,
@@ -95,13 +96,20 @@ fn show(state: &mut State, view: View) {
     state.help = false;
     state.client = None;
     state.finding = None;
-    state.scroll = 0;
+    state.typing = false;
     state.view = view;
+    to_top(state);
+}
+
+/// What is shown from now on is shown from its first line.
+fn to_top(state: &mut State) {
+    state.scroll = 0;
+    state.last_scroll = UNKNOWN_SCROLL;
 }
 
 /// Closes the innermost thing that is open: help, then a client or hint, then the filter, then the view itself.
 fn back(state: &mut State) {
-    state.scroll = 0;
+    to_top(state);
     if state.help {
         state.help = false;
     } else if state.client.take().is_some() || state.finding.take().is_some() {
@@ -125,14 +133,14 @@ fn open(state: &mut State, model: &Model) {
                 let id = ClientId::of(rows[i].0, rows[i].1);
                 state.selected = Some(id.clone());
                 state.client = Some(id);
-                state.scroll = 0;
+                to_top(state);
             }
         }
         View::Hints if state.finding.is_none() => {
-            let last = model.findings.len().saturating_sub(1);
-            if let Some(finding) = model.findings.get(state.hint_row.min(last)) {
-                state.finding = Some(FindingId::of(finding));
-                state.scroll = 0;
+            if let Some(row) = rows::selected_hint(state, model) {
+                mark_hint(state, model, row);
+                state.finding.clone_from(&state.selected_hint);
+                to_top(state);
             }
         }
         _ => {}
@@ -158,11 +166,16 @@ fn move_by(state: &mut State, model: &Model, by: isize) {
         || state.finding.is_some()
         || !matches!(state.view, View::Overview | View::Hints);
     if scrolls {
-        // The view clamps at its end; a bound here keeps G followed by k from needing a thousand presses.
-        state.scroll = state.scroll.saturating_add_signed(by).min(MAX_SCROLL);
+        // From where the view stopped, which may be far short of where G or a page wanted to go.
+        state.scroll = clamp(
+            state.scroll.min(state.last_scroll),
+            by,
+            state.last_scroll + 1,
+        );
     } else if state.view == View::Hints {
-        let rows = model.findings.len();
-        state.hint_row = clamp(state.hint_row.min(rows.saturating_sub(1)), by, rows);
+        if let Some(row) = rows::selected_hint(state, model) {
+            mark_hint(state, model, clamp(row, by, model.findings.len()));
+        }
     } else {
         let groups = rows::groups(model, state);
         let rows = rows::flat(&groups);
@@ -174,8 +187,14 @@ fn move_by(state: &mut State, model: &Model, by: isize) {
     }
 }
 
-/// Longest page that scrolls.
-const MAX_SCROLL: usize = 10_000;
+/// How far a page can be scrolled that was not drawn yet.
+const UNKNOWN_SCROLL: usize = 10_000;
+
+/// Selects the hint in this row.
+fn mark_hint(state: &mut State, model: &Model, row: usize) {
+    state.hint_row = row;
+    state.selected_hint = model.findings.get(row).map(FindingId::of);
+}
 
 fn clamp(at: usize, by: isize, len: usize) -> usize {
     at.saturating_add_signed(by).min(len.saturating_sub(1))
@@ -197,8 +216,12 @@ fn select(state: &mut State, model: &Model, row: usize) {
             }
         }
         View::Hints => {
-            let again = state.hint_row == row;
-            state.hint_row = row.min(model.findings.len().saturating_sub(1));
+            let again = rows::selected_hint(state, model) == Some(row);
+            mark_hint(
+                state,
+                model,
+                row.min(model.findings.len().saturating_sub(1)),
+            );
             if again {
                 open(state, model);
             }

@@ -99,12 +99,17 @@ fn columns(width: u16, height: u16, via: Via) -> Vec<Vec<Panel>> {
     }
 }
 
-/// Draws it.
-pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) {
+/// Draws it; returns how far it can be scrolled.
+pub(super) fn draw(
+    pen: &mut Pen<'_>,
+    scene: &Scene<'_>,
+    endpoint: &Endpoint,
+    client: &Client,
+) -> usize {
     let area = pen.area();
     let used = head(pen, scene, endpoint, client);
     if area.is_empty() {
-        return;
+        return 0;
     }
     let body = Rect {
         y: (area.y + used).min(area.bottom()),
@@ -114,6 +119,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, cl
     // Columns of panels, filled from the top; what has no room below is reached by scrolling panel by panel.
     let columns = columns(body.width, body.height, client.transport);
     let n = columns.len() as u16;
+    let mut last = 0;
     for (i, panels) in columns.into_iter().enumerate() {
         let i = i as u16;
         let x = body.x + body.width * i / n;
@@ -123,21 +129,28 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, cl
             width: right - x,
             ..body
         };
-        stack(pen, scene, client, column, &panels);
+        last = last.max(stack(pen, scene, client, column, &panels));
     }
+    last
 }
 
-/// Draws panels one below the other; pictures share what is left over.
-fn stack(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client, area: Rect, panels: &[Panel]) {
+/// Draws panels one below the other; pictures share what is left over. Returns by how many they can be scrolled.
+fn stack(
+    pen: &mut Pen<'_>,
+    scene: &Scene<'_>,
+    client: &Client,
+    area: Rect,
+    panels: &[Panel],
+) -> usize {
     let total = |panels: &[Panel]| panels.iter().map(|p| p.height).sum::<u16>();
     let fits = total(panels) <= area.height;
     // If not, the last line counts what is above and below.
     let room = area.height.saturating_sub(u16::from(!fits));
-    let mut skip = 0;
-    while skip < scene.state.scroll && total(&panels[skip..]) > room {
-        skip += 1;
-    }
-    let skip = skip.min(panels.len().saturating_sub(1));
+    // The last one stays, however little of it fits.
+    let last = (0..panels.len().saturating_sub(1))
+        .find(|skip| total(&panels[*skip..]) <= room)
+        .unwrap_or(panels.len().saturating_sub(1));
+    let skip = scene.state.scroll.min(last);
     let mut shown = &panels[skip..];
     while shown.len() > 1 && total(shown) > room {
         shown = &shown[..shown.len() - 1];
@@ -161,6 +174,7 @@ fn stack(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client, area: Rect, pane
         let below = panels.len() - skip - shown.len();
         pen.part(area).more(scene.theme().dim, skip, below);
     }
+    last
 }
 
 /// ` in docker 3f2ab9c41d22, pid 1 inside`, if it lives elsewhere than the viewer.

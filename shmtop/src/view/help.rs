@@ -11,7 +11,7 @@ use crate::ui::keymap::{BINDINGS, Group};
 const LABEL: usize = 12;
 
 /// Draws the help over the body.
-pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
     let theme = scene.theme();
     pen.clear();
     let room = usize::from(pen.area().width.saturating_sub(2));
@@ -37,7 +37,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     let mut waits = vec![(" ".repeat(LABEL), theme.text)];
     waits.extend(super::cells::legend(theme));
     sheet.line(waits);
-    sheet.draw(pen, scene);
+    sheet.draw(pen, scene)
 }
 
 fn labelled(label: &str, style: ratatui::style::Style, text: &str, theme: &Theme) -> Vec<Piece> {

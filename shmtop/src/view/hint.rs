@@ -17,7 +17,7 @@ pub(super) fn find<'a>(scene: &Scene<'a>) -> Option<&'a Finding> {
 }
 
 /// Draws it.
-pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) -> usize {
     let theme = scene.theme();
     let room = usize::from(pen.area().width.saturating_sub(2));
     let mut sheet = Sheet::default();
@@ -115,7 +115,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) {
         ("more: ".to_owned(), theme.dim),
         (format!("shmtop explain {}", finding.id), theme.dim),
     ]);
-    sheet.draw(pen, scene);
+    sheet.draw(pen, scene)
 }
 
 /// The value of an evidence with its unit, in the magnitude that people read.

@@ -8,7 +8,7 @@ use super::pen::{Pen, width, wrap};
 use super::top::{sentence, subject};
 use super::{Hits, Scene, severity_mark};
 use crate::model::{Finding, Severity};
-use crate::ui::Action;
+use crate::ui::{Action, rows};
 
 /// Cells that the time since when takes at the right, and the gap before it.
 const SINCE: u16 = 11;
@@ -56,7 +56,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
             scene.state.expanded || h.iter().sum::<usize>() + gap * (findings.len() - 1) <= room
         })
         .map_or_else(|| (vec![1; findings.len()], 0), |(h, gap)| (h.clone(), gap));
-    let selected = scene.state.hint_row.min(findings.len() - 1);
+    let selected = rows::selected_hint(scene.state, model).unwrap_or(0);
     let mut y = area.y;
     let end = area.y + room as u16;
     for i in first(&heights, gap, selected, room)..findings.len() {

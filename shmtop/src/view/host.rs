@@ -10,7 +10,7 @@ use crate::reading::Reading;
 use crate::ui::Theme;
 
 /// Draws the view.
-pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
     let theme = scene.theme();
     let host = &scene.model.host;
     let room = usize::from(pen.area().width.saturating_sub(2));
@@ -75,7 +75,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     );
     let paranoid = host.perf_paranoid.as_ref();
     line("perf_paranoid", paranoid.map_or_else(why, i64::to_string));
-    sheet.draw(pen, scene);
+    sheet.draw(pen, scene)
 }
 
 /// Load averages, and how much of the time tasks waited for something.

@@ -16,7 +16,7 @@ const DOCUMENT_SHMMAX: u64 = 1 << 30;
 const DOCUMENT_NOFILE: u64 = 1024;
 
 /// Draws the view.
-pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
     let theme = scene.theme();
     let room = usize::from(pen.area().width.saturating_sub(2));
     let model = scene.model;
@@ -36,7 +36,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     } else {
         processes(&mut sheet, theme, &model.endpoints, room);
     }
-    sheet.draw(pen, scene);
+    sheet.draw(pen, scene)
 }
 
 fn cell<T>(theme: &Theme, r: &Reading<T>, wide: usize, show: impl FnOnce(&T) -> String) -> Piece {

@@ -64,6 +64,8 @@ pub struct Hits {
     areas: Vec<(Rect, Action)>,
     /// Rows shown at once: what PgUp and PgDn move by.
     pub page: usize,
+    /// How far what is shown can be scrolled.
+    pub last_scroll: usize,
     /// Connections whose numbers are on the screen.
     pub connections: HashSet<u64>,
 }
@@ -105,24 +107,24 @@ pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) -> Hits {
         let mut body = pen.part(body);
         hits.page = usize::from(body.area().height.saturating_sub(2)).max(1);
         match scene.state.view {
-            _ if scene.state.help => help::draw(&mut body, scene),
+            _ if scene.state.help => hits.last_scroll = help::draw(&mut body, scene),
             View::Overview | View::Perf if scene.model.endpoints.is_empty() => {
                 calm::draw(&mut body, scene);
             }
             View::Overview => match client::find(scene) {
                 Some((endpoint, client)) => {
                     hits.connections.insert(client.connection_id);
-                    client::draw(&mut body, scene, endpoint, client);
+                    hits.last_scroll = client::draw(&mut body, scene, endpoint, client);
                 }
                 None => clients::draw(&mut body, scene, &mut hits),
             },
             View::Hints => match hint::find(scene) {
-                Some(finding) => hint::draw(&mut body, scene, finding),
+                Some(finding) => hits.last_scroll = hint::draw(&mut body, scene, finding),
                 None => hints::draw(&mut body, scene, &mut hits),
             },
-            View::Limits => limits::draw(&mut body, scene),
-            View::Perf => perf::draw(&mut body, scene),
-            View::Host => host::draw(&mut body, scene),
+            View::Limits => hits.last_scroll = limits::draw(&mut body, scene),
+            View::Perf => hits.last_scroll = perf::draw(&mut body, scene),
+            View::Host => hits.last_scroll = host::draw(&mut body, scene),
         }
     }
     if scene.state.ascii {

@@ -13,7 +13,7 @@ use crate::reading::Reading;
 use crate::ui::Theme;
 
 /// Draws the view.
-pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
+pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
     let theme = scene.theme();
     let room = usize::from(pen.area().width.saturating_sub(2));
     let mut sheet = Sheet::default();
@@ -49,7 +49,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     threads(&mut sheet, scene, room, hardware.is_ok());
     sheet.title(theme, "Per message");
     messages(&mut sheet, scene, room, hardware.is_ok());
-    sheet.draw(pen, scene);
+    sheet.draw(pen, scene)
 }
 
 /// Says what it means if some thread's counters shared the PMU with others.

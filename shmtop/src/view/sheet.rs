@@ -79,8 +79,8 @@ impl Sheet {
         }
     }
 
-    /// Draws the page from the line that the state scrolled to.
-    pub(super) fn draw(self, pen: &mut Pen<'_>, scene: &Scene<'_>) {
+    /// Draws the page from the line that the state scrolled to; returns how far it can be scrolled.
+    pub(super) fn draw(self, pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
         let theme = scene.theme();
         let area = pen.area();
         // A page that doesn't fit says so in a line of its own.
@@ -94,6 +94,7 @@ impl Sheet {
         if !fits {
             pen.more(theme.dim, first, last - first);
         }
+        last
     }
 }
 

@@ -1,7 +1,7 @@
 //! What keys and clicks do.
 
 use shmtop::model::Model;
-use shmtop::ui::{Action, Effect, SortKey, State, TimeMove, View, update};
+use shmtop::ui::{Action, ClientId, Effect, FindingId, SortKey, State, TimeMove, View, update};
 
 use super::{fixture, live, render, text};
 
@@ -65,6 +65,113 @@ fn a_filter_narrows_while_it_is_typed_and_escape_shows_all_again() {
     );
     press(&mut state, &model, &[Action::Back]);
     assert_eq!(rows(&state), 16);
+}
+
+#[test]
+fn keys_that_leave_the_filter_end_its_typing() {
+    let model = fixture::exchange();
+    for leave in [Action::NextView, Action::Show(View::Host), Action::Help] {
+        let mut state = State::default();
+        press(&mut state, &model, &[Action::Filter, Action::Type('7')]);
+        press(&mut state, &model, &[leave]);
+        assert!(!state.typing, "{leave:?}");
+        assert_eq!(state.filter, "7", "{leave:?}");
+    }
+    let mut state = State::default();
+    press(&mut state, &model, &[Action::Filter, Action::Type('7')]);
+    press(&mut state, &model, &[Action::Help, Action::Back]);
+    assert!(
+        !state.help && state.filter == "7",
+        "Escape closes the help first"
+    );
+}
+
+/// Draws, and lets the state know what the runtime lets it know.
+fn shown(state: &mut State, model: &Model, width: u16, height: u16) -> String {
+    let (buffer, hits) = render(model, state, &live(), width, height);
+    (state.page, state.last_scroll) = (hits.page, hits.last_scroll);
+    text(&buffer)
+}
+
+#[test]
+fn one_key_up_from_the_end_of_any_page_moves_it() {
+    let model = fixture::exchange();
+    let client = ClientId::of(&model.endpoints[0], &model.endpoints[0].clients[0]);
+    let at = |view| State {
+        view,
+        ..State::default()
+    };
+    let help = State {
+        help: true,
+        ..State::default()
+    };
+    let opened = State {
+        client: Some(client),
+        ..State::default()
+    };
+    let hint = State {
+        finding: Some(FindingId::of(&model.findings[0])),
+        ..at(View::Hints)
+    };
+    let pages = [View::Limits, View::Perf, View::Host].map(at);
+    for mut state in pages.into_iter().chain([help, opened, hint]) {
+        let begin = shown(&mut state, &model, 100, 14);
+        press(&mut state, &model, &[Action::Last]);
+        let end = shown(&mut state, &model, 100, 14);
+        assert_ne!(begin, end, "{state:?}");
+        press(&mut state, &model, &[Action::PageDown, Action::Last]);
+        assert_eq!(shown(&mut state, &model, 100, 14), end, "{state:?}");
+        press(&mut state, &model, &[Action::Up]);
+        assert_ne!(shown(&mut state, &model, 100, 14), end, "{state:?}");
+    }
+}
+
+#[test]
+fn what_is_open_closes_when_it_is_gone_and_the_keys_go_on_to_work() {
+    let mut model = fixture::exchange();
+    let mut state = State::default();
+    press(&mut state, &model, &[Action::Down, Action::Open]);
+    assert_eq!(state.close_gone(&model), None, "it is there");
+    let server: &mut shmtop::model::Endpoint = &mut model.endpoints[0];
+    server.clients.remove(1);
+    let said = state.close_gone(&model).expect("it is gone");
+    assert!(said.contains("client that was open is gone"), "{said}");
+    press(&mut state, &model, &[Action::Down, Action::Open]);
+    let next = ClientId::of(&model.endpoints[0], &model.endpoints[0].clients[2]);
+    assert_eq!(state.client, Some(next));
+
+    press(
+        &mut state,
+        &model,
+        &[Action::Show(View::Hints), Action::Open],
+    );
+    let id = state.finding.clone().expect("one is open").id;
+    model.findings.remove(0);
+    assert_eq!(
+        state.close_gone(&model),
+        Some(format!("{id} holds no more"))
+    );
+    press(&mut state, &model, &[Action::Open]);
+    assert_eq!(state.finding, Some(FindingId::of(&model.findings[0])));
+}
+
+#[test]
+fn the_selected_hint_stays_selected_when_another_comes_in_above_it() {
+    let mut model = fixture::exchange();
+    let mut state = State::default();
+    press(
+        &mut state,
+        &model,
+        &[Action::Show(View::Hints), Action::Down],
+    );
+    let chosen = FindingId::of(&model.findings[1]);
+    let top = model.findings.remove(0);
+    press(&mut state, &model, &[Action::Open]);
+    assert_eq!(state.finding, Some(chosen.clone()));
+    press(&mut state, &model, &[Action::Back]);
+    model.findings.insert(0, top);
+    press(&mut state, &model, &[Action::Open]);
+    assert_eq!(state.finding, Some(chosen));
 }
 
 #[test]
