@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::nothing::not_of;
 use super::settings::Settings;
 use super::{Failure, Outcome, nothing};
 use crate::model::{EndpointKey, Model, ModelBuilder};
@@ -80,7 +81,12 @@ impl<'a> Look<'a> {
     /// An error if there is nothing to show.
     pub(super) fn endpoints(&self) -> Outcome {
         if self.model.endpoints.is_empty() {
-            return Err(nothing(&self.model, &self.sample.discovery, self.settings));
+            let why = nothing(&self.model, &self.sample.discovery, self.settings);
+            let one = match (&why, &self.settings.pids[..], &self.settings.name) {
+                (Failure::NoEndpoint(_), [pid], None) => Some(*pid),
+                _ => None,
+            };
+            return Err(one.map_or(why, not_of));
         }
         Ok(())
     }

@@ -164,6 +164,11 @@ fn who_may_not_read_a_page_is_told_what_to_run() {
         "{err}"
     );
     assert_eq!(err.lines().count(), 1, "{err}");
+    // One that has no page is none of theirs to know either.
+    let other = std::process::id().to_string();
+    let (code, out, err) = run(theirs.shmtop(&["ps", "-p", &other]));
+    assert_eq!(code, Some(4), "{out}{err}");
+    assert!(err.contains("may not be searched"), "{err}");
     // With one of their own there is something to show, and a hint says what is missing.
     let _own = theirs.exchange("nobodys.");
     let doctor = json(theirs.shmtop(&["doctor", "-f", "json", "--for", "4s"]));
