@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use feed::SampleSource;
 pub use tty::no_screen;
 
+use crate::model::Choice;
 use crate::ui::State;
 use tty::Tty;
 use turn::Runtime;
@@ -26,6 +27,8 @@ pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Settings {
     /// Time between refreshes; at least 50 ms.
     pub interval: Duration,
+    /// Whose endpoints to show. Rules look at all that the source has.
+    pub choice: Choice,
     /// What to show first: view, filter, order, theme.
     pub state: State,
     /// Leave by itself after this time.
@@ -36,6 +39,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             interval: DEFAULT_INTERVAL,
+            choice: Choice::default(),
             state: State::default(),
             duration: None,
         }

@@ -15,6 +15,7 @@ mod privileges;
 mod record;
 mod replay;
 mod settings;
+mod thin;
 mod watch;
 
 use std::io::{self, Write};

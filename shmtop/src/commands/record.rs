@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::play::Selected;
 use super::settings::Settings;
+use super::thin::thin;
 use super::{Failure, Outcome, say};
 use crate::recording::Recorder;
-use crate::runtime::SampleSource;
 use crate::text;
 
 /// Longest time until a signal is heard.
@@ -32,11 +31,13 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
         .open(path)
         .map_err(wrong)?;
     let mut recorder = Recorder::new(file).map_err(wrong)?;
-    let mut source = Selected::new(Box::new(super::world(settings)), settings);
+    let mut world = super::world(settings);
     let step = settings.delay_or(0.5);
     let start = Instant::now();
     let mut pages = 0;
-    while let Some(sample) = source.next_sample().map_err(Failure::Usage)? {
+    loop {
+        let mut sample = world.sample();
+        thin(&settings.choice, &mut sample);
         pages = pages.max(sample.pages.len());
         recorder.push(&sample).map_err(wrong)?;
         let left = period.map(|p| p.saturating_sub(start.elapsed()));

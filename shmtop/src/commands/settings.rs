@@ -1,17 +1,14 @@
 //! What is in force: flags over environment (clap does those two) over the configuration file over defaults.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use transport::stats::Role;
 
 use super::Failure;
 use crate::cli::{Flags, Format, Typed, duration};
-use crate::model::asked::Asked;
-use crate::model::{Client, LONGEST_NS, Model, ModelBuilder};
+use crate::model::{Choice, LONGEST_NS, Model, ModelBuilder};
 use crate::source::PerfScope;
 use crate::text;
 use crate::ui::{SortKey, State, ThemeName};
@@ -32,8 +29,7 @@ struct File {
 /// Everything in force.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) pids: Vec<u32>,
-    pub(crate) name: Option<String>,
+    pub(crate) choice: Choice,
     pub(crate) delay: Option<Duration>,
     pub(crate) count: Option<u64>,
     pub(crate) format: Option<Format>,
@@ -118,8 +114,10 @@ impl Settings {
             || read.color == Some(false)
             || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Ok(Self {
-            pids: flags.pids,
-            name: flags.name,
+            choice: Choice {
+                pids: flags.pids,
+                name: flags.name,
+            },
             delay,
             count: flags.count,
             format: flags.format,
@@ -182,48 +180,17 @@ impl Settings {
 
     /// What makes models of samples, and lets a finding about many speak of who was asked for.
     pub(crate) fn builder(&self) -> ModelBuilder {
-        ModelBuilder::new().asked_for(&self.pids)
+        ModelBuilder::new().asked_for(&self.choice.pids)
     }
 
     /// Whether only some endpoints are wanted.
     pub(crate) fn selects(&self) -> bool {
-        !self.pids.is_empty() || self.name.is_some()
+        !self.choice.is_everything()
     }
 
     /// Leaves the endpoints (and findings about them) that are wanted.
     pub(crate) fn select(&self, model: &mut Model) {
-        if !self.selects() {
-            return;
-        }
-        let named = |name: &str| {
-            self.name
-                .as_ref()
-                .is_none_or(|n| name.to_lowercase().contains(&n.to_lowercase()))
-        };
-        let wanted = |pid: u32, name: &str| {
-            (self.pids.is_empty() || self.pids.contains(&pid)) && named(name)
-        };
-        model.endpoints.retain(|e| wanted(e.pid, &e.name));
-        // A client's row has its best place at the server; when the client is asked for and its server is not, the row stands with
-        // the client.
-        let servers = model.endpoints.iter().filter(|e| e.role == Role::Server);
-        let clients = servers.flat_map(|e| &e.clients);
-        let at_servers: HashSet<u64> = clients.map(|c| c.connection_id).collect();
-        for e in &mut model.endpoints {
-            let apart = |c: &Client| c.shown_at_server && !at_servers.contains(&c.connection_id);
-            if e.clients.iter().any(|c| apart(c)) {
-                for c in e.clients.iter_mut().filter(|c| apart(c)) {
-                    c.shown_at_server = false;
-                }
-            }
-        }
-        model
-            .unreadable
-            .retain(|u| u.pid.is_none_or(|p| wanted(p, &u.name)));
-        let unreadable = model.unreadable.iter().filter_map(|u| u.pid);
-        let asked = Asked::new(model.endpoints.iter().map(|e| &**e), unreadable);
-        model.findings.retain(|f| asked.finding(f));
-        model.unknown.retain(|u| asked.subject(&u.subject));
+        self.choice.select(model);
     }
 
     /// The configuration in force as a file with comments.
@@ -299,7 +266,7 @@ mod tests {
     #[test]
     fn a_client_whose_server_was_not_asked_for_is_shown_by_itself() {
         use crate::sample::{Page, PageContent, Sample};
-        use transport::stats::{Slot, SlotInfo, SlotKind, SlotState, Snapshot};
+        use transport::stats::{Role, Slot, SlotInfo, SlotKind, SlotState, Snapshot};
         let page = |pid, name: &str, role, peer_pid| {
             let mut slot = Slot::default();
             slot.info = SlotInfo {

@@ -97,7 +97,7 @@ impl<'a> Look<'a> {
             return Ok(());
         }
         let live: BTreeSet<&EndpointKey> = self.model.endpoints.iter().map(|e| &e.key).collect();
-        let asked = |k: &EndpointKey| live.is_empty() || self.settings.pids.contains(&k.pid);
+        let asked = |k: &EndpointKey| live.is_empty() || self.settings.choice.pids.contains(&k.pid);
         match self.seen.iter().find(|k| asked(k) && !live.contains(k)) {
             Some(k) => Err(Failure::Died(format!(
                 "{} (pid {}) ended while it was watched",

@@ -1,8 +1,76 @@
-//! Which findings belong to the processes that somebody asked for.
+//! Whose endpoints somebody asked for, and which findings belong to those.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::{Endpoint, Finding, Subject};
+use transport::stats::Role;
+
+use super::{Client, Endpoint, Finding, LeftOut, Model, Shared, Subject};
+
+/// Whose endpoints somebody asked for: everybody's if nothing is said. It is made of a whole model, since rules compare those that
+/// were asked for with all others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Only of these processes, unless there are none.
+    pub pids: Vec<u32>,
+    /// Only with this in their names, in letters of either size.
+    pub name: Option<String>,
+}
+
+impl Choice {
+    /// Whether everybody's endpoints are wanted.
+    pub fn is_everything(&self) -> bool {
+        self.pids.is_empty() && self.name.is_none()
+    }
+
+    /// Whether an endpoint of this process and name is wanted.
+    pub fn wants(&self, pid: u32, name: &str) -> bool {
+        (self.pids.is_empty() || self.pids.contains(&pid))
+            && self
+                .name
+                .as_ref()
+                .is_none_or(|n| name.to_lowercase().contains(&n.to_lowercase()))
+    }
+
+    /// Leaves the endpoints that are wanted, and what is said of them.
+    pub fn select(&self, model: &mut Model) {
+        if self.is_everything() {
+            return;
+        }
+        let (wanted, others): (Vec<_>, Vec<_>) = std::mem::take(&mut model.endpoints)
+            .into_iter()
+            .partition(|e| self.wants(e.pid, &e.name));
+        let pids: BTreeSet<u32> = wanted.iter().map(|e| e.pid).collect();
+        let servers = others.iter().filter(|e| e.role == Role::Server);
+        let serves = |e: &Shared<Endpoint>| {
+            let clients = e.clients.iter().map(|c| c.peer_pid);
+            let clients: Vec<u32> = clients.filter(|pid| pids.contains(pid)).collect();
+            let key = e.key.clone();
+            (!clients.is_empty()).then_some(LeftOut { key, clients })
+        };
+        model.left_out = servers.filter_map(serves).collect::<Vec<_>>().into();
+        model.endpoints = wanted;
+        // A client's row has its best place at the server; when the client is asked for and its server is not, the row stands with
+        // the client.
+        let servers = model.endpoints.iter().filter(|e| e.role == Role::Server);
+        let clients = servers.flat_map(|e| &e.clients);
+        let at_servers: HashSet<u64> = clients.map(|c| c.connection_id).collect();
+        for e in &mut model.endpoints {
+            let apart = |c: &Client| c.shown_at_server && !at_servers.contains(&c.connection_id);
+            if e.clients.iter().any(|c| apart(c)) {
+                for c in e.clients.iter_mut().filter(|c| apart(c)) {
+                    c.shown_at_server = false;
+                }
+            }
+        }
+        model
+            .unreadable
+            .retain(|u| u.pid.is_none_or(|p| self.wants(p, &u.name)));
+        let unreadable = model.unreadable.iter().filter_map(|u| u.pid);
+        let asked = Asked::new(model.endpoints.iter().map(|e| &**e), unreadable);
+        model.findings.retain(|f| asked.finding(f));
+        model.unknown.retain(|u| asked.subject(&u.subject));
+    }
+}
 
 /// Processes that were asked for, their connections, and who is at the other end of those.
 pub(crate) struct Asked {

@@ -21,6 +21,7 @@ mod shared;
 mod slow;
 pub(crate) mod verdict;
 
+pub use asked::Choice;
 pub(crate) use build::{build, rejected, rejected_of};
 pub(crate) use builder::LONGEST_NS;
 pub use builder::ModelBuilder;
@@ -52,6 +53,8 @@ pub struct Model {
     pub host: Shared<HostView>,
     /// Processes with a stats page, servers first, then by name and pid.
     pub endpoints: Vec<Shared<Endpoint>>,
+    /// Servers that were left out, since others were asked for, and serve some of those.
+    pub left_out: Shared<Vec<LeftOut>>,
     /// Pages that were found and can't be shown.
     pub unreadable: Vec<Unreadable>,
     /// What is wrong, gravest first, root causes only; consequences stand in [`Finding::explains`].
@@ -75,6 +78,7 @@ impl Model {
             interval_ns: Err(Why::not_yet("no sample yet")),
             host: HostView::unknown().into(),
             endpoints: Vec::new(),
+            left_out: Shared::default(),
             unreadable: Vec::new(),
             findings: Shared::default(),
             unknown: Shared::default(),
@@ -96,6 +100,15 @@ impl Model {
     pub fn worst(&self) -> Option<Severity> {
         self.findings.iter().map(|f| f.severity).max()
     }
+}
+
+/// A server that is there, and not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// As of its endpoint.
+    pub key: EndpointKey,
+    /// Processes connected to it, of those that are shown.
+    pub clients: Vec<u32>,
 }
 
 /// A process that embeds the transport, through one of its stats pages.

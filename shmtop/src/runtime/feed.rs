@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::model::{Model, ModelBuilder};
+use crate::model::{Choice, Model, ModelBuilder};
 use crate::sample::{Glance, Sample};
 use crate::source::World;
 
@@ -95,6 +95,7 @@ pub(super) enum Fed {
 /// What the thread owns: it decides whether a glance will do.
 struct Look {
     source: Box<dyn SampleSource>,
+    choice: Choice,
     builder: ModelBuilder,
     last: Option<Arc<Model>>,
     samples: u32,
@@ -106,10 +107,11 @@ struct Look {
 }
 
 impl Look {
-    fn at(source: Box<dyn SampleSource>) -> Self {
+    fn at(source: Box<dyn SampleSource>, choice: Choice) -> Self {
         Self {
             source,
-            builder: ModelBuilder::new(),
+            builder: ModelBuilder::new().asked_for(&choice.pids),
+            choice,
             last: None,
             samples: 0,
             sampled: Instant::now(),
@@ -135,7 +137,9 @@ impl Look {
         match self.source.next_sample() {
             Ok(Some(sample)) => {
                 self.samples = self.samples.saturating_add(1);
-                let model = Arc::new(self.builder.push(sample));
+                let mut model = self.builder.push(sample);
+                self.choice.select(&mut model);
+                let model = Arc::new(model);
                 self.took = self.sampled.elapsed();
                 self.last = Some(Arc::clone(&model));
                 Fed::Model(model)
@@ -180,7 +184,7 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts the thread.
-    pub(super) fn start(source: Box<dyn SampleSource>) -> io::Result<Self> {
+    pub(super) fn start(source: Box<dyn SampleSource>, choice: Choice) -> io::Result<Self> {
         let (requests, asked) = channel::<Focus>();
         let (answer, answers) = channel();
         let (bell, mut far) = UnixStream::pair()?;
@@ -188,7 +192,7 @@ impl Feed {
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
             .spawn(move || {
-                let mut look = Look::at(source);
+                let mut look = Look::at(source, choice);
                 for focus in asked {
                     let fed = look.look(focus);
                     // Both fail only when the runtime has left.
@@ -299,7 +303,7 @@ mod tests {
             glances: true,
             ..Nothing::default()
         };
-        let mut look = Look::at(Box::new(source));
+        let mut look = Look::at(Box::new(source), Choice::default());
         assert!(is_sample(&look.look(focus(100))));
         assert!(is_sample(&look.look(focus(100))), "the first rates");
         assert!(matches!(look.look(focus(100)), Fed::Glance(_)));
@@ -316,7 +320,7 @@ mod tests {
             outdated: true,
             ..Nothing::default()
         };
-        let mut look = Look::at(Box::new(source));
+        let mut look = Look::at(Box::new(source), Choice::default());
         for _ in 0..2 {
             look.look(focus(100));
         }
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_recording_has_samples_only() {
-        let mut look = Look::at(Box::new(Recorded(Nothing::default())));
+        let mut look = Look::at(Box::new(Recorded(Nothing::default())), Choice::default());
         for _ in 0..5 {
             assert!(is_sample(&look.look(focus(100))));
         }

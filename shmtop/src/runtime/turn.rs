@@ -70,7 +70,7 @@ impl Runtime {
     pub(super) fn start(source: Box<dyn SampleSource>, settings: Settings) -> io::Result<Self> {
         let signals = Signals::listen()?;
         let recording = source.recording();
-        let feed = Feed::start(source)?;
+        let feed = Feed::start(source, settings.choice)?;
         let screen = Screen::enter()?;
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,11 +1,11 @@
 //! Servers that went away, and whom they left behind: what no model says by itself, as each knows only who is there.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use transport::stats::Role;
 
 use super::state::Lost;
-use crate::model::{ClientState, Endpoint, Model};
+use crate::model::{ClientState, Endpoint, EndpointKey, Model};
 
 /// So many are kept: of a crowd that comes and goes only the last ones can matter.
 const MOST: usize = 16;
@@ -28,16 +28,13 @@ pub(super) struct DepartedServers(VecDeque<Departed>);
 impl DepartedServers {
     /// Notes which servers of `before` are missing from `now`, the next model.
     pub(super) fn note(&mut self, before: &Model, now: &Model) {
-        for e in &before.endpoints {
-            let there = |other: &Endpoint| other.key == e.key;
-            if e.role != Role::Server || now.endpoints.iter().any(|other| there(other)) {
-                continue;
-            }
+        let there: HashSet<&EndpointKey> = servers(now).collect();
+        for key in servers(before).filter(|key| !there.contains(key)) {
             self.0.push_back(Departed {
-                name: e.name.clone(),
-                pid: e.pid,
+                name: key.name.clone(),
+                pid: key.pid,
                 at_ns: now.at_ns,
-                clients: e.clients.iter().map(|c| c.peer_pid).collect(),
+                clients: clients_of(key, before),
             });
             if self.0.len() > MOST {
                 self.0.pop_front();
@@ -65,4 +62,21 @@ impl DepartedServers {
 fn is_alone(e: &Endpoint, server: u32) -> bool {
     let dead = |c: &crate::model::Client| c.peer_pid == server && c.state == ClientState::Dead;
     e.role == Role::Client && e.clients.iter().all(|c| dead(c))
+}
+
+/// The servers of a model, shown or not.
+fn servers(model: &Model) -> impl Iterator<Item = &EndpointKey> {
+    let shown = model.endpoints.iter().filter(|e| e.role == Role::Server);
+    let others = model.left_out.iter().map(|o| &o.key);
+    shown.map(|e| &e.key).chain(others)
+}
+
+/// The processes connected to one of them.
+fn clients_of(server: &EndpointKey, model: &Model) -> Vec<u32> {
+    let shown = model.endpoints.iter().find(|e| e.key == *server);
+    let other = model.left_out.iter().find(|o| o.key == *server);
+    match (shown, other) {
+        (Some(e), _) => e.clients.iter().map(|c| c.peer_pid).collect(),
+        (None, other) => other.map_or(Vec::new(), |o| o.clients.clone()),
+    }
 }

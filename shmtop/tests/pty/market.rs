@@ -173,3 +173,21 @@ pub(crate) fn sample(t: u64) -> Sample {
     }
     sample
 }
+
+/// Second `t` of another place: a server and four clients that spin on two CPUs.
+pub(crate) fn spinning(t: u64) -> Sample {
+    let mut sample = Base::named("busy").sample(t);
+    for page in &mut sample.pages {
+        let PageContent::Read(snapshot) = &mut page.content else {
+            continue;
+        };
+        for slot in &mut snapshot.slots {
+            slot.wait.spin_ns += t * 300_000_000;
+        }
+    }
+    for thread in sample.processes.iter_mut().flat_map(|p| &mut p.threads) {
+        thread.allowed_cpus = Fact::Known([0, 1].into_iter().collect());
+        thread.wait_ns = Fact::Known(t * 31_000_000);
+    }
+    sample
+}

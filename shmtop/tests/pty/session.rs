@@ -10,6 +10,7 @@ use std::process::Command;
 
 use shmtop::recording::Recorder;
 
+use crate::base::Base;
 use crate::market;
 use crate::terminal::Terminal;
 
@@ -81,6 +82,32 @@ fn every_screen_of_a_session_is_the_one_in_the_documentation() {
     for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
         compare(&walk(&recording, columns, rows), columns, rows);
     }
+}
+
+/// What is wrong with one client may only show beside all the others.
+#[test]
+fn whoever_asks_for_one_client_sees_one_row_and_what_rules_say_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = dir.path().join("crowd.shmtop");
+    let mut recorder = Recorder::new(std::fs::File::create(&recording).unwrap()).unwrap();
+    for t in 0..=8 {
+        recorder.push(&market::spinning(t)).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
+    let asked = Base::client_pid(2).to_string();
+    command.arg("replay").arg(&recording).args(["-p", &asked]);
+    let mut terminal = Terminal::sized(command, 160, 40);
+    terminal.type_keys("+++++");
+    terminal.wait_to_see_all("5 spinning threads share 2 CPUs");
+    let screen = terminal.screen.screen().contents();
+    let rows: Vec<&str> = screen.lines().filter(|l| l.contains('●')).collect();
+    assert!(
+        rows.len() == 1 && screen.contains(&format!("trader ({asked})")),
+        "one row, of the client that was asked for:\n{screen}"
+    );
+    assert!(!screen.contains("not visible"), "{screen}");
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
 }
 
 /// The screens of the session at this size.

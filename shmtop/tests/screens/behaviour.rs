@@ -1,6 +1,6 @@
 //! What must be true of every screen, whatever its size.
 
-use shmtop::model::{Bound, Endpoint, Model};
+use shmtop::model::{Bound, Endpoint, LeftOut, Model};
 use shmtop::ui::{ClientId, FindingId, State, Status, ThemeName, TimeMove, Timeline, View};
 use transport::stats::Role;
 
@@ -275,6 +275,21 @@ fn from_its_first_moment_without_their_server_clients_are_not_said_to_be_well() 
         assert_eq!(time.lost(), None);
         time.go(TimeMove::Toggle);
         assert!(time.lost().is_some());
+        // The same where the server was there and others were asked for.
+        let mut asked = after.clone();
+        asked.at_ns = before.at_ns;
+        let server = &before.endpoints[0];
+        let clients = server.clients.iter().map(|c| c.peer_pid);
+        asked.left_out = vec![LeftOut {
+            key: server.key.clone(),
+            clients: clients.collect(),
+        }]
+        .into();
+        let mut its_clients = Timeline::default();
+        its_clients.push(asked.into());
+        assert_eq!(its_clients.lost(), None);
+        its_clients.push(after.clone().into());
+        assert_eq!(its_clients.lost(), time.lost());
         // They found another one.
         let mut again = before;
         again.at_ns = after.at_ns + SECOND;
