@@ -158,7 +158,7 @@ pub enum CloseReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Poison {
-    /// A record's length is above the largest message or leaves the ring.
+    /// A record's length is above the largest message (for an error's text, 1024 bytes) or leaves the ring.
     #[error(
         "record of {length} bytes at index {index}: larger than the ring or message limit allows"
     )]
@@ -300,7 +300,7 @@ pub enum RequestError {
     Remote {
         /// The request that failed: which one, where several are in flight.
         id: RequestId,
-        /// Its text, sanitised, at most 1 KiB.
+        /// Its text, at most 1 KiB of it, sanitised.
         message: String,
     },
     /// The connection is gone. Whether the request was carried out is not known: it is never repeated for you.

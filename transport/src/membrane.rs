@@ -42,6 +42,7 @@ use crate::stats::recorder::set;
 use crate::stats::registry::{self, Announcement};
 use budget::Budget;
 use clients::Clients;
+use control::Control;
 use descriptors::Descriptors;
 use pool::Pool;
 
@@ -130,9 +131,17 @@ impl Membrane {
         config: &Config,
         handler: impl Fn(&[u8], &mut Reply<'_>) + Send + Sync + 'static,
     ) -> Result<Self, BindError> {
+        Self::bind_with(path.as_ref(), config, Box::new(handler), Control::run)
+    }
+
+    fn bind_with(
+        path: &Path,
+        config: &Config,
+        handler: Box<Handler>,
+        control: fn(&mut Control),
+    ) -> Result<Self, BindError> {
         config.check()?;
         clock::init();
-        let path = path.as_ref();
         let listener = listener::bind(path, !config.allowed_uids.is_empty())?;
         let io = |step: &'static str| {
             move |source: std::io::Error| BindError::Io {
@@ -181,7 +190,7 @@ impl Membrane {
         };
         let shared = Arc::new(Shared {
             config: config.clone(),
-            handler: Box::new(handler),
+            handler,
             clients: Clients::new(),
             pool: Pool::new(),
             descriptors: Descriptors::default(),
@@ -192,7 +201,7 @@ impl Membrane {
             stop: AtomicBool::new(false),
         });
         pool::start(&shared).map_err(io(Step::Thread.name()))?;
-        let control = control::start(Arc::clone(&shared), listener).map_err(|e| {
+        let control = control::start(Arc::clone(&shared), listener, control).map_err(|e| {
             shared.pool.stop();
             io(Step::Thread.name())(e)
         })?;
@@ -261,14 +270,15 @@ fn slots(config: &Config) -> usize {
 impl Drop for Membrane {
     fn drop(&mut self) {
         if self.is_forked() {
-            // The socket is the parent's.
-            std::mem::forget(self.announcement.take());
+            // The socket is the parent's; and so is the thread, whose handle, dropped, would detach a thread of this process that has come
+            // by its stack.
+            std::mem::forget((self.announcement.take(), self.control.take()));
             return;
         }
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.nudge();
         if let Some(control) = self.control.take() {
-            // A panic there was reported by the panic hook; what is left to do is the same.
+            // A panic there was reported by the panic hook, and the server ended all the same.
             let _ = control.join();
         }
     }

@@ -5,7 +5,9 @@ mod accept;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ const WAKE: u64 = u64::MAX - 1;
 const BUSY_TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
-struct Control {
+pub(super) struct Control {
     shared: Arc<Shared>,
     listener: Listener,
     /// Given up to accept, and so get rid of, a connection when descriptors have run out: else it would stay in the
@@ -46,12 +48,17 @@ struct Control {
     threads: BTreeMap<Key, JoinHandle<()>>,
 }
 
-/// Starts the thread.
-pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinHandle<()>> {
+/// Starts the thread, which does `work` and then ends the server; as it does if that panics (which the panic hook has reported): or there
+/// would be a server that serves and that nobody can stop.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    listener: Listener,
+    work: fn(&mut Control),
+) -> io::Result<JoinHandle<()>> {
     let event = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
     shared.epoll.add(&listener, event(LISTENER))?;
     shared.epoll.add(&shared.wake, event(WAKE))?;
-    let control = Control {
+    let mut control = Control {
         shared,
         listener,
         reserve: reserve(),
@@ -62,7 +69,11 @@ pub(super) fn start(shared: Arc<Shared>, listener: Listener) -> io::Result<JoinH
         pairs: Pairs::default(),
         threads: BTreeMap::new(),
     };
-    thread::start("shm-control".into(), move || control.run())
+    thread::start("shm-control".into(), move || {
+        // Unwind safe: `end` takes what there is, and asks nothing of it.
+        let _ = catch_unwind(AssertUnwindSafe(|| work(&mut control)));
+        control.end();
+    })
 }
 
 /// A descriptor to give up: a second one of a file that every process has.
@@ -71,38 +82,41 @@ fn reserve() -> Option<OwnedFd> {
 }
 
 impl Control {
-    fn run(mut self) {
-        let mut events = [EpollEvent::empty(); 64];
+    pub(super) fn run(&mut self) {
         while !self.shared.stopping() {
-            // A listener left alone is taken back at a tick, clients or not.
-            let tick = if self.shared.clients.len() == 0 && self.deaf_until_ns == 0 {
-                IDLE_TICK
-            } else {
-                BUSY_TICK
-            };
-            let timeout = EpollTimeout::try_from(tick).unwrap_or(EpollTimeout::ZERO);
-            // EINTR: nothing happened. Other errors can't be: the epoll instance and the buffer are ours.
-            let n = self.shared.epoll.wait(&mut events, timeout).unwrap_or(0);
-            for event in &events[..n] {
-                match event.data() {
-                    LISTENER => self.accept(),
-                    WAKE => {
-                        // The counter's value means nothing; EAGAIN: somebody else read it.
-                        let _ = self.shared.wake.read();
-                    }
-                    key => self.ended(key, CloseReason::PeerGone),
+            self.round();
+        }
+    }
+
+    fn round(&mut self) {
+        let mut events = [EpollEvent::empty(); 64];
+        // A listener left alone is taken back at a tick, clients or not.
+        let tick = if self.shared.clients.len() == 0 && self.deaf_until_ns == 0 {
+            IDLE_TICK
+        } else {
+            BUSY_TICK
+        };
+        let timeout = EpollTimeout::try_from(tick).unwrap_or(EpollTimeout::ZERO);
+        // EINTR: nothing happened. Other errors can't be: the epoll instance and the buffer are ours.
+        let n = self.shared.epoll.wait(&mut events, timeout).unwrap_or(0);
+        for event in &events[..n] {
+            match event.data() {
+                LISTENER => self.accept(),
+                WAKE => {
+                    // The counter's value means nothing; EAGAIN: somebody else read it.
+                    let _ = self.shared.wake.read();
                 }
-            }
-            if self.waits_since_ns != 0 {
-                // Something has come back, or it has waited long enough.
-                self.accept();
-            }
-            let now_ns = monotonic_ns();
-            if now_ns - self.last_tick_ns >= BUSY_TICK.as_nanos() as u64 {
-                self.tick(now_ns);
+                key => self.ended(key, CloseReason::PeerGone),
             }
         }
-        self.end();
+        if self.waits_since_ns != 0 {
+            // Something has come back, or it has waited long enough.
+            self.accept();
+        }
+        let now_ns = monotonic_ns();
+        if now_ns - self.last_tick_ns >= BUSY_TICK.as_nanos() as u64 {
+            self.tick(now_ns);
+        }
     }
 
     /// Housekeeping.
@@ -186,6 +200,8 @@ impl Control {
     /// Ends the server.
     fn end(self) {
         let shared = &self.shared;
+        // If nobody asked for it.
+        shared.stop.store(true, Ordering::Relaxed);
         drop(self.listener);
         let clients = std::mem::take(&mut shared.clients.lock().by_key);
         shared.descriptors.accept_goes_on();
@@ -210,5 +226,46 @@ impl Control {
             let _ = thread.join();
         }
         raise(&shared.page.process().heartbeat_ns, monotonic_ns());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Membrane;
+    use super::super::testing::{WATCHDOG, until};
+    use super::*;
+    use crate::error::RequestError;
+    use crate::{Config, Synapse};
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_control_thread_that_panics_ends_the_server_for_all() {
+        static SERVED: AtomicBool = AtomicBool::new(false);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let config = Config {
+            request_timeout: WATCHDOG,
+            stats_dir: Some(dir.path().into()),
+            ..Config::default()
+        };
+        let serve: Box<crate::handler::Handler> =
+            Box::new(|_, _| SERVED.store(true, Ordering::Relaxed));
+        let server = Membrane::bind_with(&path, &config, serve, |control| {
+            while !SERVED.load(Ordering::Relaxed) {
+                control.round();
+            }
+            // A panic as any other, without a message on standard error.
+            std::panic::resume_unwind(Box::new("a defect, on purpose"));
+        })
+        .expect("a server");
+        let mut client = Synapse::connect(&path, &config).expect("a client");
+        let mut ask = || client.fire_bytes(b"there?").map(|_| ());
+        until("its clients learn of it", || {
+            matches!(ask(), Err(RequestError::Disconnected { .. }))
+        });
+        until("nobody waits for it", || {
+            server.shared.pool.len() == 0 && !path.exists()
+        });
+        server.shutdown();
     }
 }

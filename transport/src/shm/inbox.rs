@@ -17,8 +17,8 @@ const CLOSED: usize = usize::MAX / 2;
 pub(crate) struct Inbox {
     /// Changes whenever there is news; the poller sleeps on it.
     news: AtomicU32,
-    /// `None`: the poller has ended.
-    arrivals: Mutex<Option<Vec<ShmServer>>>,
+    /// `Err`: the poller has ended, and why.
+    arrivals: Mutex<Result<Vec<ShmServer>, CloseReason>>,
     stop: AtomicBool,
     /// Connections handed over, or about to be, and not yet dropped or handed on.
     load: AtomicUsize,
@@ -32,7 +32,7 @@ impl Default for Inbox {
     fn default() -> Self {
         Self {
             news: AtomicU32::new(0),
-            arrivals: Mutex::new(Some(Vec::new())),
+            arrivals: Mutex::new(Ok(Vec::new())),
             stop: AtomicBool::new(false),
             load: AtomicUsize::new(0),
             seat: AtomicUsize::new(0),
@@ -57,31 +57,31 @@ impl Inbox {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Hands over a connection whose place was reserved. It is ended if the poller has.
+    /// Hands over a connection whose place was reserved. It is ended if the poller has, for the same reason.
     pub(crate) fn hand_over(&self, connection: ShmServer) {
         match &mut *self.arrivals() {
-            Some(arrivals) => {
+            Ok(arrivals) => {
                 arrivals.push(connection);
                 self.nudge();
             }
-            None => connection.end(CloseReason::Shutdown),
+            Err(reason) => connection.end(*reason),
         }
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, Option<Vec<ShmServer>>> {
+    fn arrivals(&self) -> MutexGuard<'_, Result<Vec<ShmServer>, CloseReason>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn take_arrivals(&self) -> Vec<ShmServer> {
         self.arrivals()
             .as_mut()
-            .map_or_else(Vec::new, std::mem::take)
+            .map_or_else(|_| Vec::new(), std::mem::take)
     }
 
     /// The poller has ended: nobody is given a place here any more, and who had one already is not kept. Gives the last arrivals back.
-    pub(super) fn close(&self) -> Vec<ShmServer> {
+    pub(super) fn close(&self, reason: CloseReason) -> Vec<ShmServer> {
         self.load.fetch_add(CLOSED, Ordering::Relaxed);
-        self.arrivals().take().unwrap_or_default()
+        std::mem::replace(&mut *self.arrivals(), Err(reason)).unwrap_or_default()
     }
 
     /// Makes the poller look around: a connection's `gone` was set, or something arrived.

@@ -335,7 +335,7 @@ impl Drop for Poller {
             CloseReason::Shutdown
         };
         self.slot.close(reason);
-        let arrivals = self.inbox.close();
+        let arrivals = self.inbox.close(reason);
         for connection in self.connections.drain(..).chain(arrivals) {
             connection.end(reason);
         }

@@ -5,6 +5,7 @@ mod failures;
 mod own_page;
 mod turns;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -155,6 +156,26 @@ fn a_batch_is_answered_in_order() {
             })
             .expect("a batch");
         assert_eq!(seen, 500);
+    });
+}
+
+#[test]
+fn a_panic_in_the_middle_of_a_batch_leaves_none_of_its_replies_to_the_next_call() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let mut client = world.client();
+        let requests: Vec<Vec<u8>> = (0..50).map(|i| pattern(i, 1000)).collect();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            client.fire_batch(&requests, |i, _| {
+                if i == 3 {
+                    // A panic as any other, but without a message on standard error.
+                    resume_unwind(Box::new("on purpose"));
+                }
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(client.in_flight(), 0);
+        assert_eq!(client.fire_bytes(b"its own").expect("a reply"), b"its own");
     });
 }
 

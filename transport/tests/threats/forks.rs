@@ -92,6 +92,7 @@ pub(crate) fn fork() {
     with_requests_in_flight(&mut shm, &mut socket);
     the_servers_locks_may_be_held(&server, &dir.join("own"), &config);
     assert!(shm.fire_bytes(b"still").expect("a reply") == b"still");
+    threads_of_a_fork_are_its_own(server);
     for (number, to) in inherited() {
         let new = !before.contains(&(number.clone(), to.clone()));
         // Numbers of pipes and of its own /proc differ from child to child.
@@ -207,6 +208,28 @@ fn the_servers_locks_may_be_held(
         over.store(true, Ordering::Relaxed);
     });
     Synapse::connect(path, config).expect("the parent's is none the worse");
+}
+
+/// The C library gives a thread of the fork the stack and the descriptor of one that the parent has and the fork has not: what a
+/// fork's copy of the server does to the parent's threads, it does to the fork's own.
+fn threads_of_a_fork_are_its_own(server: Membrane) {
+    right_in_a_fork(move || {
+        nix::unistd::alarm::set(WATCHDOG.as_secs() as u32);
+        let go_on = std::sync::Arc::new(AtomicBool::new(false));
+        // More than the server has, all at once.
+        let start = |_| {
+            let go_on = std::sync::Arc::clone(&go_on);
+            std::thread::spawn(move || {
+                while !go_on.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+            })
+        };
+        let threads: Vec<_> = (0..16).map(start).collect();
+        drop(server);
+        go_on.store(true, Ordering::Relaxed);
+        threads.into_iter().all(|thread| thread.join().is_ok())
+    });
 }
 
 #[test]

@@ -9,7 +9,9 @@ use transport::{Group, Synapse, WaitPolicy};
 
 use crate::payload;
 use crate::rogue::server::{LARGEST, REQUEST_TIMEOUT, RING, answers, on_shm};
-use crate::rogue::{EMPTY, HEAD, PADDING, REPLIES, REPLY_RECORD, STREAMED, TAIL, commit};
+use crate::rogue::{
+    EMPTY, ERROR_RECORD, HEAD, PADDING, REPLIES, REPLY_RECORD, STREAMED, TAIL, commit,
+};
 use crate::role::WATCHDOG;
 use crate::watch::{own_page, within};
 
@@ -119,6 +121,7 @@ fn nonsense_in_the_rings_is_a_typed_error_and_the_end_of_the_connection() {
             "a length above the largest message",
             commit(REPLY_RECORD, LARGEST + 1),
         ),
+        ("an error's text of 1,025 bytes", commit(ERROR_RECORD, 1025)),
         ("padding at the start", commit(PADDING, 0)),
         ("an unknown flag", commit(REPLY_RECORD, 8) | 1 << 44),
         (

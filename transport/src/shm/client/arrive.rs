@@ -2,7 +2,7 @@
 
 use super::{Arrived, ShmClient};
 use crate::calls::{Answered, MAX_IN_FLIGHT};
-use crate::error::{Lost, Poison, RequestError};
+use crate::error::{Lost, MAX_ERROR_BYTES, Poison, RequestError};
 use crate::record::{self, Taken};
 use crate::ring::consumer::Record;
 use crate::ring::plan::{Kind, STREAM_FROM_BYTES};
@@ -43,14 +43,33 @@ impl ShmClient {
 
     #[inline(always)]
     fn accept(&mut self, record: &Record) -> Result<Option<Arrived>, Poison> {
-        if record.kind != Kind::Reply && record.kind != Kind::Error {
-            return Err(Poison::RecordKind {
-                kind: record.kind as u32,
-                index: self.rx.index(),
-            });
-        }
+        self.is_error(record)?;
         self.release(record);
         Ok(self.answer(record))
+    }
+
+    /// Whether a record is an error's text, and not a reply. Nothing else may come from a server.
+    #[inline(always)]
+    pub(super) fn is_error(&self, record: &Record) -> Result<bool, Poison> {
+        if record.kind == Kind::Reply {
+            return Ok(false);
+        }
+        self.checked_error(record).map(|()| true)
+    }
+
+    #[cold]
+    fn checked_error(&self, record: &Record) -> Result<(), Poison> {
+        let index = self.rx.index();
+        if record.kind != Kind::Error {
+            let kind = record.kind as u32;
+            return Err(Poison::RecordKind { kind, index });
+        }
+        // Its text is made a `String`, in which a byte may become three: not of a message's size.
+        if record.length > MAX_ERROR_BYTES {
+            let length = record.length as u64;
+            return Err(Poison::RecordLength { length, index });
+        }
+        Ok(())
     }
 
     /// Gives a record back to the server.

@@ -6,7 +6,6 @@ use crate::calls::RequestId;
 use crate::error::{Poison, RequestError};
 use crate::mem::fork;
 use crate::ring::consumer::Record;
-use crate::ring::plan::Kind;
 
 /// A reply in hand: answered for, and its record not given back, unless it is an error's, whose text is in the buffer.
 #[derive(Debug)]
@@ -49,16 +48,7 @@ impl ShmClient {
             let Some(record) = self.rx.peek()? else {
                 return Ok(None);
             };
-            let failed = match record.kind {
-                Kind::Reply => false,
-                Kind::Error => true,
-                other => {
-                    return Err(Poison::RecordKind {
-                        kind: other as u32,
-                        index: self.rx.index(),
-                    });
-                }
-            };
+            let failed = self.is_error(&record)?;
             let whole = if failed {
                 self.copy_out(&record)?
             } else {

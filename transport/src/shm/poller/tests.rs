@@ -81,8 +81,8 @@ fn a_poller_that_panics_ends_its_connections_and_is_given_no_more() {
         (late.1, late.2),
     ] {
         assert!(ends.is_over());
-        // Whether after a farewell or not, the end comes.
-        std::io::copy(&mut &socket, &mut std::io::sink()).expect("the end");
+        let said = std::io::copy(&mut &socket, &mut std::io::sink()).expect("the end");
+        assert_eq!(said, 0, "goodbye, of a server that goes on");
     }
     assert!(!inbox.reserve(MAX_CONNECTIONS));
     inbox.cancel();

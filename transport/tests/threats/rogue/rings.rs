@@ -14,6 +14,7 @@ pub(crate) fn commit(kind: u64, length: u64) -> u64 {
 pub(crate) const PADDING: u64 = 1;
 pub(crate) const REQUEST_RECORD: u64 = 2;
 pub(crate) const REPLY_RECORD: u64 = 3;
+pub(crate) const ERROR_RECORD: u64 = 4;
 pub(crate) const STREAMED: u64 = 1 << 40;
 
 /// One end of both rings: `ours` is the control block and data of the ring it produces into.
