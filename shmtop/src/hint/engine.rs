@@ -66,9 +66,7 @@ impl Engine {
     pub(crate) fn interrupted(&mut self, woke: Option<&Sample>) {
         self.windows = 0;
         for t in self.subjects.values_mut().flat_map(|s| &mut s.trackers) {
-            t.held = 0;
-            t.clean = 0;
-            t.answered = 0;
+            t.interrupted();
         }
         if let Some(sample) = woke {
             let asleep = sample

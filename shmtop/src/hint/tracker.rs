@@ -17,10 +17,10 @@ pub(super) struct Tracker {
     pub(super) number: usize,
     pub(super) rule: &'static Rule,
     /// Windows that were answered.
-    pub(super) answered: u32,
+    answered: u32,
     /// The last five answers, newest in bit 0; 1 = it held.
-    pub(super) held: u8,
-    pub(super) clean: u32,
+    held: u8,
+    clean: u32,
     /// Windows in a row that could not be answered.
     unanswered: u32,
     /// When the first of the windows that made it fire began.
@@ -47,14 +47,27 @@ impl Tracker {
         }
     }
 
+    /// The windows before don't connect with those after: only what fires stays.
+    pub(super) fn interrupted(&mut self) {
+        self.held = 0;
+        self.clean = 0;
+        self.answered = 0;
+        self.unanswered = 0;
+    }
+
     pub(super) fn answer(&mut self, answer: Answer, model: &Model, window_ns: u64) {
         let fire = match answer {
             Ok(fire) => fire,
             Err(why) if why.kind == WhyKind::NotApplicable => None,
             Err(why) => {
+                // A rule that looks back far and only waits to see enough again, after a suspend, will tell when it has.
+                let most = match why.kind {
+                    WhyKind::NotYet if self.rule.looks_back_s > 1 => self.rule.looks_back_s + 1,
+                    _ => LOOK,
+                };
                 self.unknown = Some(why);
                 self.unanswered += 1;
-                if self.unanswered >= LOOK {
+                if self.unanswered >= most {
                     // What was true five seconds ago is not said any longer: now nobody knows.
                     self.firing_since = None;
                     self.fire = None;
