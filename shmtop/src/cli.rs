@@ -43,6 +43,7 @@ impl Cli {
 pub(crate) struct Typed {
     pub(crate) format: bool,
     pub(crate) filter: bool,
+    pub(crate) sort: bool,
 }
 
 impl Typed {
@@ -51,6 +52,7 @@ impl Typed {
         Self {
             format: typed("format"),
             filter: typed("filter"),
+            sort: typed("sort"),
         }
     }
 }
@@ -74,7 +76,7 @@ pub(crate) struct Flags {
     /// Only clients that match all words: number, peer, transport, state, verdict (dashboard, snapshot, replay)
     #[arg(long, global = true, env = "SHMTOP_FILTER", value_name = "WORDS")]
     pub(crate) filter: Option<String>,
-    /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound
+    /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound (dashboard, snapshot, replay)
     #[arg(long, global = true, env = "SHMTOP_SORT", value_name = "KEY", value_parser = sort_key)]
     pub(crate) sort: Option<crate::ui::SortKey>,
     /// Time between two looks, with a unit: 500ms, 1s; for hints less than 10s
@@ -83,7 +85,7 @@ pub(crate) struct Flags {
     /// Number of samples to print or record
     #[arg(short = 'n', long = "count", global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Output format
+    /// Output format; without a command it prints one snapshot, and then it has to be typed: the dashboard has no format, and what is not a terminal gets one table
     #[arg(
         short,
         long,

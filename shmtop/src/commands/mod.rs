@@ -27,7 +27,7 @@ use crate::cli::{Cli, Command, Format};
 use crate::model::{Model, Severity};
 use crate::report::Dialect;
 use crate::runtime;
-use crate::ui::rows::keep_matching;
+use crate::ui::rows::{keep_matching, sort};
 use crate::{hint, report};
 pub(crate) use failure::{Failure, Outcome};
 use nothing::{nothing, unseen};
@@ -145,7 +145,8 @@ fn dashboard(settings: &Settings) -> Outcome {
         return snapshot(settings);
     }
     if let Some(why) = runtime::no_screen() {
-        snapshot(settings)?;
+        // Whatever the environment wishes of commands that have a format.
+        snapshot_in(settings, Format::Table)?;
         // On stderr, and whether anybody reads it or not: stdout is the document's.
         let note = format!("{why}: printed one snapshot (see `shmtop snapshot --help`)");
         let _ = writeln!(io::stderr(), "shmtop: {note}");
@@ -194,6 +195,10 @@ fn snapshot(settings: &Settings) -> Outcome {
             Format::Openmetrics,
         ],
     )?;
+    snapshot_in(settings, format)
+}
+
+fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
     let mut watch = watch::Look::new(settings);
     watch.step();
     for i in 0..settings.count.unwrap_or(1) {
@@ -204,6 +209,7 @@ fn snapshot(settings: &Settings) -> Outcome {
         if !matches!(format, Format::Table | Format::Csv) {
             // Those two filter for themselves: they sort as well.
             keep_matching(&mut watch.model, &settings.state.filter);
+            sort(&mut watch.model, &settings.state);
         }
         let model = &watch.model;
         match format {

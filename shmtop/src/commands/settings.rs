@@ -142,13 +142,15 @@ impl Settings {
         self.delay.unwrap_or(Duration::from_secs_f64(seconds))
     }
 
-    /// The same, unless a filter of clients was typed for a command that lists none.
+    /// The same, unless a filter or an order of clients was typed for a command that lists none.
     pub(crate) fn with_clients(self, lists_clients: bool) -> Result<Self, Failure> {
+        let lists = "is for lists of clients (dashboard, snapshot, replay)";
         if self.typed.filter && !lists_clients {
-            return Err(Failure::Usage(
-                "--filter is for lists of clients (dashboard, snapshot, replay); here -p and --name choose"
-                    .into(),
-            ));
+            let text = format!("--filter {lists}; here -p and --name choose");
+            return Err(Failure::Usage(text));
+        }
+        if self.typed.sort && !lists_clients {
+            return Err(Failure::Usage(format!("--sort {lists}")));
         }
         Ok(self)
     }

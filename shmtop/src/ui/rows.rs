@@ -33,15 +33,7 @@ pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
         if clients.is_empty() && (endpoint.role == Role::Client || !words.is_empty()) {
             continue;
         }
-        clients.sort_by(|a, b| {
-            let order = compare(state.sort, a, b);
-            let order = if state.inverted {
-                order.reverse()
-            } else {
-                order
-            };
-            order.then(a.number.cmp(&b.number))
-        });
+        clients.sort_by(|a, b| order(state, a, b));
         out.push(Group { endpoint, clients });
     }
     out
@@ -58,6 +50,23 @@ pub(crate) fn keep_matching(model: &mut Model, filter: &str) {
         e.clients = clients.collect();
         !e.clients.is_empty()
     });
+}
+
+/// Brings the clients of each endpoint into the order of `state`: for what lists them in another way than [`groups`].
+pub(crate) fn sort(model: &mut Model, state: &State) {
+    for endpoint in &mut model.endpoints {
+        endpoint.clients.sort_by(|a, b| order(state, a, b));
+    }
+}
+
+fn order(state: &State, a: &Client, b: &Client) -> Ordering {
+    let order = compare(state.sort, a, b);
+    let order = if state.inverted {
+        order.reverse()
+    } else {
+        order
+    };
+    order.then(a.number.cmp(&b.number))
 }
 
 fn words(filter: &str) -> Vec<String> {

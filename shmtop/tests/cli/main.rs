@@ -15,7 +15,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use serde_json::Value;
-use transport::{Config, Membrane, Synapse};
+use transport::{Config, Membrane, Synapse, TransportChoice};
 
 /// Ends a hang; far above what anything here takes.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -113,7 +113,7 @@ fn pair() -> Pair {
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["check"], "were not provided: --assert <EXPR>; see --help"),
         (
             &["-p", "abc", "ps"],
@@ -142,6 +142,10 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         (
             &["doctor", "--filter", "shm"],
             "--filter is for lists of clients (dashboard, snapshot, replay); here -p and --name choose",
+        ),
+        (
+            &["ps", "--sort", "p99"],
+            "--sort is for lists of clients (dashboard, snapshot, replay)",
         ),
         (
             &["doctor", "-d", "15s"],
@@ -266,6 +270,45 @@ fn a_filter_holds_in_every_format_of_a_snapshot() {
             out.contains(part)
         };
         assert_eq!((has("shm"), has("socket")), (true, false), "{format}");
+    }
+}
+
+#[test]
+fn an_order_holds_in_every_format_of_a_snapshot() {
+    let p = pair();
+    let config = Config {
+        transport: TransportChoice::Socket,
+        stats_dir: Some(p.dir.path().to_owned()),
+        ..Config::default()
+    };
+    let _second = Synapse::connect(p.dir.path().join("echo.sock"), &config).unwrap();
+    for (format, shm, socket) in [
+        ("table", " shm ", " socket "),
+        (
+            "json",
+            "\"transport\": \"shm\"",
+            "\"transport\": \"socket\"",
+        ),
+        ("csv", ",shm,", ",socket,"),
+        ("prom", "\",transport=\"shm\"}", "\",transport=\"socket\"}"),
+    ] {
+        let socket_first = |sort: &str| {
+            let args = ["snapshot", "-d", "20ms", "-f", format, "--sort", sort];
+            let args = [&args[..], &["--name", &p.name]].concat();
+            let (code, out, err) = run(p.dir.path(), &args);
+            assert_eq!(code, 0, "{args:?}: {err}");
+            // Rows of clients, not what all of them together are.
+            let row = |l: &&str| match format {
+                "table" => !l.contains("clients"),
+                "prom" => l.contains("peer_pid="),
+                _ => true,
+            };
+            let mut vias = out.lines().filter(row);
+            let first = vias.find(|l| l.contains(shm) || l.contains(socket));
+            first.unwrap_or_else(|| panic!("{out}")).contains(socket)
+        };
+        let firsts = (socket_first("via"), socket_first("client"));
+        assert_eq!(firsts, (true, false), "{format}");
     }
 }
 

@@ -65,7 +65,10 @@ fn a_format_in_the_environment_is_no_mistake_where_there_is_no_such_format() {
     let check = ["check", "--for", "20ms", "--assert", "clients >= 1"];
     assert!(out(&check).starts_with("holds: "));
     assert!(out(&["ps"]).starts_with('{'));
-    assert!(out(&["-d", "20ms"]).starts_with('{'));
+    assert!(out(&["snapshot", "-d", "20ms"]).starts_with('{'));
+    // The dashboard has none: what is not a terminal gets one table, unless a format is typed.
+    assert!(out(&["-d", "20ms"]).contains("CLIENT"));
+    assert!(out(&["-d", "20ms", "-f", "csv"]).starts_with("endpoint,"));
 }
 
 /// `docker exec -u`, `setpriv` and some `sudo` leave HOME as it was: whether there is a file can't be seen, and it would be another's.
