@@ -202,7 +202,10 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::{Page, PageContent};
     use proptest::prelude::*;
+    use transport::stats::histogram::BUCKETS;
+    use transport::stats::{Histogram, Slot, Snapshot};
 
     fn recorded(n: u64) -> Vec<u8> {
         let mut r = Recorder::new(Vec::new()).unwrap();
@@ -226,6 +229,33 @@ mod tests {
     #[test]
     fn what_was_recorded_comes_back() {
         assert_eq!(read_all(&recorded(3)), Ok((vec![1, 2, 3], false)));
+    }
+
+    #[test]
+    fn buckets_that_no_histogram_has_are_left_out() {
+        let rtt = Histogram {
+            buckets: vec![(3, 1), (BUCKETS as u16, 5), (u16::MAX, 7)],
+            ..Histogram::default()
+        };
+        let slot = Slot {
+            rtt,
+            ..Slot::default()
+        };
+        let page = Snapshot {
+            slots: vec![slot],
+            ..Snapshot::default()
+        };
+        let mut sample = Sample::default();
+        sample.pages.push(Page {
+            content: PageContent::Read(Box::new(page)),
+            ..Page::default()
+        });
+        let mut r = Recorder::new(Vec::new()).unwrap();
+        r.push(&sample).unwrap();
+        let mut back = Recording::new(&r.out[..], "test").unwrap();
+        let sample = back.next_sample().unwrap().unwrap();
+        let page = sample.pages[0].snapshot().unwrap();
+        assert_eq!(page.slots[0].rtt.buckets, [(3, 1)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each fills the pen's area. Used by the client's own screen.
 
 use ratatui::style::Style;
+use transport::stats::Role;
 
 use super::format::{bytes, count, duration, or_why, percent};
 use super::panels::reason;
@@ -166,6 +167,7 @@ pub(super) fn memory(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let pages = match client.huge_pages {
         0 => "4 KiB",
         1 => "huge",
+        3 => "transparent huge ones (none free in the pool)",
         _ => "4 KiB (huge ones asked for, none free)",
     };
     fact(&mut part, theme, 3, "pages", pages, theme.text);
@@ -199,13 +201,21 @@ fn charged(scene: &Scene<'_>, client: &Client) -> String {
         let of = scene.model.endpoints.iter().find(|e| e.pid == pid)?;
         Some(of.limits.memory_group.clone())
     };
-    let server = super::client::find(scene).map(|(e, _)| e.pid);
+    let own = super::client::find(scene).map(|(e, _)| e.pid);
+    let peer = Some(client.peer_pid);
+    let (requester, replier) = match client.role {
+        Role::Server => (peer, own),
+        Role::Client => (own, peer),
+    };
     let name = |group: Option<Reading<String>>| match group {
         Some(Ok(path)) => path.trim_start_matches("/sys/fs/cgroup").to_owned(),
         Some(Err(why)) => format!("– {why}"),
         None => "– its page is not visible".to_owned(),
     };
-    let (writer, replier) = (name(group(client.peer_pid)), name(server.and_then(group)));
+    let (writer, replier) = (
+        name(requester.and_then(group)),
+        name(replier.and_then(group)),
+    );
     if writer == replier {
         format!("{writer} (both ends)")
     } else {

@@ -300,6 +300,35 @@ fn from_its_first_moment_without_their_server_clients_are_not_said_to_be_well() 
 }
 
 #[test]
+fn who_pays_for_a_ring_is_told_from_either_end() {
+    let mut model = fixture::healthy();
+    let e: &mut Endpoint = &mut model.endpoints[0];
+    e.limits.memory_group = Ok("/sys/fs/cgroup/own".to_owned());
+    let mut charged = |role| {
+        let e: &mut Endpoint = &mut model.endpoints[0];
+        e.role = role;
+        e.clients[0].role = role;
+        let state = State {
+            client: Some(ClientId::of(e, &e.clients[0])),
+            ..State::default()
+        };
+        let screen = text(&render(&model, &state, &live(), 200, 60).0);
+        let line = screen.lines().find(|l| l.contains("charged to"));
+        line.expect("the fact").to_owned()
+    };
+    let line = charged(Role::Server);
+    assert!(
+        line.contains("▶ – its page is not visible  ◀ /own"),
+        "{line}"
+    );
+    let line = charged(Role::Client);
+    assert!(
+        line.contains("▶ /own  ◀ – its page is not visible"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_server_thread_of_one_client_is_not_called_a_poller() {
     let mut model = fixture::exchange();
     let server: &mut Endpoint = &mut model.endpoints[0];

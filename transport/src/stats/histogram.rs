@@ -51,7 +51,16 @@ pub struct Histogram {
     /// Largest value ever recorded, in ns; of a difference: of the later operand (not of the interval).
     pub max_ns: u64,
     /// Non-empty buckets as (index, count), ascending.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "real_buckets"))]
     pub buckets: Vec<(u16, u64)>,
+}
+
+/// A recording is a stranger's word, too: there are no buckets beyond the last.
+#[cfg(feature = "serde")]
+fn real_buckets<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<(u16, u64)>, D::Error> {
+    let mut buckets: Vec<(u16, u64)> = serde::Deserialize::deserialize(from)?;
+    buckets.retain(|(index, _)| usize::from(*index) < BUCKETS);
+    Ok(buckets)
 }
 
 impl Histogram {
