@@ -154,7 +154,8 @@ pub struct Config {
     pub workers: usize,
     /// Server: one thread per client instead of pollers. Default off. Better only while clients are fewer than CPUs, or where handlers block.
     pub thread_per_client: bool,
-    /// Server: uids admitted besides the server's own. Default none. Root is not special. They must be able to reach the socket: the
+    /// Server: uids admitted besides the server's own, in the numbers of its user namespace. Default none. Root is not special, and in a user namespace
+    /// that does not know all users the overflow uid (65534), which the kernel gives for each of those, admits nobody. They must be able to reach the socket: the
     /// default directory is the server's user's alone (0700), so bind in one that they may enter.
     pub allowed_uids: Vec<u32>,
     /// Server: handshakes under way at most, per uid; above zero. Default 64.

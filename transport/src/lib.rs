@@ -74,6 +74,7 @@ mod layout;
 mod mem;
 pub mod membrane;
 mod peer;
+mod process;
 pub mod reconnect;
 mod record;
 mod reply;

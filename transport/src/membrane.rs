@@ -5,7 +5,7 @@
 //! handshake threads   one per connection until it is decided: `handle_connection`; a client that stays on the socket keeps it
 //! pollers             serve the clients on shared memory: `shm::handle_shm_loop`
 //! ```
-//! `listener` owns the path, `clients` is the table of who is connected, `control` the control thread, `connection` a
+//! `listener` owns the path, `users` says who may, `clients` is the table of who is, `control` the control thread, `connection` a
 //! handshake thread, `pool` the pollers, `house` what is done ten times a second, `spread` and `pairs` which poller serves whom, `descriptors` and `budget` what clients
 //! that come at the same time have to share.
 
@@ -17,10 +17,12 @@ mod descriptors;
 mod house;
 mod listener;
 mod pairs;
+mod pause;
 mod pool;
 mod spread;
 #[cfg(test)]
 mod testing;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use clients::Clients;
 use control::Control;
 use descriptors::Descriptors;
 use pool::Pool;
+use users::Users;
 
 /// A running server: [`Membrane::bind`] starts it, and dropping it or [`Membrane::shutdown`] stops it.
 ///
@@ -88,6 +91,7 @@ struct Shared {
     handler: Box<Handler>,
     page: Arc<PageWriter>,
     clients: Clients,
+    users: Users,
     pool: Pool,
     descriptors: Descriptors,
     budget: Arc<Budget>,
@@ -192,6 +196,7 @@ impl Membrane {
             config: config.clone(),
             handler,
             clients: Clients::new(),
+            users: Users::new(&config.allowed_uids),
             pool: Pool::new(),
             descriptors: Descriptors::default(),
             budget: Budget::new(config.memory_budget_bytes),

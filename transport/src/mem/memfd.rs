@@ -37,10 +37,6 @@ pub(crate) const CLOSED: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE.union(SealFlag
 /// The huge page size asked for. Named, not the system's default, so that [`round_len`] needs no look at /proc.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// MFD_NOEXEC_SEAL (Linux 6.3): not executable, for good. Asked for because `vm.memfd_noexec=2` refuses
-/// memfds without it; kernels that don't know it say EINVAL.
-const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x0008);
-
 /// What became of the wish for huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HugeState {
@@ -89,13 +85,26 @@ pub(crate) fn create_rings(
     Ok((create(name, len, MFdFlags::empty())?, state))
 }
 
-fn create(name: &CStr, len: usize, kind: MFdFlags) -> Result<OwnedFd, StepError> {
-    let flags = kind | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let fd = match memfd_create(name, flags | NOEXEC_SEAL) {
+/// A memfd that is not executable, for good (MFD_NOEXEC_SEAL, Linux 6.3), where that can be had. `vm.memfd_noexec=2` refuses any other; kernels that
+/// don't know the flag say EINVAL.
+pub(crate) fn create_empty(name: &CStr, flags: MFdFlags) -> nix::Result<OwnedFd> {
+    let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    match memfd_create(name, flags | no_exec) {
         Err(Errno::EINVAL) => memfd_create(name, flags),
         other => other,
     }
-    .map_err(|e| StepError::of_call(Step::MemfdCreate, e as i32))?;
+}
+
+/// Whether the file is in huge pages. A hole punched into one gives the page back, and if somebody else takes it, the next touch is SIGBUS, whatever seals
+/// the size has; in small pages a hole reads as zeros.
+pub(crate) fn is_in_huge_pages(fd: impl AsFd) -> nix::Result<bool> {
+    Ok(fstatfs(fd)?.filesystem_type() == HUGETLBFS_MAGIC)
+}
+
+fn create(name: &CStr, len: usize, kind: MFdFlags) -> Result<OwnedFd, StepError> {
+    let flags = kind | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd =
+        create_empty(name, flags).map_err(|e| StepError::of_call(Step::MemfdCreate, e as i32))?;
     let size = i64::try_from(len).map_err(|_| StepError::new(Step::Ftruncate, libc::EFBIG))?;
     nix::unistd::ftruncate(&fd, size).map_err(|e| StepError::new(Step::Ftruncate, e as i32))?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS)).map_err(|e| StepError::new(Step::Seal, e as i32))?;
@@ -184,7 +193,7 @@ fn seal(fd: BorrowedFd<'_>) -> Result<(), StepError> {
 
 fn fill_holes(fd: BorrowedFd<'_>) -> Result<(), StepError> {
     let failed = |e: Errno| StepError::new(Step::Mmap, e as i32);
-    if fstatfs(fd).map_err(failed)?.filesystem_type() != HUGETLBFS_MAGIC {
+    if !is_in_huge_pages(fd).map_err(failed)? {
         return Ok(());
     }
     let len = fstat(fd).map_err(failed)?.st_size;

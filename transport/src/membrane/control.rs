@@ -127,14 +127,15 @@ impl Control {
             self.reserve = reserve();
         }
         self.join_finished();
+        let pool = self.shared.pool.load();
         let mut table = self.shared.clients.lock();
         house::keep(&mut table, now_ns);
         let spread = self.spread.is_on();
-        let alone = self.pairs.keep(&self.shared, &table, spread, now_ns);
+        let alone = self.pairs.keep(&self.shared, &table, pool, spread, now_ns);
         let crowd = if self.pairs.is_on() {
             None
         } else {
-            self.spread.keep(&self.shared, &table, now_ns)
+            self.spread.keep(&self.shared, &table, pool, now_ns)
         };
         let over: Vec<Key> = table
             .by_key

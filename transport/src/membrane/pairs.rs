@@ -5,7 +5,6 @@
 //! comes last. One that works for a single client runs where that client runs, as soon as that one waits. With clients that are busy
 //! it is the other way round: one poller answers many of them per switch.
 
-mod pause;
 mod rule;
 
 use std::collections::BTreeMap;
@@ -13,8 +12,9 @@ use std::sync::Arc;
 
 use rule::{Rule, Seen};
 
+use super::Shared;
 use super::clients::{Key, ShmPart, Table};
-use super::{Shared, pool};
+use super::pool::{self, Load};
 use crate::config::WaitPolicy;
 use crate::shm::Inbox;
 use crate::wait::futex;
@@ -43,6 +43,7 @@ impl Pairs {
         &mut self,
         shared: &Shared,
         table: &Table,
+        pool: Load,
         spread: bool,
         now_ns: u64,
     ) -> Option<usize> {
@@ -52,8 +53,8 @@ impl Pairs {
         }
         let first = self.last_ns == 0;
         let seen = Seen {
-            pollers: shared.pool.len(),
-            ..self.see(shared.pool.useful_ns(), table, now_ns)
+            pollers: pool.pollers,
+            ..self.see(pool.useful_ns, table, now_ns)
         };
         if first {
             // Nothing to compare with.

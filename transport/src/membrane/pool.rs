@@ -25,6 +25,15 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
+/// All of them together.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Load {
+    /// How many there are, busy or not.
+    pub(super) pollers: usize,
+    /// Time that they have spent on requests, as far as it is booked.
+    pub(super) useful_ns: u64,
+}
+
 /// All serving threads. Threads are added, and taken away only when the server ends; or at once, if not as many could be had as are of use.
 pub(super) struct Pool(Mutex<Vec<Worker>>);
 
@@ -33,16 +42,14 @@ impl Pool {
         Self(Mutex::default())
     }
 
-    /// Time that all of them have spent on requests, in ns, as far as it is booked.
-    pub(super) fn useful_ns(&self) -> u64 {
+    /// What they have done. Waits for who starts a poller, so not to be called with the table of clients locked.
+    pub(super) fn load(&self) -> Load {
         let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let useful = |w: &Worker| w.slot.wait().useful_ns.load(Ordering::Relaxed);
-        workers.iter().map(useful).sum()
-    }
-
-    /// How many there are, busy or not.
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        Load {
+            pollers: workers.len(),
+            useful_ns: workers.iter().map(useful).sum(),
+        }
     }
 
     /// Ends and joins all; requests being handled are finished first.

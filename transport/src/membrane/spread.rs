@@ -6,12 +6,15 @@
 //! them more evenly than the kernel spreads them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
+use super::Shared;
 use super::clients::Table;
-use super::{Shared, pool};
+use super::pause::{Pause, REFUSED};
+use super::pool::{self, Load};
 use crate::config::WaitPolicy;
 use crate::record;
 use crate::shm::{Inbox, MAX_CONNECTIONS};
@@ -29,11 +32,8 @@ const BUSY_PERCENT: u64 = 25;
 const CONVINCING: u32 = 2;
 /// Looks without a crowd before the pollers are gathered, and between two tries.
 const PATIENCE: u32 = 10;
-/// Looks between two tries when a thread was refused (10 minutes): a limit that leaves too few is most often there to stay.
-const REFUSED: u32 = 6_000;
 
 /// What the control thread remembers of it.
-#[derive(Default)]
 pub(super) struct Spread {
     /// While there is a crowd: each CPU's poller.
     seats: Vec<Seat>,
@@ -42,6 +42,20 @@ pub(super) struct Spread {
     /// Looks in a row that found enough to do for more pollers.
     much: u32,
     last: Work,
+    /// How long it is not tried again, since a thread was refused.
+    refused: Pause,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self {
+            seats: Vec::new(),
+            patience: 0,
+            much: 0,
+            last: Work::default(),
+            refused: Pause::new(REFUSED, Duration::MAX),
+        }
+    }
 }
 
 /// What had been done at a look.
@@ -87,6 +101,7 @@ impl Spread {
         &mut self,
         shared: &Arc<Shared>,
         table: &Table,
+        pool: Load,
         now_ns: u64,
     ) -> Option<Vec<usize>> {
         let config = &shared.config;
@@ -97,17 +112,16 @@ impl Spread {
         let clients = || shm().filter_map(|s| s.house.crowds());
         let work = Work {
             at_ns: now_ns,
-            useful_ns: shared.pool.useful_ns(),
+            useful_ns: pool.useful_ns,
             requests: shm().map(|s| record::requests_from_ring(&s.slot)).sum(),
         };
         let last = std::mem::replace(&mut self.last, work);
         let much = work.is_much(last, !self.seats.is_empty());
         self.much = if much { self.much.saturating_add(1) } else { 0 };
         if self.seats.is_empty() {
-            self.patience = self.patience.saturating_sub(1);
+            let passed = Duration::from_nanos(now_ns.saturating_sub(last.at_ns));
             // Nothing is allocated for a few clients: requests of theirs allocate nothing.
-            let is_time = self.much >= CONVINCING && self.patience == 0;
-            return (is_time && clients().count() >= 2 * CROWD_PER_CPU)
+            return (self.is_time(passed) && clients().count() >= 2 * CROWD_PER_CPU)
                 .then(|| clients().collect());
         }
         let waiting: Vec<usize> = clients().collect();
@@ -121,6 +135,13 @@ impl Spread {
             }
         }
         None
+    }
+
+    /// While not spread, once a look, which comes so long after the last: whether it is to be tried.
+    fn is_time(&mut self, passed: Duration) -> bool {
+        self.patience = self.patience.saturating_sub(1);
+        self.refused.pass(passed);
+        self.much >= CONVINCING && self.patience == 0 && self.refused.is_over()
     }
 
     /// While spread: whether looks enough in a row have found too little to do for so many pollers, or clients that no longer crowd their CPUs.
@@ -144,6 +165,7 @@ impl Spread {
         let whole = std::thread::available_parallelism().is_ok_and(|n| n.get() >= cpus.len());
         match whole.then(|| pool::first(shared, cpus.len())) {
             Some(Ok(inboxes)) => {
+                self.refused.forget();
                 self.seats = cpus
                     .into_iter()
                     .zip(inboxes)
@@ -154,7 +176,7 @@ impl Spread {
                 }
             }
             // No thread to be had, or not the CPUs: one poller does.
-            Some(Err(_)) => self.patience = REFUSED,
+            Some(Err(_)) => self.refused.begin(),
             None => self.patience = PATIENCE,
         }
     }

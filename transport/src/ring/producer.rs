@@ -10,8 +10,9 @@ use crate::error::Poison;
 
 /// The window that nobody has advised otherwise: 2 MiB stays in the second-level caches of both sides.
 pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
-/// The window of a ring's first lap, which doubles with each lap as far as was advised: two records of 8 KiB. The memory of a lap is new to
-/// both sides, and every 4 KiB of it a page fault for each: 1,000 connections that began with 2 MiB each were at it for ten seconds.
+/// The window of a ring's first lap: two records of 8 KiB. Each lap doubles it, up to the advice; a backlog or larger records make the lap itself longer
+/// ([`Producer::place_looking`]). The memory of a lap is new to both sides, and every 4 KiB of it a page fault for each: 1,000 connections that began with
+/// 2 MiB each were at it for ten seconds.
 pub(crate) const FIRST_WINDOW_BYTES: u64 = 16 << 10;
 
 /// Records, as large as the largest so far, for which a lap has room, unless less was advised; and for which it has room whatever was advised.

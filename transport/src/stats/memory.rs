@@ -7,19 +7,19 @@
 //! - I3: no file of it can become shorter: SHRINK is sealed before `base` is handed out.
 
 use std::ffi::CStr;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::memfd::MFdFlags;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use crate::error::Step;
+use crate::mem::errno_of;
 use crate::mem::fork::Owner;
+use crate::mem::memfd::create_empty;
 
 /// What `/proc/PID/fd/N` of a page leads to, apart from `/memfd:` in front and ` (deleted)` behind.
 pub(super) const MEMFD_NAME: &CStr = c"shmtop-stats";
@@ -65,7 +65,8 @@ impl Memory {
 
     fn memfd(least: usize, wanted: usize) -> Result<Self, (Step, i32)> {
         let bytes = within_file_limit(least, wanted)?;
-        let fd = create_memfd().map_err(|e| (Step::MemfdCreate, e as i32))?;
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let fd = create_empty(MEMFD_NAME, flags).map_err(|e| (Step::MemfdCreate, e as i32))?;
         nix::unistd::ftruncate(&fd, bytes as i64).map_err(|e| (Step::Ftruncate, e as i32))?;
         let map = MmapOptions::new()
             .len(bytes)
@@ -162,16 +163,6 @@ fn within_file_limit(least: usize, wanted: usize) -> Result<usize, (Step, i32)> 
     Ok(bytes)
 }
 
-/// With NOEXEC_SEAL, which `vm.memfd_noexec=2` demands and kernels before 6.3 don't know.
-fn create_memfd() -> nix::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    match memfd_create(MEMFD_NAME, flags | no_exec) {
-        Err(Errno::EINVAL) => memfd_create(MEMFD_NAME, flags),
-        other => other,
-    }
-}
-
 /// One call for all seals, because SEAL forbids any further one. It comes after our own writable mapping, which
 /// FUTURE_WRITE leaves alone while it refuses everybody else's. Kernels before 5.1 don't know FUTURE_WRITE:
 /// there, processes of the same user could write to the page, but still not truncate it.
@@ -188,19 +179,9 @@ fn seal(fd: &OwnedFd) -> nix::Result<()> {
     })
 }
 
-fn errno_of(e: &io::Error) -> i32 {
-    e.raw_os_error().unwrap_or(0)
-}
-
 /// Whether `fd` leads to a file that can't become shorter: a memfd with SHRINK and GROW sealed. The reader's check.
 pub(super) fn is_size_sealed(fd: impl AsFd) -> bool {
     let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     fcntl(fd, FcntlArg::F_GET_SEALS)
         .is_ok_and(|bits| SealFlag::from_bits_retain(bits).contains(needed))
-}
-
-/// Whether `fd` leads to a file in huge pages. A hole punched into one gives the page back, and if somebody else takes it, the next
-/// touch is SIGBUS, whatever seals the size has; in small pages a hole reads as zeros. No page of ours is in huge pages.
-pub(super) fn is_in_huge_pages(fd: impl AsFd) -> nix::Result<bool> {
-    Ok(fstatfs(fd)?.filesystem_type() == HUGETLBFS_MAGIC)
 }

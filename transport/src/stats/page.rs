@@ -20,6 +20,7 @@ use super::snapshot::{Role, SlotKind};
 use super::words::{HeaderWords, SlotWords};
 use crate::clock::{monotonic_ns, uses_tsc};
 use crate::error::Step;
+use crate::process::start_ticks;
 
 /// How long a closed slot stays readable if there is any other to take: some looks of a slow viewer.
 const KEEP_CLOSED_NS: u64 = 10_000_000_000;
@@ -183,7 +184,7 @@ impl PageWriter {
         put(header::SLOT_STRIDE, schema::SLOT_STRIDE as u64);
         put(header::DESCRIPTOR_COUNT, schema::DESCRIPTOR_COUNT as u64);
         put(header::PID, std::process::id().into());
-        put(header::START_TICKS, start_ticks());
+        put(header::START_TICKS, start_ticks("self").unwrap_or(0));
         put(header::UID, nix::unistd::geteuid().as_raw().into());
         put(header::ROLE, description.role as u64);
         put(
@@ -246,21 +247,6 @@ fn encode(d: &Descriptor, offset: usize, head: usize) -> [u64; schema::DESCRIPTO
         words[7 + i] = word;
     }
     words
-}
-
-/// Field 22 of /proc/self/stat; 0 if /proc is not there. The second field may hold spaces and parentheses.
-fn start_ticks() -> u64 {
-    std::fs::read_to_string("/proc/self/stat")
-        .ok()
-        .and_then(|stat| {
-            stat.rsplit_once(')')?
-                .1
-                .split_whitespace()
-                .nth(19)?
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0)
 }
 
 /// The boot id's 16 bytes as two words; zeros if /proc is not there.

@@ -13,9 +13,10 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::layout::{Bytes, Layout, Words};
-use super::memory::{is_in_huge_pages, is_size_sealed};
+use super::memory::is_size_sealed;
 use super::schema::{self, ProcessCounters};
 use super::snapshot::{Slot, Snapshot};
+use crate::mem::memfd::is_in_huge_pages;
 
 /// Largest page a reader maps: far above what [`schema::MAX_SLOTS`] slots of this version take.
 pub const MAX_PAGE_BYTES: u64 = 256 << 20;
@@ -87,6 +88,7 @@ impl PageReader {
         if !is_size_sealed(fd) {
             return Err(ReadError::Unsealed);
         }
+        // No page of ours is, and there a hole can be SIGBUS.
         if is_in_huge_pages(fd)? {
             return Err(ReadError::NotAPage("in huge pages".into()));
         }

@@ -18,6 +18,7 @@ use crate::config::{Config, TransportChoice};
 use crate::error::{ConnectError, Step};
 use crate::layout;
 use crate::mem::fork::NotInForks;
+use crate::process::start_ticks;
 use crate::stats::Via;
 use crate::stats::slot::SlotFacts;
 use crate::wire::drive;
@@ -73,7 +74,7 @@ impl Synapse {
             wanted,
             peer_pid: peer.pid,
             peer_uid: peer.uid,
-            peer_start_ticks: fdpass::start_ticks(peer.pid).unwrap_or(0),
+            peer_start_ticks: start_ticks(peer.pid).unwrap_or(0),
             peer_name: welcome.name.to_string(),
             tid: nix::unistd::gettid().as_raw().unsigned_abs(),
             wait_policy: config.wait,

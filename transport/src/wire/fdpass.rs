@@ -181,16 +181,6 @@ pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
     })
 }
 
-/// When a process was started, in clock ticks since boot: tells it from a later one with the same pid.
-/// `None` if it is gone or not visible.
-pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the command in parentheses, and may contain both spaces and parentheses. The start
-    // time is field 22, so the 20th after it.
-    let (_, after) = stat.rsplit_once(')')?;
-    after.split_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,8 +292,5 @@ mod tests {
         let peer = peer_credentials(&a).unwrap();
         assert_eq!(peer.pid, std::process::id());
         assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
-        let ours = start_ticks(peer.pid).unwrap();
-        assert!(ours >= start_ticks(1).unwrap_or(0));
-        assert_eq!(start_ticks(u32::MAX), None);
     }
 }

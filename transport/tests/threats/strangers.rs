@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use transport::error::{ConnectError, RequestError};
@@ -114,6 +115,31 @@ fn another_user_is_kept_out_by_the_files_mode_and_if_let_near_by_its_credentials
         "{error}"
     );
     is_counted(&world, &server);
+}
+
+/// 65534 is what the kernel calls each user whom the server's user namespace does not know.
+#[test]
+fn who_has_no_number_in_the_servers_user_namespace_is_not_taken_for_a_user_who_is_let_in() {
+    let unshare = ["unshare", "--user", "--map-root-user"];
+    let works = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .arg("true")
+        .output();
+    if !is_root() || !works.as_ref().is_ok_and(|o| o.status.success()) {
+        return skipped(&format!("root in a user namespace is needed ({works:?})"));
+    }
+    let world = World::new();
+    let (path, config) = (world.path(), world.config());
+    let dir = path.parent().expect("a directory");
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let server = start_by(&unshare, "server").with("DIR", dir);
+    let _server = ready(server.with("ALLOW_UID", "65534"));
+    let error = as_user(STRANGER, || Synapse::connect(&path, &config)).expect_err("refused");
+    assert!(
+        error.to_string().contains("user 65534 is not allowed"),
+        "{error}"
+    );
+    assert!(matches!(mix(&mut world.connect(), 1, 0), Ended::Done));
 }
 
 #[test]

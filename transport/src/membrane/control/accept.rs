@@ -163,7 +163,7 @@ impl Control {
         let clients = table.held();
         let (_, pending) = table.pending(peer.uid);
         let own = nix::unistd::geteuid().as_raw();
-        let refused = if peer.uid != own && !config.allowed_uids.contains(&peer.uid) {
+        let refused = if !shared.users.admits(peer.uid, own) {
             Some((Reject::Uid, 0, peer.uid.into()))
         } else if clients >= config.max_clients {
             Some((Reject::Full, config.max_clients, clients as u64))

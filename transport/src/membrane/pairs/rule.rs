@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pause::Pause;
+use super::super::pause::{Pause, REFUSED};
 
 /// Clients that have a poller each at most: more threads than that are no trifle, and were not measured.
 const MOST_CLIENTS: usize = 32;
@@ -15,9 +15,6 @@ const IDLE_PERCENT: u64 = 25;
 const SLACK: u64 = 2;
 /// Looks in a row (0.1 s each) that must find it otherwise than it is.
 const CONVINCING: u32 = 2;
-/// How long it is not tried again when a thread was refused, twice as long after each further time: a limit that leaves too few is most often there to
-/// stay, and each try has nearly all that are left for a moment.
-const REFUSED: Duration = Duration::from_secs(600);
 /// How long there are none after pairs, twice as long each time that they did not last, and at most: who is busy for a part of every second would
 /// move everybody each time.
 const SHORT_LIVED: Duration = Duration::from_millis(400);

@@ -196,6 +196,6 @@ fn who_says_how_many_pollers_there_are_has_so_many() {
     };
     let server = Membrane::bind(dir.path().join("s"), &config, |_, _| ()).expect("a server");
     let mut pairs = Pairs::default();
-    let wanted = pairs.keep(&server.shared, &Table::default(), false, 7);
+    let wanted = pairs.keep(&server.shared, &Table::default(), Load::default(), false, 7);
     assert_eq!((wanted, pairs.last_ns), (None, 0), "nothing is looked at");
 }

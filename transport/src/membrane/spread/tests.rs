@@ -76,13 +76,29 @@ fn a_crowd_on_all_cpus_gets_a_poller_for_each_and_one_on_a_single_cpu_does_not()
         // Nobody is there any more: back to one, but not at once.
         let mut looks = 0;
         while !spread.seats.is_empty() {
-            let crowd = spread.keep(&server.shared, &Table::default(), 0);
+            let crowd = spread.keep(&server.shared, &Table::default(), Load::default(), 0);
             assert_eq!(crowd, None);
             looks += 1;
         }
         assert_eq!(looks, PATIENCE);
     } else {
         assert!(spread.seats.is_empty(), "{cpus:?}");
+    }
+}
+
+#[test]
+fn a_server_that_was_refused_a_thread_lets_others_have_them_for_long_however_often_it_looks() {
+    let mut spread = Spread {
+        much: CONVINCING,
+        ..Spread::default()
+    };
+    let second = Duration::from_secs(1);
+    assert!(spread.is_time(second));
+    for pause in [REFUSED, 2 * REFUSED] {
+        spread.refused.begin();
+        assert!((0..10_000).all(|_| !spread.is_time(Duration::from_micros(10))));
+        assert!(!spread.is_time(pause - second));
+        assert!(spread.is_time(second));
     }
 }
 
@@ -158,6 +174,9 @@ fn who_says_how_many_pollers_there_are_has_so_many() {
         patience: 3,
         ..Spread::default()
     };
-    assert_eq!(spread.keep(&server.shared, &Table::default(), 0), None);
+    assert_eq!(
+        spread.keep(&server.shared, &Table::default(), Load::default(), 0),
+        None
+    );
     assert_eq!(spread.patience, 3, "nothing is looked at");
 }

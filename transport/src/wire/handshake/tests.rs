@@ -194,6 +194,25 @@ fn a_refused_client_is_told_why() {
 }
 
 #[test]
+fn who_finds_no_memory_at_the_server_is_told_so_instead_of_welcomed() {
+    let (mut client, first) = ClientHandshake::start(hello(), layout());
+    let mut server = ServerHandshake::new(terms());
+    let admitted = server.on_message(&first.encode(), 0);
+    assert!(matches!(admitted, ServerAction::Admit(..)));
+    let ServerAction::Refuse(message, Ending::NoRoom) = server.no_room() else {
+        panic!("{server:?}");
+    };
+    assert_eq!(server.mode(), Mode::Closed);
+    match client.on_message(&message.encode(), 0) {
+        ClientAction::Close(Ending::Refused(r)) => assert_eq!(r.reason, Reject::Resources as u32),
+        other => panic!("{other:?}"),
+    }
+    // Nobody is there whom it could be told.
+    let closed = ServerHandshake::new(terms()).no_room();
+    assert_eq!(closed, ServerAction::Close(Ending::NoRoom));
+}
+
+#[test]
 fn a_server_for_the_socket_only_says_so_and_serves_on() {
     let only_socket = ServerTerms {
         shm: false,

@@ -76,6 +76,8 @@ pub(crate) struct World<'a> {
     pub(crate) to_client: VecDeque<(Bytes, usize)>,
     pub(crate) to_server: VecDeque<(Bytes, usize)>,
     dice: Dice<'a>,
+    /// Serving the next client that is admitted finds no memory.
+    no_room: bool,
     /// Upgrades that both sides finished on shared memory.
     pub(crate) upgraded: usize,
 }
@@ -89,6 +91,7 @@ impl<'a> World<'a> {
             to_client: VecDeque::new(),
             to_server: VecDeque::from([(first.encode(), 0)]),
             dice: Dice(dice.iter().cycle()),
+            no_room: false,
             upgraded: 0,
         }
     }
@@ -117,6 +120,10 @@ impl<'a> World<'a> {
     fn server_does(&mut self, mut action: ServerAction) {
         loop {
             let (message, fds) = match action {
+                ServerAction::Admit(..) if std::mem::take(&mut self.no_room) => {
+                    action = self.server.no_room();
+                    continue;
+                }
                 ServerAction::MakeOffer {
                     ring_bytes,
                     max_message,
@@ -229,6 +236,7 @@ pub(crate) enum Event {
     ClientUpgrades,
     ClientDeadline,
     ServerDeadline,
+    NoRoom,
     Cut,
 }
 
@@ -260,6 +268,7 @@ impl World<'_> {
                 self.server_does(action);
             }
             Event::ClientDeadline | Event::ServerDeadline => {}
+            Event::NoRoom => self.no_room = true,
             Event::Cut => {
                 self.to_client.clear();
                 self.to_server.clear();
@@ -289,6 +298,7 @@ impl Event {
             19 | 20 => Self::Lose(to_client, at),
             21 => Self::ClientDeadline,
             22 => Self::ServerDeadline,
+            23 if value % 2 == 1 => Self::NoRoom,
             _ => Self::Cut,
         }
     }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How long more pollers are not tried again when a thread was refused, the first time: a limit that leaves too few is most often there to
+/// stay, and each try has nearly all that are left for a moment.
+pub(super) const REFUSED: Duration = Duration::from_secs(600);
+
 /// See the module. Not begun at first.
 #[derive(Debug)]
 pub(super) struct Pause {
