@@ -1,15 +1,15 @@
-//! The ring of the document's old design: one for everybody, multi-producer and multi-consumer.
+//! The ring of the old design: one for everybody, multi-producer and multi-consumer.
 //!
 //! All producers claim room on one write pointer, all consumers claim records on one read pointer, each by compare-and-swap, and each
-//! publishes in the order of the claims (the scheme of the classic MP/MC rings, for instance DPDK's `rte_ring`). Kinder than the document's
-//! own account of it: it looks at the pointers per record, not per byte, and keeps the two pointers on lines of their own.
+//! publishes in the order of the claims (the scheme of the classic MP/MC rings, for instance DPDK's `rte_ring`). Kinder than the
+//! account that we have of it: it looks at the pointers per record, not per byte, and keeps the two pointers on lines of their own.
 //!
 //! # Byte map
 //! ```text
 //! 0x000 write claimed u64    0x080 write published u64    0x100 read claimed u64    0x180 read released u64    0x1000 data
 //! ```
-//! All are free-running. A record is `length u32 | addressee u32 | payload`, padded to 8; it never spans the end: a record whose addressee
-//! is [`PADDING`] skips to the start.
+//! All are free-running. A record is `length u32 | client u32 | payload`, padded to 8: who a request is from, or who a reply is for. It never
+//! spans the end: a record whose client is [`PADDING`] skips to the start.
 
 use std::io;
 use std::path::Path;
@@ -21,10 +21,8 @@ use crate::system::Shared;
 const CAPACITY: u64 = 32 << 20;
 const DATA: usize = 0x1000;
 const HEADER: u64 = 8;
-/// Addressee of a record that only skips to the start.
+/// Client of a record that only skips to the start.
 const PADDING: u32 = u32::MAX;
-/// Addressee of a record that anybody may take.
-pub(super) const ANYBODY: u32 = u32::MAX - 1;
 
 /// The four pointers.
 #[derive(Clone, Copy)]
@@ -59,7 +57,7 @@ impl Ring {
     }
 
     /// Sends a record; waits with `pause` while the ring is full and until those who claimed room before have published.
-    pub(super) fn push(&self, addressee: u32, payload: &[u8], mut pause: impl FnMut()) {
+    pub(super) fn push(&self, client: u32, payload: &[u8], mut pause: impl FnMut()) {
         let record = HEADER + (payload.len() as u64).next_multiple_of(8);
         let claimed = self.pointer(Pointer::WriteClaimed);
         let (start, padding) = loop {
@@ -91,7 +89,7 @@ impl Ring {
         }
         let at = start + padding;
         self.header(at).store(
-            u64::from(addressee) << 32 | payload.len() as u64,
+            u64::from(client) << 32 | payload.len() as u64,
             Ordering::Relaxed,
         );
         let place = self
@@ -102,8 +100,14 @@ impl Ring {
         self.publish(Pointer::WritePublished, start, at + record, pause);
     }
 
-    /// Takes the next record if it is for `me` (or for anybody); its length. Waits with `pause` only for those who claimed before.
-    pub(super) fn pop(&self, me: u32, into: &mut [u8], mut pause: impl FnMut()) -> Option<usize> {
+    /// Takes the next record, if `of` is a client's number only one of that client; the client and the length. Waits with `pause` only for those
+    /// who claimed before.
+    pub(super) fn pop(
+        &self,
+        of: Option<u32>,
+        into: &mut [u8],
+        mut pause: impl FnMut(),
+    ) -> Option<(u32, usize)> {
         let claimed = self.pointer(Pointer::ReadClaimed);
         loop {
             // Acquire only to keep the next load behind this one.
@@ -118,9 +122,9 @@ impl Ring {
             }
             // May be nonsense if others have taken the record meanwhile; then the claim below fails.
             let header = self.header(start).load(Ordering::Relaxed);
-            let (addressee, length) = ((header >> 32) as u32, header & u64::from(u32::MAX));
+            let (client, length) = ((header >> 32) as u32, header & u64::from(u32::MAX));
             let end = start + HEADER + length.next_multiple_of(8);
-            if addressee != PADDING && addressee != ANYBODY && addressee != me {
+            if client != PADDING && of.is_some_and(|me| client != me) {
                 return None;
             }
             if claimed
@@ -131,7 +135,7 @@ impl Ring {
                 continue;
             }
             let length = length as usize;
-            if addressee == PADDING {
+            if client == PADDING {
                 self.publish(Pointer::ReadReleased, start, end, &mut pause);
                 continue;
             }
@@ -141,7 +145,7 @@ impl Ring {
             // SAFETY: the claim makes the record ours alone until it is released; `at` checked the bounds, the slice its own.
             unsafe { std::ptr::copy_nonoverlapping(place, into[..length].as_mut_ptr(), length) };
             self.publish(Pointer::ReadReleased, start, end, pause);
-            return Some(length);
+            return Some((client, length));
         }
     }
 
@@ -158,10 +162,21 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
+    /// Yields; a test that waits for longer than any machine needs has failed.
+    fn patiently() -> impl FnMut() {
+        let end = Instant::now() + Duration::from_secs(60);
+        move || {
+            assert!(Instant::now() < end, "waited in vain");
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
-    fn every_record_arrives_once_and_whole_at_its_addressee() {
+    fn every_record_arrives_once_and_whole_at_whom_it_is_for() {
         const EACH: u64 = 3000;
         let path = std::env::temp_dir().join(format!("compare-old-{}", std::process::id()));
         let ring = Ring::create(&path).expect("shared memory");
@@ -170,26 +185,30 @@ mod tests {
             for producer in 0..3u64 {
                 let ring = &ring;
                 scope.spawn(move || {
+                    let mut wait = patiently();
                     for n in 0..EACH {
                         // Sizes that do not divide the capacity, so that records meet its end everywhere; several laps.
                         let size = 20_000 + (n % 7) as usize * 8 + producer as usize;
                         let mut payload = vec![n as u8; size];
                         payload[..8].copy_from_slice(&n.to_le_bytes());
                         payload[8..16].copy_from_slice(&producer.to_le_bytes());
-                        ring.push((n % 2) as u32, &payload, std::thread::yield_now);
+                        ring.push((n % 2) as u32, &payload, &mut wait);
                     }
                 });
             }
             for me in 0..2u32 {
                 let ring = &ring;
                 scope.spawn(move || {
+                    let mut wait = patiently();
                     let mut buffer = vec![0; 30_000];
                     let mut next = [u64::from(me); 3];
                     while next.iter().any(|&n| n < EACH) {
-                        let Some(length) = ring.pop(me, &mut buffer, std::thread::yield_now) else {
-                            std::thread::yield_now();
+                        let Some((client, length)) = ring.pop(Some(me), &mut buffer, &mut wait)
+                        else {
+                            wait();
                             continue;
                         };
+                        assert_eq!(client, me);
                         let n = u64::from_le_bytes(buffer[..8].try_into().expect("8"));
                         let producer =
                             u64::from_le_bytes(buffer[8..16].try_into().expect("8")) as usize;
@@ -201,5 +220,21 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn a_request_says_whose_it_is_and_carries_nothing_but_the_payload() {
+        let path = std::env::temp_dir().join(format!("compare-from-{}", std::process::id()));
+        let ring = Ring::create(&path).expect("shared memory");
+        std::fs::remove_file(&path).expect("the link");
+        let nobody_waits = || panic!("alone, nobody waits");
+        ring.push(7, b"ours", nobody_waits);
+        ring.push(3, b"another's", nobody_waits);
+        let mut buffer = [0; 16];
+        assert_eq!(ring.pop(None, &mut buffer, nobody_waits), Some((7, 4)));
+        assert_eq!(&buffer[..4], b"ours");
+        assert_eq!(ring.pop(Some(7), &mut buffer, nobody_waits), None);
+        assert_eq!(ring.pop(None, &mut buffer, nobody_waits), Some((3, 9)));
+        assert_eq!(&buffer[..9], b"another's");
     }
 }
