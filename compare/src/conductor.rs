@@ -6,11 +6,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::clock::{monotonic_ns, sleep_until};
-use crate::histogram::Histogram;
+use crate::histogram::Sparse;
 use crate::job::{ClientReport, Job, Plan, Said, Shape};
 use crate::place::Place;
 use crate::players::{Audience, Player};
-use crate::probe::{Regime, line_round_trip, line_samples};
+use crate::probe::{Probed, Regime, line_round_trip, line_samples};
 use crate::subject::Subject;
 use crate::subject::drive::idle_tail;
 use crate::system;
@@ -42,15 +42,16 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// Requests of each client.
     pub(crate) requests: Vec<u64>,
-    pub(crate) round_trips: Histogram,
+    pub(crate) round_trips: Sparse,
     /// CPU time of server and clients.
     pub(crate) cpu_ns: u64,
     /// CPUs that others kept busy meanwhile, or the host took; `None` if /proc/stat can't be had.
     pub(crate) foreign_cpus: Option<f64>,
     /// Whether the transport in the processes' binary records statistics.
     pub(crate) records: bool,
-    /// A line's round trips in ns, while requests were counted; of idle clients, before and after.
+    /// A line's round trips in ns.
     pub(crate) lines_ns: Vec<f64>,
+    pub(crate) probed: Probed,
 }
 
 impl Outcome {
@@ -171,7 +172,9 @@ pub(crate) fn run(
     sleep_until(plan.end_ns + tail.as_nanos() as u64);
     // The host moves CPUs when they become busy, and again when they are not: probes around a run say little about what was counted,
     // least of all where 1,000 clients take a second to connect.
+    let mut probed = Probed::During;
     if lines_ns.len() < FEWEST_SAMPLES {
+        probed = Probed::Around;
         lines_ns = line_before
             .into_iter()
             .chain(line_round_trip(cpus))
@@ -197,10 +200,7 @@ pub(crate) fn run(
         .iter_mut()
         .rev()
         .for_each(|player| player.finish(end));
-    let mut round_trips = Histogram::new();
-    reports
-        .iter()
-        .for_each(|report| round_trips.merge(&report.round_trips));
+    let round_trips = Sparse::sum(reports.iter().map(|report| &report.round_trips));
     Ok(Outcome {
         seconds: work.duration.as_secs_f64(),
         requests: reports.iter().map(|report| report.requests).collect(),
@@ -213,5 +213,6 @@ pub(crate) fn run(
         }),
         records,
         lines_ns,
+        probed,
     })
 }

@@ -14,7 +14,12 @@ fn markers(part: &str) -> [String; 2] {
 /// What was measured, with what it was measured on and how each subject was used.
 pub(crate) fn section(tables: &str, subjects: &[&dyn Subject], settings: &str) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "Machine: {}.  \nSettings: {settings}.\n", machine());
+    let _ = writeln!(
+        text,
+        "Machine: {}; its cycle counter moves on every {:.1} ns.  \nSettings: {settings}.\n",
+        machine(),
+        crate::clock::step_ns()
+    );
     text.push_str(tables);
     text.push_str("## How each subject is used\n\n");
     for subject in subjects {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::histogram::Histogram;
+use crate::histogram::Sparse;
 
 /// How the clients of a run are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub(crate) struct ClientReport {
     /// Requests answered within the plan.
     pub(crate) requests: u64,
     /// Their round trips, and the one under way at the end.
-    pub(crate) round_trips: Histogram,
+    pub(crate) round_trips: Sparse,
 }
 
 /// What a role says on its standard output, one line each.

@@ -18,6 +18,7 @@ mod promises;
 mod results;
 mod role;
 mod rounds;
+mod statistics;
 mod subject;
 mod system;
 mod table;
@@ -34,7 +35,7 @@ use clap::{Parser, Subcommand};
 
 use job::Job;
 use paired::PairOptions;
-use rounds::Schedule;
+use rounds::{Ended, Schedule};
 use subject::{Listed, Subject};
 use watched::WatchedOptions;
 use workload::Workload;
@@ -52,7 +53,7 @@ struct Options {
 #[derive(clap::Args)]
 struct TableOptions {
     /// How often everything is run.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     rounds: usize,
     /// Seconds counted per run, after half a second of warm-up.
     #[arg(long, default_value_t = 0.35)]
@@ -67,7 +68,7 @@ struct TableOptions {
     #[arg(long, default_value_t = 8)]
     depth: usize,
     /// No run begins that would probably end after so many minutes.
-    #[arg(long, default_value_t = 16.0)]
+    #[arg(long, default_value_t = 12.0)]
     minutes: f64,
     /// One round of 0.2 s each: does it all work?
     #[arg(long)]
@@ -123,6 +124,7 @@ fn main() -> ExitCode {
             workload,
             pairs,
         }) => chosen_workload(&workload).and_then(|w| {
+            warn_if_probed_around();
             publish(
                 "recording",
                 pairs.write.as_deref(),
@@ -209,6 +211,30 @@ fn publish(part: &str, write: Option<&Path>, text: &str) -> io::Result<()> {
     write.map_or(Ok(()), |path| document::replace(path, part, text))
 }
 
+/// What there was no time for, for the settings' line; nothing if all was run.
+fn what_is_missing(ended: Ended, minutes: f64) -> String {
+    let missing = match ended {
+        Ended::Complete => return String::new(),
+        Ended::InRound(round) => format!("the budget of {minutes} minutes ended in round {round}"),
+        Ended::InRepeats => format!(
+            "all rounds were run, but the budget of {minutes} minutes ended while runs that were left out were repeated"
+        ),
+    };
+    // For those who watch.
+    let _ = writeln!(io::stderr(), "compare: {missing}");
+    format!("; {missing}")
+}
+
+/// Says so if nobody probes the cores while requests are counted.
+fn warn_if_probed_around() {
+    if !probe::may_probe_during() {
+        eprintln!(
+            "compare: this user may not run threads before all others (CAP_SYS_NICE), so the regime is probed before and after each run instead \
+             of during it, and can be another than the run's; the tables say so"
+        );
+    }
+}
+
 fn compare(options: &TableOptions) -> io::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("compare: a debug build; its figures mean nothing");
@@ -226,6 +252,7 @@ fn compare(options: &TableOptions) -> io::Result<()> {
             "seconds must be 0.05 to 3600, the depth at least 1, minutes not negative",
         ));
     }
+    warn_if_probed_around();
     let exe = std::env::current_exe()?;
     let schedule = Schedule {
         exe: &exe,
@@ -243,7 +270,7 @@ fn compare(options: &TableOptions) -> io::Result<()> {
         None => None,
     };
     let mut written = Ok(());
-    let runs = schedule.run(|run| {
+    let (runs, ended) = schedule.run(|run| {
         rounds::narrate(run);
         if let (Some(json), Ok(())) = (&mut json, &written) {
             written = serde_json::to_writer(&mut *json, run)
@@ -253,10 +280,11 @@ fn compare(options: &TableOptions) -> io::Result<()> {
     });
     written?;
     let tables = promises::markdown(&runs)
-        + &table::markdown(&runs, &schedule.workloads, &schedule.subjects);
+        + &table::markdown(&runs, &schedule.workloads, &schedule.subjects, rounds);
     let settings = format!(
-        "{rounds} rounds of {seconds} s each, {} in flight per connection where pipelined",
-        options.depth
+        "{rounds} rounds of {seconds} s each, {} in flight per connection where pipelined{}",
+        options.depth,
+        what_is_missing(ended, options.minutes)
     );
     let section = document::section(&tables, &schedule.subjects, &settings);
     match &options.write {
@@ -270,5 +298,18 @@ fn compare(options: &TableOptions) -> io::Result<()> {
     match runs.iter().filter(|run| run.failed.is_some()).count() {
         0 => Ok(()),
         failed => Err(io::Error::other(format!("{failed} run(s) failed"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_ended_early_is_told() {
+        assert_eq!(what_is_missing(Ended::Complete, 12.0), "");
+        let told = what_is_missing(Ended::InRound(3), 12.0);
+        assert_eq!(told, "; the budget of 12 minutes ended in round 3");
+        assert!(what_is_missing(Ended::InRepeats, 12.0).contains("all rounds were run"));
     }
 }

@@ -123,7 +123,7 @@ impl Meter {
     pub(crate) fn report(self) -> ClientReport {
         ClientReport {
             requests: self.requests,
-            round_trips: self.round_trips,
+            round_trips: self.round_trips.sparse(),
         }
     }
 }

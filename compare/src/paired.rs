@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::conductor::{self, Outcome, Work};
 use crate::probe::Regime;
-use crate::results::{Figures, Spread, median_with_interval};
+use crate::results::Figures;
+use crate::statistics::{Estimate, Spread};
 use crate::subject::{self, Subject};
 use crate::workload::Workload;
+
+/// What recording may cost of the throughput, in per cent.
+const PROMISED: f64 = 1.0;
 
 /// How to pair.
 #[derive(clap::Args)]
@@ -87,45 +91,56 @@ fn throughput_lost(plain: &Figures, changed: &Figures) -> Option<f64> {
 
 /// Per cent by which the changed run's median round trip is longer.
 fn p50_added(plain: &Figures, changed: &Figures) -> Option<f64> {
-    Some((changed.p50_ns? as f64 / plain.p50_ns? as f64 - 1.0) * 100.0)
+    Some((changed.p50_ns? / plain.p50_ns? - 1.0) * 100.0)
 }
 
-/// The median of the pairs' differences, and the interval that holds it.
-fn difference(pairs: &[Pair], of: fn(&Figures, &Figures) -> Option<f64>) -> String {
-    let values = pairs
-        .iter()
-        .filter_map(|pair| of(&pair.plain, &pair.changed))
-        .collect();
-    median_with_interval(values)
-        .unwrap_or_else(|| "unknown: no pair met the same regime twice, undisturbed".into())
+/// What the pairs differ by.
+fn difference(pairs: &[Pair], of: fn(&Figures, &Figures) -> Option<f64>) -> Option<Estimate> {
+    Estimate::of(
+        pairs
+            .iter()
+            .filter_map(|pair| of(&pair.plain, &pair.changed)),
+    )
 }
 
 fn report(pairs: &[Pair], what: [&str; 2]) -> String {
-    let median = |figures: &dyn Fn(&Pair) -> Option<f64>| {
+    let median = |digits: usize, figures: &dyn Fn(&Pair) -> Option<f64>| {
         let spread = Spread::of(pairs.iter().filter_map(figures));
-        spread.map_or_else(|| "–".into(), |s| format!("{:.0}", s.median))
+        spread.map_or_else(|| "–".into(), |s| format!("{:.*}", digits, s.median))
     };
     let rows = [
         (
             what[0],
-            median(&|p| Some(p.plain.requests_per_s)),
-            median(&|p| Some(p.plain.p50_ns? as f64)),
+            median(0, &|p| Some(p.plain.requests_per_s)),
+            median(1, &|p| p.plain.p50_ns),
         ),
         (
             what[1],
-            median(&|p| Some(p.changed.requests_per_s)),
-            median(&|p| Some(p.changed.p50_ns? as f64)),
+            median(0, &|p| Some(p.changed.requests_per_s)),
+            median(1, &|p| p.changed.p50_ns),
         ),
     ];
     let mut text = String::from("| | requests/s | p50 ns |\n|---|--:|--:|\n");
     for (what, rate, p50) in rows {
         text += &format!("| {what} | {rate} | {p50} |\n");
     }
-    text += &format!(
-        "\nOver {} pairs: throughput lost {}; median round trip longer by {}.\n",
-        pairs.len(),
+    let unknown = || String::from("unknown: no pair met the same regime twice, undisturbed");
+    let (lost, longer) = (
         difference(pairs, throughput_lost),
         difference(pairs, p50_added),
+    );
+    text += &format!(
+        "\n| of {} pairs | measured | promised | |\n|---|--:|--:|---|\n",
+        pairs.len()
+    );
+    text += &format!(
+        "| throughput lost | {} | ≤ {PROMISED} % | {} |\n",
+        lost.map_or_else(unknown, |lost| lost.to_string()),
+        lost.map_or("too few", |lost| lost.verdict(PROMISED)),
+    );
+    text += &format!(
+        "| median round trip longer | {} | – | |\n",
+        longer.map_or_else(unknown, |longer| longer.to_string()),
     );
     text
 }

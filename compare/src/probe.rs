@@ -37,6 +37,16 @@ pub(crate) enum Regime {
     Unknown,
 }
 
+/// When the cores were probed. A regime told around a run can be another than the run's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Probed {
+    /// While requests were counted.
+    During,
+    /// Once before and once after: of idle clients, who are not to be woken, and where [`may_probe_during`] says no.
+    Around,
+}
+
 impl Regime {
     /// Of a run with these line round trips.
     pub(crate) fn of(lines_ns: &[f64]) -> Self {
@@ -103,6 +113,12 @@ pub(crate) fn line_round_trip(cpus: Option<(usize, usize)>) -> Option<f64> {
         let pinned = echo.join().ok()?;
         timing.join().ok()?.filter(|_| pinned)
     })
+}
+
+/// Whether [`line_samples`] works for this user.
+pub(crate) fn may_probe_during() -> bool {
+    // On a thread of its own: the privilege is the thread's.
+    std::thread::scope(|scope| scope.spawn(system::go_first).join().unwrap_or(false))
 }
 
 /// The same from time to time until then, beside whatever else runs: one that changed and changed back would not show before and after.

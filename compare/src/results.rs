@@ -1,12 +1,18 @@
-//! Runs as figures, and what several of them say together: medians with their spread, within one regime.
+//! Runs as figures, and those of several runs within one regime.
 
 use serde::Serialize;
 
+use crate::clock;
 use crate::conductor::Outcome;
-use crate::probe::Regime;
+use crate::histogram::Sparse;
+use crate::probe::{Probed, Regime};
+use crate::statistics::Spread;
 
 /// CPUs that others may keep busy during a run: above, it says more about them.
 const QUIET_CPUS: f64 = 0.1;
+
+/// Undisturbed runs in one regime that a subject should have: fewer are no verdict, and no table.
+pub(crate) const ENOUGH: usize = 3;
 
 /// One run. A line of `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -14,8 +20,9 @@ pub(crate) struct Run {
     pub(crate) round: usize,
     pub(crate) workload: &'static str,
     pub(crate) subject: &'static str,
-    /// A line's round trips during the run, or around it.
+    /// A line's round trips, and whether they were passed during the run or around it.
     pub(crate) lines_ns: Vec<f64>,
+    pub(crate) probed: Option<Probed>,
     pub(crate) regime: Regime,
     pub(crate) figures: Option<Figures>,
     /// Why there are none.
@@ -30,14 +37,18 @@ impl Run {
 }
 
 /// What a run measured.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
     pub(crate) requests_per_s: f64,
-    /// Round trips in ns. `None` if there was none.
-    pub(crate) p50_ns: Option<u64>,
-    pub(crate) p99_ns: Option<u64>,
-    pub(crate) p999_ns: Option<u64>,
+    /// Round trips in ns. `None` if fewer than ten requests lie beyond.
+    pub(crate) p50_ns: Option<f64>,
+    pub(crate) p99_ns: Option<f64>,
+    pub(crate) p999_ns: Option<f64>,
+    /// `None` if there was none.
     pub(crate) max_ns: Option<u64>,
+    /// All of them.
+    #[serde(skip)]
+    pub(crate) round_trips: Sparse,
     /// Requests of the slowest client for each of the fastest; `None` for a single client.
     pub(crate) fairness: Option<f64>,
     /// CPU time of server and clients per request; `None` without requests.
@@ -54,16 +65,18 @@ impl Figures {
         self.foreign_cpus.is_none_or(|cpus| cpus <= QUIET_CPUS)
     }
 
+    /// A percentile of the round trips in ns; `None` of too few.
+    pub(crate) fn percentile(&self, share: f64) -> Option<f64> {
+        self.round_trips.quantile(share, clock::step_ns())
+    }
+
     pub(crate) fn of(outcome: &Outcome) -> Self {
         let total: u64 = outcome.requests.iter().sum();
         let (least, most) = (outcome.requests.iter().min(), outcome.requests.iter().max());
-        let trips = &outcome.round_trips;
-        Self {
+        let mut figures = Self {
             requests_per_s: total as f64 / outcome.seconds,
-            p50_ns: trips.quantile(0.5),
-            p99_ns: trips.quantile(0.99),
-            p999_ns: trips.quantile(0.999),
-            max_ns: trips.max(),
+            max_ns: outcome.round_trips.max(),
+            round_trips: outcome.round_trips.clone(),
             fairness: least
                 .zip(most)
                 .filter(|(_, most)| outcome.requests.len() > 1 && **most > 0)
@@ -71,51 +84,13 @@ impl Figures {
             cpu_ns_per_request: (total > 0).then(|| outcome.cpu_ns as f64 / total as f64),
             cpus: outcome.cpu_ns as f64 / 1e9 / outcome.seconds,
             foreign_cpus: outcome.foreign_cpus,
-        }
-    }
-}
-
-/// A median with its spread.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
-}
-
-impl Spread {
-    /// Of some values; `None` of none.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (&least, &most) = (values.first()?, values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            (values[middle - 1] + values[middle]) / 2.0
+            ..Self::default()
         };
-        Some(Self {
-            median,
-            least,
-            most,
-        })
+        figures.p50_ns = figures.percentile(0.5);
+        figures.p99_ns = figures.percentile(0.99);
+        figures.p999_ns = figures.percentile(0.999);
+        figures
     }
-}
-
-/// The median of differences in per cent, and the interval that holds it with 95 % certainty; `None` of none.
-pub(crate) fn median_with_interval(mut values: Vec<f64>) -> Option<String> {
-    values.sort_by(f64::total_cmp);
-    let spread = Spread::of(values.iter().copied())?;
-    // Order statistics: n/2 ± 0.98 √n bound the median with 95 % certainty, whatever the distribution.
-    let (n, last) = (values.len() as f64, values.len() - 1);
-    let reach = 0.98 * n.sqrt();
-    let low = values[((n / 2.0 - reach).floor().max(0.0) as usize).min(last)];
-    let high = values[((n / 2.0 + reach).ceil() as usize).min(last)];
-    Some(format!(
-        "**{:+.2} %** (95 % interval {low:+.2} to {high:+.2})",
-        spread.median
-    ))
 }
 
 /// The figures of one subject's runs of one workload in one regime: of those that nobody disturbed, if there are any.
@@ -150,60 +125,98 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// Runs that nobody disturbed.
+    pub(crate) fn quiet(&self) -> usize {
+        if self.disturbed {
+            0
+        } else {
+            self.figures.len()
+        }
+    }
+
     /// Over all runs that have the figure.
     pub(crate) fn spread(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.figures.iter().filter_map(|figures| figure(figures)))
     }
+
+    /// A percentile of the round trips in ns: the median of the runs' if each has enough requests for it, else that of all their requests
+    /// together, if those are enough.
+    pub(crate) fn percentile(&self, share: f64) -> Option<f64> {
+        let each: Option<Vec<f64>> = self
+            .figures
+            .iter()
+            .map(|figures| figures.percentile(share))
+            .collect();
+        match each {
+            Some(each) => Spread::of(each).map(|spread| spread.median),
+            None => Sparse::sum(self.figures.iter().map(|figures| &figures.round_trips))
+                .quantile(share, clock::step_ns()),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::histogram::Histogram;
 
-    #[test]
-    fn a_disturbed_run_counts_only_if_there_is_no_other() {
-        let run = |rate: f64, foreign: f64| Run {
+    /// A near run of the workload `w` by the subject `s`.
+    pub(crate) fn run(requests_per_s: f64, foreign: f64) -> Run {
+        Run {
             round: 1,
             workload: "w",
             subject: "s",
-            lines_ns: Vec::new(),
+            lines_ns: vec![65.0],
+            probed: Some(Probed::During),
             regime: Regime::Near,
             figures: Some(Figures {
-                requests_per_s: rate,
-                p50_ns: None,
-                p99_ns: None,
-                p999_ns: None,
-                max_ns: None,
-                fairness: None,
-                cpu_ns_per_request: None,
-                cpus: 0.0,
+                requests_per_s,
                 foreign_cpus: Some(foreign),
+                ..Figures::default()
             }),
             failed: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_disturbed_run_counts_only_if_there_is_no_other() {
         let runs = [run(5.0, 1.0), run(9.0, 0.0), run(7.0, 0.0)];
         let group = Group::of(&runs, "w", "s", Regime::Near);
         let rate = group.spread(|f| Some(f.requests_per_s)).map(|s| s.median);
         assert_eq!(
-            (group.figures.len(), group.disturbed, rate),
-            (2, false, Some(8.0))
+            (group.figures.len(), group.quiet(), rate),
+            (2, 2, Some(8.0))
         );
         let group = Group::of(&runs[..1], "w", "s", Regime::Near);
-        assert_eq!((group.figures.len(), group.disturbed), (1, true));
+        assert_eq!((group.figures.len(), group.quiet()), (1, 0));
         assert!(Group::of(&runs, "w", "s", Regime::Far).figures.is_empty());
     }
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
-        let spread = Spread::of([4.0, 1.0, 3.0, 2.0]);
-        assert_eq!(
-            spread,
-            Some(Spread {
-                median: 2.5,
-                least: 1.0,
-                most: 4.0
-            })
-        );
-        assert_eq!(Spread::of([]), None);
+    fn runs_of_few_requests_have_their_percentiles_together_or_not_at_all() {
+        let some = |from: u64, count: u64| {
+            let mut histogram = Histogram::new();
+            (from..from + count).for_each(|ns| histogram.record(ns));
+            Figures {
+                round_trips: histogram.sparse(),
+                ..Figures::default()
+            }
+        };
+        let of = |figures: &[Figures]| {
+            Group {
+                figures: figures.iter().collect(),
+                disturbed: false,
+            }
+            .percentile(0.99)
+        };
+        // Sixteen idle clients, four requests each: three runs are too few for a 99th percentile, as one is.
+        assert_eq!(of(&[some(0, 64), some(0, 64), some(0, 64)]), None);
+        // Two of 600 are enough together: the twelve above are the second run's.
+        let together = of(&[some(0, 600), some(100_000, 600)]).expect("enough");
+        assert!((100_585.0..100_595.0).contains(&together), "{together}");
+        // Two of 2,000 are enough each: the median, not the twentieth above all.
+        let each = of(&[some(0, 2000), some(10_000, 2000)]).expect("enough");
+        assert!((6_975.0..6_990.0).contains(&each), "{each}");
+        assert_eq!(of(&[]), None);
     }
 }

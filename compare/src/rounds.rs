@@ -6,12 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::conductor;
 use crate::probe::Regime;
-use crate::results::{Figures, Run};
+use crate::results::{ENOUGH, Figures, Run};
 use crate::subject::Subject;
 use crate::workload::Workload;
-
-/// Runs in the common regime that a subject should have.
-const ENOUGH: usize = 3;
 
 /// What to measure.
 pub(crate) struct Schedule<'a> {
@@ -26,9 +23,20 @@ pub(crate) struct Schedule<'a> {
     pub(crate) cpus: Option<(usize, usize)>,
 }
 
+/// How far a schedule came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// To its end.
+    Complete,
+    /// The budget ended in this of the rounds.
+    InRound(usize),
+    /// The budget ended when all rounds had been run, and runs that were left out were being repeated.
+    InRepeats,
+}
+
 impl Schedule<'_> {
     /// Runs it all; `done` is told of each run.
-    pub(crate) fn run(&self, mut done: impl FnMut(&Run)) -> Vec<Run> {
+    pub(crate) fn run(&self, mut done: impl FnMut(&Run)) -> (Vec<Run>, Ended) {
         let begin = Instant::now();
         let mut runs = Vec::new();
         let mut longest = Duration::ZERO;
@@ -51,7 +59,7 @@ impl Schedule<'_> {
             for workload in &self.workloads {
                 for subject in self.subjects.iter().filter(|s| workload.is_for(**s)) {
                     if !one(&mut runs, round, workload, *subject) {
-                        return runs;
+                        return (runs, Ended::InRound(round));
                     }
                 }
             }
@@ -61,20 +69,21 @@ impl Schedule<'_> {
             for workload in &self.workloads {
                 for subject in self.lacking(&runs, workload) {
                     if !one(&mut runs, round, workload, subject) {
-                        return runs;
+                        return (runs, Ended::InRepeats);
                     }
                 }
             }
         }
-        runs
+        (runs, Ended::Complete)
     }
 
     fn one(&self, round: usize, workload: &Workload, subject: &'static dyn Subject) -> Run {
         let work = workload.work(self.seconds, self.depth);
         let outcome = conductor::run(self.exe, subject, work, self.cpus, &mut ());
-        let lines_ns = outcome
-            .as_ref()
-            .map_or_else(|_| Vec::new(), |outcome| outcome.lines_ns.clone());
+        let (lines_ns, probed) = outcome.as_ref().map_or_else(
+            |_| (Vec::new(), None),
+            |outcome| (outcome.lines_ns.clone(), Some(outcome.probed)),
+        );
         let (figures, failed) = match outcome {
             Ok(outcome) => (Some(Figures::of(&outcome)), None),
             Err(error) => (None, Some(error.to_string())),
@@ -85,6 +94,7 @@ impl Schedule<'_> {
             subject: subject.id(),
             regime: Regime::of(&lines_ns),
             lines_ns,
+            probed,
             figures,
             failed,
         }
@@ -124,12 +134,13 @@ impl Schedule<'_> {
 
 /// A line per run, for those who wait.
 pub(crate) fn narrate(run: &Run) {
+    let us = |ns: Option<f64>| ns.map_or_else(|| "–".into(), |ns| format!("{:.2}", ns / 1000.0));
     let text = match (&run.figures, &run.failed) {
         (Some(f), _) => format!(
-            "{:>12.0}/s  p50 {:>9.2} µs  p99 {:>10.2} µs  fair {:>4.2}  {:.3} CPUs",
+            "{:>12.0}/s  p50 {:>9} µs  p99 {:>10} µs  fair {:>4.2}  {:.3} CPUs",
             f.requests_per_s,
-            f.p50_ns.unwrap_or(0) as f64 / 1000.0,
-            f.p99_ns.unwrap_or(0) as f64 / 1000.0,
+            us(f.p50_ns),
+            us(f.p99_ns),
             f.fairness.unwrap_or(1.0),
             f.cpus,
         ),

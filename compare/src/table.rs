@@ -2,23 +2,46 @@
 
 use std::fmt::Write;
 
-use crate::probe::Regime;
-use crate::results::{Group, Run, Spread};
+use crate::probe::{Probed, Regime};
+use crate::results::{ENOUGH, Group, Run};
+use crate::statistics::Spread;
 use crate::subject::Subject;
 use crate::workload::Workload;
 
 /// The subject that others are related to.
 const REFERENCE: &str = "transport";
 
-/// Everything measured.
-pub(crate) fn markdown(runs: &[Run], workloads: &[Workload], subjects: &[&dyn Subject]) -> String {
+/// Everything measured in so many rounds.
+pub(crate) fn markdown(
+    runs: &[Run],
+    workloads: &[Workload],
+    subjects: &[&dyn Subject],
+    rounds: usize,
+) -> String {
+    let enough = ENOUGH.min(rounds);
     let mut text = String::new();
     for workload in workloads {
         let _ = writeln!(text, "### {}\n", workload.title);
         let of_workload = || runs.iter().filter(|run| run.workload == workload.id);
         for regime in [Regime::Near, Regime::Far, Regime::Siblings, Regime::Unknown] {
-            if of_workload().any(|run| run.regime == regime && run.figures.is_some()) {
+            let count = |subject: &str| {
+                let of = |run: &&Run| run.subject == subject && run.regime == regime;
+                of_workload()
+                    .filter(of)
+                    .filter(|run| run.is_quiet())
+                    .count()
+            };
+            let counts = || subjects.iter().map(|subject| count(subject.id()));
+            if counts().any(|count| count >= enough) {
                 table(&mut text, runs, workload, subjects, regime);
+            } else if counts().any(|count| count > 0) {
+                let _ = writeln!(
+                    text,
+                    "Regime **{}**: {} run(s) of {} subject(s), none with {enough}: too few for a table.\n",
+                    regime.name(),
+                    counts().sum::<usize>(),
+                    counts().filter(|&count| count > 0).count(),
+                );
             }
         }
         let mixed = of_workload()
@@ -64,8 +87,11 @@ fn table(
     if let Some(line) = line {
         let _ = write!(
             text,
-            ": line round trip {:.0} ns ({:.0}–{:.0})",
-            line.median, line.least, line.most
+            ": line round trip {:.0} ns ({:.0}–{:.0}), probed {}",
+            line.median,
+            line.least,
+            line.most,
+            when_probed(of_regime())
         );
     }
     if let Some(others) = others {
@@ -80,7 +106,7 @@ fn table(
         "| | p50 µs | p99 µs | p99.9 µs | max µs | against transport, p50 | CPU µs/request | requests/s | fairness | runs |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     } else if workload.is_idle() {
-        "| | CPUs when idle | first request after idle p50 | p99 | max | against transport, p50 | runs |\n|---|--:|--:|--:|--:|--:|--:|\n"
+        "| | CPUs when idle | first request after idle: p50 µs | p90 µs | max µs | against transport, p50 | runs |\n|---|--:|--:|--:|--:|--:|--:|\n"
     } else {
         "| | requests/s | GB/s both ways | p50 µs | p99 µs | p99.9 µs | max µs | fairness | CPU µs/request | against transport | runs |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
@@ -109,9 +135,20 @@ fn table(
     text.push('\n');
 }
 
+/// When the cores were probed in these runs.
+fn when_probed<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> String {
+    let count = |when| runs.clone().filter(|run| run.probed == Some(when)).count();
+    match (count(Probed::During), count(Probed::Around)) {
+        (_, 0) => "during the runs".into(),
+        (0, _) => "before and after each run, not during it".into(),
+        (during, around) => {
+            format!("during {during} of the runs, before and after the other {around}")
+        }
+    }
+}
+
 fn busy_row(group: &Group<'_>, reference: &Group<'_>, size: usize) -> String {
     let rate = |group: &Group<'_>| group.spread(|f| Some(f.requests_per_s));
-    let us = |ns: Option<u64>| ns.map(|ns| ns as f64 / 1000.0);
     [
         rate(group).map_or_else(none, |s| {
             format!("{} ({}–{})", short(s.median), short(s.least), short(s.most))
@@ -119,12 +156,10 @@ fn busy_row(group: &Group<'_>, reference: &Group<'_>, size: usize) -> String {
         rate(group).map_or_else(none, |s| {
             format!("{:.2}", s.median * 2.0 * size as f64 / 1e9)
         }),
-        cell(group.spread(|f| us(f.p50_ns))),
-        cell(group.spread(|f| us(f.p99_ns))),
-        cell(group.spread(|f| us(f.p999_ns))),
-        group
-            .spread(|f| us(f.max_ns))
-            .map_or_else(none, |s| digits(s.most)),
+        percentile(group, 0.5),
+        percentile(group, 0.99),
+        percentile(group, 0.999),
+        longest_us(group),
         group
             .spread(|f| f.fairness)
             .map_or_else(none, |s| format!("{:.2}", s.median)),
@@ -135,8 +170,7 @@ fn busy_row(group: &Group<'_>, reference: &Group<'_>, size: usize) -> String {
 }
 
 fn thinking_row(group: &Group<'_>, reference: &Group<'_>) -> String {
-    let us = |ns: Option<u64>| ns.map(|ns| ns as f64 / 1000.0);
-    let p50 = |group: &Group<'_>| group.spread(|f| us(f.p50_ns));
+    let p50 = |group: &Group<'_>| group.spread(|f| f.p50_ns.map(|ns| ns / 1e3));
     [
         p50(group).map_or_else(none, |s| {
             format!(
@@ -146,11 +180,9 @@ fn thinking_row(group: &Group<'_>, reference: &Group<'_>) -> String {
                 digits(s.most)
             )
         }),
-        cell(group.spread(|f| us(f.p99_ns))),
-        cell(group.spread(|f| us(f.p999_ns))),
-        group
-            .spread(|f| us(f.max_ns))
-            .map_or_else(none, |s| digits(s.most)),
+        percentile(group, 0.99),
+        percentile(group, 0.999),
+        longest_us(group),
         related(p50(group), p50(reference)),
         cell(group.spread(|f| f.cpu_ns_per_request.map(|ns| ns / 1000.0))),
         group
@@ -164,26 +196,22 @@ fn thinking_row(group: &Group<'_>, reference: &Group<'_>) -> String {
 }
 
 fn idle_row(group: &Group<'_>, reference: &Group<'_>) -> String {
-    let us = |ns: Option<u64>| ns.map(|ns| ns as f64 / 1000.0);
-    let p50 = |group: &Group<'_>| group.spread(|f| us(f.p50_ns));
+    let p50 = |group: &Group<'_>| group.spread(|f| f.p50_ns.map(|ns| ns / 1e3));
     [
         group.spread(|f| Some(f.cpus)).map_or_else(none, |s| {
             format!("{:.4} ({:.4}–{:.4})", s.median, s.least, s.most)
         }),
         p50(group).map_or_else(none, |s| {
             format!(
-                "{} µs ({}–{})",
+                "{} ({}–{})",
                 digits(s.median),
                 digits(s.least),
                 digits(s.most)
             )
         }),
-        group
-            .spread(|f| us(f.p99_ns))
-            .map_or_else(none, |s| format!("{} µs", digits(s.median))),
-        group
-            .spread(|f| us(f.max_ns))
-            .map_or_else(none, |s| format!("{} µs", digits(s.most))),
+        // Sixteen clients ask four times each: of all runs together a ninth decile is known, and no more.
+        percentile(group, 0.9),
+        longest_us(group),
         related(p50(group), p50(reference)),
     ]
     .join(" | ")
@@ -191,6 +219,20 @@ fn idle_row(group: &Group<'_>, reference: &Group<'_>) -> String {
 
 fn none() -> String {
     "–".into()
+}
+
+/// A percentile in µs, if there are enough requests for it.
+fn percentile(group: &Group<'_>, share: f64) -> String {
+    group
+        .percentile(share)
+        .map_or_else(none, |ns| digits(ns / 1e3))
+}
+
+/// The longest round trip of all runs.
+fn longest_us(group: &Group<'_>) -> String {
+    group
+        .spread(|f| f.max_ns.map(|ns| ns as f64 / 1e3))
+        .map_or_else(none, |s| digits(s.most))
 }
 
 fn cell(spread: Option<Spread>) -> String {
@@ -220,5 +262,45 @@ fn short(value: f64) -> String {
         v if v >= 1e6 => format!("{} M", digits(v / 1e6)),
         v if v >= 1e3 => format!("{} k", digits(v / 1e3)),
         v => digits(v),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::run;
+    use crate::{subject, workload};
+
+    #[test]
+    fn a_regime_has_a_table_once_a_subject_has_three_runs_in_it_and_says_when_it_was_probed() {
+        let work = workload::ALL[0];
+        let one = |regime, probed| Run {
+            workload: work.id,
+            subject: REFERENCE,
+            regime,
+            probed: Some(probed),
+            ..run(1000.0, 0.0)
+        };
+        let mut runs = vec![one(Regime::Near, Probed::During); 3];
+        runs.extend(vec![one(Regime::Far, Probed::During); 2]);
+        let text = |runs: &[Run]| markdown(runs, &[work], &[&subject::OURS], 4);
+        let found = text(&runs);
+        assert_eq!(found.matches("| requests/s |").count(), 1, "{found}");
+        assert!(
+            found.contains(
+                "Regime **far**: 2 run(s) of 1 subject(s), none with 3: too few for a table."
+            ),
+            "{found}"
+        );
+        assert!(
+            found.contains("(65–65), probed during the runs;"),
+            "{found}"
+        );
+        runs[0].probed = Some(Probed::Around);
+        assert!(text(&runs).contains("probed during 2 of the runs, before and after the other 1;"));
+        for run in &mut runs {
+            run.probed = Some(Probed::Around);
+        }
+        assert!(text(&runs).contains("probed before and after each run, not during it;"));
     }
 }

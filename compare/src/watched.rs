@@ -1,5 +1,6 @@
 //! What it costs to be watched by shmtop: the same processes work on, while shmtop is stopped and let go on in turn. Runs with and without it are
-//! no measure: sixteen processes differ from one start to the next by ten times what is looked for.
+//! no measure: sixteen processes differ from one start to the next by ten times what is looked for. So do the pairs of one start from those of
+//! another, which is why each start is one value, the median of its pairs, and the interval is over starts.
 
 use std::io::{self, Error, Write};
 use std::path::{Path, PathBuf};
@@ -10,14 +11,20 @@ use transport::stats::{PageReader, Role, Snapshot, registry};
 
 use crate::clock::{monotonic_ns, sleep_until};
 use crate::conductor::{self, Meanwhile};
-use crate::probe::{Regime, line_samples};
-use crate::results::{Spread, median_with_interval};
+use crate::probe::{Regime, line_samples, may_probe_during};
+use crate::statistics::{Estimate, Spread};
 use crate::subject;
 use crate::terminal::OnTerminal;
 use crate::workload::Workload;
 
-/// Pairs that the same processes work through.
-const PAIRS_PER_RUN: usize = 20;
+/// Pairs that the same processes work through, and those of them that must have met one regime for the start to count.
+const PAIRS_PER_START: usize = 5;
+const FEWEST_PAIRS: usize = 3;
+/// shmtop has found everything by then, and goes on at its usual pace.
+const SHMTOP_SETTLES: Duration = Duration::from_millis(1500);
+/// Per cent: what the transport may lose of its throughput, and what shmtop may use of a CPU.
+const PROMISED_LOSS: f64 = 0.5;
+const PROMISED_SHARE: f64 = 1.0;
 /// Not counted after shmtop was stopped or let go on.
 const SETTLES: Duration = Duration::from_millis(250);
 
@@ -25,11 +32,11 @@ const SETTLES: Duration = Duration::from_millis(250);
 #[derive(clap::Args)]
 pub(crate) struct WatchedOptions {
     /// A release build of shmtop.
-    #[arg(long, default_value = "target/release/shmtop")]
+    #[arg(long, default_value = "../target/release/shmtop")]
     shmtop: PathBuf,
-    /// Processes started anew so often; each run is of 20 pairs.
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
+    /// Processes started anew so often; each start is of five pairs.
+    #[arg(long, default_value_t = 12)]
+    starts: usize,
     /// Seconds counted per half of a pair: whole ones, since shmtop looks at more than the pages once a second.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
@@ -65,7 +72,8 @@ struct Watcher<'a> {
     running: Option<(OnTerminal, PageReader)>,
     page: Snapshot,
     cpus: Option<(usize, usize)>,
-    pairs: Vec<Pair>,
+    /// The pairs that count, of each start.
+    starts: Vec<Vec<Pair>>,
     left_out: usize,
 }
 
@@ -78,7 +86,9 @@ impl Meanwhile for Watcher<'_> {
     }
 
     fn counting(&mut self, end_ns: u64) -> io::Result<()> {
-        for n in 0..PAIRS_PER_RUN {
+        sleep_until(monotonic_ns() + SHMTOP_SETTLES.as_nanos() as u64);
+        let mut pairs = Vec::new();
+        for n in 0..PAIRS_PER_START {
             let watched_first = n % 2 == 1;
             let first = self.stretch(watched_first)?;
             let second = self.stretch(!watched_first)?;
@@ -102,12 +112,13 @@ impl Meanwhile for Watcher<'_> {
                 watched.shmtop_cpus * 100.0,
             );
             if met_one_regime {
-                self.pairs.push(pair);
+                pairs.push(pair);
             } else {
                 self.left_out += 1;
             }
         }
         self.running = None;
+        self.starts.push(pairs);
         if monotonic_ns() > end_ns {
             return Err(Error::other("the clients ended before the last pair did"));
         }
@@ -159,51 +170,112 @@ pub(crate) fn watched(
     workload: &Workload,
     cpus: Option<(usize, usize)>,
 ) -> io::Result<String> {
+    if !may_probe_during() {
+        return Err(Error::other(
+            "the regime can't be told while requests are counted: this user may not run threads before all others (CAP_SYS_NICE)",
+        ));
+    }
     let exe = std::env::current_exe()?;
     let mut watcher = Watcher {
         options,
         running: None,
         page: Snapshot::default(),
         cpus,
-        pairs: Vec::new(),
+        starts: Vec::new(),
         left_out: 0,
     };
     // A little more than the pairs take.
-    let pairs_s = 2.0 * (options.seconds + SETTLES.as_secs_f64()) * PAIRS_PER_RUN as f64;
-    let work = workload.work(pairs_s * 1.02 + 0.5, 1);
-    for _ in 0..options.runs {
+    let pairs_s = 2.0 * (options.seconds + SETTLES.as_secs_f64()) * PAIRS_PER_START as f64;
+    let work = workload.work(pairs_s * 1.02 + SHMTOP_SETTLES.as_secs_f64() + 0.5, 1);
+    for _ in 0..options.starts {
         conductor::run(&exe, &subject::OURS, work, cpus, &mut watcher)?;
     }
-    Ok(report(workload, &watcher))
+    Ok(report(
+        workload,
+        options.seconds,
+        &watcher.starts,
+        watcher.left_out,
+    ))
 }
 
-fn report(workload: &Workload, watcher: &Watcher<'_>) -> String {
-    let Watcher { options, pairs, .. } = watcher;
-    let rate = |of: fn(&Pair) -> Stretch| {
-        let spread = Spread::of(pairs.iter().map(|pair| of(pair).requests_per_s));
-        spread.map_or_else(
+/// The median over the pairs of each start that counts.
+fn by_start(starts: &[Vec<Pair>], of: fn(&Pair) -> f64) -> impl Iterator<Item = f64> + Clone {
+    starts
+        .iter()
+        .filter(|pairs| pairs.len() >= FEWEST_PAIRS)
+        .filter_map(move |pairs| Spread::of(pairs.iter().map(of)).map(|spread| spread.median))
+}
+
+fn report(workload: &Workload, seconds: f64, starts: &[Vec<Pair>], left_out: usize) -> String {
+    let rate = |of: fn(&Pair) -> f64| {
+        Spread::of(by_start(starts, of)).map_or_else(
             || "–".into(),
             |s| format!("{:.0} ({:.0}–{:.0})", s.median, s.least, s.most),
         )
     };
-    let share = Spread::of(pairs.iter().map(|pair| pair.watched.shmtop_cpus * 100.0));
+    let promise = |of: fn(&Pair) -> f64, ceiling: f64| {
+        Estimate::of(by_start(starts, of)).map_or_else(
+            || format!("– | ≤ {ceiling} % | too few"),
+            |e| format!("{e} | ≤ {ceiling} % | {}", e.verdict(ceiling)),
+        )
+    };
+    let of_regime = |regime| {
+        let pairs = starts.iter().flatten();
+        pairs.filter(|pair| pair.plain.regime == regime).count()
+    };
     format!(
         "### shmtop watching at 10 Hz: {}\n\n| | requests/s |\n|---|--:|\n| not watched | {} |\n| watched | {} |\n\n\
-         Over {} pairs of {} s each, shmtop stopped and let go on in turn beside the same processes ({} starts of them): throughput lost {}. Left out: \
-         {} during which the regime changed or could not be told.\n\n\
-         shmtop used {} of a CPU.\n",
+         | of {} starts | measured | promised | |\n|---|--:|--:|---|\n| throughput lost | {} |\n| a CPU, used by shmtop | {} |\n\n\
+         The sixteen processes were started {} times, and each time worked through {PAIRS_PER_START} pairs of {seconds} s each, shmtop stopped \
+         and let go on in turn beside them; a start is the median of its pairs. Pairs that count: {} near, {} far. Left out: {left_out} pairs during which \
+         the regime changed or could not be told, and starts with fewer than {FEWEST_PAIRS} left.\n",
         workload.title,
-        rate(|pair| pair.plain),
-        rate(|pair| pair.watched),
-        pairs.len(),
-        options.seconds,
-        options.runs,
-        median_with_interval(pairs.iter().map(Pair::lost).collect())
-            .unwrap_or_else(|| "unknown".into()),
-        watcher.left_out,
-        share.map_or_else(
-            || "an unknown share".into(),
-            |s| format!("{:.2} % ({:.2}–{:.2})", s.median, s.least, s.most)
-        ),
+        rate(|pair| pair.plain.requests_per_s),
+        rate(|pair| pair.watched.requests_per_s),
+        by_start(starts, Pair::lost).count(),
+        promise(Pair::lost, PROMISED_LOSS),
+        promise(|pair| pair.watched.shmtop_cpus * 100.0, PROMISED_SHARE),
+        starts.len(),
+        of_regime(Regime::Near),
+        of_regime(Regime::Far),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(lost_per_cent: f64) -> Pair {
+        let stretch = |requests_per_s, shmtop_cpus| Stretch {
+            requests_per_s,
+            shmtop_cpus,
+            regime: Regime::Near,
+        };
+        Pair {
+            plain: stretch(1000.0, 0.0),
+            watched: stretch(1000.0 - 10.0 * lost_per_cent, 0.008),
+        }
+    }
+
+    /// Pairs of one start resemble each other: twenty of them are not twenty values.
+    #[test]
+    fn many_pairs_of_few_starts_are_no_verdict() {
+        let start = |lost: f64, pairs: usize| (0..pairs).map(|_| pair(lost)).collect::<Vec<_>>();
+        let report = |starts: &[Vec<Pair>]| report(&crate::workload::ALL[0], 1.0, starts, 0);
+        let few: Vec<_> = [0.1, 0.2, 3.0].map(|lost| start(lost, 20)).into();
+        let text = report(&few);
+        assert!(text.contains("| throughput lost | **+0.20 %** (no interval: fewer than six) | ≤ 0.5 % | too few |"), "{text}");
+        let mut enough: Vec<_> = [0.1, 0.2, 0.1, 0.2, 0.3, 0.3]
+            .map(|lost| start(lost, 5))
+            .into();
+        // What is left of this one says nothing.
+        enough.push(start(9.0, 2));
+        let text = report(&enough);
+        assert!(text.contains("| of 6 starts |"), "{text}");
+        assert!(
+            text.contains("(95 % interval +0.10 to +0.30) | ≤ 0.5 % | holds |"),
+            "{text}"
+        );
+        assert!(text.contains("| a CPU, used by shmtop | **+0.80 %** (95 % interval +0.80 to +0.80) | ≤ 1 % | holds |"), "{text}");
+    }
 }

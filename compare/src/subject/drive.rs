@@ -154,7 +154,7 @@ fn idle<C: Client>(
     }
     Ok(ClientReport {
         requests: IDLE_REQUESTS,
-        round_trips,
+        round_trips: round_trips.sparse(),
     })
 }
 

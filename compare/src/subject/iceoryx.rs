@@ -94,7 +94,9 @@ impl Subject for RequestResponse {
     }
     fn how(&self) -> &'static str {
         "loaned slices written and read in place, one server; polled without a pause for one client, as its own benchmark does; for 16 \
-         clients `yield_now` when nothing is there (the best of busy waiting, yielding and its events)."
+         clients `yield_now` when nothing is there. Its server looks for the next request from its first connection on each time \
+         (`Receiver::receive`), and offers no other order: where one thread keeps several requests in flight on each of 16 connections, the first ones \
+         always have some, and the last ones starve."
     }
     fn does(&self, _: Shape, _: usize) -> bool {
         true

@@ -57,11 +57,11 @@ pub(crate) const PARK: Ours = Ours {
     wait: WaitPolicy::Park,
     ..SHM
 };
-/// The document's ladder.
+/// A fixed ladder.
 pub(crate) const DOCUMENT: Ours = Ours {
     id: "transport-document",
     title: "transport, `wait = document`",
-    how: "the default but for the document's ladder: 100 spins, 900 yields, sleep 1 µs.",
+    how: "the default but for a fixed ladder: 100 spins, 900 yields, sleep 1 µs.",
     listed: Listed::OnRequest,
     wait: WaitPolicy::DOCUMENT,
     ..SHM

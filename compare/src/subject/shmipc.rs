@@ -36,7 +36,7 @@ pub(crate) const EVENTFD: Shmipc = Shmipc {
 pub(crate) const LEGACY: Shmipc = Shmipc {
     id: "shmipc-default",
     title: "shmipc 0.2.1, default protocol",
-    how: "the same, with `Config::default()`'s protocol (V3: wake-ups over the Unix socket), which is quicker for 64 B and 16 streams of one session.",
+    how: "the same, with `Config::default()`'s protocol (V3: wake-ups over the Unix socket).",
     wakeup: |config| config,
 };
 
