@@ -5,14 +5,19 @@
 
 pub(crate) mod drive;
 mod futex;
+#[cfg(feature = "peers")]
 mod iceoryx;
+#[cfg(feature = "peers")]
 mod iceoryx_events;
+#[cfg(feature = "peers")]
 mod iceoryx_pubsub;
 mod old;
 mod old_ring;
 mod ours;
 mod ours_tokio;
+#[cfg(feature = "peers")]
 mod rtrb;
+#[cfg(feature = "peers")]
 mod shmipc;
 mod tokio_unix;
 mod unix;
@@ -65,11 +70,17 @@ pub(crate) const ALL: &[&dyn Subject] = &[
     &ours::DOCUMENT,
     &ours::THREADS,
     &old::Old,
+    #[cfg(feature = "peers")]
     &iceoryx::RequestResponse,
+    #[cfg(feature = "peers")]
     &iceoryx_events::Events,
+    #[cfg(feature = "peers")]
     &iceoryx_pubsub::PublishSubscribe,
+    #[cfg(feature = "peers")]
     &shmipc::EVENTFD,
+    #[cfg(feature = "peers")]
     &shmipc::LEGACY,
+    #[cfg(feature = "peers")]
     &rtrb::Rtrb,
     &unix::Unix,
     &tokio_unix::TokioUnix,
@@ -105,6 +116,7 @@ impl Patience {
     }
 
     /// Nothing there: give the core up if others need it. For subjects whose poll is long enough without a pause.
+    #[cfg(feature = "peers")]
     #[inline(always)]
     pub(crate) fn pause_only_if_crowded(self) {
         if self.crowded {
