@@ -82,7 +82,11 @@ impl<'a> Look<'a> {
     pub(super) fn endpoints(&self) -> Outcome {
         if self.model.endpoints.is_empty() {
             let why = nothing(&self.model, &self.sample.discovery, self.settings);
-            let one = match (&why, &self.settings.pids[..], &self.settings.name) {
+            let one = match (
+                &why,
+                &self.settings.choice.pids[..],
+                &self.settings.choice.name,
+            ) {
                 (Failure::NoEndpoint(_), [pid], None) => Some(*pid),
                 _ => None,
             };
