@@ -29,7 +29,7 @@ pub(crate) struct CommonOptions {
     /// … then call sched_yield N times …
     #[arg(long = "yield", value_name = "N")]
     yields: Option<u32>,
-    /// … then sleep so long, and again from the start. What is not given is the document's 100, 900, 1us
+    /// … then sleep so long, and again from the start. What is not given is as in `document`: 100, 900, 1us
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     sleep: Option<Duration>,
     /// Ring per direction; the smaller of the two sides' counts
@@ -63,7 +63,7 @@ pub(crate) enum WaitName {
     Spin,
     /// A few yields, then sleeps until woken
     Park,
-    /// The original document's ladder: 100 spins, 900 yields, sleep 1 µs
+    /// A fixed ladder: 100 spins, 900 yields, sleep 1 µs
     Document,
     /// The ladder of --spin, --yield, --sleep
     Ladder,

@@ -59,7 +59,7 @@ impl Mode {
         }
     }
 
-    /// SIZE when none is given: a cache line, the document's 20,000, and 64 orders.
+    /// SIZE when none is given: a cache line, the benchmark's 20,000, and 64 orders.
     pub(crate) fn default_size(self) -> usize {
         match self {
             Self::Ping => 64,

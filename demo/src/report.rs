@@ -155,7 +155,7 @@ fn mib_per_s(rps: f64, size: usize) -> f64 {
     rps * 2.0 * size as f64 / f64::from(1 << 20)
 }
 
-/// The line of a second, as the document shows it.
+/// The line of a second.
 pub(crate) fn second(requests: u64, seconds: f64, size: usize) -> String {
     let rps = requests as f64 / seconds;
     format!(
@@ -165,7 +165,7 @@ pub(crate) fn second(requests: u64, seconds: f64, size: usize) -> String {
     )
 }
 
-/// What is said when all clients are connected: the document's line if any is on shared memory, and who is not.
+/// What is said when all clients are connected: the benchmark's line if any is on shared memory, and who is not.
 pub(crate) fn banner(ways: &Ways, clients: usize) -> Vec<String> {
     let mut lines = Vec::new();
     if ways.shm > 0 {

@@ -1,4 +1,4 @@
-//! What users and scripts rely on: the document's commands, the lines, the JSON object.
+//! What users and scripts rely on: the benchmark's commands, the lines, the JSON object.
 
 mod common;
 

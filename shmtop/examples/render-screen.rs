@@ -5,9 +5,10 @@
 //! sequences are skipped.
 //!
 //! ```text
-//! tmux new-session -d -x 120 -y 40 shmtop; sleep 60
-//! tmux capture-pane -e -p | cargo run -p shmtop --example render-screen > docs/screens/overview.svg
+//! tmux capture-pane -e -p | cargo run -p shmtop --example render-screen > screen.svg
 //! ```
+//!
+//! `docs/screens/overview.sh` makes the README's picture with it.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};

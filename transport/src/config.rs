@@ -63,7 +63,7 @@ pub enum WaitPolicy {
 }
 
 impl WaitPolicy {
-    /// The policy of the original document: 100 spins, 900 yields, sleep 1 µs.
+    /// A fixed ladder: 100 spins, 900 yields, sleep 1 µs.
     pub const DOCUMENT: Self = Self::Ladder {
         spins: 100,
         yields: 900,

@@ -381,14 +381,15 @@ fn a_draft_waits_for_the_number_that_requests_hold_which_were_given_up() {
 
 #[test]
 fn what_a_request_waits_for_its_room_is_not_waited_for_its_reply_again() {
-    const TIMEOUT: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(2);
     let mut all = Unanswered::within(TIMEOUT);
     all.fill();
     let go = &all.go;
     std::thread::scope(|scope| {
         let begun = Instant::now();
         let room = scope.spawn(move || {
-            std::thread::sleep(TIMEOUT / 2);
+            // Late: a quarter of the timeout is left, and a wait that began anew would take all of it.
+            std::thread::sleep(TIMEOUT * 3 / 4);
             let given = Instant::now();
             // One answer makes room; the next one never comes.
             go.send(()).expect("a handler");

@@ -14,6 +14,7 @@ mod cpu;
 mod doctor;
 mod kernel;
 mod limits;
+mod listed;
 mod load;
 mod memory;
 mod page;
@@ -97,6 +98,7 @@ const FAMILIES: &[&[Provocation]] = &[
     ring::PROVOCATIONS,
     view::PROVOCATIONS,
     verdict::PROVOCATIONS,
+    listed::PROVOCATIONS,
     wait::PROVOCATIONS,
     cpu::PROVOCATIONS,
 ];

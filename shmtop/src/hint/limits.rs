@@ -154,11 +154,11 @@ fn system_fd_headroom(ctx: &Context<'_>) -> Answer {
     .fires()
 }
 
-/// What the original document asks for.
-const SEED_SHMMAX: u64 = 1 << 30;
+/// What guides to shared memory ask for.
+const CUSTOMARY_SHMMAX: u64 = 1 << 30;
 
 rule! {
-    /// The check of the original document ("shmmax at least 1 GB"), honestly labelled: kernel.shmmax bounds SysV segments,
+    /// A check that many guides to shared memory ask for ("shmmax at least 1 GB"), honestly labelled: kernel.shmmax bounds SysV segments,
     /// not memfds, so it never rises above info. It fires only where the check is not met, and says what does limit.
     SHMMAX = "shmmax", Info, "kernel.shmmax is small, which does not matter here";
     fires: "kernel.shmmax below 1 GiB";
@@ -169,7 +169,7 @@ rule! {
 
 fn shmmax(ctx: &Context<'_>) -> Answer {
     let max = ctx.model.host.shmmax_bytes.clone()?;
-    if max >= SEED_SHMMAX {
+    if max >= CUSTOMARY_SHMMAX {
         return QUIET;
     }
     let limits = ctx.model.endpoints.iter().map(|e| &e.limits);
@@ -197,7 +197,7 @@ fn shmmax(ctx: &Context<'_>) -> Answer {
         format!("kernel.shmmax is {}, below the 1 GiB some checklists ask for; it bounds SysV segments and does not limit memfd rings. What does: {memory}, {other}", text::bytes(max)),
         "nothing to do for these rings (SysV programs would want kernel.shmmax=1073741824)",
     )
-    .number("shmmax", max as f64, "bytes", "/proc/sys/kernel/shmmax", format!("< {SEED_SHMMAX}"))
+    .number("shmmax", max as f64, "bytes", "/proc/sys/kernel/shmmax", format!("< {CUSTOMARY_SHMMAX}"))
     .fires()
 }
 

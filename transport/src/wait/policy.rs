@@ -247,7 +247,7 @@ impl Waiter {
         found
     }
 
-    /// The document's ladder, from the start again after each sleep.
+    /// The fixed ladder, from the start again after each sleep.
     fn ladder<L: Look>(
         &mut self,
         what: &mut L,

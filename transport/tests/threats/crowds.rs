@@ -1,4 +1,4 @@
-//! Row 32: more clients than a server takes, and those who come and go meanwhile. The rest are served, and told from those who are refused.
+//! Threat 32: more clients than a server takes, and those who come and go meanwhile. The rest are served, and told from those who are refused.
 
 use nix::sys::signal::Signal;
 use transport::Synapse;

@@ -1,4 +1,4 @@
-//! Rows 24 and 25: tables of descriptors that are full, or nearly so, on either side. Who has a socket is served, who is refused is told with
+//! Threats 24 and 25: tables of descriptors that are full, or nearly so, on either side. Who has a socket is served, who is refused is told with
 //! numbers, and nothing is leaked.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Row 14 as a client meets it once it is connected: a server that answers requests which nobody made, for ever. It costs each kind of caller
+//! Threat 14 as a client meets it once it is connected: a server that answers requests which nobody made, for ever. It costs each kind of caller
 //! a bounded number of looks.
 
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Rows 11 and 12: a process that forks, and what its children inherit.
+//! Threats 11 and 12: a process that forks, and what its children inherit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Rows 13 and 15 to 17 as a server meets them: noise, forged versions and sizes, descriptors nobody asked for, and peers that leave after
+//! Threats 13 and 15 to 17 as a server meets them: noise, forged versions and sizes, descriptors nobody asked for, and peers that leave after
 //! every step. Each is refused, counted in the stats page, and costs the server nothing afterwards.
 
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Rows 8 and 9: a peer killed at every labelled place. The survivor says so, gives everything back, and serves or calls the next one.
+//! Threats 8 and 9: a peer killed at every labelled place. The survivor says so, gives everything back, and serves or calls the next one.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

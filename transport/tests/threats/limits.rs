@@ -1,4 +1,4 @@
-//! Rows 24, 26 to 28, 32 and 38: file sizes, address space, memory and huge pages that run out, and core dumps. What can't be had is refused
+//! Threats 24, 26 to 28, 32 and 38: file sizes, address space, memory and huge pages that run out, and core dumps. What can't be had is refused
 //! with step and numbers, and others are served meanwhile.
 
 use std::os::unix::process::ExitStatusExt;

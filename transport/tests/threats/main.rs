@@ -1,4 +1,4 @@
-//! The threats that the transport survives, one by one: `docs/testing.md` has the table, row by row, and [`table`] keeps it true.
+//! The threats that the transport survives, one by one: `docs/testing.md` has a section for each, and [`table`] keeps it true.
 //!
 //! Processes are this very test binary, started again with a role (see [`role`]): they are killed, stopped and starved for real.
 //! [`rogue`] is a peer that misbehaves; it knows nothing of the crate and speaks the bytes of `docs/protocol.md`.

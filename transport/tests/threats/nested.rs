@@ -1,4 +1,4 @@
-//! Row 11 within pid namespaces: a fork that has its parent's pid.
+//! Threat 11 within pid namespaces: a fork that has its parent's pid.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Rows 5, 15 and 16 as a client meets them: a server that offers the wrong descriptors, too many of them, or memory of the wrong sizes. The
+//! Threats 5, 15 and 16 as a client meets them: a server that offers the wrong descriptors, too many of them, or memory of the wrong sizes. The
 //! client goes on over the socket and says why, or ends with a typed error.
 
 use std::io::Read;

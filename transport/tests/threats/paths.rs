@@ -1,4 +1,4 @@
-//! Rows 29 to 31: who owns a socket's path, and what clients see when its owner is killed and another one comes.
+//! Threats 29 to 31: who owns a socket's path, and what clients see when its owner is killed and another one comes.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::thread::JoinHandleExt;

@@ -1,4 +1,4 @@
-//! Row 6 in huge pages: who punches a hole before the seal forbids it takes a page away, and then somebody else has it. And who offers a
+//! Threat 6 in huge pages: who punches a hole before the seal forbids it takes a page away, and then somebody else has it. And who offers a
 //! file whose pages nobody has made leaves it to the other side's first touch, which a cgroup's limit (0 in a pod that asks for no huge
 //! pages) makes a SIGBUS.
 

@@ -1,4 +1,4 @@
-//! Row 34: a pid that comes round. Whoever has it then is a stranger, and the peer that had it is as dead as without him.
+//! Threat 34: a pid that comes round. Whoever has it then is a stranger, and the peer that had it is as dead as without him.
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

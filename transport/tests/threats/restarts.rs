@@ -1,4 +1,4 @@
-//! Row 31: servers that are killed under load, many times, at the worst places. Clients of every kind account for each request: it was done,
+//! Threat 31: servers that are killed under load, many times, at the worst places. Clients of every kind account for each request: it was done,
 //! or its outcome is unknown, or it was not sent; and what the servers did, which they write down first, bears each of them out.
 
 use std::collections::VecDeque;

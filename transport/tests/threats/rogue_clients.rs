@@ -1,4 +1,4 @@
-//! Row 1, and the end of 17: a client that went through the handshake and then breaks the rules of the rings. Its connection is ended and
+//! Threat 1, and the end of 17: a client that went through the handshake and then breaks the rules of the rings. Its connection is ended and
 //! counted, or goes on where no harm is done; others are served meanwhile, and nothing is leaked.
 
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Row 1 as a client meets it: a server on shared memory that writes nonsense into the rings, lies about its sleep, or sleeps until it is
+//! Threat 1 as a client meets it: a server on shared memory that writes nonsense into the rings, lies about its sleep, or sleeps until it is
 //! woken. The client ends with a typed error, or is served.
 
 use std::sync::atomic::Ordering;

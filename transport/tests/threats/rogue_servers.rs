@@ -1,4 +1,4 @@
-//! Rows 13, 15 and 17 as a client meets them: a server that speaks another version, falls silent, refuses, or says what nobody expects. The
+//! Threats 13, 15 and 17 as a client meets them: a server that speaks another version, falls silent, refuses, or says what nobody expects. The
 //! client ends with a typed error, or goes on over the socket and says why.
 
 use std::io::Read;

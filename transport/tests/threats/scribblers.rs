@@ -1,4 +1,4 @@
-//! Rows 2, 3, 4 and 6, and the last of 1: a client that writes where the server reads, at any time and anything, or takes the memory away. The
+//! Threats 2, 3, 4 and 6, and the last of 1: a client that writes where the server reads, at any time and anything, or takes the memory away. The
 //! server acts on what it read once, and on copies.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Rows 10, 35, 36 and 37: peers that stop, replies that come late, rings that are full, handlers that panic. All of that is life.
+//! Threats 10, 35, 36 and 37: peers that stop, replies that come late, rings that are full, handlers that panic. All of that is life.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rows 33 and 34, and what a sandbox forbids: other users, other pid namespaces, missing system calls.
+//! Threats 33 and 34, and what a sandbox forbids: other users, other pid namespaces, missing system calls.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `docs/testing.md` says the truth: its table has all rows, names tests that exist, leaves none of ours out, and lists the fault points.
+//! `docs/testing.md` says the truth: it has a section for every threat, names tests that exist, leaves none of ours out, and lists the fault points.
 //! `UPDATE=1 cargo test -p transport --test threats table` rewrites the list.
 
 use std::collections::BTreeSet;
@@ -19,18 +19,17 @@ fn document() -> String {
     std::fs::read_to_string(root().join("docs/testing.md")).expect("docs/testing.md")
 }
 
-/// The rows: number and cells.
-fn rows(document: &str) -> Vec<(usize, Vec<String>)> {
-    let cells = |line: &str| -> Vec<String> {
-        line.trim_matches('|')
-            .split('|')
-            .map(|cell| cell.trim().to_owned())
-            .collect()
-    };
-    let lines = document.lines().filter(|line| line.starts_with("| "));
-    lines
-        .map(cells)
-        .filter_map(|cells| Some((cells[0].parse().ok()?, cells)))
+/// The sections: number and text, without the headline.
+fn rows(document: &str) -> Vec<(usize, &str)> {
+    let sections = document.split("\n### ").skip(1);
+    sections
+        .filter_map(|section| {
+            let (headline, text) = section.split_once('\n')?;
+            let (number, _) = headline.split_once(". ")?;
+            // The last one ends where the next chapter begins.
+            let text = text.split("\n## ").next()?;
+            Some((number.parse().ok()?, text))
+        })
         .collect()
 }
 
@@ -53,22 +52,21 @@ fn place(file: &str) -> PathBuf {
 }
 
 #[test]
-fn the_table_has_every_row_and_each_names_tests_that_exist() {
+fn the_document_has_every_threat_and_each_names_tests_that_exist() {
     let document = document();
     let rows = rows(&document);
     let numbers: Vec<usize> = rows.iter().map(|(n, _)| *n).collect();
     assert_eq!(
         numbers,
         (1..=ROWS).collect::<Vec<_>>(),
-        "rows in docs/testing.md"
+        "sections in docs/testing.md"
     );
-    for (number, cells) in &rows {
-        assert_eq!(cells.len(), 6, "row {number}: {cells:?}");
-        assert!(
-            cells.iter().all(|cell| !cell.is_empty()),
-            "row {number}: {cells:?}"
-        );
-        assert!(!named(&cells[2]).is_empty(), "row {number} names no test");
+    for (number, text) in &rows {
+        for field in ["Injected", "Outcome", "Proved by taking out"] {
+            let begin = format!("\n- {field}: ");
+            assert_eq!(text.matches(&begin).count(), 1, "threat {number}: {field}");
+        }
+        assert!(!named(text).is_empty(), "threat {number} names no test");
     }
     for (file, test) in named(&document) {
         let text = std::fs::read_to_string(place(&file)).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -81,7 +79,7 @@ fn the_table_has_every_row_and_each_names_tests_that_exist() {
 }
 
 #[test]
-fn no_test_of_a_threat_is_left_out_of_the_table() {
+fn no_test_of_a_threat_is_left_out_of_the_document() {
     let named: BTreeSet<_> = named(&document()).into_iter().collect();
     let dir = root().join("transport/tests/threats");
     let entries = std::fs::read_dir(dir).expect("the tests").flatten();

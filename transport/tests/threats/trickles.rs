@@ -1,4 +1,4 @@
-//! Row 14: those who take their time over a handshake. They are cut off at the deadline of their stage, and keep nobody else out.
+//! Threat 14: those who take their time over a handshake. They are cut off at the deadline of their stage, and keep nobody else out.
 
 use std::time::{Duration, Instant};
 

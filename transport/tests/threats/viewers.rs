@@ -1,4 +1,4 @@
-//! Rows 7 and 41: who looks at the stats page can read it and do nothing else, and is never waited for.
+//! Threats 7 and 41: who looks at the stats page can read it and do nothing else, and is never waited for.
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,13 @@ fn a_viewer_that_is_stopped_or_killed_or_greedy_is_never_waited_for() {
     let mut client = world.connect();
     let page = page_of(server.pid());
     let mut viewers: Vec<Process> = (0..3).map(|_| viewer(&page)).collect();
+    // All that it has of the server is a mapping that it can only read, so there is nothing that it could hold.
+    for viewer in &viewers {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", viewer.pid())).expect("ours");
+        let pages = maps.lines().filter(|l| l.contains("shmtop-stats"));
+        let how: Vec<_> = pages.filter_map(|l| l.split(' ').nth(1)).collect();
+        assert_eq!(how, ["r--s"], "{maps}");
+    }
     assert!(
         matches!(mix(&mut client, 5, 0), Ended::Done),
         "while they look"
