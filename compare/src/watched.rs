@@ -219,6 +219,8 @@ fn report(workload: &Workload, seconds: f64, starts: &[Vec<Pair>], left_out: usi
             |e| format!("{e} | ≤ {ceiling} % | {}", e.verdict(ceiling)),
         )
     };
+    // A share has no sign.
+    let share = promise(|pair| pair.watched.shmtop_cpus * 100.0, PROMISED_SHARE).replace('+', "");
     let of_regime = |regime| {
         let pairs = starts.iter().flatten();
         pairs.filter(|pair| pair.plain.regime == regime).count()
@@ -234,7 +236,7 @@ fn report(workload: &Workload, seconds: f64, starts: &[Vec<Pair>], left_out: usi
         rate(|pair| pair.watched.requests_per_s),
         by_start(starts, Pair::lost).count(),
         promise(Pair::lost, PROMISED_LOSS),
-        promise(|pair| pair.watched.shmtop_cpus * 100.0, PROMISED_SHARE),
+        share,
         starts.len(),
         of_regime(Regime::Near),
         of_regime(Regime::Far),
@@ -276,6 +278,6 @@ mod tests {
             text.contains("(95 % interval +0.10 to +0.30) | ≤ 0.5 % | holds |"),
             "{text}"
         );
-        assert!(text.contains("| a CPU, used by shmtop | **+0.80 %** (95 % interval +0.80 to +0.80) | ≤ 1 % | holds |"), "{text}");
+        assert!(text.contains("| a CPU, used by shmtop | **0.80 %** (95 % interval 0.80 to 0.80) | ≤ 1 % | holds |"), "{text}");
     }
 }
