@@ -265,7 +265,7 @@ mod tests {
             matches!(ask(), Err(RequestError::Disconnected { .. }))
         });
         until("nobody waits for it", || {
-            server.shared.pool.len() == 0 && !path.exists()
+            server.shared.pool.load().pollers == 0 && !path.exists()
         });
         server.shutdown();
     }
