@@ -7,8 +7,11 @@
 //! then frames:  4 length | 4 CRC-32 of the payload | payload: one Sample as JSON
 //! ```
 //! Each frame is written with one write call, so a crash costs at most the last one; a reader stops before a frame that is
-//! cut off and says so. A frame that is damaged ends the recording with a sentence. Nothing is allocated from a length before it
-//! is checked against a bound.
+//! cut off and says so; zeros up to the end, which a power loss leaves of a file that grew, are such a one. A frame that is
+//! damaged ends the recording with a sentence. Nothing is allocated from a length before it is checked against a bound, and no frame
+//! takes more than a few times its own size ([`budget`]).
+
+mod budget;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -76,6 +79,7 @@ pub struct Recording<R: Read> {
     name: String,
     frames: u64,
     cut_off: bool,
+    ended: bool,
 }
 
 impl Recording<BufReader<File>> {
@@ -120,17 +124,24 @@ impl<R: Read> Recording<R> {
             name: crate::text::clean(name),
             frames: 0,
             cut_off: false,
+            ended: false,
         })
     }
 
     /// The next sample; `None` at the end, which may be a frame that was cut off ([`Self::cut_off`]).
     ///
     /// # Errors
-    /// A sentence: the frame is damaged.
+    /// A sentence: the frame is damaged. That is the end, too: what lies behind it is not looked at.
     pub fn next_sample(&mut self) -> Result<Option<Sample>, String> {
-        if self.cut_off {
+        if self.ended {
             return Ok(None);
         }
+        let next = self.read_on();
+        self.ended = !matches!(next, Ok(Some(_)));
+        next
+    }
+
+    fn read_on(&mut self) -> Result<Option<Sample>, String> {
         let mut head = [0; 8];
         match fill(&mut self.input, &mut head)? {
             0 => return Ok(None),
@@ -140,6 +151,9 @@ impl<R: Read> Recording<R> {
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
         let number = self.frames + 1;
+        if head == [0; 8] && only_zeros(&mut self.input)? {
+            return Ok(self.ends_here());
+        }
         if length > MAX_FRAME {
             return Err(format!(
                 "frame {number} claims {length} bytes, at most {MAX_FRAME} are allowed: damaged"
@@ -158,6 +172,7 @@ impl<R: Read> Recording<R> {
         if crc32fast::hash(&payload) != crc {
             return Err(format!("frame {number} is damaged (checksum)"));
         }
+        budget::check(&payload).map_err(|why| format!("frame {number} is not a sample: {why}"))?;
         let sample = serde_json::from_slice(&payload)
             .map_err(|e| format!("frame {number} is not a sample: {e}"))?;
         self.frames += 1;
@@ -197,6 +212,20 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> {
         }
     }
     Ok(at)
+}
+
+/// Whether nothing but zeros comes until the end.
+fn only_zeros(input: &mut impl Read) -> Result<bool, String> {
+    let mut buffer = [0; 4096];
+    loop {
+        let n = fill(input, &mut buffer)?;
+        if buffer[..n].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if n < buffer.len() {
+            return Ok(true);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +321,40 @@ mod tests {
         let mut huge = recorded(0);
         huge.extend_from_slice(&[0xff; 8]);
         assert!(read_all(&huge).unwrap_err().contains("at most"));
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_a_frame_that_was_cut_off() {
+        for zeros in [1, 7, 8, 9, 4_096, 10_000] {
+            let mut bytes = recorded(2);
+            bytes.extend(vec![0; zeros]);
+            assert_eq!(read_all(&bytes), Ok((vec![1, 2], true)), "{zeros}");
+            bytes.push(1);
+            bytes.extend([0; 9]);
+            assert!(read_all(&bytes).is_err() || zeros < 8, "{zeros}");
+        }
+    }
+
+    #[test]
+    fn behind_damage_there_is_nothing() {
+        let mut bytes = recorded(3);
+        let frame = (bytes.len() - 16) / 3;
+        bytes[16 + frame + 20] ^= 1;
+        let mut r = Recording::new(&bytes[..], "test").unwrap();
+        assert!(r.next_sample().unwrap().is_some());
+        assert!(r.next_sample().is_err());
+        assert!(r.next_sample().unwrap().is_none() && !r.cut_off());
+    }
+
+    #[test]
+    fn a_frame_of_empty_parts_is_refused_before_it_takes_memory() {
+        let payload = format!("{{\"processes\":[{}]}}", vec!["{}"; 100_000].join(","));
+        let mut bytes = recorded(1);
+        bytes.extend((payload.len() as u32).to_le_bytes());
+        bytes.extend(crc32fast::hash(payload.as_bytes()).to_le_bytes());
+        bytes.extend(payload.as_bytes());
+        let refused = read_all(&bytes).unwrap_err();
+        assert_eq!(refused, "frame 2 is not a sample: it has too many parts");
     }
 
     proptest! {

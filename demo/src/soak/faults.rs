@@ -113,9 +113,8 @@ impl Soak<'_> {
             }
             12..15 => {
                 self.count("servers killed");
-                self.server.signal(Signal::SIGKILL);
-                // The path must be free before the next one comes.
-                let _ = self.server.child.wait();
+                // The path must be free before the next one comes. Whether it had ended before, `bury` asks again.
+                self.server.end();
                 let next = start_server(&self.dir, self.options)?;
                 let dead = std::mem::replace(&mut self.server, next);
                 self.bury(dead);
@@ -143,7 +142,6 @@ impl Soak<'_> {
             _ => {
                 self.count("all clients killed at once");
                 for n in 0..self.clients.len() {
-                    self.clients[n].signal(Signal::SIGKILL);
                     let next = Process::start(&self.dir, self.options, "client", n as u32)?;
                     let dead = std::mem::replace(&mut self.clients[n], next);
                     self.bury(dead);
@@ -153,26 +151,22 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// Keeps what a process that was killed has said.
+    /// Kills a process unless it has ended by itself, which is counted, and keeps what it has said.
     fn bury(&mut self, mut dead: Process) {
-        // Ended already, or now.
-        let _ = dead.child.kill();
-        let _ = dead.child.wait();
+        self.outcome.crashes += u64::from(!dead.end());
         self.outcome.tally.add(&dead.heard(|heard| heard.tally));
     }
 
-    /// A process that has ended was not killed by us: those are replaced at once.
+    /// A process that has ended was not killed by us: those are replaced at once. [`Self::bury`] counts it.
     fn look_for_crashes(&mut self) -> Result<(), Failure> {
         for n in 0..self.clients.len() {
             if self.clients[n].has_ended() {
-                self.outcome.crashes += 1;
                 let next = Process::start(&self.dir, self.options, "client", n as u32)?;
                 let dead = std::mem::replace(&mut self.clients[n], next);
                 self.bury(dead);
             }
         }
         if self.server.has_ended() {
-            self.outcome.crashes += 1;
             let next = start_server(&self.dir, self.options)?;
             let dead = std::mem::replace(&mut self.server, next);
             self.bury(dead);

@@ -1,9 +1,11 @@
 //! A soak's child processes: started, told things, heard, killed, and looked at from outside.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -20,9 +22,12 @@ const WATCHDOG: u32 = 60_000;
 
 /// A child, and what it said last.
 pub(super) struct Process {
-    pub(super) child: Child,
+    child: Child,
     stdin: Option<ChildStdin>,
     heard: Arc<Mutex<Heard>>,
+    reader: Option<JoinHandle<()>>,
+    /// Once it has ended: whether it had to be killed for that.
+    was_killed: Option<bool>,
     /// After the first rest.
     pub(super) anonymous: Option<u64>,
 }
@@ -44,7 +49,8 @@ impl Process {
     ) -> Result<Self, Failure> {
         let program =
             std::env::current_exe().map_err(|e| Failure::io("finding this program", &e))?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args([
                 "--role",
                 role,
@@ -54,14 +60,18 @@ impl Process {
                 &options.seed.to_string(),
                 "--dir",
             ])
-            .arg(dir)
+            .arg(dir);
+        Self::run(command).map_err(|e| Failure::io("starting a process", &e))
+    }
+
+    fn run(mut command: Command) -> std::io::Result<Self> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| Failure::io("starting a process", &e))?;
+            .spawn()?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let hearing = Arc::clone(&heard);
-        if let Some(out) = child.stdout.take() {
+        let reader = child.stdout.take().map(|out| {
             std::thread::spawn(move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
                     let mut heard = hearing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,13 +84,15 @@ impl Process {
                         }
                     }
                 }
-            });
-        }
+            })
+        });
         let stdin = child.stdin.take();
         Ok(Self {
             child,
             stdin,
             heard,
+            reader,
+            was_killed: None,
             anonymous: None,
         })
     }
@@ -107,6 +119,22 @@ impl Process {
 
     pub(super) fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// Kills it, and hears what it said to the last line. False if it had ended by itself before.
+    pub(super) fn end(&mut self) -> bool {
+        let killed = *self.was_killed.get_or_insert_with(|| {
+            let by_itself = matches!(self.child.try_wait(), Ok(Some(_)));
+            // It may end between the two; then its status says how.
+            let _ = self.child.kill();
+            let status = self.child.wait();
+            !by_itself && status.is_ok_and(|s| s.signal() == Some(Signal::SIGKILL as i32))
+        });
+        if let Some(reader) = self.reader.take() {
+            // It panics on nothing; its last line has been heard or was never whole.
+            let _ = reader.join();
+        }
+        killed
     }
 
     fn proc(&self, name: &str) -> PathBuf {
@@ -155,4 +183,27 @@ pub(super) fn wait(what: &str, mut done: impl FnMut() -> bool) -> Result<(), Fai
         std::thread::sleep(LOOK);
     }
     Err(Failure::new(FAULT, format!("waited in vain for {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        Process::run(command).unwrap()
+    }
+
+    #[test]
+    fn who_ended_by_itself_was_not_killed_and_is_heard_to_the_last_line() {
+        let mut crashed = shell("echo 9 0 0 0 0 0 0 7 0 0; kill -SEGV $$");
+        wait("its end", || crashed.has_ended()).unwrap();
+        assert!(!crashed.end());
+        assert!(!crashed.end(), "and stays so");
+        assert_eq!(crashed.heard(|heard| heard.tally.duplicated), 7);
+        let mut alive = shell("echo ready; read line");
+        wait("its line", || alive.heard(|heard| heard.ready)).unwrap();
+        assert!(alive.end());
+    }
 }

@@ -85,7 +85,10 @@ impl Seen {
     }
 }
 
-/// Serves until standard input ends; says `ready`, then what it counted with each line that it reads.
+/// How often it says what it counted, so that little of that is forgotten when it is killed.
+const SAYS_EVERY: Duration = Duration::from_millis(100);
+
+/// Serves until standard input ends; says `ready`, then what it counted, every now and then and with each line that it reads.
 pub(super) fn run(dir: &Path) -> Result<(), Failure> {
     set_pdeathsig(Signal::SIGKILL).map_err(|e| Failure::io("PR_SET_PDEATHSIG", &e.into()))?;
     let seen = Arc::new(Seen::new());
@@ -117,19 +120,29 @@ pub(super) fn run(dir: &Path) -> Result<(), Failure> {
         });
     })
     .map_err(|e| Failure::from(&e))?;
-    let say = |line: &str| {
-        let mut out = std::io::stdout();
-        writeln!(out, "{line}")
-            .and_then(|()| out.flush())
-            .map_err(|e| Failure::io("printing", &e))
-    };
     say("ready")?;
+    let counted = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(SAYS_EVERY);
+            if say(&counted.tally().say()).is_err() {
+                return;
+            }
+        }
+    });
     for line in std::io::stdin().lock().lines() {
         super::client::starve(&line.map_err(|e| Failure::io("standard input", &e))?);
         say(&seen.tally().say())?;
     }
     membrane.shutdown();
     Ok(())
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::io("printing", &e))
 }
 
 #[cfg(test)]

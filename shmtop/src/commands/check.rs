@@ -1,7 +1,7 @@
 //! `check`: assertions on the figures of a watch, for CI.
 
 use super::settings::Settings;
-use super::{Failure, Outcome, say, watch};
+use super::{Failure, Outcome, say_before_verdict, watch};
 use crate::check::{Expr, Summary, Watch};
 use crate::cli::Format;
 
@@ -65,10 +65,10 @@ pub(super) fn check(
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
-        say(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
+        say_before_verdict(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
     }
     if exprs.iter().any(asks) {
-        say(&hints_that_fired(figures.samples(), &summary))?;
+        say_before_verdict(&hints_that_fired(figures.samples(), &summary))?;
     }
     if failed {
         Err(Failure::Findings)

@@ -122,6 +122,15 @@ pub(crate) fn say(text: &str) -> Outcome {
     Ok(())
 }
 
+/// Prints as [`say`] does, for a command whose exit code is a verdict: that its reader has left (`| head -1`) is no reason to end
+/// without one.
+fn say_before_verdict(text: &str) -> Outcome {
+    match say(text) {
+        Err(Failure::Code(0)) => Ok(()),
+        other => other,
+    }
+}
+
 fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
@@ -260,10 +269,10 @@ fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
     }
     let model = &watch.model;
     match format {
-        Format::Json => say(&pretty(&report::doctor_json(model)))?,
+        Format::Json => say_before_verdict(&pretty(&report::doctor_json(model)))?,
         // Of what has ended nobody can say that nothing is wrong.
         _ if died.is_err() && model.findings.is_empty() => {}
-        _ => say(&report::doctor_text(model, settings.state.ascii))?,
+        _ => say_before_verdict(&report::doctor_text(model, settings.state.ascii))?,
     }
     died?;
     verdict(model)

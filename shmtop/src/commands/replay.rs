@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
-use super::{Failure, Outcome, format, play, pretty, privileges, say, verdict};
+use super::{Failure, Outcome, format, play, pretty, privileges, say, say_before_verdict, verdict};
 use crate::check::{Summary, Watch};
 use crate::cli::Format;
 use crate::model::{Finding, Model, ModelBuilder, Severity, Subject};
@@ -104,8 +104,8 @@ fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
         return Err(super::nothing(&model, &sample.discovery, player.settings));
     }
     match format {
-        Format::Json => say(&pretty(&report::doctor_json(&model)))?,
-        _ => say(&report::doctor_text(&model, player.settings.state.ascii))?,
+        Format::Json => say_before_verdict(&pretty(&report::doctor_json(&model)))?,
+        _ => say_before_verdict(&report::doctor_text(&model, player.settings.state.ascii))?,
     }
     verdict(&model)
 }
@@ -157,7 +157,17 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
     let mut firing: BTreeMap<(&'static str, Subject), Finding> = BTreeMap::new();
     let mut events = Vec::new();
     let mut worst = None;
-    while let Some((_, model)) = player.step()? {
+    // What was read of a damaged recording is told like any other; then, why there is no more.
+    let mut damaged = None;
+    loop {
+        let model = match player.step() {
+            Ok(Some((_, model))) => model,
+            Ok(None) => break,
+            Err(why) => {
+                damaged = Some(why);
+                break;
+            }
+        };
         worst = worst.max(model.worst());
         let from = events.len();
         let event = |fires, finding: &Finding| Event {
@@ -179,29 +189,36 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
         firing = now;
         if format != Format::Json {
             for event in events.drain(from..) {
-                say(&event.line())?;
+                say_before_verdict(&event.line())?;
             }
         }
     }
     let recording = &player.recording;
     if format == Format::Json {
-        say(&pretty(&json!({
+        let why = match &damaged {
+            Some(Failure::Usage(why)) => Some(why),
+            _ => None,
+        };
+        say_before_verdict(&pretty(&json!({
             "schema": 1, "recording": recording.name(), "samples": recording.frames(), "length_ns": player.at_ns(),
-            "cut_off": recording.cut_off(), "events": events.iter().map(Event::json).collect::<Vec<_>>(),
+            "cut_off": recording.cut_off(), "damaged": why, "events": events.iter().map(Event::json).collect::<Vec<_>>(),
         })))?;
     } else {
-        say(&format!(
+        say_before_verdict(&format!(
             "{}: {} samples over {}{}; findings at the end: {}\n",
             recording.name(),
             recording.frames(),
             text::ns(player.at_ns()),
-            if recording.cut_off() {
-                "; the end is cut off"
-            } else {
-                ""
+            match (recording.cut_off(), &damaged) {
+                (true, _) => "; the end is cut off",
+                (_, Some(_)) => "; what follows is damaged",
+                _ => "",
             },
             firing.len()
         ))?;
+    }
+    if let Some(why) = damaged {
+        return Err(why);
     }
     if worst >= Some(Severity::Warn) {
         return Err(Failure::Findings);

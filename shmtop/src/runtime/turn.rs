@@ -175,7 +175,11 @@ impl Runtime {
                 if let Some(model) = self.held.take() {
                     self.show(model);
                 }
-                self.feed.ask(Focus::default());
+                if self.status.replay.as_ref().is_some_and(|r| r.ended) {
+                    self.goal_ns = None;
+                } else {
+                    self.feed.ask(Focus::default());
+                }
             }
         } else {
             let focus = Focus {

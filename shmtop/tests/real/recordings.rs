@@ -143,6 +143,19 @@ fn a_damaged_recording_is_one_sentence_and_exit_2() {
     let (code, _, err) = run(stage.shmtop(&["record", file, "-n", "3", "-d", "10ms", "-p", &pid]));
     assert_eq!(code, Some(0), "{err}");
     let whole = std::fs::read(&path).unwrap();
+    // What was read before the damage is told, too.
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    let last = stage.dir().join("last.rec");
+    std::fs::write(&last, bytes).unwrap();
+    let (code, out, err) = run(stage.shmtop(&["replay", last.to_str().unwrap(), "-f", "json"]));
+    assert_eq!((code, err.lines().count()), (Some(2), 1), "{err}");
+    let told = json(&out);
+    assert_eq!(told["samples"], 2);
+    assert!(
+        told["damaged"].as_str().unwrap().contains("frame 3"),
+        "{out}"
+    );
     let broken = stage.dir().join("broken.rec");
     let broken = broken.to_str().unwrap();
     for at in [0, 9, 17, 21, 30, whole.len() / 2, whole.len() - 1] {
