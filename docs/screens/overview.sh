@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=$PWD/target/release
+cargo build -q -p shmtop --example render-screen
 SHMTOP_RUNTIME_DIR=$(mktemp -d)
 export SHMTOP_RUNTIME_DIR
 screen() { tmux -L "shmtop-picture-$$" -f /dev/null "$@"; }
@@ -56,6 +57,6 @@ sleep 20 # its charts fill
 stopped=$(ps -o pid= --ppid "$traders" | sed -n 7p | tr -d ' ')
 kill -STOP "$stopped"
 sleep 6
-screen capture-pane -e -p -t picture | cargo run -q -p shmtop --example render-screen >"$SHMTOP_RUNTIME_DIR/svg"
+screen capture-pane -e -p -t picture | target/debug/examples/render-screen >"$SHMTOP_RUNTIME_DIR/svg"
 mv "$SHMTOP_RUNTIME_DIR/svg" docs/screens/overview.svg
 echo "docs/screens/overview.svg"
