@@ -30,7 +30,13 @@ impl Cli {
     pub(crate) fn read(
         args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
-        let matches = Self::command().try_get_matches_from(args)?;
+        // A variable that is set to nothing wishes for nothing, as with NO_COLOR: that is how compose files pass on what may be unset.
+        let heard = Self::command().mut_args(|arg| {
+            let value = arg.get_env().and_then(std::env::var_os);
+            let nothing = value.is_some_and(|v| v.is_empty());
+            if nothing { arg.env(None) } else { arg }
+        });
+        let matches = heard.try_get_matches_from(args)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.flags.typed = Typed::of(&matches);
         Ok(cli)

@@ -34,6 +34,10 @@ fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
         "{out}"
     );
     assert_eq!(config(&[("SHMTOP_DELAY", "soon")]).0, Some(2));
+    let unset = ["PID", "DELAY", "FORMAT", "SORT", "THEME"].map(|v| format!("SHMTOP_{v}"));
+    let (code, out) = config(&unset.each_ref().map(|v| (v.as_str(), "")));
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("theme = \"light\""), "the file's: {out}");
     std::fs::write(
         dir.path().join(".config/shmtop/config.toml"),
         "sorted = 1\n",
