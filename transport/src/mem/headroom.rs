@@ -90,6 +90,16 @@ pub(crate) fn address_space_usage() -> (u64, u64) {
     )
 }
 
+/// Limit and use of the table that was full when a call said so: this process's (EMFILE) or the system's (ENFILE). (0, 0) for any
+/// other errno.
+pub(crate) fn full_table(errno: i32) -> (u64, u64) {
+    match errno {
+        libc::EMFILE => descriptors(),
+        libc::ENFILE => system_descriptors(),
+        _ => (0, 0),
+    }
+}
+
 /// RLIMIT_NOFILE (soft) and the descriptors open below it; an unknown number is 0.
 ///
 /// Counted by asking the kernel about each number, because listing /proc/self/fd needs a descriptor itself, and

@@ -42,11 +42,7 @@ impl StepError {
 
     /// A failed call; when descriptors ran out (EMFILE, ENFILE) their limit and number are looked up.
     pub(crate) fn of_call(step: Step, errno: i32) -> Self {
-        let (limit, used) = match errno {
-            libc::EMFILE => headroom::descriptors(),
-            libc::ENFILE => headroom::system_descriptors(),
-            _ => (0, 0),
-        };
+        let (limit, used) = headroom::full_table(errno);
         Self {
             step,
             errno,

@@ -334,6 +334,12 @@ impl<S: Storage> Consumer<S> {
         self.storage.set_flag(Flag::Empty, 0);
     }
 
+    /// Whether the producer says that it sleeps for room: a hint, without a fence; then [`Self::must_wake_fenced`] is worth its price.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.storage.flag(Flag::Full) != 0
+    }
+
     /// After releasing: whether the producer sleeps for room and the caller must wake it (futex on [`Flag::Full`]).
     ///
     /// The caller has fenced in between: every end of a connection has a producer too, whose

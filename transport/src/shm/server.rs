@@ -24,8 +24,10 @@ use crate::wire::drive;
 
 /// Requests served for one connection before the next one has its turn…
 const TURN_MESSAGES: u32 = 16;
-/// …or request bytes, whichever is reached first.
+/// …or bytes of requests, or of replies where those are larger, whichever is reached first.
 const TURN_BYTES: usize = 256 << 10;
+/// An answer above this gives the memory back in which it waited for room: no budget counts it.
+const SPILL_KEPT_BYTES: usize = 64 << 10;
 /// What a first reply is expected to need; afterwards, the size of the last one.
 const FIRST_EXPECTED_BYTES: usize = 4 << 10;
 
@@ -43,7 +45,7 @@ pub(crate) struct ShmServer {
     expected_reply: usize,
     /// Since when a request is there but the reply ring has no room for an answer of the expected size.
     blocked: Option<Ticks>,
-    /// An answer that outgrew its place in the ring. Empty, and never allocated, for as long as that does not happen.
+    /// An answer that outgrew its place in the ring. Never allocated for as long as that does not happen, and not kept after a large one.
     spill: Vec<u8>,
     /// Kind and id of an answer that stands in `spill` and waits for room.
     pending: Option<(Kind, u64)>,
@@ -140,6 +142,12 @@ impl ShmServer {
         self.blocked.is_some()
     }
 
+    /// Bytes of memory taken for answers that wait for room.
+    #[cfg(test)]
+    pub(super) fn waits_with(&self) -> usize {
+        self.spill.capacity()
+    }
+
     /// Serves what is there, up to a bound. `buffer` is the poller's request buffer, at least `max_message` long.
     pub(crate) fn turn(&mut self, handler: &Handler, buffer: &mut [u8]) -> Turn {
         let (mut served, mut bytes) = (0, 0);
@@ -177,7 +185,7 @@ impl ShmServer {
         Turn::Served(served)
     }
 
-    /// Takes one request and answers it; its length, or `None` if there is none or no room for the answer.
+    /// Takes one request and answers it; the length of the larger of the two, or `None` if there is no request or no room for the answer.
     #[inline]
     fn serve_one(&mut self, handler: &Handler, buffer: &mut [u8]) -> Result<Option<usize>, Poison> {
         let Some(record) = self.rx.peek()? else {
@@ -239,7 +247,7 @@ impl ShmServer {
         if self.expected_reply != length {
             self.expected_reply = length;
         }
-        Ok(Some(record.length))
+        Ok(Some(record.length.max(length)))
     }
 
     /// Sends the answer that waits for room, if there is one; false if it has to wait on.
@@ -256,6 +264,9 @@ impl ShmServer {
         match self.tx.push(kind, id, &self.spill) {
             Ok(()) => {
                 record::sent(&self.slot, &mut self.tx, self.spill.len());
+                if self.spill.len() > SPILL_KEPT_BYTES {
+                    self.spill = Vec::new();
+                }
                 self.spill.clear();
                 self.pending = None;
                 self.unblock();

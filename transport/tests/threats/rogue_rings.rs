@@ -10,7 +10,7 @@ use transport::{Group, Synapse, WaitPolicy};
 use crate::payload;
 use crate::rogue::server::{LARGEST, REQUEST_TIMEOUT, RING, answers, on_shm};
 use crate::rogue::{
-    EMPTY, ERROR_RECORD, HEAD, PADDING, REPLIES, REPLY_RECORD, STREAMED, TAIL, commit,
+    EMPTY, ERROR_RECORD, FULL, HEAD, PADDING, REPLIES, REPLY_RECORD, STREAMED, TAIL, commit,
 };
 use crate::role::WATCHDOG;
 use crate::watch::{own_page, within};
@@ -217,6 +217,31 @@ fn a_server_asleep_is_woken_for_queued_requests_by_a_group_of_every_policy() {
             },
         );
     }
+}
+
+#[test]
+fn a_server_that_waits_for_room_is_told_of_the_last_of_it_by_a_client_that_only_looks() {
+    let (over, is_over) = std::sync::mpsc::channel();
+    on_shm(
+        |_, mut rings| {
+            let flag = std::sync::Arc::clone(&rings.memory);
+            let flag = flag.flag(REPLIES + FULL);
+            // Too little of it to be told at once: an eighth of the ring.
+            answers(&mut rings, 1);
+            flag.store(1, Ordering::SeqCst);
+            within(WATCHDOG, "woken", || match flag.load(Ordering::SeqCst) {
+                0 => Ok(()),
+                flag => Err(flag),
+            });
+            over.send(()).expect("the client looks");
+        },
+        |mut client| {
+            client.submit(&payload::request(1, 16, 8)).expect("room");
+            while is_over.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                client.try_receive().expect("nothing amiss");
+            }
+        },
+    );
 }
 
 #[test]

@@ -120,8 +120,8 @@ impl Control {
     /// Descriptors (or memory) have run out: accepts one connection on the reserve and refuses it. False if that did not help:
     /// then the listener is left alone for a while, rather than asked again and again at full speed.
     ///
-    /// `counted` are the descriptors as the first of a round found them: to count is a call for each number.
-    fn shed(&mut self, errno: Errno, counted: &mut Option<(u64, u64)>) -> bool {
+    /// `counted` are the descriptors, of the table that is full, as the first of a round found them: to count is a call for each number.
+    fn shed(&mut self, errno: Errno, counted: &mut Option<(Errno, (u64, u64))>) -> bool {
         if matches!(errno, Errno::EMFILE | Errno::ENFILE) && self.reserve.take().is_some() {
             let accepted = accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC);
             if let Ok(fd) = accepted {
@@ -132,7 +132,14 @@ impl Control {
                     set(&process.last_rejected_uid, peer.uid.into());
                     set(&process.last_rejected_pid, peer.pid.into());
                 }
-                let (limit, used) = *counted.get_or_insert_with(headroom::descriptors);
+                let (limit, used) = match *counted {
+                    Some((of, numbers)) if of == errno => numbers,
+                    _ => {
+                        counted
+                            .insert((errno, headroom::full_table(errno as i32)))
+                            .1
+                    }
+                };
                 drive::turn_away(socket, Reject::Descriptors, limit, used);
             }
             self.reserve = reserve();

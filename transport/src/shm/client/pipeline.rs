@@ -69,7 +69,9 @@ impl ShmClient {
             // Who looks here has no clock: a `Group` would find this connection ready again and again.
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => {
-                if self.bell_due {
+                // A server that waits for the last room that was made is told here: no fence for a look that finds nothing, and so
+                // it may be the next one that sees it wait.
+                if self.bell_due || self.released > 0 && self.rx.is_awaited() {
                     self.ring_bell();
                 }
                 Ok(None)

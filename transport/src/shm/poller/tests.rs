@@ -8,6 +8,7 @@ use crate::config::WaitPolicy;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{RING_NAME, create_rings};
 use crate::peer::Peer;
+use crate::ring::plan::Kind;
 use crate::ring::storage::{Storage, Word, connection_bytes};
 use crate::stats::SlotKind;
 
@@ -40,20 +41,29 @@ fn connection(inbox: &Arc<Inbox>) -> (ShmServer, Rings) {
 }
 
 fn connection_of(ends: Arc<Ends>, socket: UnixStream) -> (ShmServer, Rings) {
-    const CAPACITY: usize = 64 << 10;
-    let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
-    let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
+    with_rings(ends, socket, 64 << 10, 64)
+}
+
+/// With rings of so many bytes, for messages of up to so many.
+fn with_rings(
+    ends: Arc<Ends>,
+    socket: UnixStream,
+    capacity: usize,
+    largest: usize,
+) -> (ShmServer, Rings) {
+    let (fd, _) = create_rings(RING_NAME, connection_bytes(capacity), false).expect("memory");
+    let mapping = Mapping::shared(fd.as_fd(), connection_bytes(capacity)).expect("mapped");
     let mapping = Arc::new(mapping);
     let server = ShmServer::new(
-        Rings::server(&mapping, CAPACITY, 64),
-        64,
+        Rings::server(&mapping, capacity, largest),
+        largest,
         Peer::NOBODY,
         Arc::new(SlotWriter::private(SlotKind::Connection)),
         ends,
         Arc::new(socket),
         Arc::new(()),
     );
-    (server, Rings::client(&mapping, CAPACITY, 64))
+    (server, Rings::client(&mapping, capacity, largest))
 }
 
 #[test]
@@ -127,4 +137,65 @@ fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_th
     poller.isolation = Isolation::new(monotonic_ns());
     poller.tell_to_leave();
     assert_eq!((wish(&first), wish(&second)), (0, 0));
+}
+
+/// A connection whose requests say how large a reply they want, its client, and the poller's buffer.
+fn of_large_replies() -> (ShmServer, Rings, Vec<u8>) {
+    let (ours, _theirs) = UnixStream::pair().expect("sockets");
+    let ends = Arc::new(Ends::new(&Arc::default()));
+    let (server, client) = with_rings(ends, ours, 1 << 20, 400 << 10);
+    (server, client, vec![0; 400 << 10])
+}
+
+fn as_large_as_asked(request: &[u8], reply: &mut crate::Reply<'_>) {
+    let length = u32::from_le_bytes(request.try_into().expect("a number"));
+    let reply = reply.extend_from_slice(&vec![7; length as usize]);
+    reply.expect("within the limit");
+}
+
+fn ask(client: &mut Rings, id: u64, reply: u32) {
+    let request = reply.to_le_bytes();
+    client.tx.push(Kind::Request, id, &request).expect("room");
+}
+
+fn served(turn: Turn) -> u32 {
+    match turn {
+        Turn::Idle => 0,
+        Turn::Served(n) | Turn::ServedLong(n) => n,
+        Turn::Over(reason) => panic!("{reason:?}"),
+    }
+}
+
+#[test]
+fn small_requests_with_large_replies_leave_others_their_turn_as_large_requests_do() {
+    let (mut server, mut client, mut buffer) = of_large_replies();
+    for id in 1..=8 {
+        ask(&mut client, id, 100 << 10);
+    }
+    // A turn also ends after a handler that is found to take long.
+    let turns = std::iter::repeat_with(|| served(server.turn(&as_large_as_asked, &mut buffer)));
+    let turns: Vec<u32> = turns.take_while(|n| *n > 0).collect();
+    assert_eq!(turns.iter().sum::<u32>(), 8);
+    assert!(
+        turns.iter().all(|n| *n <= 3),
+        "{turns:?} replies of 100 KiB"
+    );
+}
+
+#[test]
+fn an_answer_that_waited_for_room_takes_no_memory_once_it_is_sent() {
+    let (mut server, mut client, mut buffer) = of_large_replies();
+    // As large as the one before is what is expected; the last one outgrows its place.
+    for id in 1..=10 {
+        ask(&mut client, id, if id < 10 { 100 << 10 } else { 300 << 10 });
+    }
+    while served(server.turn(&as_large_as_asked, &mut buffer)) > 0 {}
+    assert!(server.waits_with() >= 300 << 10, "it waits for room");
+    for _ in 1..=10 {
+        let record = client.rx.peek().expect("whole").expect("a reply");
+        client.rx.read(&record, &mut buffer).expect("whole");
+        client.rx.release(&record);
+        served(server.turn(&as_large_as_asked, &mut buffer));
+    }
+    assert_eq!(server.waits_with(), 0);
 }
