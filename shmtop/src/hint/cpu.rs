@@ -23,7 +23,7 @@ rule! {
     /// Only a CPU that a ring thread keeps busy for ten seconds is asked: an idle core is slow on purpose. In a VM the MHz of
     /// /proc/cpuinfo are a constant and there is no cpufreq, so the answer is unknown, not fine.
     CPU_FREQ_LOW = "cpu-freq-low", Warn, "a busy CPU runs below its frequency";
-    fires: "below 70 % of the maximum, over 10 s, on a CPU that a ring thread keeps more than 90 % busy";
+    fires: "below 70 % of the maximum and below the base frequency (where that is known), over 10 s, on a CPU that a ring thread keeps more than 90 % busy";
     quiet: "idle cores";
     fix: "cpupower frequency-set -g performance";
     onset: State;
@@ -63,7 +63,13 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
         let old_khz = old
             .and_then(|c| c.frequency.current_khz.known().copied())
             .unwrap_or(khz);
-        if max == 0 || khz.max(old_khz) as f64 >= 0.7 * max as f64 {
+        // The maximum is of a single core: with all of them busy even a healthy chip may stay below 70 % of it.
+        let seen = ctx.sample.host.cpus.iter().find(|c| c.cpu == cpu);
+        let base = seen.and_then(|c| c.frequency.base_khz.known().copied());
+        let least = base
+            .map_or(f64::MAX, |b| 0.98 * b as f64)
+            .min(0.7 * max as f64);
+        if max == 0 || khz.max(old_khz) as f64 >= least {
             continue;
         }
         let ghz = |k: u64| k as f64 / 1e6;
@@ -88,7 +94,7 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
             khz as f64,
             "kHz",
             format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq"),
-            format!("< {:.0}", 0.7 * max as f64),
+            format!("< {least:.0}"),
         )
         .number(
             "busy",
@@ -116,13 +122,9 @@ rule! {
 }
 
 fn thermal(ctx: &Context<'_>) -> Answer {
-    if ctx
-        .sample
-        .host
-        .cpus
-        .iter()
-        .all(|c| c.core_throttle_count.known().is_none())
-    {
+    if ctx.sample.host.cpus.iter().all(|c| {
+        c.core_throttle_count.known().is_none() && c.package_throttle_count.known().is_none()
+    }) {
         return Err(ctx
             .sample
             .host
@@ -133,6 +135,8 @@ fn thermal(ctx: &Context<'_>) -> Answer {
     }
     let then = ctx.ten_ago()?;
     let mut grown: BTreeMap<u32, u64> = BTreeMap::new();
+    // Each CPU of a package says the same of it.
+    let mut package = 0;
     for c in &ctx.sample.host.cpus {
         let Some(o) = then.host.cpus.iter().find(|o| o.cpu == c.cpu) else {
             continue;
@@ -140,13 +144,22 @@ fn thermal(ctx: &Context<'_>) -> Answer {
         if let (Ok(a), Ok(b)) = (o.core_throttle_count.get(), c.core_throttle_count.get()) {
             grown.insert(c.cpu, delta(a, b)?);
         }
+        let of_package = (
+            o.package_throttle_count.get(),
+            c.package_throttle_count.get(),
+        );
+        if let (Ok(a), Ok(b)) = of_package {
+            package = delta(a, b)?.max(package);
+        }
     }
     let hits = grown.values().copied().fold(0u64, u64::saturating_add);
-    if hits == 0 {
-        return QUIET;
-    }
+    let says = match (hits, package) {
+        (0, 0) => return QUIET,
+        (0, n) => format!("the heat limit of the package slowed all its CPUs {n}× in 10 s"),
+        (n, _) => format!("the heat limit slowed the CPUs {n}× in 10 s"),
+    };
     Fire::new(
-        format!("the heat limit slowed the CPUs {hits}× in 10 s"),
+        says,
         "sensors   # then see to the cooling, or run less on this machine",
     )
     .number(
@@ -154,6 +167,13 @@ fn thermal(ctx: &Context<'_>) -> Answer {
         hits as f64,
         "1/10 s",
         "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count",
+        "> 0",
+    )
+    .number(
+        "of a package",
+        package as f64,
+        "1/10 s",
+        "/sys/devices/system/cpu/cpu*/thermal_throttle/package_throttle_count",
         "> 0",
     )
     .fires()

@@ -6,6 +6,7 @@ use transport::stats::{Role, Slot, Snapshot, Via};
 
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::builder::WINDOW_NS;
 use crate::model::{Client, Endpoint, touched};
 use crate::reading::{Reading, Why};
 use crate::sample::Sample;
@@ -146,6 +147,18 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return QUIET;
     }
     let process = ctx.process(e.pid)?;
+    // Faults of now prove nothing about memory that was seen long ago.
+    let age_ns = match process.rings_at_ns {
+        0 => 0,
+        at_ns => ctx.model.at_ns.saturating_sub(at_ns),
+    };
+    if process.rings.known().is_some() && age_ns > 2 * ctx.model.interval_ns.clone()?.max(WINDOW_NS)
+    {
+        return Err(Why::not_yet(format!(
+            "its mappings were read {} ago: that takes so long that it is done rarely",
+            text::ns(age_ns)
+        )));
+    }
     let swapped: u64 = process
         .rings
         .as_reading()?

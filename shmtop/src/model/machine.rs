@@ -278,8 +278,8 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
             .clone()
             .and_then(|g| g.limit_bytes.get()?.ok_or_else(no_limit)),
         memory_current_bytes: group.and_then(|g| {
-            let cache = g.file_cache_bytes.get().unwrap_or(0);
-            Ok(g.usage_bytes.get()?.saturating_sub(cache))
+            let usage = g.usage_bytes.get()?;
+            Ok(g.needed_bytes().unwrap_or(usage))
         }),
         memory_group: now.cgroups.memory.as_reading().and_then(|groups| {
             let own = groups.first().map(|g| text::clean(&g.path));

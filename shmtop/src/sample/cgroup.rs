@@ -46,6 +46,8 @@ pub struct MemoryGroup {
     /// read. Shared memory is in neither.
     #[serde(alias = "inactive_file_bytes")]
     pub file_cache_bytes: Fact<u64>,
+    /// slab_reclaimable of memory.stat: directory entries and inodes, which are given up as well. v1 does not say.
+    pub reclaimable_slab_bytes: Fact<u64>,
     /// oom_kill of memory.events (groups below it included) or memory.oom_control.
     pub oom_kills: Fact<u64>,
     /// oom of memory.events.local: how often its own limit was the reason. v1 does not say.
@@ -53,12 +55,19 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// What may still be allocated before the kernel kills, reclaimable file cache counted as free. `None`
+    /// What is in use and would not be given up.
+    pub fn needed_bytes(&self) -> Option<u64> {
+        let given_up = [&self.file_cache_bytes, &self.reclaimable_slab_bytes];
+        let given_up = given_up.map(|part| part.known().copied().unwrap_or(0));
+        let usage = *self.usage_bytes.known()?;
+        Some(given_up.into_iter().fold(usage, u64::saturating_sub))
+    }
+
+    /// What may still be allocated before the kernel kills, what it gives up before counted as free. `None`
     /// without a limit, or where a number is unknown.
     pub fn headroom_bytes(&self) -> Option<u64> {
         let limit = (*self.limit_bytes.known()?)?;
-        let cache = self.file_cache_bytes.known().copied().unwrap_or(0);
-        Some(limit.saturating_sub(self.usage_bytes.known()?.saturating_sub(cache)))
+        Some(limit.saturating_sub(self.needed_bytes()?))
     }
 }
 

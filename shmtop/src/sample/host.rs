@@ -127,6 +127,8 @@ pub struct Frequency {
     pub min_khz: Fact<u64>,
     /// Highest it may be set to (cpuinfo_max_freq).
     pub max_khz: Fact<u64>,
+    /// What it keeps up with all cores busy (base_frequency, or nominal_freq of acpi_cppc): between this and the highest lies turbo.
+    pub base_khz: Fact<u64>,
     /// cpufreq governor.
     pub governor: Fact<String>,
     /// "cpu MHz" of /proc/cpuinfo, read only where there is no cpufreq: in a VM a constant that says nothing about

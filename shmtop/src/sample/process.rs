@@ -53,6 +53,8 @@ pub struct Process {
     pub memory: Fact<ProcessMemory>,
     /// Mappings of rings, from smaps: costs milliseconds, so only for the processes asked for in detail, and where major faults come while swap is in use.
     pub rings: Fact<Vec<RingMapping>>,
+    /// CLOCK_MONOTONIC ns at which `rings` was read; 0 in recordings that do not say. Reading rests for long where it is dear.
+    pub rings_at_ns: u64,
     /// Inode of its pid namespace.
     pub pid_ns_inode: Fact<u64>,
     /// Where it lives besides.

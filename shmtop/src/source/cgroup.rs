@@ -232,10 +232,16 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
             })
             .into()
     };
+    let path = dir.join("memory.stat");
+    let stat = text(&path);
+    let part = |key: &str| -> Reading<u64> {
+        let stat = stat.as_ref().map_err(Why::clone)?;
+        let value = field(stat, key).and_then(|v| v.parse().ok());
+        value.ok_or_else(|| nonsense(&path))
+    };
     let cache = |prefix: &str| -> Fact<u64> {
-        let part = |key: &str| from("memory.stat", &format!("{prefix}{key}")).get();
-        part("inactive_file")
-            .and_then(|inactive| Ok(part("active_file")?.saturating_add(inactive)))
+        part(&format!("{prefix}inactive_file"))
+            .and_then(|n| Ok(part(&format!("{prefix}active_file"))?.saturating_add(n)))
             .into()
     };
     let group = match version {
@@ -245,6 +251,7 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
                 .into(),
             usage_bytes: number(&dir.join("memory.usage_in_bytes")).into(),
             file_cache_bytes: cache("total_"),
+            reclaimable_slab_bytes: Fact::Unknown(Why::not_there("v1 does not say")),
             oom_kills: from("memory.oom_control", "oom_kill"),
             limit_ooms: Fact::Unknown(Why::not_there("v1 does not say whose limit it was")),
             ..MemoryGroup::default()
@@ -257,6 +264,7 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
                     .into(),
                 usage_bytes: number(&dir.join("memory.current")).into(),
                 file_cache_bytes: cache(""),
+                reclaimable_slab_bytes: part("slab_reclaimable").into(),
                 oom_kills: from("memory.events", "oom_kill"),
                 limit_ooms: from("memory.events.local", "oom"),
                 ..MemoryGroup::default()

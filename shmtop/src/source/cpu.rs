@@ -52,7 +52,10 @@ impl CpuReader {
                 },
                 Err(why) => Err(why.clone()),
             };
-            cpu.frequency = frequency(&dir.join("cpufreq"), nominal, hypervisor);
+            cpu.frequency = Frequency {
+                base_khz: std::mem::take(&mut cpu.frequency.base_khz),
+                ..frequency(&dir.join("cpufreq"), nominal, hypervisor)
+            };
             let throttle = dir.join("thermal_throttle");
             cpu.core_throttle_count = number(&throttle.join("core_throttle_count")).into();
             cpu.package_throttle_count = number(&throttle.join("package_throttle_count")).into();
@@ -85,6 +88,10 @@ impl CpuReader {
             siblings: list(dir.join("topology/thread_siblings_list")).into(),
             llc: last_level_cache(&dir.join("cache")).into(),
             node: node(&dir).into(),
+            frequency: Frequency {
+                base_khz: base_khz(&dir).into(),
+                ..Frequency::default()
+            },
             ..Cpu::default()
         }
     }
@@ -115,6 +122,17 @@ fn jiffies(stat: &str) -> Option<Vec<(u32, CpuJiffies)>> {
         .collect()
 }
 
+/// By the driver, or by the firmware, which says it in MHz.
+fn base_khz(dir: &Path) -> Reading<u64> {
+    number(&dir.join("cpufreq/base_frequency")).or_else(|_| {
+        let mhz: u64 = number(&dir.join("acpi_cppc/nominal_freq"))?;
+        match mhz.saturating_mul(1000) {
+            0 => Err(Why::not_there("the firmware does not say")),
+            khz => Ok(khz),
+        }
+    })
+}
+
 fn frequency(dir: &Path, nominal: Reading<u64>, hypervisor: &Reading<bool>) -> Frequency {
     let governor = line(&dir.join("scaling_governor")).and_then(|name| {
         if name.is_empty() {
@@ -132,6 +150,7 @@ fn frequency(dir: &Path, nominal: Reading<u64>, hypervisor: &Reading<bool>) -> F
             max_khz: number(&dir.join("cpuinfo_max_freq")).into(),
             governor: governor.into(),
             cpuinfo_khz: nominal.into(),
+            ..Frequency::default()
         };
     }
     let in_vm = matches!(hypervisor, Ok(true));
@@ -157,6 +176,7 @@ fn frequency(dir: &Path, nominal: Reading<u64>, hypervisor: &Reading<bool>) -> F
         max_khz: unknown(),
         governor: Fact::Unknown(why.clone()),
         cpuinfo_khz: nominal.into(),
+        ..Frequency::default()
     }
 }
 

@@ -93,6 +93,7 @@ impl FactFiles {
                 self.smaps_due_ns = look
                     .now_ns
                     .saturating_add(cost_ns.saturating_mul(SMAPS_REST));
+                seen.rings_at_ns = look.now_ns;
                 rings.into()
             } else {
                 Fact::Unknown(Why::not_yet(

@@ -42,7 +42,6 @@ impl HostReader {
             due_ns: 0,
             seen: Host {
                 ticks_per_second: procfs::ticks_per_second(),
-                clock_gettime_ns: Fact::Known(clock::cost_ns()),
                 hypervisor: hypervisor(&options.proc_root).into(),
                 ..Host::default()
             },
@@ -84,6 +83,8 @@ impl HostReader {
         seen.memfd_noexec = number(&sys("vm/memfd_noexec")).into();
         let clocksource = "devices/system/clocksource/clocksource0/current_clocksource";
         seen.clocksource = line(&self.sys_root.join(clocksource)).into();
+        // The kernel changes to a slower one, while all runs, when it no longer trusts the first.
+        seen.clock_gettime_ns = Fact::Known(clock::cost_ns());
         let shmem = self
             .sys_root
             .join("kernel/mm/transparent_hugepage/shmem_enabled");
@@ -212,4 +213,24 @@ fn pressure(text: &str) -> Option<Pressure> {
         some: read("some")?,
         full: read("full"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_clock_costs_is_measured_again_since_the_kernel_may_choose_another() {
+        let mut reader = HostReader::new(&Options::default());
+        let read = |reader: &mut HostReader, now_ns| reader.read(now_ns, &mut Vec::new());
+        read(&mut reader, 1);
+        reader.seen.clock_gettime_ns = Fact::Known(u64::MAX);
+        let later = read(&mut reader, 2 + SETTINGS_NS);
+        assert!(
+            later
+                .clock_gettime_ns
+                .known()
+                .is_some_and(|ns| *ns < u64::MAX)
+        );
+    }
 }

@@ -35,7 +35,7 @@ mod thread;
 
 pub(crate) use clock::thread_cpu_ns;
 
-use crate::reading::Reading;
+use crate::reading::{Reading, Why};
 use crate::sample::{
     Glance, Host, Listener, Page, PageContent, PerfThread, Place, Process, Sample, Viewer,
 };
@@ -163,7 +163,7 @@ impl World {
         let processes = self.look_at(&interest, &changed, now_ns);
         self.name_threads_as_here(&mut pages);
         let pages = living(pages, &processes);
-        self.look_at_listeners(&pages, now_ns);
+        self.look_at_listeners(&pages, &processes, now_ns);
         let host = self.host.read(now_ns, &mut self.buffer);
         let perf = self.count(&interest, &processes, &host, now_ns);
         time.took_ns = clock::monotonic_ns().saturating_sub(now_ns);
@@ -316,7 +316,7 @@ impl World {
         seen
     }
 
-    fn look_at_listeners(&mut self, pages: &[Page], now_ns: u64) {
+    fn look_at_listeners(&mut self, pages: &[Page], processes: &[Process], now_ns: u64) {
         if now_ns < self.listeners_due_ns {
             return;
         }
@@ -329,10 +329,22 @@ impl World {
                     pid: page.pid,
                     path: snapshot.socket_path.clone(),
                     bound_inode: snapshot.process.listener_inode,
+                    is_here: self.shares_network(page.pid, processes),
                 })
             })
             .collect();
         self.listeners = net::read(&self.options.proc_root, &claims);
+    }
+
+    /// Whether a process's sockets are among those that this one sees.
+    fn shares_network(&self, pid: u32, processes: &[Process]) -> Reading<bool> {
+        let Ok(own) = self.own_place.net_ns_inode.get() else {
+            // A kernel without network namespaces.
+            return Ok(true);
+        };
+        let process = processes.iter().find(|p| p.pid == pid);
+        let process = process.ok_or_else(|| Why::not_there("it was not looked at"))?;
+        Ok(process.place.net_ns_inode.get()? == own)
     }
 
     /// Counters of the threads that own a slot, as far as they really are threads of that process.

@@ -17,6 +17,8 @@ pub(super) struct Claim {
     pub(super) pid: u32,
     pub(super) path: String,
     pub(super) bound_inode: u64,
+    /// Whether its sockets are of the network namespace that is looked at: queues are told of no other.
+    pub(super) is_here: Reading<bool>,
 }
 
 /// Looks at the sockets that the pages name.
@@ -40,10 +42,16 @@ fn listener(
     queues: &Reading<HashMap<u32, Vec<Queue>>>,
 ) -> Listener {
     // The kernel keeps 32 bits of the inode here.
-    let queue = match queues {
-        Err(why) => Err(why.clone()),
-        Ok(_) if claim.bound_inode == 0 => Err(Why::not_there("its page does not name the inode")),
-        Ok(queues) => match queues.get(&(claim.bound_inode as u32)).map(Vec::as_slice) {
+    let queue = match (queues, &claim.is_here) {
+        (Err(why), _) | (_, Err(why)) => Err(why.clone()),
+        // One of ours may have the number of its inode.
+        (_, Ok(false)) => Err(Why::not_there(
+            "its sockets are of another network namespace",
+        )),
+        (Ok(_), _) if claim.bound_inode == 0 => {
+            Err(Why::not_there("its page does not name the inode"))
+        }
+        (Ok(queues), _) => match queues.get(&(claim.bound_inode as u32)).map(Vec::as_slice) {
             Some([queue]) => Ok(queue),
             // Each file system numbers its own inodes, and a tmpfs begins with small numbers.
             Some(_) => Err(Why::not_there(
@@ -106,6 +114,7 @@ mod tests {
             pid: std::process::id(),
             path: "/nowhere".into(),
             bound_inode: 5,
+            is_here: Ok(true),
         };
         let queue = Queue::default();
         let seen = |queues: Vec<Queue>| {
@@ -117,6 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_of_ours_is_not_taken_for_one_of_another_network_namespace() {
+        let claim = Claim {
+            pid: std::process::id(),
+            path: "/nowhere".into(),
+            bound_inode: 5,
+            is_here: Ok(false),
+        };
+        let queues = Ok(HashMap::from([(5, vec![Queue::default()])]));
+        let seen = listener(Path::new("/proc"), &claim, &queues);
+        assert!(
+            seen.queue
+                .why()
+                .is_some_and(|why| why.text.contains("another network"))
+        );
+    }
+
+    #[test]
     fn waiting_connections_are_counted_and_a_stolen_path_shows() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
@@ -125,6 +151,7 @@ mod tests {
             pid: std::process::id(),
             path: path.to_str().unwrap().to_owned(),
             bound_inode: std::fs::metadata(&path).unwrap().ino(),
+            is_here: Ok(true),
         };
         let _waiting = [
             UnixStream::connect(&path).unwrap(),
@@ -169,6 +196,7 @@ mod tests {
             pid: 7,
             path: "/var/run/in-a-container.sock".to_owned(),
             bound_inode: bound.unwrap().ino(),
+            is_here: Ok(true),
         };
         assert_eq!(path_inode(dir.path(), &claim), Ok(claim.bound_inode));
         std::fs::remove_file(root.join("run/in-a-container.sock")).unwrap();

@@ -1,6 +1,6 @@
 //! One stats page that is kept open, and what it says each time. Called by `pages`.
 
-use super::budget;
+use super::budget::{self, Share};
 use super::file::why;
 use super::place::ns_inode;
 use crate::sample::{FoundBy, PageContent};
@@ -18,8 +18,8 @@ pub(super) struct OpenPage {
     /// Owner of the memfd.
     pub(super) uid: u32,
     pub(super) reader: Result<PageReader, PageContent>,
-    /// It was found to say more than its user may: it is not copied for a while.
-    pub(super) too_much: bool,
+    /// When it was last found to say more than its user may, if it did the last time.
+    pub(super) refused_ns: Option<u64>,
     /// What a copy of it took when it was last read.
     pub(super) bytes: usize,
     /// Read into first: its vectors have grown already, and a copy of it has vectors as long as they need to be.
@@ -38,41 +38,44 @@ impl OpenPage {
             found_by,
             identity,
             uid,
-            too_much: false,
+            refused_ns: None,
             bytes: 0,
             reader: PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link)),
             scratch: Snapshot::default(),
         }
     }
 
-    /// What it says now, if that takes no more than `left` bytes, which it is taken from.
-    pub(super) fn content(&mut self, link: &Path, left: &mut usize) -> PageContent {
-        let too_much = |uid| {
-            PageContent::Unreadable(format!(
-                "the pages of user {uid} say more than one user's may: this one is not read"
-            ))
+    /// What it says now, if that fits into its user's share, which it is taken from.
+    pub(super) fn content(&mut self, link: &Path, share: &mut Share, now_ns: u64) -> PageContent {
+        let reader = match &self.reader {
+            Ok(reader) => reader,
+            Err(content) => return content.clone(),
         };
-        match &self.reader {
-            Ok(_) if self.too_much => too_much(self.uid),
-            Ok(reader) => match reader.snapshot_into(&mut self.scratch) {
-                Ok(()) => {
-                    self.bytes = budget::bytes(&self.scratch);
-                    match left.checked_sub(self.bytes) {
-                        Some(rest) => {
-                            *left = rest;
-                            PageContent::Read(Box::new(self.scratch.clone()))
-                        }
-                        None => {
-                            self.too_much = true;
-                            self.scratch = Snapshot::default();
-                            too_much(self.uid)
-                        }
-                    }
-                }
-                Err(e) => unreadable(&e, link),
-            },
-            Err(content) => content.clone(),
+        if let Err(e) = reader.snapshot_into(&mut self.scratch) {
+            return unreadable(&e, link);
         }
+        self.bytes = budget::bytes(&self.scratch);
+        match share.left_bytes.checked_sub(self.bytes) {
+            Some(rest) => {
+                share.left_bytes = rest;
+                self.refused_ns = None;
+                PageContent::Read(Box::new(self.scratch.clone()))
+            }
+            None => {
+                share.in_vain += 1;
+                self.refused_ns = Some(now_ns);
+                self.scratch = Snapshot::default();
+                self.too_much()
+            }
+        }
+    }
+
+    /// What stands for it while its user's pages say too much.
+    pub(super) fn too_much(&self) -> PageContent {
+        PageContent::Unreadable(format!(
+            "the pages of user {} say more than one user's may: this one is not read",
+            self.uid
+        ))
     }
 
     /// A forked child that kept the descriptor: the page itself says whose it is. Across pid namespaces it can't be told.

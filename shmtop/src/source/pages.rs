@@ -2,7 +2,7 @@
 //!
 //! `search` finds them. A mapping outlives its owner, so a page counts only while it is still found.
 
-use super::budget::{Budget, Counted};
+use super::budget::{Budget, Counted, Share};
 use super::open_page::OpenPage;
 use super::search::Search;
 use crate::sample::{Discovery, FoundBy, Glance, Page, PageContent};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use transport::stats::ProcessCounters;
 
 const REGISTRY_NS: u64 = 1_000_000_000;
-/// What said too much is read again after this long.
+/// Of what said too much one page of each user is tried again after this long.
 const TOO_MUCH_NS: u64 = 10_000_000_000;
 /// Owner of a page whose owner may not be seen.
 const NOBODY: u32 = u32::MAX;
@@ -27,7 +27,8 @@ pub(super) struct PageStore {
     registry_due_ns: u64,
     budget: Budget,
     counted: Counted,
-    too_much_until_ns: u64,
+    /// By user: when one of the pages that said too much was last tried again.
+    tried_ns: HashMap<u32, u64>,
     open: BTreeMap<PathBuf, OpenPage>,
     /// Where the pages that were last read stand in `open`, by pid and name.
     names: HashMap<(u32, String), PathBuf>,
@@ -46,7 +47,7 @@ impl PageStore {
             registry_due_ns: 0,
             budget: Budget::default(),
             counted: Counted::default(),
-            too_much_until_ns: 0,
+            tried_ns: HashMap::new(),
             open: BTreeMap::new(),
             names: HashMap::new(),
         }
@@ -77,32 +78,59 @@ impl PageStore {
         }
         let mut pages = self.search.strays().to_vec();
         pages.extend(self.left_out());
-        let mut left: HashMap<u32, usize> = HashMap::new();
+        let mut shares: HashMap<u32, Share> = HashMap::new();
         self.names.clear();
         let mut open = std::mem::take(&mut self.open);
-        if now_ns >= self.too_much_until_ns {
-            self.too_much_until_ns = now_ns.saturating_add(TOO_MUCH_NS);
-            for page in open.values_mut() {
-                page.too_much = false;
-            }
-        }
+        let trials = self.trials(&open, now_ns);
         // The smallest first: whoever says too much is the one that is cut.
         let mut smallest: Vec<_> = open.iter_mut().collect();
         smallest.sort_by_key(|(_, page)| page.bytes);
         for (link, page) in smallest {
             let name = self.search.name_of(link, page.found_by);
             self.names.insert((page.pid, name.clone()), link.clone());
-            let left = left.entry(page.uid).or_insert(self.budget.user_bytes);
+            let share = shares.entry(page.uid);
+            let share = share.or_insert_with(|| Share::of(self.budget));
+            let worth = share.is_worth(page.bytes, page.refused_ns.is_some());
+            let content = if worth || page.reader.is_err() || trials.contains(link) {
+                page.content(link, share, now_ns)
+            } else {
+                page.too_much()
+            };
             pages.push(Page {
                 link: name,
                 pid: page.pid,
                 found_by: page.found_by,
-                content: page.content(link, left),
+                content,
             });
         }
         self.open = open;
         pages.sort_by(|a, b| (a.pid, &a.link).cmp(&(b.pid, &b.link)));
         pages
+    }
+
+    /// Of each user's pages that said too much, the one to be tried again: the one that was not for the longest.
+    fn trials(&mut self, open: &BTreeMap<PathBuf, OpenPage>, now_ns: u64) -> BTreeSet<PathBuf> {
+        let mut oldest: HashMap<u32, (u64, &PathBuf)> = HashMap::new();
+        for (link, page) in open {
+            let Some(at_ns) = page.refused_ns else {
+                continue;
+            };
+            let tried_ns = *self.tried_ns.entry(page.uid).or_insert(at_ns);
+            if now_ns >= tried_ns.saturating_add(TOO_MUCH_NS) {
+                let first = oldest.entry(page.uid).or_insert((at_ns, link));
+                *first = (at_ns, link).min(*first);
+            }
+        }
+        for uid in oldest.keys() {
+            self.tried_ns.insert(*uid, now_ns);
+        }
+        oldest.into_values().map(|(_, link)| link.clone()).collect()
+    }
+
+    /// Pages whose size is known.
+    #[cfg(test)]
+    pub(super) fn sized(&self) -> usize {
+        self.open.values().filter(|p| p.bytes > 0).count()
     }
 
     /// Reads the counters again that `glance` is about.
@@ -145,9 +173,8 @@ impl PageStore {
     fn find(&mut self) {
         self.search.list();
         let mut before = std::mem::take(&mut self.open);
-        let mut identities = BTreeSet::new();
+        let (mut identities, mut refused) = (BTreeSet::new(), BTreeSet::new());
         self.counted = Counted::default();
-        self.counted.left_out.clone_from(self.search.beyond());
         for (found_by, found) in self.search.found() {
             let metadata = std::fs::metadata(&found.link);
             let nowhere = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
@@ -160,10 +187,12 @@ impl PageStore {
             let uid = metadata.as_ref().map_or(NOBODY, MetadataExt::uid);
             let identity = metadata.ok().map(|m| (m.dev(), m.ino()));
             // One page is one entry: announced twice, found by the scan as well, or inherited by a fork.
-            if identity.is_some_and(|i| identities.contains(&i)) {
+            if identity.is_some_and(|i| identities.contains(&i) || refused.contains(&i)) {
                 continue;
             }
-            if !self.counted.admits(uid, self.budget) {
+            if !self.counted.has_room(uid, self.budget) {
+                self.counted.refuse(uid);
+                refused.extend(identity);
                 continue;
             }
             let page = match before.remove(&found.link) {
@@ -176,8 +205,13 @@ impl PageStore {
                     page
                 }
             };
+            self.counted.admit(uid);
             identities.extend(identity);
             self.open.insert(found.link, page);
+        }
+        // Announced pages are found by the scan as well: whichever saw more of them.
+        for (uid, all) in self.search.crowds() {
+            self.counted.of_a_crowd(*uid, *all);
         }
     }
 }

@@ -260,6 +260,14 @@ pub struct Scan {
 /// # Errors
 /// What reading `proc_root` itself says. Processes that vanish meanwhile are left out.
 pub fn scan_proc(proc_root: &Path) -> io::Result<Scan> {
+    scan_proc_of(proc_root, |_| true)
+}
+
+/// The same of the processes that `wanted` says yes to; it is asked for every process that is there.
+///
+/// # Errors
+/// As of [`scan_proc`].
+pub fn scan_proc_of(proc_root: &Path, mut wanted: impl FnMut(u32) -> bool) -> io::Result<Scan> {
     let mut scan = Scan::default();
     for entry in std::fs::read_dir(proc_root)? {
         let process = entry?.path();
@@ -269,6 +277,9 @@ pub fn scan_proc(proc_root: &Path) -> io::Result<Scan> {
         else {
             continue;
         };
+        if !wanted(pid) {
+            continue;
+        }
         let found = |links: Vec<PathBuf>| {
             let found = links.into_iter();
             found.map(|link| Found {

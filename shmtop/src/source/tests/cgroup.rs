@@ -24,7 +24,7 @@ pub(super) const V2: &[(&str, &str)] = &[
     ("sys/fs/cgroup/a/memory.current", "900000000\n"),
     (
         "sys/fs/cgroup/a/memory.stat",
-        "anon 1\ninactive_file 60000000\nactive_file 40000000\n",
+        "anon 1\ninactive_file 60000000\nactive_file 40000000\nslab_reclaimable 5000000\n",
     ),
     (
         "sys/fs/cgroup/a/memory.events",
@@ -73,8 +73,8 @@ fn a_throttled_or_tight_parent_is_seen_through_its_unlimited_child() {
     assert_eq!(memory[0].headroom_bytes(), None);
     assert_eq!(
         memory[1].headroom_bytes(),
-        Some(GIB - 800_000_000),
-        "cache can be reclaimed"
+        Some(GIB - 795_000_000),
+        "cache and slab can be reclaimed"
     );
     assert_eq!(memory[1].oom_kills.get(), Ok(2));
     assert_eq!(memory[1].limit_ooms.get(), Ok(1), "of its own limit alone");

@@ -11,7 +11,7 @@ use transport::stats::slot::{SlotFacts, SlotWriter};
 use transport::stats::{Role, SlotKind, registry};
 
 use crate::sample::{Page, PageContent};
-use crate::source::budget::{Budget, distinct};
+use crate::source::budget::{Budget, Counted, distinct};
 use crate::source::pages::PageStore;
 
 /// A page with so many connections, announced while it lives.
@@ -138,7 +138,7 @@ fn as_found(fd: &OwnedFd) -> Found {
 fn a_thousand_descriptors_of_one_file_are_one_to_look_at_and_those_of_too_many_files_are_counted() {
     let (_first, copies) = hidden(100);
     let found: Vec<Found> = copies.iter().map(as_found).collect();
-    let (kept, beyond) = distinct(found.clone(), Budget::default());
+    let (kept, beyond) = distinct(found.clone(), Budget::default(), 8);
     assert_eq!(kept, found[..1]);
     assert!(beyond.is_empty(), "{beyond:?}");
 
@@ -148,10 +148,10 @@ fn a_thousand_descriptors_of_one_file_are_one_to_look_at_and_those_of_too_many_f
         user_pages: 3,
         ..Budget::default()
     };
-    let (kept, beyond) = distinct(all.map(as_found).collect(), budget);
+    let (kept, beyond) = distinct(all.map(as_found).collect(), budget, 8);
     assert_eq!(kept.len(), 3);
     let uid = nix::unistd::geteuid().as_raw();
-    assert_eq!(beyond, HashMap::from([(uid, 1)]));
+    assert_eq!(beyond, HashMap::from([(uid, 4)]), "all that there are");
 }
 
 #[test]
@@ -166,4 +166,62 @@ fn pages_beyond_what_is_looked_at_are_counted() {
     let said = said(&pages);
     assert_eq!(said[0], "2 more pages of this user are not looked at");
     assert_eq!(said.len(), 2, "{said:?}");
+}
+
+#[test]
+fn pages_that_say_too_much_are_read_in_vain_twice_a_look_until_their_sizes_are_known() {
+    const S: u64 = 1_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut large: Vec<_> = (0..6)
+        .map(|n| announced(dir.path(), &format!("large-{n}"), 60))
+        .collect();
+    let budget = Budget {
+        user_bytes: 16 << 10,
+        ..Budget::default()
+    };
+    let (mut store, _) = read(dir.path(), budget);
+    let mut sized = vec![store.sized()];
+    for look in 1..4 {
+        store.read(look * S);
+        sized.push(store.sized());
+    }
+    assert_eq!(sized, [2, 4, 6, 6]);
+    // The crowd has passed: what is known to fit is read at once.
+    large.truncate(2);
+    let mut store = store.with_budget(Budget::default());
+    assert_eq!(said(&store.read(5 * S)), ["large-0", "large-1"]);
+}
+
+#[test]
+fn a_user_who_is_known_to_have_a_crowd_has_what_was_not_admitted_of_it_left_out_once() {
+    let budget = Budget::default();
+    let mut counted = Counted::default();
+    for _ in 0..4 {
+        counted.admit(7);
+    }
+    assert!(counted.has_room(7, budget));
+    for _ in 0..5 {
+        counted.refuse(7);
+    }
+    // The scan saw those, or two more.
+    for (all, more) in [(9, 5), (11, 7), (3, 7)] {
+        counted.of_a_crowd(7, all);
+        assert_eq!(counted.left_out[&7], more);
+    }
+}
+
+/// Children that kept a page's descriptor are no more pages.
+#[test]
+fn one_page_with_many_finders_is_one() {
+    let (_page, copies) = hidden(20);
+    let found = copies.iter().zip(1..).map(|(fd, pid)| Found {
+        pid,
+        ..as_found(fd)
+    });
+    let budget = Budget {
+        user_pages: 1,
+        ..Budget::default()
+    };
+    let (kept, crowds) = distinct(found.collect(), budget, 8);
+    assert_eq!((kept.len(), crowds.len()), (8, 0));
 }

@@ -128,6 +128,7 @@ impl Base {
                 ..ProcessMemory::default()
             }),
             rings: known(Vec::new()),
+            rings_at_ns: 0,
             pid_ns_inode: known(1),
             cgroups: Cgroups {
                 memory: known(vec![MemoryGroup {
