@@ -41,16 +41,22 @@ pub enum ReplyError {
 /// Bytes go straight into shared memory and can't be read back: the client may already see (and scribble on) them.
 pub struct Reply<'a> {
     sink: Sink<'a>,
-    peer: &'a Peer,
     failed: bool,
     /// [`Reply::send`] was called: nothing can change any more.
     whole: bool,
 }
 
+/// What a reply has to know of who gets it. By reference: each word of a reply is stored for each request.
+pub(crate) struct Client {
+    pub(crate) peer: Peer,
+    /// The connection's largest, in bytes.
+    pub(crate) max_message: usize,
+}
+
 pub(crate) enum Sink<'a> {
     Ring(RingSink<'a>),
     /// A buffer whose capacity is the largest message; it never grows.
-    Buffer(&'a mut Vec<u8>, usize),
+    Buffer(&'a mut Vec<u8>, &'a Client),
 }
 
 /// What became of a finished reply.
@@ -71,10 +77,9 @@ impl std::fmt::Debug for Reply<'_> {
 }
 
 impl<'a> Reply<'a> {
-    pub(crate) fn new(sink: Sink<'a>, peer: &'a Peer) -> Self {
+    pub(crate) fn new(sink: Sink<'a>) -> Self {
         Self {
             sink,
-            peer,
             failed: false,
             whole: false,
         }
@@ -93,7 +98,7 @@ impl<'a> Reply<'a> {
     /// ```
     #[inline]
     pub fn peer(&self) -> Peer {
-        *self.peer
+        self.client().peer
     }
 
     /// Bytes appended so far.
@@ -113,16 +118,20 @@ impl<'a> Reply<'a> {
     pub fn remaining(&self) -> usize {
         match &self.sink {
             _ if self.whole || self.failed => 0,
-            Sink::Ring(ring) => ring.limit - ring.len(),
-            Sink::Buffer(buffer, limit) => limit - buffer.len(),
+            Sink::Ring(ring) => ring.client.max_message - ring.len(),
+            Sink::Buffer(buffer, client) => client.max_message - buffer.len(),
         }
     }
 
     /// The connection's largest message.
     fn limit(&self) -> usize {
+        self.client().max_message
+    }
+
+    fn client(&self) -> &'a Client {
         match &self.sink {
-            Sink::Ring(ring) => ring.limit,
-            Sink::Buffer(_, limit) => *limit,
+            Sink::Ring(ring) => ring.client,
+            Sink::Buffer(_, client) => client,
         }
     }
 
@@ -160,7 +169,7 @@ impl<'a> Reply<'a> {
             return Err(self.refusal(bytes.len()));
         }
         match &mut self.sink {
-            Sink::Ring(ring) if bytes.len() <= ring.limit - ring.len() => {
+            Sink::Ring(ring) if bytes.len() <= ring.client.max_message - ring.len() => {
                 if !ring.send(bytes) {
                     return Err(self.no_memory(bytes.len()));
                 }

@@ -1,5 +1,6 @@
 //! A reply that is written where the client will read it, until it outgrows its place.
 
+use super::Client;
 use crate::ring::plan::{Kind, STREAM_FROM_BYTES};
 use crate::ring::producer::Slot;
 use crate::ring::storage::Mapped;
@@ -10,7 +11,7 @@ pub(crate) struct RingSink<'a> {
     pub(super) stage: Stage,
     /// Used only then: allocated the first time, for the largest message if there is so much, and kept.
     spill: &'a mut Vec<u8>,
-    pub(super) limit: usize,
+    pub(super) client: &'a Client,
     /// The request's.
     id: u64,
 }
@@ -30,14 +31,14 @@ impl<'a> RingSink<'a> {
     pub(crate) fn new(
         slot: Slot<'a, Mapped>,
         spill: &'a mut Vec<u8>,
-        limit: usize,
+        client: &'a Client,
         id: u64,
     ) -> Self {
         Self {
             slot,
             stage: Stage::Slot,
             spill,
-            limit,
+            client,
             id,
         }
     }
@@ -96,7 +97,10 @@ impl<'a> RingSink<'a> {
     fn outgrow(&mut self, more: usize) -> bool {
         // For the largest message at once, so that it need not grow again; where that can't be had, for what is there.
         let enough = self.slot.written() + more;
-        if self.spill.try_reserve_exact(self.limit).is_err()
+        if self
+            .spill
+            .try_reserve_exact(self.client.max_message)
+            .is_err()
             && self.spill.try_reserve(enough).is_err()
         {
             return false;
@@ -123,10 +127,13 @@ mod tests {
     #[test]
     fn where_there_is_no_memory_for_what_outgrows_its_place_the_handler_is_told_and_an_error_goes_out()
      {
-        const PEER: Peer = Peer::NOBODY;
         const CAPACITY: usize = 4096;
         /// More than any address space has.
         const LIMIT: usize = isize::MAX as usize;
+        const CLIENT: Client = Client {
+            peer: Peer::NOBODY,
+            max_message: LIMIT,
+        };
         const TOO_MUCH: &[u8] = &[0; 2000];
         let (fd, _) = create_rings(RING_NAME, connection_bytes(CAPACITY), false).expect("memory");
         let mapping = Mapping::shared(fd.as_fd(), connection_bytes(CAPACITY)).expect("mapped");
@@ -137,10 +144,7 @@ mod tests {
         // Where only the largest message finds no memory, one that is there does.
         {
             let place = server.tx.reserve(8).expect("room");
-            let mut reply = Reply::new(
-                Sink::Ring(RingSink::new(place, &mut spill, LIMIT, 6)),
-                &PEER,
-            );
+            let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, &CLIENT, 6)));
             reply.extend_from_slice(b"as far").expect("room");
             reply.extend_from_slice(TOO_MUCH).expect("memory");
             assert!(matches!(reply.finish(6), Finished::Buffered(Kind::Reply)));
@@ -149,10 +153,7 @@ mod tests {
         assert_eq!((&spill[..6], &spill[6..]), (&b"as far"[..], TOO_MUCH));
         spill.clear();
         let place = server.tx.reserve(8).expect("room");
-        let mut reply = Reply::new(
-            Sink::Ring(RingSink::new(place, &mut spill, LIMIT, 7)),
-            &PEER,
-        );
+        let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, &CLIENT, 7)));
         reply.extend_from_slice(b"as far").expect("room");
         // Nobody has so much, and nothing of it is looked at before there is a place for it.
         let Sink::Ring(ring) = &mut reply.sink else {

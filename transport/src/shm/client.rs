@@ -143,16 +143,21 @@ impl ShmClient {
         self.timeout.saturating_sub(waited)
     }
 
+    #[inline]
     fn deliver(&self, id: u64, length: usize, failed: bool) -> Result<&[u8], RequestError> {
-        let bytes = &self.buffer[..length];
         if failed {
-            bump(&self.slot.req().errors, 1);
-            return Err(RequestError::Remote {
-                id: RequestId(id),
-                message: crate::stats::sanitise(bytes),
-            });
+            return Err(self.remote(id, length));
         }
-        Ok(bytes)
+        Ok(&self.buffer[..length])
+    }
+
+    #[cold]
+    fn remote(&self, id: u64, length: usize) -> RequestError {
+        bump(&self.slot.req().errors, 1);
+        RequestError::Remote {
+            id: RequestId(id),
+            message: crate::stats::sanitise(&self.buffer[..length]),
+        }
     }
 
     #[cold]

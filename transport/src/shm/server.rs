@@ -11,7 +11,7 @@ use crate::error::{CloseReason, Poison};
 use crate::handler::{self, Handler};
 use crate::peer::Peer;
 use crate::record::{self, Taken};
-use crate::reply::{Finished, Reply, RingSink, Sink};
+use crate::reply::{Client, Finished, Reply, RingSink, Sink};
 use crate::ring::consumer::Consumer;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Producer};
@@ -40,8 +40,7 @@ pub(crate) struct ShmServer {
     ends: Arc<Ends>,
     /// The doorbell of a client that waits for descriptors; nothing else travels over it from here.
     socket: Arc<UnixStream>,
-    max_message: usize,
-    peer: Peer,
+    client: Client,
     expected_reply: usize,
     /// Since when a request is there but the reply ring has no room for an answer of the expected size.
     blocked: Option<Ticks>,
@@ -93,8 +92,7 @@ impl ShmServer {
             slot,
             ends,
             socket,
-            max_message,
-            peer,
+            client: Client { peer, max_message },
             expected_reply: FIRST_EXPECTED_BYTES.min(max_message),
             blocked: None,
             spill: Vec::new(),
@@ -220,8 +218,12 @@ impl ShmServer {
         // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
         record::taken(&self.slot, &mut self.rx, Taken::Live);
         let timed = self.timing.begin_handler(&self.slot);
-        let sink = RingSink::new(room, &mut self.spill, self.max_message, record.id);
-        let mut reply = Reply::new(Sink::Ring(sink), &self.peer);
+        let mut reply = Reply::new(Sink::Ring(RingSink::new(
+            room,
+            &mut self.spill,
+            &self.client,
+            record.id,
+        )));
         fault_point!(InHandler);
         if !handler::answer(handler, &buffer[..record.length], &mut reply) {
             bump(&self.slot.req().panics, 1);

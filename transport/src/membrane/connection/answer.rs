@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::handler;
-use crate::reply::{Reply, Sink};
+use crate::reply::{Client, Reply, Sink};
 use crate::stats::recorder::{bump, raise};
 use crate::wire::edge::{Deadline, send_until};
 use crate::wire::frame::{Header, Kind};
@@ -29,8 +29,12 @@ impl Connection<'_> {
         raise(&taken.rx_peak_bytes, request.len() as u64);
         bump(&req.socket_requests, 1);
         buffer.clear();
+        let client = Client {
+            peer: self.peer,
+            max_message,
+        };
         let timed = self.timing.begin_handler(slot);
-        let mut reply = Reply::new(Sink::Buffer(buffer, max_message), &self.peer);
+        let mut reply = Reply::new(Sink::Buffer(buffer, &client));
         if !handler::answer(&self.shared.handler, request, &mut reply) {
             bump(&req.panics, 1);
         }

@@ -25,8 +25,9 @@ impl ShmClient {
     /// [`RequestError`]; `Full` also if other requests are in flight: receive their replies first.
     #[inline]
     pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
-        let Arrived { id, length, failed } = self.fire_and(request, Self::arrived)?;
-        self.deliver(id, length, failed)
+        let Arrived { length, failed, .. } = self.fire_and(request, Self::arrived)?;
+        // The last that was sent: an id that came with the reply would be kept for the one case in which it is told.
+        self.deliver(self.calls.upcoming_id() - 1, length, failed)
     }
 
     /// Sends a request, and takes its reply with `take`.
