@@ -50,6 +50,8 @@ pub(crate) mod producer;
 pub(crate) mod storage;
 
 #[cfg(test)]
+mod claims_tests;
+#[cfg(test)]
 mod loom_tests;
 #[cfg(test)]
 mod model_tests;
