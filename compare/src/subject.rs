@@ -69,7 +69,8 @@ pub(crate) const ALL: &[&dyn Subject] = &[
     &ours::PARK,
     &ours::DOCUMENT,
     &ours::THREADS,
-    &old::Old,
+    &old::SPINNING,
+    &old::YIELDING,
     #[cfg(feature = "peers")]
     &iceoryx::RequestResponse,
     #[cfg(feature = "peers")]
