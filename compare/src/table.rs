@@ -252,7 +252,7 @@ fn digits(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
-        v if v >= 1.0 || v < 0.1 => format!("{v:.2}"),
+        v if !(0.1..1.0).contains(&v) => format!("{v:.2}"),
         v => format!("{v:.3}"),
     }
 }

@@ -137,6 +137,23 @@ fn a_crowd_is_on_every_cpu_that_is_ours_and_nearly_all_of_it_on_none() {
 }
 
 #[test]
+fn those_who_think_do_not_hide_that_the_busy_ones_are_on_one_cpu() {
+    // Two on one CPU, beside thinkers, and fourteen on the other.
+    let clients = [
+        [(0, 6_900); 2].as_slice(),
+        &[(0, 20); 42],
+        &[(1, 1_100); 14],
+        &[(1, 20); 42],
+    ];
+    let clients = clients.concat();
+    let crowd: Vec<usize> = clients.iter().filter_map(|c| busy(*c, 6_900)).collect();
+    assert_eq!(crowd.len(), 16);
+    assert!(!is_crowd(&crowd, &[0, 1], FEW_PER_CPU));
+    // One who thinks beside its like is as busy as they are.
+    assert_eq!(busy((1, 20), 20), Some(1));
+}
+
+#[test]
 fn expensive_requests_that_keep_a_poller_busy_are_much_and_cheap_or_few_ones_are_not() {
     let much = |useful_ns: u64, requests: u64, spread| {
         let last = Work {
