@@ -41,10 +41,9 @@ impl Watch {
                 .states
                 .insert((e.key.clone(), c.connection_id), c.state);
             if old != Some(c.state) {
-                self.stalls += u64::from(matches!(
-                    c.state,
-                    ClientState::Stalled | ClientState::Stopped
-                ));
+                // Who stalls and is then seen to be stopped has stood still once.
+                let stands = |s| matches!(s, ClientState::Stalled | ClientState::Stopped);
+                self.stalls += u64::from(stands(c.state) && !old.is_some_and(stands));
                 self.deaths += u64::from(c.state == ClientState::Dead);
             }
             for fill in [c.tx.fill(), c.rx.fill()].into_iter().flatten() {
@@ -278,6 +277,21 @@ mod tests {
         assert_eq!(summary(all).get("rps"), Ok(10.0));
         let nobody = (10..=12).map(|t| sample(t, &[]));
         assert!(summary(nobody).get("rps").is_err());
+    }
+
+    #[test]
+    fn who_stalls_and_is_then_stopped_stood_still_once() {
+        use ClientState::{Active, Stalled, Stopped};
+        let mut watch = Watch::default();
+        for (t, state) in (10..).zip([Active, Stalled, Stopped, Stalled, Active, Stopped]) {
+            let s = Arc::new(sample(t, &[(1, 1, t)]));
+            let mut model = build(None, &s);
+            let endpoint: &mut crate::model::Endpoint = &mut model.endpoints[0];
+            let client: &mut crate::model::Client = &mut endpoint.clients[0];
+            client.state = state;
+            watch.look(&s, &model);
+        }
+        assert_eq!(watch.summary(|_| ()).get("stalls"), Ok(2.0));
     }
 
     #[test]

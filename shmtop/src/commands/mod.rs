@@ -208,6 +208,10 @@ fn snapshot(settings: &Settings) -> Outcome {
 }
 
 fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
+    if matches!(format, Format::Prom | Format::Openmetrics) && settings.count.unwrap_or(1) > 1 {
+        let text = "-n: a file of metrics holds one sample; `shmtop export` serves the newest";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let mut watch = watch::Look::new(settings);
     watch.step();
     for i in 0..settings.count.unwrap_or(1) {

@@ -109,7 +109,7 @@ impl Remembered {
             reply_ring_bytes: u(&client.reply_ring().occupancy_bytes),
             p50_ns: rtt.map(|p| p.p50 as f32),
             p99_ns: rtt.map(|p| p.p99 as f32),
-            hit_ratio: f(&client.tx.cached_index_hit_ratio),
+            hit_ratio: f(&client.request_ring().cached_index_hit_ratio),
         });
     }
 }

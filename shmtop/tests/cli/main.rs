@@ -113,7 +113,7 @@ fn pair() -> Pair {
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 23] = [
         (&["check"], "were not provided: --assert <EXPR>; see --help"),
         (
             &["-p", "abc", "ps"],
@@ -152,6 +152,10 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
             "a delay of 15 s is too long for hints: they compare looks that are at most 10 s apart",
         ),
         (&["snapshot", "-n", "0"], "0 is not in"),
+        (
+            &["snapshot", "-n", "2", "-f", "prom"],
+            "a file of metrics holds one sample",
+        ),
         (
             &["diff", "/dev/null", "/dev/null"],
             "not a shmtop recording",
