@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Longest wait of [`last_words`]; a slow line gets what remains of a frame through in this time.
+/// Longest wait of [`last_words`]; a slow line gets what remains of a frame through in this time. It is for those who end the
+/// process while its own way out may be stuck.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Standard output, unbuffered.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::emulate_default_handler;
 
-use super::terminal::restore;
+use super::terminal::restore_in_time;
 
 /// How long a deadly signal waits for the runtime to leave.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ fn deliver(desk: &Desk, signal: i32) {
         .unwrap_or_else(PoisonError::into_inner);
     drop(listener);
     if waited.timed_out() {
-        restore();
+        restore_in_time();
         by_default(signal);
     }
 }

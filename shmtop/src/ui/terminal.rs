@@ -1,7 +1,7 @@
 //! The terminal while the dashboard has it, and its way back: raw mode, alternate screen, mouse.
 //!
 //! The runtime makes one [`Screen`]. Whatever ends it (a return, `?`, a panic in any thread, a signal, see
-//! [`super::signals`]) ends in [`restore`], which may be called any number of times from any thread.
+//! [`super::signals`]) ends in [`restore`] or [`restore_in_time`], which may be called any number of times from any thread.
 
 use std::io::{self, BufWriter, Write};
 use std::mem::ManuallyDrop;
@@ -41,7 +41,8 @@ impl Screen {
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                restore();
+                // In any thread, and the one that draws may be stuck.
+                restore_in_time();
                 before(info);
             }));
         });
@@ -116,13 +117,21 @@ fn take() -> io::Result<()> {
     taken
 }
 
-/// Gives the terminal back as it was, if it is ours. The modes first: they can't block on a stuck terminal. Neither does
-/// the rest, for more than a moment (see [`last_words`]).
-///
+/// Gives the terminal back as it was, if it is ours. The modes first: they can't block on a stuck terminal. The rest waits
+/// until the terminal takes it; a signal ends that, too (see [`super::signals`]).
+pub fn restore() {
+    give_back(|sequence| Output.write_all(sequence));
+}
+
+/// [`restore`] for those who must not wait long: see [`last_words`].
+pub(super) fn restore_in_time() {
+    give_back(last_words);
+}
+
 /// Errors are of no use to anybody here: it is called on the way out, and if the terminal is gone so is what it would
 /// restore.
-pub fn restore() {
-    if !ACTIVE.swap(false, Ordering::Relaxed) {
+fn give_back(write: impl FnOnce(&[u8]) -> io::Result<()>) {
+    if !ACTIVE.load(Ordering::Relaxed) {
         return;
     }
     let modes = disable_raw_mode();
@@ -134,6 +143,10 @@ pub fn restore() {
         LeaveAlternateScreen,
         cursor::Show
     )
-    .and_then(|()| last_words(&sequence));
-    drop((modes, screen));
+    .and_then(|()| write(&sequence));
+    if screen.is_ok() {
+        // Not before: whoever comes next tries what failed, or waits for who is at it.
+        ACTIVE.store(false, Ordering::Relaxed);
+    }
+    drop(modes);
 }

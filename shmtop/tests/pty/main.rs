@@ -9,6 +9,7 @@ mod market;
 mod session;
 mod terminal;
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use shmtop::recording::Recorder;
 use terminal::{ENTER_SCREEN, MOUSE_OFF, SHOW_CURSOR, Terminal, WATCHDOG};
 use transport::stats::page::{PageDescription, PageWriter};
 use transport::stats::slot::SlotFacts;
@@ -153,7 +155,7 @@ fn a_terminal_that_takes_nothing_does_not_keep_a_signal_from_ending_it() {
     let stalled = reading.lock().unwrap();
     let end = Instant::now() + WATCHDOG;
     // Other colours draw the whole screen anew, until the terminal is full.
-    while !is_stuck_writing(pid) {
+    while !Terminal::is_written_by(pid) {
         assert!(Instant::now() < end, "the terminal takes everything");
         if terminal.unread() == 0 {
             terminal.type_keys("t");
@@ -166,10 +168,46 @@ fn a_terminal_that_takes_nothing_does_not_keep_a_signal_from_ending_it() {
     drop(stalled);
 }
 
-/// Whether the main thread sleeps in a write to its standard output.
-fn is_stuck_writing(pid: u32) -> bool {
-    let syscall = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
-    syscall.starts_with(&format!("{} 0x1 ", libc::SYS_write))
+/// A frozen recording draws nothing, so that what waits for the terminal is the way out.
+#[test]
+fn a_terminal_that_stalls_when_it_is_left_is_as_it_was_once_it_goes_on() {
+    for leave in ["q", "\x1a"] {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = dir.path().join("short.shmtop");
+        let mut recorder = Recorder::new(File::create(&recording).unwrap()).unwrap();
+        for t in 0..2 {
+            recorder.push(&market::sample(t)).unwrap();
+        }
+        // A shell in between: see the test of Ctrl-Z.
+        let mut command = Command::new("/bin/sh");
+        let shmtop = env!("CARGO_BIN_EXE_shmtop");
+        let script = format!("{shmtop} replay {}; exit $?", recording.display());
+        command.args(["-c", &script]);
+        let mut terminal = Terminal::start(command);
+        terminal.wait_to_see_all("ended");
+        terminal.type_keys(" ");
+        terminal.wait_to_see_all("frozen");
+        terminal.wait_for(ENTER_SCREEN);
+        let dashboard = child_of(terminal.child.id());
+        let reading = Arc::clone(&terminal.reading);
+        let stalled = reading.lock().unwrap();
+        terminal.fill();
+        terminal.type_keys(leave);
+        let end = Instant::now() + WATCHDOG;
+        let left = |state| matches!(state, 'T' | 'Z' | 'X');
+        while !Terminal::is_written_by(dashboard) && !left(state_of(dashboard)) {
+            assert!(Instant::now() < end, "it does not leave");
+            std::thread::yield_now();
+        }
+        drop(stalled);
+        terminal.assert_restored();
+        terminal.wait_for(SHOW_CURSOR);
+        if leave != "q" {
+            kill(Pid::from_raw(dashboard as i32), Signal::SIGKILL).unwrap();
+        }
+        let code = terminal.wait().code();
+        assert!(leave != "q" || code == Some(0), "{code:?}");
+    }
 }
 
 #[test]
@@ -243,7 +281,10 @@ fn child_of(pid: u32) -> u32 {
 }
 
 fn state_of(pid: u32) -> char {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // One that was waited for has none any more.
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return 'X';
+    };
     let after = stat.rsplit(')').next().unwrap();
     after.trim_start().chars().next().unwrap()
 }

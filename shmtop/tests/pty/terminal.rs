@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
@@ -205,6 +207,31 @@ impl Terminal {
         let asked = unsafe { libc::ioctl(self.slave.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
         assert_eq!(asked, 0);
         bytes
+    }
+
+    /// Fills the terminal with bytes that print nothing, while nobody reads, until it takes no more.
+    pub(crate) fn fill(&self) {
+        // Another open file, whose flags are nobody else's.
+        let other = File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(format!("/proc/self/fd/{}", self.slave.as_raw_fd()))
+            .unwrap();
+        loop {
+            while nix::unistd::write(&other, &[0; 1024]).is_ok() {}
+            // Its far end makes some room once more, a moment later.
+            let mut fds = [PollFd::new(other.as_fd(), PollFlags::POLLOUT)];
+            if poll(&mut fds, 100u16).unwrap() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Whether the main thread of `pid` sleeps in a write to the terminal.
+    pub(crate) fn is_written_by(pid: u32) -> bool {
+        // None of one that has ended.
+        let syscall = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+        syscall.is_ok_and(|s| s.starts_with(&format!("{} 0x1 ", libc::SYS_write)))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
