@@ -9,9 +9,10 @@
 //! Each frame is written with one write call, so a crash costs at most the last one; a reader stops before a frame that is
 //! cut off and says so; zeros up to the end, which a power loss leaves of a file that grew, are such a one. A frame that is
 //! damaged ends the recording with a sentence. Nothing is allocated from a length before it is checked against a bound, and no frame
-//! takes more than a few times its own size ([`budget`]).
+//! takes more than a few times its own size ([`budget`]); what is longer than a frame may be is left out when it is written ([`fit`]).
 
 mod budget;
+mod fit;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -46,18 +47,15 @@ impl<W: Write> Recorder<W> {
         Ok(Self { out, frames: 0 })
     }
 
-    /// Appends a sample.
+    /// Appends a sample. Of one that is longer than a frame may be, it leaves out the content of pages: no stranger's page ends
+    /// a recording.
     ///
     /// # Errors
     /// Those of the writer.
     pub fn push(&mut self, sample: &Sample) -> io::Result<()> {
         let mut frame = vec![0; 8];
-        serde_json::to_writer(&mut frame, sample)?;
-        let payload = frame.len() - 8;
-        let length = u32::try_from(payload)
-            .ok()
-            .filter(|_| payload <= MAX_FRAME)
-            .ok_or_else(|| io::Error::other("the sample is too large to record"))?;
+        fit::append(&mut frame, sample, MAX_FRAME)?;
+        let length = (frame.len() - 8) as u32;
         let crc = crc32fast::hash(&frame[8..]);
         frame[..4].copy_from_slice(&length.to_le_bytes());
         frame[4..8].copy_from_slice(&crc.to_le_bytes());
