@@ -41,14 +41,22 @@ impl Choice {
             .partition(|e| self.wants(e.pid, &e.name));
         let pids: BTreeSet<u32> = wanted.iter().map(|e| e.pid).collect();
         let servers = others.iter().filter(|e| e.role == Role::Server);
+        model.endpoints = wanted;
+        let processes = model.processes_of_connections();
         let serves = |e: &Shared<Endpoint>| {
-            let clients = e.clients.iter().map(|c| c.peer_pid);
-            let clients: Vec<u32> = clients.filter(|pid| pids.contains(pid)).collect();
-            let key = e.key.clone();
-            (!clients.is_empty()).then_some(LeftOut { key, clients })
+            let theirs = e.clients.iter().filter_map(|c| {
+                let by_pid = pids.get(&c.peer_pid);
+                let pid = processes.get(&c.connection_id).or(by_pid)?;
+                Some((*pid, c.connection_id))
+            });
+            let (clients, connections): (Vec<u32>, Vec<u64>) = theirs.unzip();
+            (!clients.is_empty()).then(|| LeftOut {
+                key: e.key.clone(),
+                clients,
+                connections,
+            })
         };
         model.left_out = servers.filter_map(serves).collect::<Vec<_>>().into();
-        model.endpoints = wanted;
         // A client's row has its best place at the server; when the client is asked for and its server is not, the row stands with
         // the client.
         let servers = model.endpoints.iter().filter(|e| e.role == Role::Server);

@@ -35,6 +35,8 @@ pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
 pub(crate) use ring::touched;
 pub use shared::Shared;
 
+use std::collections::HashMap;
+
 use transport::stats::Role;
 
 use crate::history::History;
@@ -96,6 +98,15 @@ impl Model {
             .filter(|(e, c)| e.role == Role::Server || !c.shown_at_server)
     }
 
+    /// Whose connection is which, by the clients' own pages: a server in a container knows other pids.
+    pub(crate) fn processes_of_connections(&self) -> HashMap<u64, u32> {
+        let clients = self.endpoints.iter().filter(|e| e.role == Role::Client);
+        let connection = |e: &Endpoint, c: &Client| (c.connection_id, e.pid);
+        clients
+            .flat_map(|e| e.clients.iter().map(move |c| connection(e, c)))
+            .collect()
+    }
+
     /// Gravest severity among the findings.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.iter().map(|f| f.severity).max()
@@ -109,6 +120,8 @@ pub struct LeftOut {
     pub key: EndpointKey,
     /// Processes connected to it, of those that are shown.
     pub clients: Vec<u32>,
+    /// Their connections to it.
+    pub connections: Vec<u64>,
 }
 
 /// A process that embeds the transport, through one of its stats pages.

@@ -55,9 +55,8 @@ impl Timeline {
         if self.newest_ns().is_some_and(|newest| newest >= model.at_ns) {
             *self = Self::default();
         }
-        if let Some((before, _)) = self.models.back() {
-            self.departed.note(before, &model);
-        }
+        let before = self.models.iter().rev().map(|(m, _)| &**m);
+        self.departed.note(before, &model);
         let now = model.at_ns;
         let weight = weight(&model, self.models.back().map(|(m, _)| &**m));
         self.rows += weight;

@@ -1,6 +1,6 @@
 //! What must be true of every screen, whatever its size.
 
-use shmtop::model::{Bound, Endpoint, LeftOut, Model};
+use shmtop::model::{Bound, Choice, ClientState, Endpoint, LeftOut, Model};
 use shmtop::ui::{ClientId, FindingId, State, Status, ThemeName, TimeMove, Timeline, View};
 use transport::stats::Role;
 
@@ -283,6 +283,7 @@ fn from_its_first_moment_without_their_server_clients_are_not_said_to_be_well() 
         asked.left_out = vec![LeftOut {
             key: server.key.clone(),
             clients: clients.collect(),
+            connections: Vec::new(),
         }]
         .into();
         let mut its_clients = Timeline::default();
@@ -297,6 +298,66 @@ fn from_its_first_moment_without_their_server_clients_are_not_said_to_be_well() 
         time.push(again.into());
         assert_eq!(time.lost(), None);
     }
+}
+
+/// A glance between the two finds the connections gone and the page still there.
+#[test]
+fn a_server_that_closes_its_connections_before_it_goes_leaves_clients_behind_too() {
+    let before = fixture::healthy();
+    for (closing_s, is_missed) in [(1, true), (5, false)] {
+        let mut time = Timeline::default();
+        time.push(before.clone().into());
+        let mut closing = before.clone();
+        closing.at_ns += closing_s * SECOND;
+        closing.endpoints[0].clients.clear();
+        time.push(closing.clone().into());
+        let mut after = without_the_first_server(before.clone());
+        after.at_ns = closing.at_ns + SECOND;
+        time.push(after.into());
+        assert_eq!(time.lost().is_some(), is_missed, "{closing_s} s before");
+    }
+}
+
+/// Either end of a connection knows the pid of the other in its own namespace.
+#[test]
+fn clients_of_a_server_in_another_container_are_left_behind_too() {
+    let mut before = fixture::healthy();
+    let mut after = without_the_first_server(before.clone());
+    let served: Vec<_> = before.endpoints[0]
+        .clients
+        .iter()
+        .take(2)
+        .cloned()
+        .collect();
+    let clients = after.endpoints.iter_mut().rev().take(2).rev();
+    for (e, mut row) in clients.zip(served) {
+        let client: &mut Endpoint = e;
+        (row.role, row.peer_pid) = (Role::Client, 7);
+        client.clients = vec![row.clone()];
+        before.endpoints.push(client.clone().into());
+        row.state = ClientState::Dead;
+        client.clients = vec![row];
+    }
+    for (n, c) in before.endpoints[0].clients.iter_mut().enumerate() {
+        c.peer_pid = 10 + n as u32;
+    }
+    let mut time = Timeline::default();
+    let (mut asked, own) = (before.clone(), after.clone());
+    time.push(before.into());
+    time.push(after.into());
+    let lost = time.lost().expect("two are without a server");
+    assert_eq!(lost.more, 1);
+    // The same where the clients were asked for.
+    let pids = own.endpoints.iter().filter(|e| e.role == Role::Client);
+    Choice {
+        pids: pids.map(|e| e.pid).collect(),
+        name: None,
+    }
+    .select(&mut asked);
+    let mut time = Timeline::default();
+    time.push(asked.into());
+    time.push(own.into());
+    assert_eq!(time.lost(), Some(lost));
 }
 
 #[test]
