@@ -127,7 +127,8 @@ fn new_memory(before: &Slot, now: &Slot, peer: Option<(&Slot, &Slot)>) -> u64 {
 }
 
 rule! {
-    /// Swapped ring pages alone are stale backlog; together with major faults they are on the path.
+    /// Swapped ring pages alone are stale backlog; together with major faults they are on the path. Where reading the mappings
+    /// takes long, what was found swapped out counts until they are read again, as long as faults go on.
     RING_SWAPPED = "ring-swapped", Warn, "ring memory is swapped out and comes back by faults";
     fires: "swapped bytes in a ring's mapping, and major faults in the window";
     quiet: "stale swap nobody touches";
@@ -147,30 +148,33 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return QUIET;
     }
     let process = ctx.process(e.pid)?;
-    // Faults of now prove nothing about memory that was seen long ago.
     let age_ns = match process.rings_at_ns {
         0 => 0,
         at_ns => ctx.model.at_ns.saturating_sub(at_ns),
     };
-    if process.rings.known().is_some() && age_ns > 2 * ctx.model.interval_ns.clone()?.max(WINDOW_NS)
-    {
-        return Err(Why::not_yet(format!(
-            "its mappings were read {} ago: that takes so long that it is done rarely",
-            text::ns(age_ns)
-        )));
-    }
     let swapped: u64 = process
         .rings
         .as_reading()?
         .iter()
         .map(|r| r.swap_bytes)
         .fold(0, u64::saturating_add);
+    let is_old = age_ns > 2 * ctx.model.interval_ns.clone()?.max(WINDOW_NS);
+    if swapped == 0 && is_old {
+        return Err(Why::not_yet(format!(
+            "its mappings were read {} ago: that takes so long that it is done rarely",
+            text::ns(age_ns)
+        )));
+    }
     if swapped == 0 {
         return QUIET;
     }
+    let when = match is_old {
+        true => format!(" when it was looked at {} ago", text::ns(age_ns)),
+        false => String::new(),
+    };
     Fire::new(
         format!(
-            "{} (pid {}): {} of ring memory swapped out, {faults:.0} major faults/s",
+            "{} (pid {}): {} of ring memory swapped out{when}, {faults:.0} major faults/s",
             e.name,
             e.pid,
             text::bytes(swapped)
