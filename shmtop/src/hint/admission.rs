@@ -135,6 +135,21 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     }
     let p = &page.process;
     let (uid, pid) = (p.last_rejected_uid, p.last_rejected_pid);
+    // Of a server in a container it is a number of that, and here somebody else's.
+    let is_ours = page.pid_ns_inode == 0
+        || ctx
+            .sample
+            .viewer
+            .pid_ns_inode
+            .known()
+            .is_none_or(|ours| *ours == page.pid_ns_inode);
+    let (last, look) = match is_ours {
+        true => (format!("pid {pid}"), String::new()),
+        false => (
+            format!("pid {pid} in its pid namespace"),
+            format!("sudo nsenter -t {} -p -m ", e.pid),
+        ),
+    };
     let fix = if now[3].1 > before[3].1 {
         format!(
             "run it as uid {}, or add uid {uid} to the server's allowed_uids",
@@ -152,11 +167,11 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     } else if now[7].1 > before[7].1 {
         limits_of(e)
     } else {
-        format!("ls -l /proc/{pid}/exe")
+        format!("{look}ls -l /proc/{pid}/exe")
     };
     Fire::new(
         format!(
-            "{} (pid {}) refused {sum} handshakes within a minute: {} (last: pid {pid}, uid {uid})",
+            "{} (pid {}) refused {sum} handshakes within a minute: {} (last: {last}, uid {uid})",
             e.name,
             e.pid,
             kinds.join(", ")
