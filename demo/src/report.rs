@@ -2,12 +2,13 @@
 //!
 //! Pure: values in, text out. Throughput counts both directions: a reply is as long as its request in every mode.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 use transport::stats::Histogram;
 
-use crate::load::{Account, Plan};
+use crate::load::{Account, Plan, Way};
 use crate::units::{show_count, show_ns};
 
 /// The `--json` object. Times that were never measured are null.
@@ -41,12 +42,20 @@ pub(crate) struct Percentiles {
     pub(crate) max: Option<u64>,
 }
 
-/// Which way the clients are connected.
+/// Which way each client is connected, or was last, by its number.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ways {
-    pub(crate) shm: usize,
+pub(crate) struct Ways(pub(crate) BTreeMap<usize, Way>);
+
+impl Ways {
+    fn shm(&self) -> usize {
+        self.0.values().filter(|way| way.shm).count()
+    }
+
     /// The others, each with the reason if it had wanted shared memory.
-    pub(crate) socket: Vec<Option<String>>,
+    fn socket(&self) -> impl Iterator<Item = Option<&str>> {
+        let socket = self.0.values().filter(|way| !way.shm);
+        socket.map(|way| way.why.as_deref())
+    }
 }
 
 impl Summary {
@@ -81,8 +90,8 @@ impl Summary {
                 p999: rtt.quantile(0.999),
                 max: (requests > 0).then_some(rtt.max_ns),
             },
-            shm_clients: ways.shm,
-            socket_clients: ways.socket.len(),
+            shm_clients: ways.shm(),
+            socket_clients: ways.socket().count(),
             errors: accounts.iter().map(|a| a.errors).sum(),
             corrupt: accounts.iter().map(|a| a.corrupt).sum(),
             cpu_seconds: cpu_seconds + accounts.iter().map(|a| a.cpu_seconds).sum::<f64>(),
@@ -168,20 +177,20 @@ pub(crate) fn second(requests: u64, seconds: f64, size: usize) -> String {
 /// What is said when all clients are connected: the benchmark's line if any is on shared memory, and who is not.
 pub(crate) fn banner(ways: &Ways, clients: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    if ways.shm > 0 {
+    let shm = ways.shm();
+    if shm > 0 {
         lines.push("!! SHM UPGRADE SUCCESS (SPSC) !!".to_owned());
     }
     let mut reasons: Vec<(&str, usize)> = Vec::new();
-    for why in &ways.socket {
-        let why = why.as_deref().unwrap_or("as asked");
+    for why in ways.socket() {
+        let why = why.unwrap_or("as asked");
         match reasons.iter_mut().find(|(known, _)| *known == why) {
             Some((_, n)) => *n += 1,
             None => reasons.push((why, 1)),
         }
     }
     for (why, n) in reasons {
-        lines.push(if ways.shm > 0 {
-            let shm = ways.shm;
+        lines.push(if shm > 0 {
             format!("({shm} of {clients} clients, {n} on the socket: {why})")
         } else {
             format!("({n} of {clients} clients on the socket: {why})")
@@ -212,19 +221,20 @@ mod tests {
 
     #[test]
     fn the_banner_says_who_fell_back_and_why() {
-        let mut ways = Ways {
-            shm: 16,
-            socket: vec![],
+        let way = |shm, why: Option<&str>| Way {
+            shm,
+            why: why.map(str::to_owned),
         };
+        let mut ways = Ways((0..16).map(|n| (n, way(true, None))).collect());
         assert_eq!(banner(&ways, 16), ["!! SHM UPGRADE SUCCESS (SPSC) !!"]);
-        ways.shm = 15;
-        ways.socket = vec![Some("memfd_create → EMFILE, 64/64".into())];
+        let full = way(false, Some("memfd_create → EMFILE, 64/64"));
+        ways.0.insert(3, full);
         assert_eq!(
             banner(&ways, 16)[1],
             "(15 of 16 clients, 1 on the socket: memfd_create → EMFILE, 64/64)"
         );
-        ways.shm = 0;
-        ways.socket = vec![None, None];
+        let mut ways = Ways::default();
+        ways.0.extend((0..2).map(|n| (n, way(false, None))));
         assert_eq!(
             banner(&ways, 2),
             ["(2 of 2 clients on the socket: as asked)"]

@@ -30,6 +30,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::exit("trader", run(&args))
 }
 
+/// Whether a trader could be started with this command line.
+pub(crate) fn check(args: &[OsString]) -> Result<(), Failure> {
+    let options = parse::<Options>(args)?;
+    options.map_or(Ok(()), |options| options.plan().map(drop))
+}
+
 fn run(args: &[OsString]) -> Result<u8, Failure> {
     let Some(options) = parse::<Options>(args)? else {
         return Ok(0);
@@ -97,7 +103,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn whole(mut self, duration: Option<Duration>) -> Result<u8, Failure> {
-        let ready = |run: &Self| run.ways.shm + run.ways.socket.len();
+        let ready = |run: &Self| run.ways.0.len();
         while ready(&self) + self.missing < self.plan.clients && !self.stopped {
             self.take(None)?;
         }
@@ -201,10 +207,12 @@ impl Run<'_> {
             }
         };
         match event {
-            Event::Connected { shm: true, .. } => self.ways.shm += 1,
-            Event::Connected { why, .. } => self.ways.socket.push(why),
+            Event::Connected(way) => _ = self.ways.0.insert(client, way),
             Event::Lost { reason, unknown } => self.losses.lost(reason, unknown, Instant::now()),
-            Event::Back => self.losses.back(Instant::now()),
+            Event::Back(way) => {
+                self.ways.0.insert(client, way);
+                self.losses.back(Instant::now());
+            }
             Event::GaveUp(failure) => {
                 let sentence = format!("the exchange did not come back: {}", failure.sentence);
                 self.failure

@@ -59,36 +59,34 @@ fn every_way_to_end_it_ends_its_children() {
     }
 }
 
-#[test]
-fn a_child_that_fails_is_named_with_its_own_words() {
-    let place = Place::new();
-    let demo = place.run("demo", "--clients 2 --size 3MiB --duration 60s");
-    assert_eq!(demo.code(), 1, "{demo:?}");
-    assert!(demo.stderr.starts_with("demo: trader "), "{demo:?}");
-    assert!(demo.stderr.contains("--max-message"), "{demo:?}");
-    assert_eq!(place.processes(), [0; 0]);
+/// Kills the first child with this word in its command line.
+fn kill_one(place: &Place, word: &str) {
+    let is_it = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.contains(word))
+    };
+    let child = place.processes().into_iter().find(is_it);
+    let pid = nix::unistd::Pid::from_raw(child.expect("such a child"));
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("killed");
 }
 
 #[test]
-fn a_killed_exchange_ends_it_with_the_reason() {
-    let place = Place::new();
-    let demo = place.start("demo", "--clients 2 --duration 60s");
-    place.wait_for_processes(4);
-    let exchange = place
-        .processes()
-        .into_iter()
-        .find(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.contains("__exchange"))
-        })
-        .expect("the exchange");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(exchange), Signal::SIGKILL).expect("killed");
-    let demo = demo.finish();
-    assert_eq!(demo.code(), 1, "{demo:?}");
-    assert!(demo.stderr.contains("the exchange (pid "), "{demo:?}");
-    assert!(demo.stderr.contains("signal: 9"), "{demo:?}");
-    assert_eq!(place.processes(), [0; 0]);
-    assert_eq!(place.files(), [""; 0]);
+fn a_killed_child_ends_it_with_its_name_and_the_reason() {
+    for (word, name) in [
+        ("__exchange", "the exchange (pid "),
+        ("__trader", "trader "),
+    ] {
+        let place = Place::new();
+        let demo = place.start("demo", "--clients 2 --duration 60s");
+        place.wait_for_processes(4);
+        kill_one(&place, word);
+        let demo = demo.finish();
+        assert_eq!(demo.code(), 1, "{demo:?}");
+        assert!(demo.stderr.contains(name), "{demo:?}");
+        assert!(demo.stderr.contains("signal: 9"), "{demo:?}");
+        assert_eq!(place.processes(), [0; 0]);
+        assert_eq!(place.files(), [""; 0]);
+    }
 }
 
 #[test]
@@ -108,14 +106,21 @@ fn all_workloads_start() {
 #[test]
 fn a_wrong_command_line_starts_nothing() {
     let place = Place::new();
-    for args in [
-        "--clients 0",
-        "--wait forever",
-        "--full --rate 5",
-        "--mode pong",
+    for (args, word) in [
+        ("--clients 0", "0 is not in"),
+        ("--wait forever", "forever"),
+        ("--full --rate 5", "--rate"),
+        ("--mode pong", "pong"),
+        // What its traders could not do.
+        ("--rate 0", "--rate must be above zero"),
+        ("--size 10", "size must be 32"),
+        ("--clients 1 --mode batch --size 4MiB", "2097152"),
     ] {
         let demo = place.run("demo", args);
         assert_eq!(demo.code(), 2, "{args}: {demo:?}");
         assert_eq!(demo.stderr.lines().count(), 1, "{args}: {demo:?}");
+        let said = demo.stderr.starts_with("demo: ") && demo.stderr.contains(word);
+        assert!(said, "{args}: {demo:?}");
+        assert_eq!(place.files(), [""; 0], "{args}");
     }
 }

@@ -75,7 +75,8 @@ fn a_trader_finds_back_to_an_exchange_that_was_started_again() {
     let mut trader = place.start("trader", args);
     until_busy(&mut trader);
     exchange.kill();
-    let _again = place.exchange("");
+    // It has another way than before, and the summary is of that.
+    let _again = place.exchange("--transport socket");
     // Two more seconds, the second of which lies wholly after the restart.
     wait_until("requests after the restart", || {
         let line = trader.line();
@@ -88,6 +89,8 @@ fn a_trader_finds_back_to_an_exchange_that_was_started_again() {
     assert!(trader.stderr.contains("connection lost"), "{trader:?}");
     assert_eq!(clients(&trader.stderr, "connected again"), 4, "{trader:?}");
     assert!(trader.stdout.contains("0 corrupt, "), "{trader:?}");
+    let now = "4 (0 on shared memory, 4 on the socket)";
+    assert!(trader.stdout.contains(now), "{trader:?}");
     // Requests with an unknown outcome are errors.
     assert_eq!(trader.code(), 1, "{trader:?}");
 }

@@ -44,6 +44,16 @@ impl Stage {
                 wait.clone(),
             ]
         };
+        let trader = |index| {
+            let mut args = common(TRADER);
+            args.extend(cast::arguments(options, index));
+            args
+        };
+        let traders: Vec<_> = (0..options.clients as usize).map(trader).collect();
+        // What none of them could do is a mistake of the command line, and nothing is started for it.
+        for args in &traders {
+            crate::trader::check(args)?;
+        }
         let mut exchange = Child::start(&common(EXCHANGE), Stdio::piped())?;
         wait_until_listening(&mut exchange)?;
         let mut stage = Self {
@@ -51,9 +61,7 @@ impl Stage {
             traders: Vec::new(),
             socket,
         };
-        for index in 0..options.clients as usize {
-            let mut args = common(TRADER);
-            args.extend(cast::arguments(options, index));
+        for args in traders {
             stage.traders.push(Child::start(&args, Stdio::null())?);
         }
         Ok(stage)

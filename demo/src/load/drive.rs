@@ -12,7 +12,7 @@ use transport::Group;
 use transport::error::RequestError;
 
 use super::lane::{Lane, Outcome};
-use super::{Event, Pace, Plan, Shared, reconnect};
+use super::{Event, Pace, Plan, Shared, Way, reconnect};
 
 /// How much earlier than due an open loop wakes, and yields the rest away: with the timer slack that the trader
 /// asks for, a sleep here ends some 15 µs late, which would otherwise count as the exchange's latency.
@@ -199,8 +199,9 @@ fn mend(
     }
     match reconnect::again(context.plan, context.shared) {
         Ok(synapse) => {
+            let way = Way::of(&synapse);
             lane.synapse = synapse;
-            context.tell(client, Event::Back);
+            context.tell(client, Event::Back(way));
             Ok(())
         }
         Err(failure) => {

@@ -20,6 +20,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use transport::Synapse;
 use transport::stats::Histogram;
 
 use crate::failure::Failure;
@@ -63,16 +64,30 @@ pub(crate) enum Pace {
     },
 }
 
+/// Which way a client is connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Way {
+    /// On shared memory.
+    pub(crate) shm: bool,
+    /// Why not, if it was wanted.
+    pub(crate) why: Option<String>,
+}
+
+impl Way {
+    /// That of a connection.
+    pub(crate) fn of(synapse: &Synapse) -> Self {
+        Self {
+            shm: synapse.is_shm(),
+            why: synapse.fallback().map(|f| f.to_string()),
+        }
+    }
+}
+
 /// What a client reports. Across processes: one line of JSON each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// The client is connected and waits for the start.
-    Connected {
-        /// On shared memory.
-        shm: bool,
-        /// Why not, if it was wanted.
-        why: Option<String>,
-    },
+    Connected(Way),
     /// The exchange did not come back; [`Event::Finished`] follows.
     GaveUp(Failure),
     /// So many clients end here and have no account: they could not start, or their process died.
@@ -84,8 +99,8 @@ pub(crate) enum Event {
         /// Requests that were in flight.
         unknown: usize,
     },
-    /// Connected again after [`Event::Lost`].
-    Back,
+    /// Connected again after [`Event::Lost`], maybe another way than before.
+    Back(Way),
     /// Requests answered so far (between processes, once a second).
     Progress(u64),
     /// The client is done.

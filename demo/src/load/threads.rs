@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::drive::{Context, run};
 use super::lane::Lane;
-use super::{Crew, Event, Plan, Shared, reconnect};
+use super::{Crew, Event, Plan, Shared, Way, reconnect};
 use crate::failure::{FAULT, Failure};
 
 /// Client threads.
@@ -114,13 +114,7 @@ impl Work {
                     continue;
                 }
             };
-            context.tell(
-                client,
-                Event::Connected {
-                    shm: synapse.is_shm(),
-                    why: synapse.fallback().map(|f| f.to_string()),
-                },
-            );
+            context.tell(client, Event::Connected(Way::of(&synapse)));
             let progress = self.shared.progress(self.slots + index);
             lanes.push((client, Lane::new(&self.plan, client, synapse, progress)));
         }
