@@ -2,6 +2,8 @@
 //!
 //! Used by the model (names), the hints (sentences) and the reports. A number never appears without its unit.
 
+use ratatui::text::Span;
+
 /// Longest name that is kept.
 const MAX_CHARS: usize = 80;
 /// Longest path of a socket: sockaddr_un holds no more.
@@ -54,6 +56,49 @@ fn is_harmless(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}'))
 }
 
+/// Whether every character of the text takes one cell by itself: ASCII and the shapes that views draw. Such text can be
+/// written without looking for graphemes, which is most of the cost of a frame.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| {
+        matches!(c,
+            ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{ff}' | '\u{2010}'..='\u{2027}'
+            | '\u{2190}'..='\u{21ff}' | '\u{2200}'..='\u{22ff}' | '\u{2500}'..='\u{25fc}' | '\u{2713}' | '\u{2716}')
+    })
+}
+
+/// Width of a text in cells.
+pub(crate) fn width(text: &str) -> usize {
+    if text.is_ascii() {
+        text.len()
+    } else if is_plain(text) {
+        text.chars().count()
+    } else {
+        Span::raw(text).width()
+    }
+}
+
+/// The longest start of a text that takes at most so many cells.
+pub(crate) fn start(text: &str, cells: usize) -> &str {
+    let mut left = cells;
+    let too_much = text.char_indices().find(|(_, c)| !takes(&mut left, *c));
+    too_much.map_or(text, |(i, _)| &text[..i])
+}
+
+/// The longest end of a text that takes at most so many cells.
+pub(crate) fn end(text: &str, cells: usize) -> &str {
+    let mut left = cells;
+    let mut from_the_end = text.char_indices().rev();
+    let too_much = from_the_end.find(|(_, c)| !takes(&mut left, *c));
+    too_much.map_or(text, |(i, c)| &text[i + c.len_utf8()..])
+}
+
+/// Takes the cells of a character out of `left`, if there are as many.
+fn takes(left: &mut usize, c: char) -> bool {
+    let rest = left.checked_sub(width(c.encode_utf8(&mut [0; 4])));
+    *left = rest.unwrap_or(*left);
+    rest.is_some()
+}
+
 /// The name that `word` was probably meant to be: a typo or two away, whatever the case.
 pub(crate) fn nearest<'n>(names: impl Iterator<Item = &'n str>, word: &str) -> Option<&'n str> {
     let word = word.to_lowercase();
@@ -85,9 +130,10 @@ pub fn ns(value: u64) -> String {
     let v = value as f64;
     match value {
         0..1_000 => format!("{value} ns"),
-        1_000..1_000_000 => format!("{} µs", short(v / 1e3)),
-        1_000_000..1_000_000_000 => format!("{} ms", short(v / 1e6)),
-        1_000_000_000..120_000_000_000 => format!("{} s", short(v / 1e9)),
+        // What would round to a thousand is one of the next unit.
+        1_000..999_500 => format!("{} µs", short(v / 1e3)),
+        999_500..999_500_000 => format!("{} ms", short(v / 1e6)),
+        999_500_000..120_000_000_000 => format!("{} s", short(v / 1e9)),
         _ => {
             let s = value / 1_000_000_000;
             let (h, m) = (s / 3600, s / 60 % 60);
@@ -137,9 +183,13 @@ pub(crate) fn layouts(viewer: (u32, u32)) -> String {
     }
 }
 
-/// A share (0..=1) in per cent: `0.4 %`, `14 %`.
+/// A share (0..=1) in per cent: `0.4 %`, `14 %`. 0 and 100 are nothing and all.
 pub fn percent(share: f64) -> String {
-    format!("{} %", short(share * 100.0))
+    match share * 100.0 {
+        p if p > 0.0 && p < 0.05 => "<0.1 %".to_owned(),
+        p if (99.5..100.0).contains(&p) => format!("{:.1} %", p.min(99.9)),
+        p => format!("{} %", short(p)),
+    }
 }
 
 /// Two or three significant digits.
@@ -164,6 +214,18 @@ mod tests {
         assert_eq!(shown, "a·[2Jb·c·d·e·f·");
         assert_eq!(clean(&"x".repeat(10_000)).chars().count(), MAX_CHARS);
         assert_eq!(clean("Grüße 日本"), "Grüße 日本");
+    }
+
+    #[test]
+    fn what_is_measured_in_cells_is_cut_in_cells() {
+        let name = "日本証券取引所";
+        assert_eq!((width(name), width("exchange"), width("µs ✖")), (14, 8, 4));
+        assert_eq!(start(name, 5), "日本");
+        assert_eq!(end(name, 5), "引所");
+        assert_eq!((start(name, 14), end(name, 14)), (name, name));
+        assert_eq!((start(name, 1), end(name, 0)), ("", ""));
+        // A mark goes with its letter.
+        assert_eq!(start("e\u{301}e", 1), "e\u{301}");
     }
 
     #[test]
@@ -205,5 +267,18 @@ mod tests {
         assert_eq!(count(40.0), "40");
         assert_eq!(percent(0.004), "0.4 %");
         assert_eq!(percent(0.14), "14 %");
+    }
+
+    #[test]
+    fn what_is_rounded_does_not_look_like_something_else() {
+        assert_eq!(ns(999_499), "999 µs");
+        assert_eq!(ns(999_960), "1.0 ms");
+        assert_eq!(ns(999_960_000), "1.0 s");
+        assert_eq!(percent(0.0), "0 %");
+        assert_eq!(percent(0.0004), "<0.1 %");
+        assert_eq!(percent(0.9949), "99 %");
+        assert_eq!(percent(0.9962), "99.6 %");
+        assert_eq!(percent(0.999_96), "99.9 %");
+        assert_eq!(percent(1.0), "100 %");
     }
 }

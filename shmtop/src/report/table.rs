@@ -91,14 +91,14 @@ pub(super) fn align<const N: usize>(rows: &[[String; N]], left: &[usize]) -> Str
     let mut width = [0usize; N];
     for row in rows {
         for (w, cell) in width.iter_mut().zip(row) {
-            *w = (*w).max(cell.chars().count());
+            *w = (*w).max(text::width(cell));
         }
     }
     let mut out = String::new();
     for row in rows {
         let mut line = String::new();
         for (i, (cell, w)) in row.iter().zip(width).enumerate() {
-            let pad = " ".repeat(w - cell.chars().count());
+            let pad = " ".repeat(w - text::width(cell));
             let gap = if i == 0 { "" } else { "  " };
             line += gap;
             if left.contains(&i) {
@@ -113,4 +113,16 @@ pub(super) fn align<const N: usize>(rows: &[[String; N]], left: &[usize]) -> Str
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_name_of_wide_letters_columns_stand_where_they_do_behind_others() {
+        let row = |name: &str, n: &str| [name.to_owned(), n.to_owned()];
+        let rows = [row("取引所", "12"), row("exchange", "7")];
+        assert_eq!(align(&rows, &[0]), "取引所    12\nexchange   7\n");
+    }
 }

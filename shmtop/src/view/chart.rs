@@ -124,7 +124,7 @@ pub(super) fn frame(
         pen.put(right, y, "│", theme.faint);
     }
     let inner = usize::from(area.width) - 4;
-    let used = title.chars().count();
+    let used = super::pen::width(title);
     pen.put_max(left + 2, top, &format!(" {title} "), inner + 1, theme.title);
     let room = inner.saturating_sub(used + 3);
     if !remark.is_empty() && super::pen::width(remark) <= room {

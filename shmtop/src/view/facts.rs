@@ -7,7 +7,7 @@ use transport::stats::Role;
 
 use super::format::{bytes, count, duration, or_why, percent};
 use super::panels::reason;
-use super::pen::Pen;
+use super::pen::{Pen, width};
 use super::{Scene, chart};
 use crate::model::{Client, RingView, RttView};
 use crate::reading::Reading;
@@ -182,17 +182,10 @@ pub(super) fn memory(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
 
 /// At most `room` cells of a text, its end.
 fn tail(text: String, room: usize) -> String {
-    let letters = text.chars().count();
-    if letters <= room {
+    if width(&text) <= room {
         return text;
     }
-    let skipped = letters + 1 - room.max(1);
-    text.chars()
-        .skip(skipped)
-        .fold("…".to_owned(), |mut out, c| {
-            out.push(c);
-            out
-        })
+    format!("…{}", crate::text::end(&text, room.saturating_sub(1)))
 }
 
 /// Whose memory cgroup pays: that of the process which touches a page first, as a rule the one that writes.

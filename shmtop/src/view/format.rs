@@ -109,7 +109,7 @@ pub fn age(ns: u64) -> String {
     }
 }
 
-/// A share (0..=1) as whole percent; one decimal below 10 % when it is not 0, so that 0.4 % is not "0 %".
+/// A share (0..=1) as whole percent; one decimal below 10 % when it is not 0, so that 0.4 % is not "0 %"; 100 % is all of it.
 pub fn percent(share: f64) -> String {
     if !share.is_finite() {
         return "–".to_owned();
@@ -119,6 +119,8 @@ pub fn percent(share: f64) -> String {
         "<.1 %".to_owned()
     } else if p > 0.0 && p < 9.95 {
         format!("{p:.1} %")
+    } else if (99.5..100.0).contains(&p) {
+        ">99 %".to_owned()
     } else {
         format!("{p:.0} %")
     }
@@ -129,6 +131,8 @@ pub fn whole_percent(share: f64) -> String {
     let p = (share.clamp(0.0, 9.99) * 100.0).round();
     if share > 0.0 && p == 0.0 {
         "<1%".to_owned()
+    } else if share < 1.0 && p == 100.0 {
+        ">99%".to_owned()
     } else {
         format!("{p:.0}%")
     }
@@ -225,6 +229,13 @@ mod tests {
         assert_eq!(percent(0.004), "0.4 %");
         assert_eq!(percent(0.0), "0 %");
         assert_eq!(whole_percent(0.001), "<1%");
+        // What is nearly full is not full.
+        assert_eq!(percent(0.999_6), ">99 %");
+        assert_eq!(whole_percent(0.996), ">99%");
+        assert_eq!(
+            (percent(1.0), whole_percent(1.0)),
+            ("100 %".into(), "100%".into())
+        );
     }
 
     #[test]

@@ -5,28 +5,9 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
-use ratatui::text::Span;
 
-/// Whether every character of the text takes one cell by itself: ASCII and the shapes that views draw. Such text can be
-/// written without looking for graphemes, which is most of the cost of a frame.
-fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| {
-        matches!(c,
-            ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{ff}' | '\u{2010}'..='\u{2027}'
-            | '\u{2190}'..='\u{21ff}' | '\u{2200}'..='\u{22ff}' | '\u{2500}'..='\u{25fc}' | '\u{2713}' | '\u{2716}')
-    })
-}
-
-/// Width of a text in cells.
-pub(crate) fn width(text: &str) -> usize {
-    if text.is_ascii() {
-        text.len()
-    } else if is_plain(text) {
-        text.chars().count()
-    } else {
-        Span::raw(text).width()
-    }
-}
+pub(crate) use crate::text::width;
+use crate::text::{self, is_plain};
 
 /// A text with its style.
 pub(crate) type Piece = (String, Style);
@@ -181,10 +162,11 @@ pub(crate) fn wrap(text: &str, width_cells: usize) -> Vec<String> {
             }
             // A word longer than the line is cut: a path is better broken than lost.
             while width(word) > limit {
-                let cut = word
-                    .char_indices()
-                    .nth(limit)
-                    .map_or(word.len(), |(i, _)| i);
+                let first = word.chars().next().map_or(0, char::len_utf8);
+                let cut = text::start(word, limit).len().max(first);
+                if cut == word.len() {
+                    break;
+                }
                 lines.push(word[..cut].to_owned());
                 word = &word[cut..];
             }
@@ -229,6 +211,7 @@ pub(crate) fn fit(groups: Vec<(u8, Vec<Piece>)>, room: usize, gap: usize) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ratatui::text::Span;
 
     #[test]
     fn what_does_not_fit_ends_in_an_ellipsis_and_stays_inside() {
@@ -238,6 +221,12 @@ mod tests {
         pen.put(9, 0, "outside", Style::new());
         pen.put(3, 5, "below", Style::new());
         assert_eq!(buffer, Buffer::with_lines(["   abcd…    "]));
+    }
+
+    #[test]
+    fn a_word_of_wide_letters_is_broken_where_the_line_ends() {
+        assert_eq!(wrap("日本証券取引所", 5), ["日本", "証券", "取引", "所"]);
+        assert_eq!(wrap("日本", 1), ["日", "本"], "and never for ever");
     }
 
     #[test]

@@ -103,7 +103,5 @@ fn cut(text: &str, wide: usize) -> String {
     if width(text) <= wide {
         return text.to_owned();
     }
-    let mut out: String = text.chars().take(wide.saturating_sub(1)).collect();
-    out.push('…');
-    out
+    format!("{}…", crate::text::start(text, wide.saturating_sub(1)))
 }
