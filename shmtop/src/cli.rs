@@ -85,7 +85,7 @@ pub(crate) struct Flags {
     /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound (dashboard, snapshot, replay)
     #[arg(long, global = true, env = "SHMTOP_SORT", value_name = "KEY", value_parser = sort_key)]
     pub(crate) sort: Option<crate::ui::SortKey>,
-    /// Time between two looks, with a unit: 500ms, 1s; for hints less than 10s
+    /// Time between two looks, with a unit: 500ms, 1s; for hints at most 10s
     #[arg(short, long, global = true, env = "SHMTOP_DELAY", value_name = "TIME", value_parser = duration)]
     pub(crate) delay: Option<Duration>,
     /// Number of samples to print or record

@@ -4,6 +4,7 @@
 //! while) and [`settings`] (flags, environment, file).
 
 mod check;
+mod descriptors;
 mod export;
 mod failure;
 mod heap;
@@ -83,11 +84,14 @@ fn sentence(text: &str) -> String {
 fn dispatch(cli: Cli) -> Outcome {
     // Asked for with `?` by those who need them: beside a configuration file that can't be read the rest is still told.
     let settings = Settings::new(cli.flags);
-    let lists_clients = matches!(
-        cli.command,
-        None | Some(Command::Snapshot | Command::Replay { .. } | Command::Config)
-    );
-    let settings = settings.and_then(|s| s.with_clients(lists_clients));
+    let settings = settings.and_then(|s| {
+        let lists_clients = match cli.command {
+            None | Some(Command::Snapshot | Command::Config) => true,
+            Some(Command::Replay { at, .. }) => replay::is_shown(&s, at),
+            _ => false,
+        };
+        s.with_clients(lists_clients)
+    });
     let of_hints = Settings::for_hints;
     match cli.command {
         None => dashboard(&settings.and_then(of_hints)?),
@@ -162,7 +166,7 @@ fn dashboard(settings: &Settings) -> Outcome {
         return Ok(());
     }
     heap::suit_a_dashboard();
-    privileges::shed();
+    prepare();
     let options = crate::source::Options {
         hurry: true,
         ..settings.world()
@@ -170,9 +174,16 @@ fn dashboard(settings: &Settings) -> Outcome {
     play::live(settings, Box::new(crate::source::World::new(options)))
 }
 
-/// The world to look at; from here on with no more privileges than looking takes.
-fn world(settings: &Settings) -> crate::source::World {
+/// From here on it has no more privileges than looking takes, and room for what it keeps open.
+fn prepare() {
     privileges::shed();
+    // Not worth a word: what there is no room for is told where it is missing.
+    let _ = descriptors::raise_limit();
+}
+
+/// The world to look at.
+fn world(settings: &Settings) -> crate::source::World {
+    prepare();
     crate::source::World::new(settings.world())
 }
 

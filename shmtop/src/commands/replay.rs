@@ -63,11 +63,16 @@ impl<'s> Player<'s> {
     }
 }
 
+/// Whether [`replay`] opens the dashboard.
+pub(super) fn is_shown(settings: &Settings, at: Option<Duration>) -> bool {
+    at.is_none() && !settings.typed.format && runtime::no_screen().is_none()
+}
+
 /// The dashboard on a recording; without a terminal its findings as they came and went; with `at`, what `doctor` would have said
 /// then.
 pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
     privileges::shed();
-    if at.is_none() && !settings.typed.format && runtime::no_screen().is_none() {
+    if is_shown(settings, at) {
         let recording = Recording::open(path).map_err(Failure::Usage)?;
         return play::live(settings, Box::new(recording));
     }

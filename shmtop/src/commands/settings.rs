@@ -144,7 +144,7 @@ impl Settings {
 
     /// The same, unless a filter or an order of clients was typed for a command that lists none.
     pub(crate) fn with_clients(self, lists_clients: bool) -> Result<Self, Failure> {
-        let lists = "is for lists of clients (dashboard, snapshot, replay)";
+        let lists = "is for lists of clients (dashboard, snapshot, replay on a terminal)";
         if self.typed.filter && !lists_clients {
             let text = format!("--filter {lists}; here -p and --name choose");
             return Err(Failure::Usage(text));

@@ -6,23 +6,23 @@ use crate::reading::Reading;
 use crate::ui::State;
 use crate::ui::rows::groups;
 
-const HEAD: &str = "endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
+const HEAD: &str = "at_realtime_ns,endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
 request_ring_capacity_bytes,request_ring_occupancy_bytes,reply_ring_capacity_bytes,reply_ring_occupancy_bytes,\
 cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight,timeouts,errors,bound";
 
-/// The clients that `state` lists, in its order.
+/// The clients that `state` lists, in its order. Each line says of which moment it is: rows of several samples stand below each other.
 pub fn csv(model: &Model, state: &State) -> String {
     let mut out = format!("{HEAD}\r\n");
     for group in groups(model, state) {
         for c in &group.clients {
-            out += &line(group.endpoint, c);
+            out += &line(model.at_realtime_ns, group.endpoint, c);
             out += "\r\n";
         }
     }
     out
 }
 
-fn line(e: &Endpoint, c: &Client) -> String {
+fn line(at_realtime_ns: u64, e: &Endpoint, c: &Client) -> String {
     let float = |r: &Reading<f64>| r.as_ref().map_or(String::new(), |v| format!("{v:.3}"));
     let int = |r: &Reading<u64>| r.as_ref().map_or(String::new(), u64::to_string);
     let rtt = |f: fn(&crate::model::Percentiles) -> u64| {
@@ -33,6 +33,7 @@ fn line(e: &Endpoint, c: &Client) -> String {
     };
     let (requests, replies) = (c.request_ring(), c.reply_ring());
     [
+        at_realtime_ns.to_string(),
         quoted(&e.name),
         e.pid.to_string(),
         role(e.role).into(),

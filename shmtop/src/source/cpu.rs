@@ -122,15 +122,16 @@ fn jiffies(stat: &str) -> Option<Vec<(u32, CpuJiffies)>> {
         .collect()
 }
 
-/// By the driver, or by the firmware, which says it in MHz.
+/// By the driver, or by the firmware, which says it in MHz. Either may say 0 and mean that it doesn't know.
 fn base_khz(dir: &Path) -> Reading<u64> {
-    number(&dir.join("cpufreq/base_frequency")).or_else(|_| {
-        let mhz: u64 = number(&dir.join("acpi_cppc/nominal_freq"))?;
-        match mhz.saturating_mul(1000) {
-            0 => Err(Why::not_there("the firmware does not say")),
-            khz => Ok(khz),
+    let said = |file, unit_khz: u64| {
+        let path = dir.join(file);
+        match number::<u64>(&path)? {
+            0 => Err(Why::not_there(format!("{} says 0", path.display()))),
+            n => Ok(n.saturating_mul(unit_khz)),
         }
-    })
+    };
+    said("cpufreq/base_frequency", 1).or_else(|_| said("acpi_cppc/nominal_freq", 1_000))
 }
 
 fn frequency(dir: &Path, nominal: Reading<u64>, hypervisor: &Reading<bool>) -> Frequency {
@@ -206,4 +207,27 @@ fn node(dir: &Path) -> Reading<u32> {
         .flatten()
         .find_map(|e| e.file_name().to_str()?.strip_prefix("node")?.parse().ok())
         .ok_or_else(|| Why::not_there("this kernel knows no NUMA nodes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_frequency_of_zero_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("cpufreq/base_frequency", "0\n");
+        assert!(base_khz(dir.path()).is_err());
+        write("acpi_cppc/nominal_freq", "0\n");
+        assert!(base_khz(dir.path()).is_err());
+        write("acpi_cppc/nominal_freq", "2400\n");
+        assert_eq!(base_khz(dir.path()), Ok(2_400_000));
+        write("cpufreq/base_frequency", "2100000\n");
+        assert_eq!(base_khz(dir.path()), Ok(2_100_000));
+    }
 }

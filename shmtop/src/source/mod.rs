@@ -279,10 +279,10 @@ impl World {
             .collect()
     }
 
-    /// Room for descriptors beside those that are kept open already.
-    fn room_left(&self) -> room::Room {
+    /// Files that are kept open.
+    fn held(&self) -> usize {
         let held = self.processes.values().map(process::ProcessWatch::held);
-        self.room.beside(held.sum::<usize>() + self.perf.held())
+        held.sum()
     }
 
     fn look_at(
@@ -292,7 +292,13 @@ impl World {
         now_ns: u64,
     ) -> Vec<Process> {
         self.processes.retain(|pid, _| interest.contains_key(pid));
-        let mut room = self.room_left();
+        let set_aside = match self.options.perf {
+            PerfScope::Off => 0,
+            _ => perf::USUAL,
+        };
+        let mut room = self
+            .room
+            .for_files(self.held(), self.perf.held(), set_aside);
         // Where it can't be told, there may be some.
         let swap = self.host.swap_used_bytes() != Some(0);
         let mut seen = Vec::with_capacity(interest.len());
@@ -374,7 +380,7 @@ impl World {
             hypervisor: host.hypervisor.known().copied(),
             paranoid: host.perf_event_paranoid.known().copied(),
         };
-        let mut room = self.room_left();
+        let mut room = self.room.beside(self.held() + self.perf.held());
         self.perf.read(&threads, now_ns, around, &mut room)
     }
 }

@@ -21,8 +21,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 
-/// Threads with open counters, at most: each holds twelve descriptors.
+/// Threads with open counters, at most: each holds four descriptors, or twelve where more is asked for.
 const MAX_THREADS: usize = 64;
+/// Descriptors of that many, as long as nobody asks for more.
+pub(super) const USUAL: usize = 4 * MAX_THREADS;
 /// What was denied may be allowed later, and descriptors may be free again: tried anew after this long.
 const RETRY_NS: u64 = 10_000_000_000;
 

@@ -21,6 +21,12 @@ impl Room {
         Self(self.0.saturating_sub(held))
     }
 
+    /// What is left of it for files, beside so many of them and of counters that are held already: of counters at least
+    /// `set_aside` keep their place, or half of all there is.
+    pub(super) fn for_files(self, held: usize, counters: usize, set_aside: usize) -> Self {
+        self.beside(held + counters.max(set_aside.min(self.0 / 2)))
+    }
+
     /// Takes so many, if there are as many.
     pub(super) fn take(&mut self, descriptors: usize) -> bool {
         let left = self.0.checked_sub(descriptors);
@@ -36,5 +42,25 @@ impl Room {
     #[cfg(test)]
     pub(super) fn for_so_many(descriptors: usize) -> Self {
         Self(descriptors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_crowd_leave_room_for_counters() {
+        for (all, for_counters) in [(512, 256), (100, 50), (2_048, 256)] {
+            let room = Room(all);
+            let mut held = 0;
+            while room.for_files(held, 0, 256).take(8) {
+                held += 8;
+            }
+            assert!(room.beside(held).take(for_counters), "{all}: {held} files");
+            // Those that are open are not set aside once more.
+            assert!(!room.for_files(held, for_counters, 256).take(8));
+        }
+        assert!(Room(512).for_files(0, 0, 0).take(512), "nothing is counted");
     }
 }

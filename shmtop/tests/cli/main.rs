@@ -113,7 +113,7 @@ fn pair() -> Pair {
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 23] = [
+    let cases: [(&[&str], &str); 25] = [
         (&["check"], "were not provided: --assert <EXPR>; see --help"),
         (
             &["-p", "abc", "ps"],
@@ -141,11 +141,20 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         (&["diff", "a", "b", "-f", "json"], "no format json"),
         (
             &["doctor", "--filter", "shm"],
-            "--filter is for lists of clients (dashboard, snapshot, replay); here -p and --name choose",
+            "--filter is for lists of clients (dashboard, snapshot, replay on a terminal); here -p and --name choose",
+        ),
+        // What is printed of a recording lists none.
+        (
+            &["replay", "/nonexistent", "--sort", "p99"],
+            "--sort is for lists of clients",
+        ),
+        (
+            &["replay", "/nonexistent", "--at", "5s", "--filter", "shm"],
+            "--filter is for lists of clients",
         ),
         (
             &["ps", "--sort", "p99"],
-            "--sort is for lists of clients (dashboard, snapshot, replay)",
+            "--sort is for lists of clients (dashboard, snapshot, replay on a terminal)",
         ),
         (
             &["doctor", "-d", "15s"],
@@ -254,6 +263,24 @@ fn every_format_has_the_client() {
             "{args:?}: {err}"
         );
     }
+}
+
+#[test]
+fn each_line_of_a_csv_says_of_which_moment_it_is() {
+    let p = pair();
+    let args = ["snapshot", "-d", "20ms", "-n", "2", "-f", "csv", "--name"];
+    let (code, out, err) = run(p.dir.path(), &[&args[..], &[&p.name]].concat());
+    assert_eq!(code, 0, "{err}");
+    let mut lines = out.lines();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("at_realtime_ns,endpoint,")
+    );
+    let at = |line: &str| -> u64 { line.split(',').next().unwrap().parse().unwrap() };
+    let moments: Vec<u64> = lines.map(at).collect();
+    assert!(moments.len() == 2 && moments[0] < moments[1], "{out}");
 }
 
 #[test]
