@@ -122,9 +122,12 @@ rule! {
 const USER_SPACE: i64 = 2;
 
 fn let_shmtop_count(ctx: &Context<'_>) -> String {
-    let program = match ctx.sample.viewer.program.as_str() {
-        "" => "\"$(command -v shmtop)\"".into(),
-        path => text::shell(path),
+    let path = ctx.sample.viewer.program.as_str();
+    // Another program that shows the dashboard (the demo) may be those that are watched as well, and with a capability of their own
+    // shmtop could not read them any more.
+    let program = match path.rsplit('/').next() {
+        Some("shmtop") => text::shell(path),
+        _ => "\"$(command -v shmtop)\"".into(),
     };
     format!(
         "sudo setcap cap_perfmon+ep {program}   # or, for everybody: sudo sysctl kernel.perf_event_paranoid={USER_SPACE}"
