@@ -31,6 +31,7 @@ mod server;
 mod spin;
 mod tracker;
 mod trust;
+mod unseen;
 mod view;
 
 pub use context::Context;

@@ -1,20 +1,23 @@
 //! What others than the watched programs used of some CPUs: asked by rules that put the blame on them.
 //!
-//! The kernel counts a thread's time, not where it was spent. So there are two answers. At least: every watched thread that may have run on
-//! these CPUs is taken to have spent all of its time there, and threads that are not looked at theirs. At most: only those that are
-//! there count, with all of their time. Where the two lead to different conclusions nobody knows, and the reason says what is in the way.
+//! The kernel counts a thread's time, not where it was spent, and that of a CPU, on most kernels, in ticks. So there are two answers. At
+//! least: every watched thread that may have run on these CPUs is taken to have spent all of its time there, and whatever else makes the
+//! answer uncertain is taken off ([`Unseen`]). At most: only those that are there count, with all of their time. Where the two lead to
+//! different conclusions nobody knows, and the reason says what is in the way.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 
 use super::Context;
+use super::unseen::{Unseen, same_process};
 use crate::rate::Span;
 use crate::reading::{Reading, Why};
-use crate::sample::{Process, Thread};
+use crate::sample::{CpuJiffies, Host, Process, Sample, Thread};
 
-/// Below this a difference between a process's time and that of its threads, in CPUs, is one of reading them at different moments, in
-/// ticks of 10 ms.
-const TICKS: f64 = 0.05;
+/// Time of a CPU that may be accounted too much or too little, as a share of what passed: more is said to be a doubt.
+const UNACCOUNTED: f64 = 0.05;
+/// Readings that are further apart are of different moments.
+const APART_NS: u64 = 50_000_000;
 
 /// CPU time on some CPUs, in CPUs.
 #[derive(Clone, Debug)]
@@ -23,14 +26,20 @@ pub(super) struct Outsiders {
     pub(super) least: f64,
     /// What no thread that is there now has used.
     pub(super) most: f64,
-    /// All of it.
+    /// What all processes used.
     pub(super) busy: f64,
     /// What makes the two differ most.
     pub(super) doubt: Why,
 }
 
-/// By list of CPUs.
-pub(super) type Known = RefCell<HashMap<Vec<u32>, Reading<Outsiders>>>;
+/// What was worked out in this window.
+#[derive(Default)]
+pub(super) struct Known {
+    /// By list of CPUs.
+    by_cpus: RefCell<HashMap<Vec<u32>, Reading<Outsiders>>>,
+    /// Wherever they may have run.
+    missing: OnceCell<Unseen>,
+}
 
 impl Context<'_> {
     /// What outsiders took of these CPUs.
@@ -38,32 +47,34 @@ impl Context<'_> {
     /// # Errors
     /// The busy time isn't known.
     pub(super) fn outsiders(&self, cpus: &[u32]) -> Reading<Outsiders> {
-        if let Some(known) = self.once.outsiders.borrow().get(cpus) {
+        let known = &self.once.outsiders.by_cpus;
+        if let Some(known) = known.borrow().get(cpus) {
             return known.clone();
         }
         let answer = self.measure_outsiders(cpus);
-        let mut known = self.once.outsiders.borrow_mut();
-        known.insert(cpus.to_vec(), answer.clone());
+        known.borrow_mut().insert(cpus.to_vec(), answer.clone());
         answer
     }
 
     fn measure_outsiders(&self, cpus: &[u32]) -> Reading<Outsiders> {
-        let mut busy = 0.0;
-        for cpu in self.model.host.cpus.iter().filter(|c| cpus.contains(&c.id)) {
-            // What the hypervisor took is nobody's on this machine.
-            busy += (cpu.busy.clone()? - cpu.steal.clone().unwrap_or(0.0)).max(0.0);
-        }
         let before = self.before()?;
+        let time = Spent::between(&before.host, &self.sample.host, cpus)?;
         let start_ns = before.time.monotonic_ns;
+        let missing = &self.once.outsiders.missing;
+        let missing = missing.get_or_init(|| Unseen::missing(before, self.sample));
+        let mut unseen = missing.clone();
         let there = self.model.viewer_cpu.clone().unwrap_or(0.0);
         let (mut there, mut moving) = (there, 0.0);
-        let mut unseen = Vec::new();
         for p in self.sample.processes.iter().filter(|p| !p.gone) {
-            let old = before.process(p.pid);
-            let mut seen = 0.0;
+            let old = before.process(p.pid).filter(|old| same_process(old, p));
+            let (mut seen, mut refused) = (0.0, None);
             for t in &p.threads {
                 let old = old.and_then(|p| p.thread(t.tid));
-                let used = used(old, t, start_ns).unwrap_or(0.0);
+                let Some(used) = used(old, t, start_ns) else {
+                    // The process's own count has it.
+                    refused = Some(t.tid);
+                    continue;
+                };
                 seen += used;
                 if t.last_cpu.known().is_some_and(|cpu| cpus.contains(cpu)) {
                     there += used;
@@ -72,42 +83,96 @@ impl Context<'_> {
                 }
             }
             let all = used_by_all(old, p, start_ns, self.sample.host.ticks_per_second);
-            unseen.extend(unseen_of(p, all.map(|all| all - seen)));
+            unseen.of_process(p, all.map(|all| all - seen), refused);
         }
-        let hidden: f64 = unseen.iter().map(|(cpus, _)| cpus).sum();
-        unseen.push((
-            moving,
-            Why::not_there("watched threads move from CPU to CPU: they may be who is there"),
-        ));
-        let doubt = unseen.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        unseen.add(moving, || {
+            Why::not_there("watched threads move from CPU to CPU: they may be who is there")
+        });
+        unseen.add(time.doubtful, || {
+            let (cpu, percent) = (time.worst, time.worst_accounted * 100.0);
+            Why::not_there(format!(
+                "the kernel accounted {percent:.0} % of CPU {cpu}'s time: what ran there is not certain"
+            ))
+        });
+        if !at_once(before) || !at_once(self.sample) {
+            unseen.add((time.busy - self.busy_before(cpus)).abs(), || {
+                Why::gap(
+                    "the load changed, and not all threads were read when it did: they may be who is there",
+                )
+            });
+        }
+        let (hidden, doubt) = unseen.sum();
         Ok(Outsiders {
-            least: (busy - there - moving - hidden).max(0.0),
-            most: (busy - there).max(0.0),
-            busy,
-            doubt: doubt.map_or_else(|| Why::not_there("nothing is in the way"), |(_, why)| why),
+            least: (time.busy - there - hidden).max(0.0),
+            most: (time.busy - there).max(0.0),
+            busy: time.busy,
+            doubt,
         })
+    }
+
+    /// What all processes used of these CPUs in the window before this one; 0 where that is not known.
+    fn busy_before(&self, cpus: &[u32]) -> f64 {
+        let n = self.windows.len();
+        let [Some(start), Some(end)] = [2, 1].map(|back| self.windows.get(n.wrapping_sub(back)))
+        else {
+            return 0.0;
+        };
+        Spent::between(&start.host, &end.host, cpus).map_or(0.0, |s| s.busy)
     }
 }
 
-/// CPUs that a process used without the threads that are looked at, and why that may be: some have ended, or are not looked at. `rest` is what its
-/// own count says beyond theirs, if it can be read.
-fn unseen_of(p: &Process, rest: Option<f64>) -> Option<(f64, Why)> {
-    let pid = p.pid;
-    let all = p.thread_count.known().map_or(0, |all| *all as usize);
-    let (rest, why) = if p.threads.is_empty() {
-        let why = format!("the threads of process {pid} can't be read: they may be who is there");
-        (rest.unwrap_or(f64::INFINITY), Why::no_permission(why))
-    } else if all > Process::MAX_THREADS {
-        let most = Process::MAX_THREADS;
-        let why = format!(
-            "{most} of the {all} threads of process {pid} are looked at: the others may be who is there"
-        );
-        (rest.unwrap_or(f64::INFINITY), Why::not_there(why))
-    } else {
-        let why = format!("threads of process {pid} came and went: they may be who was there");
-        (rest.unwrap_or(0.0), Why::not_there(why))
-    };
-    (rest > TICKS).then_some((rest, why))
+/// Where the time of some CPUs went, in CPUs.
+struct Spent {
+    /// With processes: an interrupt's time is nobody's on this machine, nor is what the hypervisor took.
+    busy: f64,
+    /// What was accounted too much or too little. With idle time by the clock and the rest by ticks, many short runs are met by more or fewer
+    /// ticks than are theirs.
+    doubtful: f64,
+    /// The CPU where the two differ most, and the share of its time that was accounted.
+    worst: u32,
+    worst_accounted: f64,
+}
+
+impl Spent {
+    fn between(before: &Host, now: &Host, cpus: &[u32]) -> Reading<Self> {
+        if let Some(why) = &now.cpus_unknown {
+            return Err(why.clone());
+        }
+        let span = Span::between(before.at_ns, now.at_ns)?;
+        let per_tick = 1.0 / now.ticks_per_second.max(1) as f64;
+        let mut spent = Self {
+            busy: 0.0,
+            doubtful: 0.0,
+            worst: 0,
+            worst_accounted: 1.0,
+        };
+        for cpu in now.cpus.iter().filter(|c| cpus.contains(&c.cpu)) {
+            let old = before.cpus.iter().find(|c| c.cpu == cpu.cpu);
+            let old = old.ok_or_else(|| Why::not_yet("needs a second sample"))?;
+            let share = |of: fn(&CpuJiffies) -> u64| {
+                let ticks = span.per_second(of(&old.jiffies), of(&cpu.jiffies))?;
+                Ok::<f64, Why>(ticks * per_tick)
+            };
+            spent.busy += share(CpuJiffies::of_processes)?;
+            let accounted = share(CpuJiffies::total)?;
+            let off = (accounted - 1.0).abs();
+            if off > UNACCOUNTED {
+                spent.doubtful += off;
+                if off > (spent.worst_accounted - 1.0).abs() {
+                    (spent.worst, spent.worst_accounted) = (cpu.cpu, accounted);
+                }
+            }
+        }
+        Ok(spent)
+    }
+}
+
+/// Whether the machine and all that runs of the watched processes were read at one moment.
+fn at_once(sample: &Sample) -> bool {
+    let moment_ns = sample.host.at_ns;
+    let then = |at_ns: u64| at_ns.abs_diff(moment_ns) <= APART_NS;
+    let mut living = sample.processes.iter().filter(|p| !p.gone);
+    living.all(|p| then(p.at_ns) && p.threads.iter().all(|t| then(t.at_ns)))
 }
 
 /// Whether it may have been on one of these CPUs. One that never changed CPUs was on its own only, wherever else it may go.

@@ -22,7 +22,7 @@ use crate::sample::{Glance, Sample};
 /// Length of a window.
 pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
 /// A sample may come this much early and still close the window: refresh timers jitter.
-const EARLY_NS: u64 = 60_000_000;
+pub(crate) const EARLY_NS: u64 = 60_000_000;
 /// Windows whose samples are kept: the longest look back of a rule is ten seconds.
 pub(super) const KEPT_WINDOWS: usize = 11;
 /// After a longer hole between two samples nothing earlier is comparable. The slowest refresh is 10 s, 5 % more or less, and a look.

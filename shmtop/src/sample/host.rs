@@ -98,6 +98,13 @@ pub struct CpuJiffies {
 }
 
 impl CpuJiffies {
+    /// What processes used; interrupts and what the hypervisor took are none of theirs.
+    pub fn of_processes(&self) -> u64 {
+        [self.user, self.nice, self.system]
+            .iter()
+            .fold(0, |sum, t| sum.saturating_add(*t))
+    }
+
     /// All of it; guest time is already in user and nice.
     pub fn total(&self) -> u64 {
         [

@@ -12,9 +12,9 @@ use crate::sample::{
 use procfs::FromRead;
 use std::path::{Path, PathBuf};
 
-/// Below a second, so that every second's window has a new reading; long enough for a share in clock ticks to mean
-/// something.
-const MOVING_NS: u64 = 900_000_000;
+/// As long as the shortest window: read at the same samples, so that a CPU's time and that of the threads on it are of the same second however
+/// the refresh jitters; long enough for a share in clock ticks to mean something.
+const MOVING_NS: u64 = 940_000_000;
 const SETTINGS_NS: u64 = 10_000_000_000;
 
 /// Reads the machine.
@@ -58,7 +58,8 @@ impl HostReader {
         }
         if now_ns >= self.due_ns {
             self.due_ns = now_ns + MOVING_NS;
-            self.seen.at_ns = now_ns;
+            // Many processes were read before it: the sample may have begun long ago.
+            self.seen.at_ns = clock::monotonic_ns();
             self.moving(buffer);
         }
         self.seen.clone()
@@ -218,6 +219,18 @@ fn pressure(text: &str) -> Option<Pressure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::builder::{EARLY_NS, WINDOW_NS};
+
+    #[test]
+    fn the_machine_is_read_anew_at_each_sample_that_closes_a_window() {
+        assert_eq!(MOVING_NS, WINDOW_NS - EARLY_NS);
+        let mut reader = HostReader::new(&Options::default());
+        let mut read = |now_ns| reader.read(now_ns, &mut Vec::new()).at_ns;
+        // As the first sample does, which begins one; the clock is the real one.
+        let (first, between) = (read(1), read(MOVING_NS));
+        assert_eq!(first, between);
+        assert!(read(1 + MOVING_NS) > first);
+    }
 
     #[test]
     fn what_a_clock_costs_is_measured_again_since_the_kernel_may_choose_another() {

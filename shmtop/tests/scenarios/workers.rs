@@ -2,7 +2,8 @@
 //! the watched threads can have used, and where that is not certain the rule says that nobody knows.
 
 use shmtop::model::{Model, ModelBuilder};
-use shmtop::sample::{Fact, PageContent, Sample};
+use shmtop::sample::{Fact, PageContent, Process, Sample};
+use transport::stats::{SlotState, Snapshot};
 
 use super::base::{Base, POLLER, SERVER};
 
@@ -101,12 +102,45 @@ fn sample(cpus: [Cpu; 2], clients: Clients, t: u64) -> Sample {
 
 /// The model after six seconds.
 fn after(cpus: [Cpu; 2], clients: Clients) -> Model {
+    after_with(cpus, clients, |_, _| {})
+}
+
+/// The same, where each second's sample is changed before it is looked at.
+fn after_with(cpus: [Cpu; 2], clients: Clients, change: impl Fn(&mut Sample, u64)) -> Model {
     let mut builder = ModelBuilder::new();
     let mut model = None;
     for t in 0..=6 {
-        model = Some(builder.push(sample(cpus, clients, t)));
+        let mut sample = sample(cpus, clients, t);
+        change(&mut sample, t);
+        model = Some(builder.push(sample));
     }
     model.expect("the seventh")
+}
+
+/// Both answers of `run-delay`.
+fn answers(model: &Model) -> (Option<String>, Option<String>) {
+    (says(model), why(model))
+}
+
+/// It does not blame others, and says in these words why it can't tell.
+#[track_caller]
+fn nobody_knows(model: &Model, because: &str) {
+    let (says, why) = answers(model);
+    assert_eq!(says, None);
+    let why = why.unwrap_or_default();
+    assert!(why.contains(because), "{why:?}, not {because:?}");
+}
+
+fn process(sample: &mut Sample, pid: u32) -> &mut Process {
+    let mut all = sample.processes.iter_mut();
+    all.find(|p| p.pid == pid).expect("it is one of them")
+}
+
+fn server_page(sample: &mut Sample) -> &mut Snapshot {
+    let PageContent::Read(page) = &mut sample.pages[0].content else {
+        panic!("the server's page can be read");
+    };
+    page
 }
 
 /// What `run-delay` says of it.
@@ -210,4 +244,180 @@ fn threads_that_are_not_looked_at_count_with_what_their_process_used_besides() {
             "{clients:?}"
         );
     }
+}
+
+#[test]
+fn what_the_kernel_accounts_to_nobody_is_not_others_and_what_does_not_add_up_is_a_doubt() {
+    // CPU 0's time by second, in ticks: with processes, idle.
+    let accounted = |user: u64, idle: u64| {
+        after_with(CROWDED, Clients::Elsewhere, move |sample, t| {
+            let jiffies = &mut sample.host.cpus[0].jiffies;
+            (jiffies.user, jiffies.idle) = (t * user, t * idle);
+        })
+    };
+    // The worker's 30 are most of what ran, however little else was accounted.
+    assert_eq!(answers(&accounted(60, 10)), (None, None));
+    let little = "the kernel accounted 80 % of CPU 0's time";
+    nobody_knows(&accounted(80, 0), little);
+    nobody_knows(
+        &accounted(75, 45),
+        "the kernel accounted 120 % of CPU 0's time",
+    );
+    // As far as clocks and ticks ever agree.
+    let says = says(&accounted(92, 4));
+    assert!(says.is_some_and(|s| s.contains("waited 50 ms/s")));
+}
+
+#[test]
+fn interrupts_and_stolen_time_are_no_processes() {
+    for kind in ["irq", "softirq", "steal"] {
+        let model = after_with(WELL, Clients::Elsewhere, |sample, t| {
+            let jiffies = &mut sample.host.cpus[0].jiffies;
+            jiffies.idle = t * 5;
+            match kind {
+                "irq" => jiffies.irq = t * 55,
+                "softirq" => jiffies.softirq = t * 55,
+                _ => jiffies.steal = t * 55,
+            }
+        });
+        assert_eq!(answers(&model), (None, None), "{kind}");
+    }
+}
+
+#[test]
+fn processes_that_come_and_go_within_a_second_may_be_who_was_there() {
+    const YOUNG: u32 = 9_000;
+    // One that was seen once, and one whose closed connection is all that is left.
+    let seen = after_with(CROWDED, Clients::Elsewhere, |sample, t| {
+        let mut young = process(sample, Base::client_pid(1)).clone();
+        young.pid = YOUNG + t as u32;
+        young.cpu_ticks = Fact::Known(0);
+        young.threads[0].run_ns = Fact::Known(0);
+        sample.processes.push(young);
+    });
+    nobody_knows(&seen, "ended or let go of its connection");
+    let closed = |who: u32| {
+        after_with(CROWDED, Clients::Elsewhere, move |sample, _| {
+            let now_ns = sample.time.monotonic_ns;
+            let page = server_page(sample);
+            let mut slot = page.slots[1].clone();
+            slot.index = page.slots.len() as u32;
+            slot.info.state = SlotState::Closed;
+            slot.info.connection_id = 77;
+            slot.info.closed_ns = now_ns - 300_000_000;
+            slot.info.peer_pid = who;
+            page.slots.push(slot);
+        })
+    };
+    nobody_knows(&closed(YOUNG), "process 9000 ended");
+    // One that is there before and after is measured, however often it connects.
+    assert!(says(&closed(Base::client_pid(2))).is_some());
+}
+
+#[test]
+fn a_peer_that_is_not_looked_at_may_be_who_is_there() {
+    let first = Base::client_pid(1);
+    let unseen = after_with(CROWDED, Clients::Elsewhere, |sample, _| {
+        sample.processes.retain(|p| p.pid != first);
+    });
+    nobody_knows(
+        &unseen,
+        "process 4236, a peer of process 4711, is not looked at",
+    );
+    // In another pid namespace: its own page says who it is, and where that can't be read nobody does.
+    let contained = |readable: bool| {
+        after_with(CROWDED, Clients::Elsewhere, move |sample, _| {
+            let page = server_page(sample);
+            page.pid_ns_inode = 2;
+            page.slots[1].info.peer_pid = 17;
+            if !readable {
+                sample.pages.retain(|p| p.pid != first);
+                sample.processes.retain(|p| p.pid != first);
+            }
+        })
+    };
+    assert!(says(&contained(true)).is_some());
+    nobody_knows(
+        &contained(false),
+        "a peer of process 4711 can't be found from here",
+    );
+}
+
+#[test]
+fn little_of_many_is_much() {
+    let model = after_with(CROWDED, Clients::Elsewhere, |sample, t| {
+        for n in 0..16 {
+            let mut small = process(sample, Base::client_pid(1)).clone();
+            small.pid = 8_000 + n;
+            small.cpu_ticks = Fact::Known(t * 4);
+            small.threads[0].run_ns = Fact::Known(0);
+            sample.processes.push(small);
+        }
+    });
+    nobody_knows(&model, "threads of several processes came and went");
+}
+
+/// What the first worker used in all at `ms`, in ms: all of CPU 0 in every second second, and else little.
+fn used_by_then(ms: u64) -> u64 {
+    let (pairs, rest) = (ms / 2_000, ms % 2_000);
+    pairs * (250 + 950) + rest.min(1_000) / 4 + rest.saturating_sub(1_000) * 95 / 100
+}
+
+#[test]
+fn where_the_load_changes_what_was_read_earlier_does_not_count_as_of_now() {
+    let changing = |behind_ms: u64| {
+        after_with(WELL, Clients::Elsewhere, move |sample, t| {
+            let ms = 10_000 + t * 1_000;
+            let ticks = used_by_then(ms) / 10;
+            let jiffies = &mut sample.host.cpus[0].jiffies;
+            (jiffies.user, jiffies.idle) = (ticks, t * 100 + 1_000 - ticks);
+            let server = process(sample, SERVER);
+            let read_ms = ms - behind_ms;
+            let both = used_by_then(read_ms) + read_ms * WORKER_MS / 1_000;
+            server.cpu_ticks = Fact::Known(both / 10);
+            server.at_ns -= behind_ms * 1_000_000;
+            let thread = &mut server.threads[0];
+            thread.at_ns -= behind_ms * 1_000_000;
+            thread.run_ns = Fact::Known(used_by_then(read_ms) * 1_000_000);
+        })
+    };
+    assert_eq!(answers(&changing(0)), (None, None));
+    nobody_knows(
+        &changing(900),
+        "the load changed, and not all threads were read",
+    );
+    // Others that come and go are told from it where all is read at once.
+    let others = after_with(WELL, Clients::Elsewhere, |sample, t| {
+        let ticks = used_by_then(10_000 + t * 1_000) / 10;
+        let jiffies = &mut sample.host.cpus[0].jiffies;
+        (jiffies.user, jiffies.idle) = (ticks, t * 100 + 1_000 - ticks);
+        let server = process(sample, SERVER);
+        server.cpu_ticks = Fact::Known(t * WORKER_MS / 10);
+        server.threads[0].run_ns = Fact::Known(0);
+    });
+    assert!(says(&others).is_some());
+}
+
+#[test]
+fn a_thread_whose_time_can_not_be_told_has_not_used_nothing() {
+    let refused = |ticks: bool| {
+        after_with(WELL, Clients::Elsewhere, move |sample, t| {
+            let server = process(sample, SERVER);
+            // More than the wall's.
+            server.threads[0].run_ns = Fact::Known(t * 3_000_000_000);
+            if !ticks {
+                server.cpu_ticks = Fact::default();
+            }
+        })
+    };
+    nobody_knows(
+        &refused(false),
+        "what thread 4719 of process 4711 used can't be told",
+    );
+    // Its process's own count may say that it can't have been others.
+    assert_eq!(says(&refused(true)), None);
+    let silent = after_with(CROWDED, Clients::Elsewhere, |sample, _| {
+        process(sample, SERVER).cpu_ticks = Fact::default();
+    });
+    nobody_knows(&silent, "what process 4711 used in all can't be told");
 }
