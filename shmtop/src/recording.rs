@@ -9,7 +9,7 @@
 //! Each frame is written with one write call, so a crash costs at most the last one; a reader stops before a frame that is
 //! cut off and says so; zeros up to the end, which a power loss leaves of a file that grew, are such a one. A frame that is
 //! damaged ends the recording with a sentence. Nothing is allocated from a length before it is checked against a bound, and no frame
-//! takes more than a few times its own size ([`budget`]); what is longer than a frame may be is left out when it is written ([`fit`]).
+//! takes more than a few times its own size (`budget`); what is longer than a frame may be is left out when it is written (`fit`).
 
 mod budget;
 mod fit;

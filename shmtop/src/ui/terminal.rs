@@ -1,7 +1,7 @@
 //! The terminal while the dashboard has it, and its way back: raw mode, alternate screen, mouse.
 //!
 //! The runtime makes one [`Screen`]. Whatever ends it (a return, `?`, a panic in any thread, a signal, see
-//! [`super::signals`]) ends in [`restore`] or [`restore_in_time`], which may be called any number of times from any thread.
+//! [`super::signals`]) ends in [`restore`] or `restore_in_time`, which may be called any number of times from any thread.
 
 use std::io::{self, BufWriter, Write};
 use std::mem::ManuallyDrop;
