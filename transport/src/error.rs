@@ -97,6 +97,7 @@ impl Step {
 /// Why a connection is not on shared memory: the step that failed, its errno and the limit in the way, as they were at that moment.
 /// What is not known is 0, and never guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fallback {
     /// What failed.
     pub step: Step,
@@ -108,6 +109,20 @@ pub struct Fallback {
     pub used: u64,
     /// True if it failed in the peer's process.
     pub at_peer: bool,
+}
+
+impl Fallback {
+    /// Of which nothing but the step is known. For who writes a stats page.
+    #[doc(hidden)]
+    pub fn of(step: Step) -> Self {
+        Self {
+            step,
+            errno: 0,
+            limit: 0,
+            used: 0,
+            at_peer: false,
+        }
+    }
 }
 
 impl std::fmt::Display for Fallback {
@@ -282,6 +297,7 @@ pub enum RequestError {
     /// No room for the request within the timeout, or [`MAX_IN_FLIGHT`](crate::MAX_IN_FLIGHT) requests are in flight already. Nothing was sent: receive
     /// replies first, or try again later if there are none to receive.
     #[error("no room for the request: {in_flight} in flight")]
+    #[non_exhaustive]
     Full {
         /// Requests in flight. If 0, the room is taken by requests that were given up and that the server has not read yet.
         in_flight: usize,
@@ -297,6 +313,7 @@ pub enum RequestError {
     NothingInFlight,
     /// The server answered with an error: the handler failed or panicked, or refused the size.
     #[error("the server answered with an error: {message}")]
+    #[non_exhaustive]
     Remote {
         /// The request that failed: which one, where several are in flight.
         id: RequestId,
@@ -305,6 +322,7 @@ pub enum RequestError {
     },
     /// The connection is gone. Whether the request was carried out is not known: it is never repeated for you.
     #[error("connection lost ({reason}){}", unknown(*in_flight))]
+    #[non_exhaustive]
     Disconnected {
         /// What was seen.
         reason: Lost,

@@ -24,7 +24,8 @@ pub struct Backoff {
     pub first: Duration,
     /// Longest pause of all. Default 500 ms. More spares a server that comes back to many clients; less finds it sooner.
     pub longest: Duration,
-    /// How long to try, from the first attempt on. Default 5 s. Zero tries once.
+    /// How long to try, from the first attempt on: none begins later. Default 5 s. Zero tries once. An attempt that has begun takes its time beyond
+    /// that: with a server that has stopped, [`Config::handshake_timeout`] for each of up to four steps.
     pub patience: Duration,
 }
 
@@ -104,6 +105,7 @@ impl ConnectError {
 
 /// Errors of [`Reconnecting`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReconnectError {
     /// The request failed. After `Disconnected` its outcome is unknown: it was not repeated, and the next call connects again.
     #[error(transparent)]
@@ -162,9 +164,9 @@ impl Reconnecting {
         })
     }
 
-    /// The connection, made anew if it was lost: for pipelining and everything else that [`Self::fire_bytes`] does not do. Blocks as long
-    /// as the patience lasts. Requests that were in flight on the old one are not on the new one: [`RequestError::Disconnected`] has said
-    /// how many.
+    /// The connection, made anew if it was lost: for pipelining and everything else that [`Self::fire_bytes`] does not do. Blocks
+    /// until the patience and then the last attempt are over, see [`Backoff::patience`]. Requests that were in flight on the old one are not on
+    /// the new one: [`RequestError::Disconnected`] has said how many.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -186,7 +188,7 @@ impl Reconnecting {
         Ok(&mut self.synapse)
     }
 
-    /// As [`Synapse::fire_bytes`]; connects first if the connection was lost before.
+    /// As [`Synapse::fire_bytes`]; connects first if the connection was lost before. [`Config::request_timeout`] begins after that.
     ///
     /// # Errors
     /// [`ReconnectError`].

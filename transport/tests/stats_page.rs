@@ -38,19 +38,16 @@ fn look(page: &PageWriter) -> Snapshot {
 }
 
 fn facts(id: u64) -> SlotFacts {
+    let mut fallback = Fallback::of(Step::MemfdCreate);
+    (fallback.errno, fallback.at_peer) = (24, true);
+    (fallback.limit, fallback.used) = (64, 63);
     SlotFacts {
         open: true,
         connection_id: id,
         client_number: 7,
         transport: Via::Socket,
         wanted: Via::Shm,
-        fallback: Some(Fallback {
-            step: Step::MemfdCreate,
-            errno: 24,
-            limit: 64,
-            used: 63,
-            at_peer: true,
-        }),
+        fallback: Some(fallback),
         peer_pid: 4242,
         peer_uid: 1000,
         peer_start_ticks: 99,

@@ -135,7 +135,9 @@ fn of_many_requests_the_one_that_failed_is_named() {
         for (id, request) in ids.into_iter().zip(requests) {
             match client.receive() {
                 Ok((of, reply)) => assert_eq!((of, reply), (id, request), "over {transport:?}"),
-                Err(RequestError::Remote { id: of, message }) => {
+                Err(RequestError::Remote {
+                    id: of, message, ..
+                }) => {
                     assert_eq!((of, request, &*message), (id, &b"bad"[..], "no"));
                 }
                 other => panic!("over {transport:?}: {other:?}"),

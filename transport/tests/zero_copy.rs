@@ -150,7 +150,7 @@ fn a_draft_waits_for_replies_like_any_request() {
         let mut draft = world.client.draft(8).expect("room");
         draft.extend_from_slice(b"second").expect("room");
         match draft.fire() {
-            Err(RequestError::Full { in_flight: 1 }) => {}
+            Err(RequestError::Full { in_flight: 1, .. }) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(
@@ -347,7 +347,7 @@ fn over_the_socket_a_draft_for_which_there_is_no_room_is_refused_before_it_is_wr
     let most = loop {
         match send(client) {
             Ok(so_many) => assert!(so_many < 10_000, "no limit"),
-            Err(RequestError::Full { in_flight }) => break in_flight,
+            Err(RequestError::Full { in_flight, .. }) => break in_flight,
             Err(e) => panic!("{e}"),
         }
     };
@@ -371,7 +371,7 @@ fn a_draft_waits_for_the_number_that_requests_hold_which_were_given_up() {
     let most = loop {
         match all.client.submit(b"x") {
             Ok(_) => {}
-            Err(RequestError::Full { in_flight }) => break in_flight,
+            Err(RequestError::Full { in_flight, .. }) => break in_flight,
             Err(e) => panic!("{e}"),
         }
     };

@@ -284,9 +284,10 @@ impl Client {
     ) -> Result<(), Failure> {
         match error {
             // Over the socket, a request that a stopped server has taken half of is the end of the connection, too.
-            RequestError::Disconnected { in_flight, reason }
-                if matches!(&reason, Lost::PeerGone)
-                    || matches!(&reason, Lost::Io(e) if e.kind() == std::io::ErrorKind::TimedOut) =>
+            RequestError::Disconnected {
+                in_flight, reason, ..
+            } if matches!(&reason, Lost::PeerGone)
+                || matches!(&reason, Lost::Io(e) if e.kind() == std::io::ErrorKind::TimedOut) =>
             {
                 self.tally.unknown += flying.len() as u64;
                 self.tally.lost += (flying.len() as u64).abs_diff(in_flight as u64);

@@ -203,6 +203,7 @@ fn group_meets_a_flood(mut client: Synapse) {
             Err(RequestError::Disconnected {
                 reason: Lost::BadFrame(_),
                 in_flight: 1,
+                ..
             }) => break,
             other => panic!("{other:?}"),
         }
@@ -215,6 +216,7 @@ fn group_meets_a_flood(mut client: Synapse) {
             Err(RequestError::Disconnected {
                 reason: Lost::BadFrame(_),
                 in_flight: 0,
+                ..
             })
         ),
         "{later:?}"

@@ -157,7 +157,7 @@ fn call(load: &Load<'_>, transport: TransportChoice) -> Outcomes {
         match client.fire_bytes(&request) {
             Ok(reply) => outcomes.took(number, &request, reply),
             Err(ReconnectError::Request(error)) => outcomes.failed(number, error),
-            Err(ReconnectError::Connect(error)) => panic!("{error}"),
+            Err(error) => panic!("{error}"),
         }
     }
     outcomes

@@ -23,6 +23,7 @@ fn is_poisoned(mut client: Synapse, what: &str) -> Synapse {
         Err(RequestError::Disconnected {
             reason: Lost::Poisoned(_),
             in_flight: 1,
+            ..
         }) => {}
         other => panic!("{what}: {other:?}"),
     }
@@ -32,6 +33,7 @@ fn is_poisoned(mut client: Synapse, what: &str) -> Synapse {
             Err(RequestError::Disconnected {
                 reason: Lost::Poisoned(_),
                 in_flight: 0,
+                ..
             })
         ),
         "{what}"
@@ -315,6 +317,7 @@ fn what_is_no_doorbell_ends_a_connection_that_waits_for_one() {
                     Err(RequestError::Disconnected {
                         reason: Lost::PeerGone,
                         in_flight: 1,
+                        ..
                     }) => return members,
                     other => panic!("{other:?}"),
                 }

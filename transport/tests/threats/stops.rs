@@ -219,7 +219,9 @@ fn a_client_that_never_reads_meets_a_bounded_wait_and_then_an_error_and_loses_no
         loop {
             match client.submit(&payload::request(sent + 1, 5000, MAX_MESSAGE)) {
                 Ok(_) => sent += 1,
-                Err(RequestError::Full { in_flight }) => break assert_eq!(in_flight as u64, sent),
+                Err(RequestError::Full { in_flight, .. }) => {
+                    break assert_eq!(in_flight as u64, sent);
+                }
                 Err(e) => panic!("{e}"),
             }
         }

@@ -274,7 +274,9 @@ pub(crate) fn mix(client: &mut Synapse, rounds: u64, first: u64) -> Ended {
 /// A lost connection must say how many requests have an unknown outcome: `in_flight`, or one more, which was being sent.
 fn ended(error: RequestError, unknown: u64) -> Ended {
     match error {
-        RequestError::Disconnected { in_flight, reason } => {
+        RequestError::Disconnected {
+            in_flight, reason, ..
+        } => {
             assert!(
                 in_flight as u64 <= unknown,
                 "{in_flight} unknown, {unknown} asked"
