@@ -81,12 +81,13 @@ impl fmt::Display for Estimate {
 /// The places, from 0, of the two of `count` sorted values between which the median of what they are drawn from lies with at least 95 %
 /// certainty, whatever the distribution. `None` below six: even between the least and the most it lies with less.
 fn ranks_around_the_median(count: usize) -> Option<(usize, usize)> {
-    // The chance that exactly `outside` values lie below the median, which halves the distribution, and that at most so many do.
-    let (mut exactly, mut at_most, mut outside) = (0.5f64.powi(count as i32), 0.0, 0);
-    while outside < count / 2 && at_most + exactly <= 0.025 {
-        at_most += exactly;
+    // The chance that exactly `outside` values lie below the median, which halves the distribution, and that at most so many do. The former as
+    // its logarithm: of more than a thousand values, the first is below what a number can hold.
+    let (mut ln_exactly, mut at_most, mut outside) = (count as f64 * 0.5f64.ln(), 0.0, 0);
+    while outside < count / 2 && at_most + ln_exactly.exp() <= 0.025 {
+        at_most += ln_exactly.exp();
         outside += 1;
-        exactly *= (count - outside + 1) as f64 / outside as f64;
+        ln_exactly += ((count - outside + 1) as f64 / outside as f64).ln();
     }
     (outside > 0).then(|| (outside - 1, count - outside))
 }
@@ -126,6 +127,7 @@ mod tests {
         assert_eq!(ranks, expected);
         // For many, half of them ± 0.98 times the root.
         assert_eq!(ranks_around_the_median(900), Some((420, 479)));
+        assert_eq!(ranks_around_the_median(10_000), Some((4901, 5098)));
     }
 
     #[test]
