@@ -9,7 +9,7 @@ use crate::ring::storage::Mapped;
 pub(crate) struct RingSink<'a> {
     pub(super) slot: Slot<'a, Mapped>,
     pub(super) stage: Stage,
-    /// Used only then: allocated the first time, for the largest message if there is so much, and kept.
+    /// Used only then, and its owner's to keep or give back.
     spill: &'a mut Vec<u8>,
     pub(super) client: &'a Client,
     /// The request's.
@@ -84,25 +84,23 @@ impl<'a> RingSink<'a> {
                 return false;
             }
         }
-        // Never by a failure to allocate: that would end the whole server, for one client too many.
-        if self.spill.try_reserve(bytes.len()).is_err() {
+        if !self.reserve(bytes.len()) {
             return false;
         }
         self.spill.extend_from_slice(bytes);
         true
     }
 
+    /// Room for `more` bytes in the private buffer: twice what it had, or, where that can't be had, as much as is needed. Never by a failure to
+    /// allocate: that would end the whole server, for one client too many.
+    fn reserve(&mut self, more: usize) -> bool {
+        self.spill.try_reserve(more).is_ok() || self.spill.try_reserve_exact(more).is_ok()
+    }
+
     /// Goes on in the private buffer, with room for `more` bytes; false if there is no memory for that.
     #[cold]
     fn outgrow(&mut self, more: usize) -> bool {
-        // For the largest message at once, so that it need not grow again; where that can't be had, for what is there.
-        let enough = self.slot.written() + more;
-        if self
-            .spill
-            .try_reserve_exact(self.client.max_message)
-            .is_err()
-            && self.spill.try_reserve(enough).is_err()
-        {
+        if !self.reserve(self.slot.written() + more) {
             return false;
         }
         self.slot.read_back(self.spill);
@@ -141,16 +139,21 @@ mod tests {
         let mut server = Rings::server(&mapping, CAPACITY, 1024);
         let mut client = Rings::client(&mapping, CAPACITY, 1024);
         let mut spill = Vec::new();
-        // Where only the largest message finds no memory, one that is there does.
+        // As much as is needed is taken, not the largest message.
         {
             let place = server.tx.reserve(8).expect("room");
-            let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, &CLIENT, 6)));
+            let large = Client {
+                max_message: 1 << 20,
+                ..CLIENT
+            };
+            let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, &large, 6)));
             reply.extend_from_slice(b"as far").expect("room");
             reply.extend_from_slice(TOO_MUCH).expect("memory");
             assert!(matches!(reply.finish(6), Finished::Buffered(Kind::Reply)));
             assert_eq!(reply.len(), 2006);
         }
         assert_eq!((&spill[..6], &spill[6..]), (&b"as far"[..], TOO_MUCH));
+        assert!(spill.capacity() < 2 * spill.len(), "{}", spill.capacity());
         spill.clear();
         let place = server.tx.reserve(8).expect("room");
         let mut reply = Reply::new(Sink::Ring(RingSink::new(place, &mut spill, &CLIENT, 7)));

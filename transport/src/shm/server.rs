@@ -26,7 +26,7 @@ use crate::wire::drive;
 const TURN_MESSAGES: u32 = 16;
 /// …or bytes of requests, or of replies where those are larger, whichever is reached first.
 const TURN_BYTES: usize = 256 << 10;
-/// An answer above this gives the memory back in which it waited for room: no budget counts it.
+/// Where more than this was taken for answers that wait for room, it is given back when one is sent: no budget counts it.
 const SPILL_KEPT_BYTES: usize = 64 << 10;
 /// What a first reply is expected to need; afterwards, the size of the last one.
 const FIRST_EXPECTED_BYTES: usize = 4 << 10;
@@ -44,7 +44,7 @@ pub(crate) struct ShmServer {
     expected_reply: usize,
     /// Since when a request is there but the reply ring has no room for an answer of the expected size.
     blocked: Option<Ticks>,
-    /// An answer that outgrew its place in the ring. Never allocated for as long as that does not happen, and not kept after a large one.
+    /// An answer that outgrew its place in the ring. Never allocated for as long as that does not happen, and not kept once it is large.
     spill: Vec<u8>,
     /// Kind and id of an answer that stands in `spill` and waits for room.
     pending: Option<(Kind, u64)>,
@@ -266,7 +266,7 @@ impl ShmServer {
         match self.tx.push(kind, id, &self.spill) {
             Ok(()) => {
                 record::sent(&self.slot, &mut self.tx, self.spill.len());
-                if self.spill.len() > SPILL_KEPT_BYTES {
+                if self.spill.capacity() > SPILL_KEPT_BYTES {
                     self.spill = Vec::new();
                 }
                 self.spill.clear();

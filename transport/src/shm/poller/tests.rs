@@ -199,3 +199,24 @@ fn an_answer_that_waited_for_room_takes_no_memory_once_it_is_sent() {
     }
     assert_eq!(server.waits_with(), 0);
 }
+
+/// What was written of an answer that fails in the end is dropped, and its memory with it.
+#[test]
+fn an_error_that_waited_for_room_takes_no_memory_once_it_is_sent_however_much_was_written_before() {
+    let (mut server, mut client, mut buffer) = of_large_replies();
+    use std::sync::atomic::AtomicBool;
+    static OUTGREW: AtomicBool = AtomicBool::new(false);
+    let fails_late = |request: &[u8], reply: &mut crate::Reply<'_>| {
+        as_large_as_asked(request, reply);
+        if reply.len() == 300 << 10 {
+            OUTGREW.store(true, Ordering::Relaxed);
+            reply.fail("the end is missing");
+        }
+    };
+    for id in 1..=10 {
+        ask(&mut client, id, if id < 10 { 100 << 10 } else { 300 << 10 });
+    }
+    while served(server.turn(&fails_late, &mut buffer)) > 0 {}
+    assert!(OUTGREW.load(Ordering::Relaxed) && !server.is_blocked());
+    assert_eq!(server.waits_with(), 0);
+}
