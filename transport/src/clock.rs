@@ -110,18 +110,20 @@ fn invariant() -> bool {
 }
 
 fn scale() -> &'static Scale {
-    SCALE.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
-        if invariant() {
-            return calibrate();
-        }
-        Scale {
-            tsc: false,
-            mult: 1 << 24,
-            anchor_ticks: 0,
-            anchor_ns: 0,
-        }
-    })
+    SCALE.get_or_init(measure)
+}
+
+fn measure() -> Scale {
+    #[cfg(target_arch = "x86_64")]
+    if invariant() {
+        return calibrate();
+    }
+    Scale {
+        tsc: false,
+        mult: 1 << 24,
+        anchor_ticks: 0,
+        anchor_ns: 0,
+    }
 }
 
 /// Both clocks at one moment: the tightest of a few (before, ns, after) brackets, since a preemption in between would spoil a single one.
@@ -161,7 +163,10 @@ fn calibrate() -> Scale {
 
 /// Calibrates now (2 ms, once per process) so that no request pays for it.
 pub(crate) fn init() {
-    let _ = scale();
+    if SCALE.get().is_none() {
+        // Not within the lock: a fork made meanwhile would wait for ever for who has it. Of several who measure, the first to come is taken.
+        let _ = SCALE.set(measure());
+    }
 }
 
 /// True if timestamps are the CPU's counter.

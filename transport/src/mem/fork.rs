@@ -10,8 +10,9 @@
 //! entered in a table ([`NotInForks`]), and the fork's first act is to put something harmless in their place.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Once;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
 
 /// How many forks lie between the first process and this one. Written only in [`in_child`], when the child has
 /// one thread; so Relaxed is enough, and it publishes nothing.
@@ -23,29 +24,49 @@ extern "C" fn in_child() {
         GENERATION.load(Ordering::Relaxed).wrapping_add(1),
         Ordering::Relaxed,
     );
-    let mut blank = -1;
+    let (mut blank, mut blank_is_a_place) = (-1, false);
     for place in &PLACES {
         // Relaxed: fork copied the table as the forking thread saw it, and this is the only thread.
         let fd = place.load(Ordering::Relaxed) - 1;
         if fd < 0 {
             continue;
         }
-        // SAFETY: socket, dup3 and close are async-signal-safe and take integers. `fd` is open here: its entry is taken out
-        // before its owner closes it. Its number stays open, so that the owner's copy in this process may be dropped as ever.
+        if blank < 0 {
+            blank = socket();
+        }
+        let mut source = blank;
+        // SAFETY: dup3 and close are async-signal-safe and take integers. `fd` is open here: its entry is taken out before its owner closes
+        // it. Its number is open afterwards, so that the owner's copy in this process may be dropped as ever; or, where the limit has been lowered
+        // below it, nobody else's.
         unsafe {
-            if blank < 0 {
-                blank = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+            if blank < 0 && Errno::last() == Errno::EMFILE {
+                // The table is full, and nobody else here could take the number that this frees.
+                libc::close(fd);
+                blank = socket();
+                blank_is_a_place = blank == fd;
+                // The system's is full, too: anything that fills the number.
+                source = if blank < 0 {
+                    libc::STDERR_FILENO
+                } else {
+                    blank
+                };
             }
-            // No descriptor to be had, or dup3 lost a race with an open (EBUSY): this fork keeps what it got. Nobody could be told.
-            if blank >= 0 {
-                libc::dup3(blank, fd, libc::O_CLOEXEC);
+            // Without a source this fork keeps what it got. Nobody could be told.
+            if source >= 0 && source != fd {
+                libc::dup3(source, fd, libc::O_CLOEXEC);
             }
         }
     }
-    if blank >= 0 {
+    if blank >= 0 && !blank_is_a_place {
         // SAFETY: made above, known to nobody else.
         unsafe { libc::close(blank) };
     }
+}
+
+/// A socket that leads nowhere, or -1.
+fn socket() -> libc::c_int {
+    // SAFETY: async-signal-safe; takes integers.
+    unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }
 }
 
 /// Descriptors that forks must not keep, plus one; 0 = free. More than there may be clients of a server (and a process that
@@ -87,17 +108,19 @@ impl Drop for NotInForks {
 /// # Errors
 /// The errno of pthread_atfork (ENOMEM): without the handler a fork can't be told, so nothing may be mapped.
 pub(crate) fn watch() -> Result<(), i32> {
-    static REGISTERED: Once = Once::new();
-    static ERRNO: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
-    REGISTERED.call_once(|| {
-        // SAFETY: the handler is a plain function that lives as long as this code is mapped, and does only what
-        // is async-signal-safe.
-        let errno = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        // call_once orders this store before every return from it.
-        ERRNO.store(errno, Ordering::Relaxed);
-    });
-    match ERRNO.load(Ordering::Relaxed) {
-        0 => Ok(()),
+    // No lock, which a fork made meanwhile would wait for. Two threads that both come first count each fork twice, which is as good. Relaxed: the
+    // C library's list has a lock of its own, and nothing else is published.
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if REGISTERED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: the handler is a plain function that lives as long as this code is mapped, and does only what
+    // is async-signal-safe.
+    match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+        0 => {
+            REGISTERED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
         errno => Err(errno),
     }
 }

@@ -1,5 +1,6 @@
 //! Threats 11 and 12: a process that forks, and what its children inherit.
 
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use nix::sys::signal::Signal;
 use transport::error::{ConnectError, RequestError};
 use transport::{Membrane, Synapse, UpgradeError};
 
-use crate::role::{Process, WATCHDOG, required, say, start};
+use crate::role::{Process, WATCHDOG, parameter, required, say, start};
 use crate::watch::within;
 use crate::world::{World, ready};
 
@@ -240,8 +241,8 @@ fn a_fork_can_neither_use_nor_harm_its_parents_connections_and_children_inherit_
     process.finish();
 }
 
-/// Role `parent`: a server and a client (of another server at `PEER`, if that is given), and a fork that keeps on living without exec,
-/// whose pid it says. Both wait until they are killed.
+/// Role `parent`: a server, or a client of one, and a fork that keeps on living without exec, whose pid it says; with `FULL`, made when there is
+/// no descriptor left. Both wait until they are killed.
 pub(crate) fn leave_a_fork_behind() {
     let dir = PathBuf::from(required("DIR"));
     let config = transport::Config {
@@ -279,6 +280,7 @@ pub(crate) fn leave_a_fork_behind() {
     } else {
         (client, None)
     };
+    let _rest = parameter("FULL").map(|_| all_descriptors());
     // SAFETY: the child calls nothing but pause.
     match unsafe { libc::fork() } {
         0 => loop {
@@ -289,6 +291,20 @@ pub(crate) fn leave_a_fork_behind() {
     }
     crate::role::command();
     drop((server, client, on_tokio));
+}
+
+/// All that this process may have: few more than it has.
+fn all_descriptors() -> Vec<OwnedFd> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let any = OwnedFd::from(std::fs::File::open("/dev/null").expect("a descriptor"));
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let highest = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+    let numbers = highest.flat_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let limit = numbers.max().expect("some") + 1;
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("lower");
+    let mut all: Vec<OwnedFd> = std::iter::from_fn(|| any.try_clone().ok()).collect();
+    all.push(any);
+    all
 }
 
 /// A fork, killed with the test.
@@ -310,15 +326,18 @@ impl Drop for Orphan {
 
 #[test]
 fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
-    for transport in ["shm", "socket"] {
+    for (transport, full) in [("shm", false), ("socket", false), ("shm", true)] {
         let world = World::new();
         let parent = |world: &World, role: &str| {
             let dir = world.path();
             let mut parent = start("parent")
                 .with("DIR", dir.parent().expect("a directory"))
                 .with("TRANSPORT", transport)
-                .with("ROLE_OF_PARENT", role)
-                .go();
+                .with("ROLE_OF_PARENT", role);
+            if full {
+                parent = parent.with("FULL", "");
+            }
+            let mut parent = parent.go();
             parent.hear("bound");
             parent
         };
