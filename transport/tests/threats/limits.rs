@@ -2,12 +2,14 @@
 //! with step and numbers, and others are served meanwhile.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use transport::error::{ConnectError, Step};
-use transport::stats::SlotKind;
+use transport::stats::{SlotInfo, SlotKind};
 use transport::{Config, Synapse, TransportChoice};
 
+use crate::punched::huge_pages;
 use crate::role::{Process, WATCHDOG};
 use crate::skipped::skipped;
 use crate::watch::within;
@@ -33,7 +35,9 @@ pub(crate) fn limit(process: &Process, resource: libc::__rlimit_resource_t, soft
 fn address_space(world: &World, process: &Process) -> u64 {
     within(WATCHDOG, "a poller", || {
         let slots = world.page(process).slots;
-        let runs = slots.iter().any(|slot| slot.info.kind == SlotKind::Poller);
+        // The slot is there before the thread, which says its number.
+        let says = |info: &SlotInfo| info.kind == SlotKind::Poller && info.tid != 0;
+        let runs = slots.iter().any(|slot| says(&slot.info));
         runs.then_some(()).ok_or(slots.len())
     });
     let statm = std::fs::read_to_string(format!("/proc/{}/statm", process.pid())).expect("statm");
@@ -95,8 +99,9 @@ fn who_comes_when_the_address_space_is_used_up_is_refused_and_alone() {
     let connect = || Synapse::connect(world.path(), &config);
     let mut first = connect().expect("a client");
     let used = address_space(&world, &server);
-    // Room for no thread; for one and whatever it brings along, and not for two such buffers.
-    for (n, room) in [(1, 0), (2, 100 << 20), (3, 100 << 20)] {
+    // Room for no thread, but for what others allocate meanwhile, which can't be refused; for one and whatever it brings along, and not for two
+    // such buffers.
+    for (n, room) in [(1, 1 << 20), (2, 100 << 20), (3, 100 << 20)] {
         limit(&server, libc::RLIMIT_AS, used + room);
         match connect() {
             Err(ConnectError::Refused { reason, may_pass }) => {
@@ -110,7 +115,8 @@ fn who_comes_when_the_address_space_is_used_up_is_refused_and_alone() {
             let refused = (counted.rejected_resources, counted.accept_errors);
             (refused == (n, 0)).then_some(()).ok_or(refused)
         });
-        assert!(matches!(mix(&mut first, 1, 0), Ended::Done));
+        let ended = mix(&mut first, 1, 0);
+        assert!(matches!(ended, Ended::Done), "{ended:?} with {room}");
     }
     limit(&server, libc::RLIMIT_AS, libc::RLIM_INFINITY);
     let mut again = connect().expect("room again");
@@ -223,6 +229,7 @@ fn a_small_memory_cgroup_costs_a_client_its_rings_and_nobody_the_server() {
 
 #[test]
 fn huge_pages_that_are_not_there_become_small_ones_and_the_page_says_so() {
+    let _alone = huge_pages();
     let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
     if free.as_deref().map_or("0", str::trim) != "0" {
         return skipped(&format!("this machine has free huge pages ({free:?})"));
@@ -313,6 +320,13 @@ fn a_core_dump_does_not_hold_the_rings() {
     let mut client = start.go();
     assert_eq!(client.ask("connect", "connected"), "shm");
     server.signal(Signal::SIGSTOP);
+    within(WATCHDOG, "all of its threads to stop", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("threads");
+        let state = |task: &Path| std::fs::read_to_string(task.join("stat")).ok();
+        let states: Vec<_> = tasks.map(|t| state(&t.expect("a thread").path())).collect();
+        let stopped = |stat: &Option<String>| stat.as_ref().is_none_or(|s| s.contains(") T "));
+        states.iter().all(stopped).then_some(()).ok_or(states)
+    });
     client.ask("fill", "filled");
     let resident =
         std::fs::read_to_string(format!("/proc/{}/status", client.pid())).expect("status");

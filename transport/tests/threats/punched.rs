@@ -3,6 +3,7 @@
 //! pages) makes a SIGBUS.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
@@ -19,6 +20,14 @@ use crate::world::{Ended, World, mix, ready};
 
 const HUGE_PAGE: usize = 2 << 20;
 
+/// Held by tests that take huge pages, or count on some that are free: they are few, and everybody's.
+static HUGE_PAGES: Mutex<()> = Mutex::new(());
+
+/// The other tests that take huge pages wait; one that failed is no reason not to run the next.
+pub(crate) fn huge_pages() -> MutexGuard<'static, ()> {
+    HUGE_PAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A huge page that nobody else gets.
 fn take() -> Option<(OwnedFd, MmapRaw)> {
     let flags = MFdFlags::MFD_CLOEXEC
@@ -33,6 +42,7 @@ fn take() -> Option<(OwnedFd, MmapRaw)> {
 
 #[test]
 fn a_client_that_takes_the_huge_pages_out_of_its_rings_is_closed_and_the_server_lives() {
+    let _alone = huge_pages();
     let world = World::new();
     let mut server = ready(world.server().with("HUGE", ""));
     let mut raw = Raw::connect(&world.path());
@@ -69,6 +79,7 @@ fn a_client_that_takes_the_huge_pages_out_of_its_rings_is_closed_and_the_server_
 /// Both ways out, whichever this machine has: run in a cgroup with `hugetlb.2MB.max` 0, it is the second.
 #[test]
 fn a_client_makes_the_huge_pages_it_is_offered_before_it_touches_them_or_declines() {
+    let _alone = huge_pages();
     let Some((probe, _reserved)) = take() else {
         return skipped("this machine has no free huge page");
     };
