@@ -42,6 +42,7 @@ use crate::stats::Role;
 use crate::stats::page::{PageDescription, PageWriter};
 use crate::stats::recorder::set;
 use crate::stats::registry::{self, Announcement};
+use crate::thread::Blocked;
 use budget::Budget;
 use clients::Clients;
 use control::Control;
@@ -96,6 +97,8 @@ struct Shared {
     descriptors: Descriptors,
     budget: Arc<Budget>,
     epoll: Epoll,
+    /// In threads that run the handler: what who called [`Membrane::bind`] blocked then.
+    blocked: Blocked,
     /// Makes the control thread look around.
     wake: EventFd,
     stop: AtomicBool,
@@ -122,8 +125,9 @@ impl Membrane {
     /// that blocks holds up the other clients that its thread serves, see [`Config::workers`] and [`Config::thread_per_client`]. If it panics,
     /// the client receives an error reply ([`RequestError::Remote`](crate::error::RequestError::Remote)) and the connection lives on.
     ///
-    /// In the server's threads, and so in handlers, all signals are blocked but those of faults: a program's signals are handled on its own threads. A
-    /// thread that a handler starts begins so, too; a child started with [`std::process::Command`] does not.
+    /// A handler finds the signal mask that the caller of `bind` had, and so does what it starts, be it a thread or a
+    /// [`std::process::Command`]. To have signals handled on threads of your own only, block them before you call `bind`: sigwait(3) and
+    /// signalfd(2) ask for that anyway. The server's other threads block all signals but those of faults.
     ///
     /// The socket file gets mode 0600, or 0666 if [`Config::allowed_uids`] names other users. A socket file that a dead server left behind is
     /// replaced. That of a live server, and any file that is no socket, is left alone.
@@ -202,6 +206,7 @@ impl Membrane {
             budget: Budget::new(config.memory_budget_bytes),
             page,
             epoll,
+            blocked: Blocked::as_here().map_err(io("pthread_sigmask"))?,
             wake,
             stop: AtomicBool::new(false),
         });

@@ -1,10 +1,10 @@
-//! Starts the threads of a server: one that could not be had is an error, and the program's signals are not theirs.
+//! Starts the threads of a server: one that could not be had is an error, and each has the signal mask that its work calls for.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::mem::headroom;
 
@@ -12,7 +12,7 @@ use crate::mem::headroom;
 const STACK_BYTES: usize = 2 << 20;
 
 /// What a fault of the thread's own raises: blocked, it would end the process without the program's handler being asked.
-const OF_ITS_OWN: [Signal; 6] = [
+const OF_FAULTS: [Signal; 6] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
     Signal::SIGFPE,
@@ -21,27 +21,43 @@ const OF_ITS_OWN: [Signal; 6] = [
     Signal::SIGSYS,
 ];
 
-/// Runs `body` on a new thread, in which all signals are blocked but those of faults: the kernel hands a signal of the process to any thread that
-/// takes it, and a program's handler must find its own threads, and not one of ours in the middle of a request.
+/// The signals that a thread blocks; what it starts, threads and processes, begins with the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocked(SigSet);
+
+impl Blocked {
+    /// Those that the calling thread blocks: for threads that run the program's code, which then finds what it would find on one of its own.
+    ///
+    /// # Errors
+    /// None that the kernel knows of.
+    pub(crate) fn as_here() -> io::Result<Self> {
+        Ok(Self(SigSet::thread_get_mask()?))
+    }
+
+    /// All but those of faults: for threads that run none of the program's code, and would run its signal handlers for nothing.
+    pub(crate) fn all() -> Self {
+        let mut all = SigSet::all();
+        OF_FAULTS.into_iter().for_each(|signal| all.remove(signal));
+        Self(all)
+    }
+}
+
+/// Runs `body` on a new thread, with these signals blocked.
 ///
 /// # Errors
 /// No thread could be had, or no memory for it. That is looked for here, since std asks for more when the thread runs, and ends the process if it
 /// gets none.
 pub(crate) fn start(
     name: String,
+    blocked: Blocked,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     if !headroom::has_room_for(STACK_BYTES) {
         return Err(Errno::ENOMEM.into());
     }
-    let mut blocked = SigSet::all();
-    OF_ITS_OWN
-        .into_iter()
-        .for_each(|signal| blocked.remove(signal));
-    // Before there is a thread, which begins with what the one that starts it has.
-    let before = blocked.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let started = Builder::new().name(name).spawn(body);
-    // What was valid is valid still.
-    let _ = before.thread_set_mask();
-    started
+    Builder::new().name(name).spawn(move || {
+        // A mask that was had, or made here, is valid. Who starts a thread may have another one: the control thread, a handler.
+        let _ = blocked.0.thread_set_mask();
+        body();
+    })
 }

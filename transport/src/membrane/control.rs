@@ -21,7 +21,7 @@ use super::{Shared, house};
 use crate::clock::monotonic_ns;
 use crate::error::CloseReason;
 use crate::stats::recorder::{raise, set};
-use crate::thread;
+use crate::thread::{self, Blocked};
 use crate::wire::drive;
 
 /// epoll data of the listener and of the wake-up; clients' keys count from 1.
@@ -69,7 +69,7 @@ pub(super) fn start(
         pairs: Pairs::default(),
         threads: BTreeMap::new(),
     };
-    thread::start("shm-control".into(), move || {
+    thread::start("shm-control".into(), Blocked::all(), move || {
         // Unwind safe: `end` takes what there is, and asks nothing of it.
         let _ = catch_unwind(AssertUnwindSafe(|| work(&mut control)));
         control.end();

@@ -12,7 +12,7 @@ use crate::mem::buffer::Buffer;
 use crate::shm::{Inbox, MAX_CONNECTIONS, Poller, handle_shm_loop};
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::stats::{SlotKind, Via};
-use crate::thread;
+use crate::thread::{self, Blocked};
 use crate::wait::policy::Waiter;
 
 /// Threads that pollers which are merely faster leave to others: who connects needs one for the handshake.
@@ -165,7 +165,8 @@ fn spare() -> io::Result<()> {
     let started = (0..SPARE_THREADS).try_for_each(|n| {
         let gate = Arc::clone(&until_all_are_there);
         let wait = move || drop(gate.lock());
-        threads.push(thread::start(format!("shm-spare-{n}"), wait)?);
+        let name = format!("shm-spare-{n}");
+        threads.push(thread::start(name, Blocked::all(), wait)?);
         Ok(())
     });
     drop(not_yet);
@@ -187,7 +188,8 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
     let slot = Arc::new(slot);
     let thread = {
         let (shared, inbox, slot) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(&slot));
-        thread::start(format!("shm-poller-{number}"), move || {
+        let name = format!("shm-poller-{number}");
+        thread::start(name, shared.blocked, move || {
             let policy = shared.config.wait;
             slot.publish_info(&SlotFacts {
                 open: true,

@@ -191,7 +191,7 @@ impl Control {
         drop(table);
         let thread = {
             let (shared, socket) = (Arc::clone(shared), Arc::clone(&socket));
-            thread::start(format!("shm-client-{number}"), move || {
+            thread::start(format!("shm-client-{number}"), shared.blocked, move || {
                 connection::handle_connection(&shared, key, number, peer, &socket);
             })
         };
