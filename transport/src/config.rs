@@ -143,7 +143,8 @@ pub struct Config {
     /// How long connecting and each handshake step may take; above zero. Default 2 s.
     pub handshake_timeout: Duration,
     /// Ask for huge pages (MFD_HUGETLB); falls back when none are free or allowed, to transparent ones where `shmem_enabled` allows, else to 4 KiB
-    /// pages, and says so in the stats page. The server's value counts; a client's advises its own mapping. Default off.
+    /// pages, and says so in the stats page. The server's value counts; a client's advises its own mapping. They are made, which is to clear them, when a
+    /// client connects: within [`Self::handshake_timeout`], so rings of hundreds of MiB want a longer one. Default off.
     pub huge_pages: bool,
     /// Server: clients admitted at most, 1 ..= 2048. Default 1024.
     pub max_clients: usize,
@@ -155,7 +156,8 @@ pub struct Config {
     /// Server: one thread per client instead of pollers. Default off. Better only while clients are fewer than CPUs, or where handlers block.
     pub thread_per_client: bool,
     /// Server: uids admitted besides the server's own, in the numbers of its user namespace. Default none. Root is not special, and in a user namespace
-    /// that does not know all users the overflow uid (65534), which the kernel gives for each of those, admits nobody. They must be able to reach the socket: the
+    /// that does not know all users the overflow uid (65534), which the kernel gives for each of those, admits nobody: not the server's own user
+    /// either, if that is its number and others are named here. They must be able to reach the socket: the
     /// default directory is the server's user's alone (0700), so bind in one that they may enter.
     pub allowed_uids: Vec<u32>,
     /// Server: handshakes under way at most, per uid; above zero. Default 64.

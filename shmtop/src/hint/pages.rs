@@ -199,7 +199,8 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 }
 
 rule! {
-    /// Asked for and not given: the rings then have 4 KiB pages and work, at more TLB misses.
+    /// Asked for and not given, since none were free or the server's cgroup allows none (`hugetlb.2MB.max`, 0 in a pod that requests no huge
+    /// pages): the rings then have 4 KiB pages and work, at more TLB misses.
     HUGEPAGE_SHORT = "hugepage-short", Warn, "huge pages were asked for and none were free";
     fires: "the page says that huge pages were asked for but short";
     quiet: "not asked for";
@@ -227,8 +228,12 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         let fix = format!("sysctl vm.nr_hugepages={needed}");
         (format!("{free} of {wanted} huge pages"), fix)
     } else {
-        // They came later: never fewer than there are.
-        let again = format!("let pid {} connect again", client_pid(e, c));
+        // They came later, or are not for that server: never fewer than there are.
+        let again = format!(
+            "let pid {} connect again   # unless the cgroup of pid {} allows none: hugetlb.2MB.max",
+            client_pid(e, c),
+            e.pid
+        );
         (format!("no huge pages when it came, {free} now,"), again)
     };
     Fire::new(

@@ -22,7 +22,8 @@ const LEFT_BYTES: usize = 1 << 20;
 
 /// Whether the process may have so much more, with [`LEFT_BYTES`] beside it. Others may take it meanwhile.
 pub(crate) fn has_room_for(bytes: usize) -> bool {
-    // Had for a moment, and not written to: what the kernel says counts, and no statistics of its.
+    // Had for a moment, and not written to: what the kernel says counts, and no statistics of its. After mlockall(MCL_FUTURE) the kernel
+    // fills it in nevertheless. It must be writable to count where overcommit is forbidden, so that is paid.
     bytes
         .checked_add(LEFT_BYTES)
         .is_some_and(|bytes| MmapMut::map_anon(bytes).is_ok())

@@ -120,8 +120,8 @@ impl PageWriter {
         self.memory.is_ours()
     }
 
-    /// The process-wide counters. Several threads of a server write them: atomic additions and maxima for what the threads that do
-    /// handshakes count, plain stores for what is the control thread's alone.
+    /// The process-wide counters; not to be touched in a forked child, see [`Self::is_ours`]. Several threads of a server write them: atomic
+    /// additions and maxima for what the threads that do handshakes count, plain stores for what is the control thread's alone.
     pub fn process(&self) -> &ProcessWords {
         &self.header().process.0
     }
@@ -157,7 +157,8 @@ impl PageWriter {
 
     fn header(&self) -> &HeaderWords {
         // SAFETY: the memory has at least SLOTS_OFFSET bytes, is aligned and mapped while `self` lives (I1), was zero, which
-        // is a valid `HeaderWords` (I2), and is touched through atomics only.
+        // is a valid `HeaderWords` (I2), and is touched through atomics only. Not in a forked child, of which I1 says nothing: a server's own threads
+        // are not there, `slot` refuses, and calls of a `Membrane` or a `Synapse` look for a fork before anything else.
         unsafe { self.memory.base().cast::<HeaderWords>().as_ref() }
     }
 

@@ -133,7 +133,8 @@ impl SlotWriter {
     #[inline(always)]
     fn words(&self) -> &SlotWords {
         // SAFETY: I4. In a page: `PageWriter::slot` computed it inside the page's memory, which `home` keeps alive (I1 of
-        // `memory`), zeroed (I2) and only touched through atomics. On the heap: from a box that only `drop` frees.
+        // `memory`), zeroed (I2) and only touched through atomics. On the heap: from a box that only `drop` frees. Not in a forked child, of which
+        // I1 says nothing: who has a slot of a page (a `Synapse`, a server's threads) looks for a fork first, or is not there; so does `drop`.
         unsafe { self.words.as_ref() }
     }
 
