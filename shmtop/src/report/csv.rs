@@ -6,9 +6,9 @@ use crate::reading::Reading;
 use crate::ui::State;
 use crate::ui::rows::groups;
 
-const HEAD: &str = "at_realtime_ns,endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
+const HEAD: &str = "endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
 request_ring_capacity_bytes,request_ring_occupancy_bytes,reply_ring_capacity_bytes,reply_ring_occupancy_bytes,\
-cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight,timeouts,errors,bound";
+cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight,timeouts,errors,bound,at_realtime_ns";
 
 /// The clients that `state` lists, in its order. Each line says of which moment it is: rows of several samples stand below each other.
 pub fn csv(model: &Model, state: &State) -> String {
@@ -33,7 +33,6 @@ fn line(at_realtime_ns: u64, e: &Endpoint, c: &Client) -> String {
     };
     let (requests, replies) = (c.request_ring(), c.reply_ring());
     [
-        at_realtime_ns.to_string(),
         quoted(&e.name),
         e.pid.to_string(),
         role(e.role).into(),
@@ -57,6 +56,8 @@ fn line(at_realtime_ns: u64, e: &Endpoint, c: &Client) -> String {
         c.timeouts.to_string(),
         c.errors.to_string(),
         c.verdict.bound.name().into(),
+        // What came later comes last: scripts count columns.
+        at_realtime_ns.to_string(),
     ]
     .join(",")
 }

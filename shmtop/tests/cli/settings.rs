@@ -72,7 +72,7 @@ fn a_format_in_the_environment_is_no_mistake_where_there_is_no_such_format() {
     assert!(out(&["snapshot", "-d", "20ms"]).starts_with('{'));
     // The dashboard has none: what is not a terminal gets one table, unless a format is typed.
     assert!(out(&["-d", "20ms"]).contains("CLIENT"));
-    assert!(out(&["-d", "20ms", "-f", "csv"]).starts_with("at_realtime_ns,endpoint,"));
+    assert!(out(&["-d", "20ms", "-f", "csv"]).starts_with("endpoint,pid,"));
 }
 
 /// `docker exec -u`, `setpriv` and some `sudo` leave HOME as it was: whether there is a file can't be seen, and it would be another's.

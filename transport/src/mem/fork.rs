@@ -52,8 +52,14 @@ extern "C" fn in_child() {
                 };
             }
             // Without a source this fork keeps what it got. Nobody could be told.
-            if source >= 0 && source != fd {
-                libc::dup3(source, fd, libc::O_CLOEXEC);
+            if source >= 0
+                && source != fd
+                && libc::dup3(source, fd, libc::O_CLOEXEC) < 0
+                && source == blank
+                && Errno::last() == Errno::EBADF
+            {
+                // Above the limit, so nobody else gets it.
+                libc::close(fd);
             }
         }
     }

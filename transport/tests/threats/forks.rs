@@ -1,6 +1,6 @@
 //! Threats 11 and 12: a process that forks, and what its children inherit.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -241,8 +241,9 @@ fn a_fork_can_neither_use_nor_harm_its_parents_connections_and_children_inherit_
     process.finish();
 }
 
-/// Role `parent`: a server, or a client of one, and a fork that keeps on living without exec, whose pid it says; with `FULL`, made when there is
-/// no descriptor left. Both wait until they are killed.
+/// Role `parent`: a server, or a client of one, and a fork that keeps on living without exec, whose pid it says. With
+/// `DESCRIPTORS`, made when there is none left (`full`), or when the limit is below those that are open and one below it is free (`lowered`). Both wait
+/// until they are killed.
 pub(crate) fn leave_a_fork_behind() {
     let dir = PathBuf::from(required("DIR"));
     let config = transport::Config {
@@ -255,6 +256,7 @@ pub(crate) fn leave_a_fork_behind() {
         },
         ..transport::Config::default()
     };
+    let low = OwnedFd::from(std::fs::File::open("/dev/null").expect("a descriptor"));
     let server = (required("ROLE_OF_PARENT") == "server").then(|| {
         Membrane::bind(dir.join("s"), &config, |request, reply| {
             reply.extend_from_slice(request).expect("it fits");
@@ -280,7 +282,15 @@ pub(crate) fn leave_a_fork_behind() {
     } else {
         (client, None)
     };
-    let _rest = parameter("FULL").map(|_| all_descriptors());
+    let _rest = match parameter("DESCRIPTORS").as_deref() {
+        Some("full") => all_descriptors(),
+        Some("lowered") => {
+            limit_descriptors(low.as_raw_fd() as u64 + 1);
+            drop(low);
+            Vec::new()
+        }
+        _ => Vec::new(),
+    };
     // SAFETY: the child calls nothing but pause.
     match unsafe { libc::fork() } {
         0 => loop {
@@ -295,16 +305,19 @@ pub(crate) fn leave_a_fork_behind() {
 
 /// All that this process may have: few more than it has.
 fn all_descriptors() -> Vec<OwnedFd> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let any = OwnedFd::from(std::fs::File::open("/dev/null").expect("a descriptor"));
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     let highest = std::fs::read_dir("/proc/self/fd").expect("descriptors");
     let numbers = highest.flat_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
-    let limit = numbers.max().expect("some") + 1;
-    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("lower");
+    limit_descriptors(numbers.max().expect("some") + 1);
     let mut all: Vec<OwnedFd> = std::iter::from_fn(|| any.try_clone().ok()).collect();
     all.push(any);
     all
+}
+
+fn limit_descriptors(limit: u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("lower");
 }
 
 /// A fork, killed with the test.
@@ -326,18 +339,21 @@ impl Drop for Orphan {
 
 #[test]
 fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
-    for (transport, full) in [("shm", false), ("socket", false), ("shm", true)] {
+    for (transport, descriptors) in [
+        ("shm", ""),
+        ("socket", ""),
+        ("shm", "full"),
+        ("shm", "lowered"),
+    ] {
         let world = World::new();
         let parent = |world: &World, role: &str| {
             let dir = world.path();
             let mut parent = start("parent")
                 .with("DIR", dir.parent().expect("a directory"))
                 .with("TRANSPORT", transport)
-                .with("ROLE_OF_PARENT", role);
-            if full {
-                parent = parent.with("FULL", "");
-            }
-            let mut parent = parent.go();
+                .with("DESCRIPTORS", descriptors)
+                .with("ROLE_OF_PARENT", role)
+                .go();
             parent.hear("bound");
             parent
         };
