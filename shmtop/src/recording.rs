@@ -229,7 +229,7 @@ fn only_zeros(input: &mut impl Read) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Page, PageContent};
+    use crate::sample::Page;
     use proptest::prelude::*;
     use transport::stats::histogram::BUCKETS;
     use transport::stats::{Histogram, Slot, Snapshot};
@@ -273,10 +273,7 @@ mod tests {
             ..Snapshot::default()
         };
         let mut sample = Sample::default();
-        sample.pages.push(Page {
-            content: PageContent::Read(Box::new(page)),
-            ..Page::default()
-        });
+        sample.pages.push(Page::read(0, page));
         let mut r = Recorder::new(Vec::new()).unwrap();
         r.push(&sample).unwrap();
         let mut back = Recording::new(&r.out[..], "test").unwrap();

@@ -206,7 +206,7 @@ fn latencies(grown: &Grown, mut set: impl FnMut(&'static str, Reading<f64>)) {
 mod tests {
     use super::*;
     use crate::model::Finding;
-    use crate::sample::{Clocks, Page, PageContent};
+    use crate::sample::{Clocks, Page};
     use transport::stats::{Role, Slot, SlotKind, SlotState, Snapshot, Via};
 
     const S: u64 = 1_000_000_000;
@@ -237,11 +237,7 @@ mod tests {
                 monotonic_ns: second * S,
                 ..Clocks::default()
             },
-            pages: vec![Page {
-                pid: 7,
-                content: PageContent::Read(Box::new(snapshot)),
-                ..Page::default()
-            }],
+            pages: vec![Page::read(7, snapshot)],
             ..Sample::default()
         }
     }

@@ -240,12 +240,8 @@ mod tests {
     #[test]
     fn what_is_said_of_others_on_the_host_is_not_said_of_the_process_that_was_asked_for() {
         use crate::model::{Finding, Severity, Subject};
-        use crate::sample::{Page, PageContent, Sample};
-        let page = |pid| Page {
-            pid,
-            content: PageContent::Read(Box::default()),
-            ..Page::default()
-        };
+        use crate::sample::{Page, Sample};
+        let page = |pid| Page::read(pid, transport::stats::Snapshot::default());
         let mut model = ModelBuilder::new().push(Sample {
             pages: vec![page(1), page(2)],
             ..Sample::default()
@@ -267,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_client_whose_server_was_not_asked_for_is_shown_by_itself() {
-        use crate::sample::{Page, PageContent, Sample};
+        use crate::sample::{Page, Sample};
         use transport::stats::{Role, Slot, SlotInfo, SlotKind, SlotState, Snapshot};
         let page = |pid, name: &str, role, peer_pid| {
             let mut slot = Slot::default();
@@ -284,11 +280,7 @@ mod tests {
                 slots: vec![slot],
                 ..Snapshot::default()
             };
-            Page {
-                pid,
-                content: PageContent::Read(Box::new(snapshot)),
-                ..Page::default()
-            }
+            Page::read(pid, snapshot)
         };
         let pages = vec![
             page(1, "exchange", Role::Server, 2),

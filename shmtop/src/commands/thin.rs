@@ -62,7 +62,7 @@ fn reach(pages: &[Page], wanted: &mut [bool], leads: impl Fn(&Page) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{PageContent, Process};
+    use crate::sample::Process;
     use transport::stats::{Slot, Snapshot};
 
     fn page(pid: u32, role: Role, connections: &[(u64, u32)]) -> Page {
@@ -86,11 +86,7 @@ mod tests {
             slots: slots.collect(),
             ..Snapshot::default()
         };
-        Page {
-            pid,
-            content: PageContent::Read(Box::new(snapshot)),
-            ..Page::default()
-        }
+        Page::read(pid, snapshot)
     }
 
     #[test]

@@ -115,7 +115,7 @@ mod tests {
     use transport::stats::{HouseCounters, Role, Slot, SlotInfo, SlotState, Snapshot, TxCounters};
 
     use super::Fullest;
-    use crate::sample::{Clocks, Page, PageContent, Sample};
+    use crate::sample::{Clocks, Page, Sample};
 
     const CLIENT: (u32, u64) = (20, 1);
     const SERVER: (u32, u64) = (10, 1);
@@ -145,12 +145,7 @@ mod tests {
             slots: vec![slot],
             ..Snapshot::default()
         };
-        Page {
-            link: String::new(),
-            pid,
-            found_by: crate::sample::FoundBy::Registry,
-            content: PageContent::Read(Box::new(snapshot)),
-        }
+        Page::read(pid, snapshot)
     }
 
     fn at(s: u64, pages: Vec<Page>) -> Sample {

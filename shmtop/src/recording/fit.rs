@@ -108,11 +108,7 @@ mod tests {
             slots: vec![slot; slots],
             ..Snapshot::default()
         };
-        Page {
-            pid,
-            content: PageContent::Read(Box::new(snapshot)),
-            ..Page::default()
-        }
+        Page::read(pid, snapshot)
     }
 
     #[test]

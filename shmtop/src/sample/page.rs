@@ -65,6 +65,16 @@ impl Page {
             _ => None,
         }
     }
+
+    /// One that could be read.
+    #[cfg(test)]
+    pub(crate) fn read(pid: u32, snapshot: Snapshot) -> Self {
+        Self {
+            pid,
+            content: PageContent::Read(Box::new(snapshot)),
+            ..Self::default()
+        }
+    }
 }
 
 /// The listening socket of a server (once a second).
