@@ -36,8 +36,7 @@ extern "C" fn in_child() {
         }
         let mut source = blank;
         // SAFETY: dup3 and close are async-signal-safe and take integers. `fd` is open here: its entry is taken out before its owner closes
-        // it. Its number is open afterwards, so that the owner's copy in this process may be dropped as ever; or, where the limit has been lowered
-        // below it, nobody else's.
+        // it. Its number is open afterwards, so that the owner's copy in this process may be dropped as ever.
         unsafe {
             if blank < 0 && Errno::last() == Errno::EMFILE {
                 // The table is full, and nobody else here could take the number that this frees.
@@ -55,17 +54,37 @@ extern "C" fn in_child() {
             if source >= 0
                 && source != fd
                 && libc::dup3(source, fd, libc::O_CLOEXEC) < 0
-                && source == blank
                 && Errno::last() == Errno::EBADF
             {
-                // Above the limit, so nobody else gets it.
-                libc::close(fd);
+                above_the_limit(source, fd);
             }
         }
     }
     if blank >= 0 && !blank_is_a_place {
         // SAFETY: made above, known to nobody else.
         unsafe { libc::close(blank) };
+    }
+}
+
+/// Fills a number that the soft limit has been lowered below, within the hard one. Above that too, the fork keeps what it got.
+fn above_the_limit(source: libc::c_int, fd: libc::c_int) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: system calls and nothing else, with pointers to a local; the limit is this process's own, which has one thread.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return;
+        }
+        let most = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &most) == 0 {
+            libc::dup3(source, fd, libc::O_CLOEXEC);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
     }
 }
 
