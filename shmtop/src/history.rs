@@ -1,23 +1,32 @@
 //! Bounded past of one client or endpoint, for sparklines, charts and the latency heatmap.
 //!
-//! Points are kept in shared chunks that are only ever added to: cloning a history into the next model costs a few reference
-//! counts, not a copy, and a frozen dashboard that keeps old models shares their memory. Filled by the model builder only.
+//! Kept as it was seen, at whatever moments the dashboard came to look, and asked for by time: each column of a chart has the value
+//! of its own span, however rare the looks are and however wide the chart is. Kept in shared chunks, so that the next model's copy
+//! costs a few reference counts. Filled by the model builder only.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+mod chunked;
 
-/// Points per shared chunk.
-const CHUNK: usize = 64;
+use std::sync::Arc;
+
+use chunked::Chunked;
+
 /// Span kept at the refresh rate.
 pub const FINE_NS: u64 = 60_000_000_000;
 /// Most points kept at the refresh rate (60 s at 20 Hz).
 const FINE_POINTS: usize = 1200;
-/// Seconds kept as one-second means: ten minutes.
-const COARSE_POINTS: usize = 600;
-/// Heat columns kept, one per second.
+/// One-second means kept: a minute.
+const MEANS: usize = 60;
+/// Heat columns kept, one per second or refresh.
 const HEAT_COLUMNS: usize = 120;
+/// Span of heat columns kept.
+const HEAT_NS: u64 = 120_000_000_000;
+/// What was seen at one moment says nothing of a longer time before it than this: no refresh is as rare.
+const LEVEL_NS: u64 = 12_000_000_000;
+/// What lies at most this far back is shown at the right edge: rows that are off the screen are looked at once a second.
+const LATE_NS: u64 = 2_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
 
-/// Values at one moment; `None` is a gap and is drawn as one.
+/// What was seen at one moment; `None` is a gap and is drawn as one. Rates and shares are means over the time since the point before.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
     /// CLOCK_MONOTONIC ns.
@@ -30,156 +39,44 @@ pub struct Point {
     pub request_ring_bytes: Option<f32>,
     /// Occupancy of the reply ring, bytes.
     pub reply_ring_bytes: Option<f32>,
-    /// Median round trip, ns.
-    pub p50_ns: Option<f32>,
-    /// 99th percentile of the round trip, ns.
-    pub p99_ns: Option<f32>,
     /// Pointer-cache hits of the outgoing ring (0..=1).
     pub hit_ratio: Option<f32>,
 }
 
-/// Values of a point.
-const VALUES: usize = 7;
-
-impl Point {
-    fn values(&self) -> [Option<f32>; VALUES] {
-        [
-            self.requests_per_s,
-            self.bytes_per_s,
-            self.request_ring_bytes,
-            self.reply_ring_bytes,
-            self.p50_ns,
-            self.p99_ns,
-            self.hit_ratio,
-        ]
-    }
-
-    fn of(at_ns: u64, values: [Option<f32>; VALUES]) -> Self {
-        let [
-            requests_per_s,
-            bytes_per_s,
-            request_ring_bytes,
-            reply_ring_bytes,
-            p50_ns,
-            p99_ns,
-            hit_ratio,
-        ] = values;
-        Self {
-            at_ns,
-            requests_per_s,
-            bytes_per_s,
-            request_ring_bytes,
-            reply_ring_bytes,
-            p50_ns,
-            p99_ns,
-            hit_ratio,
-        }
-    }
-}
-
-/// Round trips of one second: (bucket, count), ascending; see [`transport::stats::histogram`].
+/// Round trips of one second, or of one refresh if those are rarer: (bucket, count), ascending; see
+/// [`transport::stats::histogram`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatColumn {
-    /// CLOCK_MONOTONIC ns of the second's end.
+    /// CLOCK_MONOTONIC ns of its beginning.
+    pub from_ns: u64,
+    /// CLOCK_MONOTONIC ns of its end.
     pub at_ns: u64,
     /// Buckets that grew.
     pub buckets: Vec<(u16, u64)>,
 }
 
-/// Values that are added one by one and never change. Who has a copy sees as many as there were.
-#[derive(Debug)]
-struct Chunk<T>([OnceLock<T>; CHUNK]);
+/// Requests per second from the mean before to `at_ns`.
+type MeanRate = (u64, Option<f32>);
 
-impl<T> Chunk<T> {
-    fn new() -> Self {
-        Self(std::array::from_fn(|_| OnceLock::new()))
-    }
-}
-
-/// A bounded queue in shared chunks.
-#[derive(Clone, Debug)]
-struct Chunked<T> {
-    full: Arc<VecDeque<Arc<Chunk<T>>>>,
-    /// The last chunk and how many of its values are ours: the original goes on writing behind them. `None` while empty.
-    tail: Option<Arc<Chunk<T>>>,
-    filled: usize,
-    limit: usize,
-}
-
-impl<T: Clone> Chunked<T> {
-    fn new(limit: usize) -> Self {
-        Self {
-            full: Arc::default(),
-            tail: None,
-            filled: 0,
-            limit,
-        }
-    }
-
-    fn push(&mut self, value: T) {
-        let tail = self.tail.get_or_insert_with(|| Arc::new(Chunk::new()));
-        if let Err(value) = tail.0[self.filled].set(value) {
-            // Another copy has gone on from here: this one needs a chunk of its own.
-            let own = Chunk::new();
-            let ours = tail.0[..self.filled].iter().filter_map(OnceLock::get);
-            for (place, old) in own.0.iter().zip(ours.cloned().chain([value])) {
-                // The chunk was made here: all its places are empty.
-                let _ = place.set(old);
-            }
-            *tail = Arc::new(own);
-        }
-        self.filled += 1;
-        if self.filled == CHUNK {
-            let full = Arc::make_mut(&mut self.full);
-            full.extend(self.tail.take());
-            self.filled = 0;
-            // Whole chunks leave, so between `limit` and `limit + CHUNK` values stay.
-            while (full.len() - 1) * CHUNK >= self.limit {
-                full.pop_front();
-            }
-        }
-    }
-
-    fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        let tail = self.tail.iter().flat_map(|c| &c.0[..self.filled]);
-        let full = self.full.iter().flat_map(|c| &c.0);
-        full.chain(tail).filter_map(OnceLock::get)
-    }
-}
-
-impl<T: Clone + PartialEq> PartialEq for Chunked<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-/// The points since the last one-second mean, added up.
+/// What will be the next one-second mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Second {
-    first_ns: u64,
-    points: u32,
-    /// Sum and number of what was there, in the order of [`Point::values`].
-    sums: [(f32, u32); VALUES],
+    from_ns: u64,
+    /// How long the rate was known, and how many requests that makes.
+    known_ns: u64,
+    sum: f64,
 }
 
 impl Second {
-    fn add(&mut self, point: &Point) {
-        if self.points == 0 {
-            self.first_ns = point.at_ns;
-        }
-        self.points += 1;
-        for ((sum, n), value) in self.sums.iter_mut().zip(point.values()) {
-            if let Some(v) = value {
-                *sum += v;
-                *n += 1;
-            }
+    fn add(&mut self, ns: u64, rate: Option<f32>) {
+        if let Some(rate) = rate {
+            self.known_ns += ns;
+            self.sum += f64::from(rate) * ns as f64;
         }
     }
 
-    /// Means of what was there; the moment of the last point.
-    fn mean(&self, at_ns: u64) -> Point {
-        let means = self.sums.map(|(sum, n)| (n > 0).then(|| sum / n as f32));
-        Point::of(at_ns, means)
+    fn mean(&self) -> Option<f32> {
+        (self.known_ns > 0).then(|| (self.sum / self.known_ns as f64) as f32)
     }
 }
 
@@ -187,11 +84,11 @@ impl Second {
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     fine: Chunked<Point>,
-    coarse: Chunked<Point>,
+    means: Chunked<MeanRate>,
     heat: Chunked<Arc<HeatColumn>>,
-    /// Since the last coarse point.
+    /// Since the last mean.
     second: Second,
-    /// Largest coarse rate within [`FINE_NS`] of the last coarse point.
+    /// Largest mean within [`FINE_NS`] of the last one.
     peak: f32,
 }
 
@@ -199,7 +96,7 @@ impl Default for History {
     fn default() -> Self {
         Self {
             fine: Chunked::new(FINE_POINTS),
-            coarse: Chunked::new(COARSE_POINTS),
+            means: Chunked::new(MEANS),
             heat: Chunked::new(HEAT_COLUMNS),
             second: Second::default(),
             peak: 0.0,
@@ -207,28 +104,132 @@ impl Default for History {
     }
 }
 
+/// Columns of equal time. They end at whole multiples of their length: what was measured stays in its column while time passes,
+/// and a chart moves by whole columns. The newest may have only begun.
+#[derive(Clone, Copy)]
+struct Columns {
+    count: usize,
+    step_ns: u64,
+    end_ns: u64,
+}
+
+impl Columns {
+    fn new(count: usize, span_ns: u64, now_ns: u64) -> Self {
+        let step_ns = (span_ns / count.max(1) as u64).max(1);
+        Self {
+            count,
+            step_ns,
+            end_ns: now_ns.div_ceil(step_ns).saturating_mul(step_ns),
+        }
+    }
+
+    /// In which column a moment lies, counted from the newest; a column has its end and not its beginning.
+    fn back(self, at_ns: u64) -> usize {
+        (self.end_ns.saturating_sub(at_ns) / self.step_ns) as usize
+    }
+
+    /// Where the time between two looks stands, newest first: in the columns that end in it, but at least in that of its end.
+    /// So each look stands somewhere, and no column in between is empty.
+    fn of_look(self, from_ns: u64, at_ns: u64) -> std::ops::Range<usize> {
+        let (first, last) = (self.back(at_ns), self.back(from_ns));
+        first.min(self.count)..last.max(first + 1).min(self.count)
+    }
+
+    /// The mean of each column, weighted by time, oldest first. `points` come newest first, each with the value since the one before.
+    fn means(self, points: impl Iterator<Item = (u64, Option<f32>)>) -> Vec<Option<f32>> {
+        let mut sums = vec![(0u64, 0f64); self.count];
+        each_with_its_beginning(points, |from_ns, at_ns, value| {
+            let (first, last) = (self.back(at_ns), self.back(from_ns + 1));
+            if let Some(value) = value {
+                for (back, (ns, sum)) in sums.iter_mut().enumerate().take(last + 1).skip(first) {
+                    let end = self.end_ns - back as u64 * self.step_ns;
+                    let begin = end.saturating_sub(self.step_ns);
+                    let part = at_ns.min(end).saturating_sub(from_ns.max(begin));
+                    *ns += part;
+                    *sum += f64::from(value) * part as f64;
+                }
+            }
+            last < self.count
+        });
+        let mean = |(ns, sum): (u64, f64)| (ns > 0).then(|| (sum / ns as f64) as f32);
+        sums.into_iter().rev().map(mean).collect()
+    }
+
+    /// The largest of each column, oldest first, of values that were seen at the moments of `points`, which come newest first. One
+    /// stands for the time since the one before, unless that is longer than [`LEVEL_NS`].
+    fn largest(self, points: impl Iterator<Item = (u64, Option<f32>)>) -> Vec<Option<f32>> {
+        let mut out = vec![None; self.count];
+        each_with_its_beginning(points, |from_ns, at_ns, value| {
+            let is_near = at_ns - from_ns <= LEVEL_NS;
+            let from_ns = if is_near { from_ns } else { at_ns - 1 };
+            if let Some(value) = value {
+                for slot in &mut out[self.of_look(from_ns, at_ns)] {
+                    *slot = Some(slot.map_or(value, |old: f32| old.max(value)));
+                }
+            }
+            self.back(from_ns) < self.count
+        });
+        out.reverse();
+        out
+    }
+}
+
+/// Hands each of the points, which come newest first, to `take`, with the moment of the one before it (of the first, a moment before
+/// its own), until that wants no more.
+fn each_with_its_beginning<V>(
+    points: impl Iterator<Item = (u64, V)>,
+    mut take: impl FnMut(u64, u64, V) -> bool,
+) {
+    let mut points = points.peekable();
+    while let Some((at_ns, value)) = points.next() {
+        let before = points.peek().map(|(before, _)| *before);
+        let from_ns = before.unwrap_or_else(|| at_ns.saturating_sub(1));
+        if from_ns < at_ns && !take(from_ns, at_ns, value) {
+            break;
+        }
+    }
+}
+
 impl History {
-    /// Adds the values of one refresh. Points that are not later than the last one are ignored.
+    /// Adds what was seen at one moment. A point of the same moment as the last one is ignored; where time ran backwards (another boot, a
+    /// spliced recording), the past is another one's.
     pub fn push(&mut self, point: Point) {
-        if self.latest().is_some_and(|last| last.at_ns >= point.at_ns) {
+        let Some(before) = self.latest().map(|p| p.at_ns) else {
+            self.second.from_ns = point.at_ns;
+            self.fine.push(point, |_| false);
+            return;
+        };
+        if point.at_ns <= before {
+            if point.at_ns < before {
+                *self = Self::default();
+                self.push(point);
+            }
             return;
         }
-        self.fine.push(point);
-        self.second.add(&point);
-        if point.at_ns - self.second.first_ns >= 1_000_000_000 {
-            self.coarse.push(self.second.mean(point.at_ns));
-            self.second = Second::default();
-            let minute = self.coarse.iter().rev();
+        let at_ns = point.at_ns;
+        self.fine.push(point, |p| at_ns - p.at_ns > FINE_NS);
+        self.second.add(at_ns - before, point.requests_per_s);
+        if at_ns - self.second.from_ns >= SECOND_NS {
+            let mean = self.second.mean();
+            self.means
+                .push((at_ns, mean), |(old, _)| at_ns - old > FINE_NS);
+            self.second = Second {
+                from_ns: at_ns,
+                ..Second::default()
+            };
+            let minute = self.means.iter().rev();
             self.peak = minute
-                .take_while(|p| point.at_ns - p.at_ns < FINE_NS)
-                .filter_map(|p| p.requests_per_s)
+                .take_while(|(then, _)| at_ns - then < FINE_NS)
+                .filter_map(|(_, rate)| *rate)
                 .fold(0.0, f32::max);
         }
     }
 
-    /// Adds the round trips of one second.
+    /// Adds the round trips of one second or refresh.
     pub fn push_heat(&mut self, column: HeatColumn) {
-        self.heat.push(Arc::new(column));
+        let at_ns = column.at_ns;
+        let is_old = |old: &Arc<HeatColumn>| at_ns.saturating_sub(old.at_ns) > HEAT_NS;
+        self.heat.push(Arc::new(column), is_old);
     }
 
     /// The last point.
@@ -246,97 +247,90 @@ impl History {
         self.fine.iter()
     }
 
-    /// One-second means, oldest first.
-    pub fn coarse(&self) -> impl DoubleEndedIterator<Item = &Point> {
-        self.coarse.iter()
+    /// `count` columns of a second, up to `now_ns`, newest first: the round trips that ended in each. Where looks are rarer, those of
+    /// the whole time between two.
+    pub fn heat(&self, count: usize, now_ns: u64) -> Vec<Vec<&HeatColumn>> {
+        let mut out = vec![Vec::new(); count];
+        let Some(newest) = self.heat.iter().next_back() else {
+            return out;
+        };
+        let edge = edge(now_ns, newest.at_ns);
+        let columns = Columns::new(count, count as u64 * SECOND_NS, edge);
+        for column in self.heat.iter().rev() {
+            for place in &mut out[columns.of_look(column.from_ns, column.at_ns)] {
+                place.push(&**column);
+            }
+            if columns.back(column.from_ns) >= count {
+                break;
+            }
+        }
+        out
     }
 
-    /// Heat columns, oldest first.
-    pub fn heat(&self) -> impl DoubleEndedIterator<Item = &HeatColumn> {
-        self.heat.iter().map(|c| &**c)
+    fn columns(&self, count: usize, now_ns: u64, span_ns: u64) -> Columns {
+        let latest = self.latest().map_or(0, |p| p.at_ns);
+        Columns::new(count, span_ns, edge(now_ns, latest))
     }
 
-    /// `width` columns that cover `span_ns` up to `now_ns`, oldest first: the largest value that falls into each, `None`
-    /// where there is none. Takes the one-second means when the span is longer than [`FINE_NS`].
-    pub fn columns(
+    /// `count` columns that together cover `span_ns`, at most [`FINE_NS`], up to `now_ns`, oldest first: the mean over the time of each,
+    /// for rates and shares. `None` where nothing was known.
+    pub fn means(
         &self,
-        width: usize,
+        count: usize,
         now_ns: u64,
         span_ns: u64,
         value: impl Fn(&Point) -> Option<f32>,
     ) -> Vec<Option<f32>> {
-        let mut out = vec![None; width];
-        if width == 0 || span_ns == 0 {
-            return out;
-        }
-        let start = now_ns.saturating_sub(span_ns);
-        let mut add = |p: &Point| {
-            if p.at_ns <= start || p.at_ns > now_ns {
-                return;
+        let points = self.fine.iter().rev().map(|p| (p.at_ns, value(p)));
+        self.columns(count, now_ns, span_ns).means(points)
+    }
+
+    /// The same for what is seen at a moment, as the fill of a ring: the largest of each column.
+    pub fn largest(
+        &self,
+        count: usize,
+        now_ns: u64,
+        span_ns: u64,
+        value: impl Fn(&Point) -> Option<f32>,
+    ) -> Vec<Option<f32>> {
+        let points = self.fine.iter().rev().map(|p| (p.at_ns, value(p)));
+        self.columns(count, now_ns, span_ns).largest(points)
+    }
+
+    /// Requests per second as [`Self::means`], out of one-second means: for many rows of few columns.
+    pub fn rates(&self, count: usize, now_ns: u64, span_ns: u64) -> Vec<Option<f32>> {
+        let begun = self.latest().map(|p| (p.at_ns, self.second.mean()));
+        let points = begun.into_iter().chain(self.means.iter().rev().copied());
+        self.columns(count, now_ns, span_ns).means(points)
+    }
+
+    /// The mean over the last second of what was known of it, or over the time since the last look if that is longer: a number that changes
+    /// ten times a second can't be read.
+    pub fn last_second(&self, value: impl Fn(&Point) -> Option<f32>) -> Option<f64> {
+        let end = self.latest()?.at_ns;
+        let (mut known_ns, mut sum) = (0, 0.0);
+        let points = self.fine.iter().rev().map(|p| (p.at_ns, value(p)));
+        each_with_its_beginning(points, |from_ns, at_ns, value| {
+            let begin = end.saturating_sub(SECOND_NS);
+            let ns = at_ns.saturating_sub(from_ns.max(begin));
+            if let Some(value) = value {
+                known_ns += ns;
+                sum += f64::from(value) * ns as f64;
             }
-            let i =
-                (u128::from(p.at_ns - start - 1) * width as u128 / u128::from(span_ns)) as usize;
-            if let (Some(v), Some(slot)) = (value(p), out.get_mut(i)) {
-                *slot = Some(slot.map_or(v, |old: f32| old.max(v)));
-            }
-        };
-        if span_ns > FINE_NS {
-            self.coarse.iter().for_each(&mut add);
-        } else {
-            self.fine.iter().for_each(&mut add);
-        }
-        out
+            from_ns > begin
+        });
+        (known_ns > 0).then(|| sum / known_ns as f64)
+    }
+}
+
+/// The right edge of a chart: now, or the last look if that is not long ago.
+fn edge(now_ns: u64, latest_ns: u64) -> u64 {
+    if now_ns.saturating_sub(latest_ns) <= LATE_NS {
+        now_ns.min(latest_ns)
+    } else {
+        now_ns
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(ms: u64, rate: f32) -> Point {
-        Point {
-            at_ns: ms * 1_000_000,
-            requests_per_s: Some(rate),
-            ..Point::default()
-        }
-    }
-
-    #[test]
-    fn the_past_is_bounded_and_keeps_the_newest() {
-        let mut h = History::default();
-        for i in 1..10_000 {
-            h.push(at(i * 100, i as f32));
-        }
-        let n = h.fine().count();
-        assert!((FINE_POINTS..FINE_POINTS + 2 * CHUNK).contains(&n), "{n}");
-        assert_eq!(h.latest().unwrap().requests_per_s, Some(9999.0));
-        assert!(h.coarse().count() < COARSE_POINTS + 2 * CHUNK);
-    }
-
-    #[test]
-    fn columns_without_a_value_stay_gaps() {
-        let mut h = History::default();
-        h.push(at(500, 1.0));
-        h.push(at(3_500, 7.0));
-        h.push(at(3_600, 5.0));
-        let c = h.columns(4, 4_000_000_000, 4_000_000_000, |p| p.requests_per_s);
-        assert_eq!(c, [Some(1.0), None, None, Some(7.0)]);
-    }
-
-    #[test]
-    fn a_clone_keeps_its_past_while_the_original_goes_on() {
-        let mut h = History::default();
-        for i in 1..100 {
-            h.push(at(i * 100, i as f32));
-        }
-        let frozen = h.clone();
-        h.push(at(20_000, 1.0));
-        assert_eq!(frozen.latest().unwrap().requests_per_s, Some(99.0));
-        assert_eq!(frozen.fine().count(), 99);
-        let mut other = frozen.clone();
-        other.push(at(20_000, 2.0));
-        assert_eq!(h.latest().unwrap().requests_per_s, Some(1.0));
-        assert_eq!(other.latest().unwrap().requests_per_s, Some(2.0));
-        assert_eq!(other.fine().count(), h.fine().count());
-    }
-}
+mod tests;

@@ -282,10 +282,11 @@ impl ModelBuilder {
                     continue;
                 };
                 if let Some(rtt) = rtt_of.get(&slot.info.connection_id) {
-                    if let Some((_, old)) = r.rtt.kept.back()
+                    if let Some((from_ns, old)) = r.rtt.kept.back()
                         && let Some(grown) = rtt.since(old)
                     {
                         r.history.push_heat(HeatColumn {
+                            from_ns: *from_ns,
                             at_ns,
                             buckets: grown.buckets,
                         });

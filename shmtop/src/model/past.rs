@@ -100,15 +100,12 @@ impl Remembered {
         }
         let f = |r: &Reading<f64>| r.as_ref().ok().map(|v| *v as f32);
         let u = |r: &Reading<u64>| r.as_ref().ok().map(|v| *v as f32);
-        let rtt = client.rtt.interval.as_ref().ok();
         self.history.push(Point {
             at_ns,
             requests_per_s: f(&client.requests_per_s),
             bytes_per_s: f(&client.bytes_per_s),
             request_ring_bytes: u(&client.request_ring().occupancy_bytes),
             reply_ring_bytes: u(&client.reply_ring().occupancy_bytes),
-            p50_ns: rtt.map(|p| p.p50 as f32),
-            p99_ns: rtt.map(|p| p.p99 as f32),
             hit_ratio: f(&client.request_ring().cached_index_hit_ratio),
         });
     }

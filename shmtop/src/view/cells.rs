@@ -8,19 +8,20 @@ use super::format::{count, duration, mib, missing, whole_percent};
 use super::pen::{Pen, Piece};
 use super::titles::Key;
 use super::{bound_style, client_mark, severity_mark};
-use crate::history::{History, Point};
+use crate::history::{FINE_NS, History, Point};
 use crate::model::{Client, ClientState, Percentiles, RingView, RttView, Severity, WaitView};
 use crate::reading::{Reading, Why};
 use crate::ui::rows::via_name;
 use crate::ui::{SortKey, Theme};
 
-/// Draws one cell of a client's row; `worst` is the gravest thing said of it, `spark_max` the scale of the sparklines.
+/// Draws one cell of a client's row; `worst` is the gravest thing said of it, `spark` says when sparklines end (CLOCK_MONOTONIC ns) and
+/// how much their full height is.
 pub(super) fn draw_cell(
     pen: &mut Pen<'_>,
     theme: &Theme,
     key: Key,
     (client, worst): (&Client, Option<Severity>),
-    spark_max: f32,
+    spark: (u64, f32),
 ) {
     let area = pen.area();
     let (x, y, right, wide) = (area.x, area.y, area.right(), usize::from(area.width));
@@ -90,7 +91,7 @@ pub(super) fn draw_cell(
             let bound = client.verdict.bound;
             pen.put(x, y, bound.name(), bound_style(theme, bound));
         }
-        Key::Rate => spark(pen, theme, client, spark_max),
+        Key::Rate => rates(pen, theme, client, spark),
     }
 }
 
@@ -112,14 +113,7 @@ pub(super) fn steady<'a>(
     pick: fn(&Point) -> Option<f32>,
 ) -> Result<f64, &'a Why> {
     let now = *now.as_ref()?;
-    let end = history.latest().map_or(0, |p| p.at_ns);
-    let (n, sum) = history
-        .fine()
-        .rev()
-        .take_while(|p| end - p.at_ns < 1_000_000_000)
-        .filter_map(pick)
-        .fold((0u32, 0f64), |(n, sum), v| (n + 1, sum + f64::from(v)));
-    Ok(if n > 0 { sum / f64::from(n) } else { now })
+    Ok(history.last_second(pick).unwrap_or(now))
 }
 
 /// Fill of a ring with the mark of its peak, and percent.
@@ -217,9 +211,6 @@ fn mix(pen: &mut Pen<'_>, theme: &Theme, wait: &WaitView) {
     pen.put(x, area.y, &rest, theme.faint);
 }
 
-/// Span of the sparkline.
-const SPARK_S: u64 = 60;
-
 /// The largest rate among the clients in the last minute, rounded up so that the scale keeps still.
 pub(super) fn spark_max(clients: &[&Client]) -> f32 {
     let peaks = clients.iter().map(|c| c.history.peak_requests_per_s());
@@ -241,27 +232,12 @@ pub(super) fn round_up(v: f32) -> f32 {
 }
 
 /// Requests per second of the last minute; newest at the right.
-fn spark(pen: &mut Pen<'_>, theme: &Theme, client: &Client, max: f32) {
+fn rates(pen: &mut Pen<'_>, theme: &Theme, client: &Client, (now_ns, max): (u64, f32)) {
     let area = pen.area();
-    let wide = u64::from(area.width.max(1));
-    let now = client.history.latest().map_or(0, |p| p.at_ns);
-    let mut cells: Vec<(u32, f32)> = vec![(0, 0.0); wide as usize];
-    for point in client.history.coarse().rev() {
-        let age = now.saturating_sub(point.at_ns);
-        if age >= SPARK_S * 1_000_000_000 {
-            break;
-        }
-        let back = age * wide / (SPARK_S * 1_000_000_000);
-        let (n, sum) = &mut cells[(wide - 1 - back.min(wide - 1)) as usize];
-        if let Some(v) = point.requests_per_s {
-            *n += 1;
-            *sum += v;
-        }
-    }
-    let text: String = cells
-        .into_iter()
-        .map(|(n, sum)| level((n > 0).then(|| sum / n as f32), max))
-        .collect();
+    let rates = client
+        .history
+        .rates(usize::from(area.width), now_ns, FINE_NS);
+    let text: String = rates.into_iter().map(|rate| level(rate, max)).collect();
     pen.put(area.x, area.y, &text, theme.request);
 }
 

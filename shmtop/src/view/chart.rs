@@ -44,11 +44,11 @@ pub(super) fn area(
 /// Shades of a heat map, from none to most.
 const SHADES: [&str; 5] = [" ", "░", "▒", "▓", "█"];
 
-/// Fills the pen's area with a heat map: seconds to the right (newest last), latency upwards on a logarithmic scale,
-/// the darker the more round trips. Returns the range of the scale in ns, or `None` if there is nothing to show.
-pub(super) fn heat<'a>(
+/// Fills the pen's area with a heat map: seconds to the right (`seconds` has the newest first), latency upwards on a logarithmic
+/// scale, the darker the more round trips. Returns the range of the scale in ns, or `None` if there is nothing to show.
+pub(super) fn heat(
     pen: &mut Pen<'_>,
-    columns: impl DoubleEndedIterator<Item = &'a HeatColumn>,
+    seconds: &[Vec<&HeatColumn>],
     theme: &Theme,
 ) -> Option<(u64, u64)> {
     let area = pen.area();
@@ -56,8 +56,7 @@ pub(super) fn heat<'a>(
     if wide == 0 || rows == 0 {
         return None;
     }
-    let newest: Vec<&HeatColumn> = columns.rev().take(wide).collect();
-    let used = newest.iter().flat_map(|c| c.buckets.iter());
+    let used = seconds.iter().flatten().flat_map(|c| c.buckets.iter());
     let (mut low, mut high) = (usize::MAX, 0);
     for &(bucket, n) in used {
         if n > 0 {
@@ -71,9 +70,9 @@ pub(super) fn heat<'a>(
     // Buckets are logarithmic already: rows are equal steps of bucket numbers.
     let high = (high + 1).min(BUCKETS);
     let span = (high - low).max(rows);
-    for (back, column) in newest.iter().enumerate() {
+    for (back, second) in seconds.iter().take(wide).enumerate() {
         let mut sums = vec![0u64; rows];
-        for &(bucket, n) in &column.buckets {
+        for &(bucket, n) in second.iter().flat_map(|c| &c.buckets) {
             let row = (usize::from(bucket) - low) * rows / span;
             let sum = &mut sums[row.min(rows - 1)];
             *sum = sum.saturating_add(n);

@@ -91,7 +91,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
                         theme,
                         column.column.key,
                         (client, worst),
-                        spark_max,
+                        (scene.model.at_ns, spark_max),
                     );
                 }
                 if Some(*row) == selected {

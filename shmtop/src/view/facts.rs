@@ -9,6 +9,7 @@ use super::format::{bytes, count, duration, or_why, percent};
 use super::panels::reason;
 use super::pen::{Pen, width};
 use super::{Scene, chart};
+use crate::history::FINE_NS;
 use crate::model::{Client, RingView, RttView};
 use crate::reading::Reading;
 use crate::ui::Theme;
@@ -55,10 +56,10 @@ pub(super) fn pointer(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         };
         fact(&mut part, theme, i as u16, name, &text, theme.text);
     }
-    let hits = client.history.columns(
+    let hits = client.history.means(
         usize::from(inner.width.saturating_sub(13)),
         scene.model.at_ns,
-        60_000_000_000,
+        FINE_NS,
         |p| p.hit_ratio,
     );
     let text: String = hits

@@ -10,7 +10,7 @@ use super::cells::{round_up, steady};
 use super::format::{bytes, count, duration, or_why, percent};
 use super::pen::{Pen, wrap};
 use super::{Scene, chart};
-use crate::history::Point;
+use crate::history::{FINE_NS, Point};
 use crate::model::{Client, Endpoint, Percentiles, RingView};
 use crate::reading::{Reading, Why};
 use crate::ui::Theme;
@@ -72,12 +72,9 @@ fn occupancy(
             .put(inner.x, inner.y, &format!("– {why}"), theme.dim);
         return;
     }
-    let values = client.history.columns(
-        usize::from(inner.width),
-        scene.model.at_ns,
-        60_000_000_000,
-        past,
-    );
+    let values = client
+        .history
+        .largest(usize::from(inner.width), scene.model.at_ns, FINE_NS, past);
     let seen = values.iter().flatten().fold(0f32, |a, b| a.max(*b));
     // The chart's own scale, or the ring's once a tenth of it is in use: a nearly empty ring has a shape too.
     let capacity = ring.capacity_bytes.as_ref().map_or(0.0, |c| *c as f32);
@@ -121,12 +118,11 @@ pub(super) fn rate(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let theme = scene.theme();
     let title = titled(scene, client, "requests per second, 60 s");
     let inner = chart::frame(pen, theme, &title, "");
-    let values = client.history.columns(
-        usize::from(inner.width),
-        scene.model.at_ns,
-        60_000_000_000,
-        |p| p.requests_per_s,
-    );
+    let values = client
+        .history
+        .means(usize::from(inner.width), scene.model.at_ns, FINE_NS, |p| {
+            p.requests_per_s
+        });
     let max = round_up(values.iter().flatten().fold(0f32, |a, b| a.max(*b)));
     let now = steady(&client.requests_per_s, &client.history, |p| {
         p.requests_per_s
@@ -198,7 +194,10 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
             height: inner.height.saturating_sub(1),
             ..inner
         };
-        let range = chart::heat(&mut pen.part(map), client.history.heat(), theme);
+        let seconds = client
+            .history
+            .heat(usize::from(map.width), scene.model.at_ns);
+        let range = chart::heat(&mut pen.part(map), &seconds, theme);
         let mut part = pen.part(inner);
         let y = inner.bottom().saturating_sub(1);
         let text = match range {
@@ -262,10 +261,10 @@ pub(super) fn reason(pen: &mut Pen<'_>, theme: &Theme, why: &Why) {
 pub(super) fn throughput(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint) {
     let theme = scene.theme();
     let title = format!("{}: requests, 60 s", endpoint.name);
-    let values = endpoint.totals.history.columns(
+    let values = endpoint.totals.history.means(
         usize::from(pen.area().width.saturating_sub(4)),
         scene.model.at_ns,
-        60_000_000_000,
+        FINE_NS,
         |p| p.requests_per_s,
     );
     let most = values.iter().flatten().fold(0f32, |a, b| a.max(*b));

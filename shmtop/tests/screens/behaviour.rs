@@ -1,5 +1,6 @@
 //! What must be true of every screen, whatever its size.
 
+use shmtop::history::HeatColumn;
 use shmtop::model::{Bound, Choice, ClientState, Endpoint, LeftOut, Model};
 use shmtop::ui::{ClientId, FindingId, State, Status, ThemeName, TimeMove, Timeline, View};
 use transport::stats::Role;
@@ -411,10 +412,14 @@ fn numbers_that_nobody_can_have_counted_do_not_end_the_dashboard() {
     let e = &mut model.endpoints[0];
     let c = &mut e.clients[0];
     (c.timeouts, c.late_replies, c.errors) = (u64::MAX, u64::MAX, 1);
-    let at_ns = c.history.heat().next_back().unwrap().at_ns + SECOND;
+    let from_ns = c.history.latest().unwrap().at_ns;
+    let at_ns = from_ns + SECOND;
     let buckets = (100..160).map(|bucket| (bucket, u64::MAX)).collect();
-    c.history
-        .push_heat(shmtop::history::HeatColumn { at_ns, buckets });
+    c.history.push_heat(HeatColumn {
+        from_ns,
+        at_ns,
+        buckets,
+    });
     let id = ClientId::of(&model.endpoints[0], &model.endpoints[0].clients[0]);
     let state = State {
         client: Some(id),
