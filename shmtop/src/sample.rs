@@ -11,6 +11,7 @@ mod cgroup;
 mod fact;
 mod glance;
 mod host;
+mod lost;
 mod page;
 mod perf;
 mod process;
@@ -22,6 +23,7 @@ pub use host::{
     Cpu, CpuJiffies, CpuList, FileNr, FileSystem, Frequency, Host, HugePages, LoadAverage, Memory,
     Pressure, PressureLine,
 };
+pub(crate) use lost::lost;
 pub use page::{Discovery, FoundBy, Listener, Page, PageContent, ProcScan, RingHolder};
 pub use perf::{CacheCounters, HardwareCounters, Perf, PerfThread, SoftwareCounters};
 pub use process::{
@@ -42,7 +44,7 @@ pub struct Sample {
     pub pages: Vec<Page>,
     /// Every process that has a page or is the peer of one, by pid.
     pub processes: Vec<Process>,
-    /// The listening sockets of the servers among the pages.
+    /// The listening sockets of the servers among the pages, and what is left of those that clients are without.
     pub listeners: Vec<Listener>,
     /// Hardware and software counters per thread that owns a slot, by tid.
     pub perf: Vec<PerfThread>,

@@ -19,6 +19,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("inconsistent-peer", inconsistent_peer),
     together("stats-frozen", stats_frozen),
     together("peer-gone", peer_gone),
+    together("server-gone", server_gone),
 ];
 
 /// One process with three clients is stopped: one finding, which names them all.
@@ -152,5 +153,27 @@ fn peer_gone(place: &Place) -> Outcome {
     drop(held);
     let _client = start(place, "client plain");
     is_well(place, pid, "peer-gone");
+    Ok(())
+}
+
+/// Its clients are left behind when it is killed, and neither when another is there nor when that one ends in good order.
+fn server_gone(place: &Place) -> Outcome {
+    let exchange = place.exchange("");
+    let died = exchange.pid();
+    let args = "2 ping --think 5ms --duration forever --reconnect 600s";
+    let mut trader = place.start("trader", args);
+    trader.line();
+    let pid = trader.pid();
+    exchange.kill();
+    names(place, pid, "server-gone", "crit")
+        .says(format!("(pid {pid}) is without a server: "))
+        .says(format!("(pid {died}) died"))
+        .fix(format!("{died}"))
+        .number("without a server for", |n| n > 2e9);
+    let again = place.exchange("");
+    is_well(place, pid, "server-gone");
+    again.signal(Signal::SIGTERM);
+    assert_eq!(again.finish().code(), 0);
+    is_well(place, pid, "server-gone");
     Ok(())
 }

@@ -15,6 +15,7 @@ mod fix;
 mod fold;
 mod fullest;
 mod latency;
+mod left_behind;
 mod limits;
 mod memory;
 mod once;
@@ -221,6 +222,7 @@ pub static RULES: &[&[Rule]] = &[
     ring::RULES,
     ring_size::RULES,
     peer::RULES,
+    left_behind::RULES,
     latency::RULES,
     server::RULES,
     perf::RULES,

@@ -290,13 +290,8 @@ fn make_thread(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadView> {
 
 fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) -> ClientState {
     if let Some(peer) = peer {
-        let reused = matches!(
-            peer.start_ticks.known(),
-            Some(start) if own.slot.info.peer_start_ticks != 0
-                && pair.same_namespace(own.snapshot)
-                && *start != own.slot.info.peer_start_ticks
-        );
-        if peer.gone || reused || matches!(peer.state.known(), Some('Z' | 'X')) {
+        let reused = pair.same_namespace(own.snapshot) && !peer.is_peer(&own.slot.info);
+        if peer.is_dead() || reused {
             return ClientState::Dead;
         }
         if peer.is_stopped() {

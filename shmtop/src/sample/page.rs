@@ -77,11 +77,11 @@ impl Page {
     }
 }
 
-/// The listening socket of a server (once a second).
+/// The listening socket of a server, or what is at the path of a client's that has lost it (once a second).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Listener {
-    /// The server's pid as seen from here.
+    /// Whose page names it: the server's pid as seen from here, or that of a client that has none.
     pub pid: u32,
     /// Path of the socket, from its page.
     pub path: String,
@@ -91,7 +91,7 @@ pub struct Listener {
     pub path_inode: Fact<u64>,
     /// Connections that wait to be accepted.
     pub queue: Fact<u32>,
-    /// How many may wait (the `listen` backlog, as the kernel bounded it).
+    /// How many may wait (the `listen` backlog, as the kernel bounded it); 0 where nobody listens.
     pub backlog: Fact<u32>,
 }
 

@@ -14,10 +14,13 @@ mod facts;
 mod fds;
 mod file;
 mod host;
+mod interest;
 mod limits;
+mod listeners;
 mod mounts;
 mod net;
 mod open_page;
+mod options;
 mod pages;
 mod parse;
 mod perf;
@@ -34,66 +37,13 @@ mod tests;
 mod thread;
 
 pub(crate) use clock::thread_cpu_ns;
+pub use options::{Options, PerfScope};
 
-use crate::reading::{Reading, Why};
+use crate::reading::Reading;
 use crate::sample::{
     Glance, Host, Listener, Page, PageContent, PerfThread, Place, Process, Sample, Viewer,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use transport::stats::{Role, SlotState};
-
-/// Processes looked at, at most: a page may name any pids it likes.
-const MAX_PROCESSES: usize = 1024;
-const LISTENERS_NS: u64 = 1_000_000_000;
-
-/// Where and how to look.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `/proc`, or a fixture tree.
-    pub proc_root: PathBuf,
-    /// `/sys`, or a fixture tree.
-    pub sys_root: PathBuf,
-    /// Where pages are announced.
-    pub runtime_dir: PathBuf,
-    /// Also look for pages through every process's descriptors.
-    pub scan: bool,
-    /// The first sample is waited for: if pages are announced it is content with them, and the scan comes with the second.
-    pub hurry: bool,
-    /// Which perf counters to open.
-    pub perf: PerfScope,
-    /// Processes to look at more closely: their ring mappings are read (milliseconds each, once a second), and the
-    /// kernel's own perf counters opened.
-    pub detail: BTreeSet<u32>,
-}
-
-/// Which perf counters to open on the threads that own a slot. Whatever is opened costs the counted thread up to 2 µs at
-/// each of its context switches, for as long as shmtop runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PerfScope {
-    /// None.
-    Off,
-    /// Hardware counters where the machine has them, so nothing in most VMs; the kernel's own only for
-    /// [`Options::detail`].
-    #[default]
-    Hardware,
-    /// Both kinds for every thread.
-    All,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            proc_root: "/proc".into(),
-            sys_root: "/sys".into(),
-            runtime_dir: transport::stats::registry::default_dir(),
-            scan: true,
-            hurry: false,
-            perf: PerfScope::default(),
-            detail: BTreeSet::new(),
-        }
-    }
-}
 
 /// The outside world: roots, open pages and counters, and what was last read of what changes slowly.
 #[derive(Debug)]
@@ -216,69 +166,6 @@ impl World {
         glance.time.took_ns = clock::monotonic_ns().saturating_sub(glance.time.monotonic_ns);
     }
 
-    /// The processes that matter and, of each, the threads that own a slot. Peers of a page from another pid namespace have numbers
-    /// that mean others here, so they are left out; its threads are known by what their process says of them.
-    fn interest(&self, pages: &[Page]) -> BTreeMap<u32, BTreeSet<u32>> {
-        let mut interest: BTreeMap<u32, BTreeSet<u32>> =
-            // A link that leads to no process has no pid.
-            pages
-                .iter()
-                .filter(|p| p.pid != 0)
-                .map(|p| (p.pid, BTreeSet::new()))
-                .collect();
-        for page in pages {
-            let Some(snapshot) = page.snapshot() else {
-                continue;
-            };
-            if self.own_pid_ns != Ok(snapshot.pid_ns_inode) {
-                let Some(watch) = self.processes.get(&page.pid) else {
-                    continue;
-                };
-                let inner = snapshot.slots.iter().map(|s| s.info.tid);
-                let here = inner.filter_map(|tid| watch.thread_inside(tid));
-                interest.entry(page.pid).or_default().extend(here);
-                continue;
-            }
-            for slot in &snapshot.slots {
-                let info = &slot.info;
-                if !matches!(info.state, SlotState::Handshaking | SlotState::Open) {
-                    continue;
-                }
-                if info.tid != 0
-                    && let Some(threads) = interest.get_mut(&page.pid)
-                {
-                    threads.insert(info.tid);
-                }
-                if info.peer_pid != 0 && interest.len() < MAX_PROCESSES {
-                    interest.entry(info.peer_pid).or_default();
-                }
-            }
-        }
-        interest
-    }
-
-    /// The processes whose page says that connections came or went since the last sample.
-    fn changed(&mut self, pages: &[Page]) -> BTreeSet<u32> {
-        let mut now: BTreeMap<u32, [u64; 5]> = BTreeMap::new();
-        for page in pages {
-            if let Some(snapshot) = page.snapshot() {
-                let sums = now.entry(page.pid).or_default();
-                for (sum, n) in sums.iter_mut().zip(pages::admissions(&snapshot.process)) {
-                    *sum = sum.wrapping_add(n);
-                }
-            }
-        }
-        let before = std::mem::replace(&mut self.admitted, now);
-        let known = self
-            .admitted
-            .iter()
-            .filter(|(pid, _)| before.contains_key(pid));
-        known
-            .filter(|(pid, now)| before.get(pid) != Some(now))
-            .map(|(pid, _)| *pid)
-            .collect()
-    }
-
     /// Files that are kept open.
     fn held(&self) -> usize {
         let held = self.processes.values().map(process::ProcessWatch::held);
@@ -322,37 +209,6 @@ impl World {
         seen
     }
 
-    fn look_at_listeners(&mut self, pages: &[Page], processes: &[Process], now_ns: u64) {
-        if now_ns < self.listeners_due_ns {
-            return;
-        }
-        self.listeners_due_ns = now_ns + LISTENERS_NS;
-        let claims: Vec<net::Claim> = pages
-            .iter()
-            .filter_map(|page| {
-                let snapshot = page.snapshot().filter(|s| s.role == Role::Server)?;
-                Some(net::Claim {
-                    pid: page.pid,
-                    path: snapshot.socket_path.clone(),
-                    bound_inode: snapshot.process.listener_inode,
-                    is_here: self.shares_network(page.pid, processes),
-                })
-            })
-            .collect();
-        self.listeners = net::read(&self.options.proc_root, &claims);
-    }
-
-    /// Whether a process's sockets are among those that this one sees.
-    fn shares_network(&self, pid: u32, processes: &[Process]) -> Reading<bool> {
-        let Ok(own) = self.own_place.net_ns_inode.get() else {
-            // A kernel without network namespaces.
-            return Ok(true);
-        };
-        let process = processes.iter().find(|p| p.pid == pid);
-        let process = process.ok_or_else(|| Why::not_there("it was not looked at"))?;
-        Ok(process.place.net_ns_inode.get()? == own)
-    }
-
     /// Counters of the threads that own a slot, as far as they really are threads of that process.
     fn count(
         &mut self,
@@ -388,7 +244,7 @@ impl World {
 /// The pages whose process still runs: a mapping outlives its owner, and a pid is given away again.
 fn living(pages: Vec<Page>, processes: &[Process]) -> Vec<Page> {
     let lives = |page: &Page| {
-        let Some(process) = processes.iter().find(|p| p.pid == page.pid) else {
+        let Some(process) = listeners::find(processes, page.pid) else {
             return true;
         };
         let same = match (page.snapshot(), process.start_ticks.known()) {

@@ -11,14 +11,17 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// What a page says of its server's socket.
+/// What a page says of its server's socket, or of the one that its client is without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) pid: u32,
     pub(super) path: String,
-    pub(super) bound_inode: u64,
+    /// What the server bound. Of a client's page `None`: whatever is there now.
+    pub(super) bound_inode: Option<u64>,
     /// Whether its sockets are of the network namespace that is looked at: queues are told of no other.
     pub(super) is_here: Reading<bool>,
+    /// Of the page's process, if known: a path leads many clients to one place.
+    pub(super) mnt_ns: Option<u64>,
 }
 
 /// Looks at the sockets that the pages name.
@@ -30,33 +33,49 @@ pub(super) fn read(proc_root: &Path, claims: &[Claim]) -> Vec<Listener> {
         Some(libc::EACCES | libc::EPERM) => Why::no_permission("sock_diag is not allowed here"),
         _ => Why::not_there(format!("sock_diag: {e}")),
     });
+    let mut known: HashMap<(u64, &str), Reading<u64>> = HashMap::new();
     claims
         .iter()
-        .map(|claim| listener(proc_root, claim, &queues))
+        .map(|claim| {
+            let look = || path_inode(proc_root, claim);
+            let inode = match (claim.bound_inode, claim.mnt_ns) {
+                (None, Some(ns)) => {
+                    let there = known.entry((ns, claim.path.as_str()));
+                    there.or_insert_with(look).clone()
+                }
+                _ => look(),
+            };
+            listener(claim, inode, &queues)
+        })
         .collect()
 }
 
 fn listener(
-    proc_root: &Path,
     claim: &Claim,
+    path_inode: Reading<u64>,
     queues: &Reading<HashMap<u32, Vec<Queue>>>,
 ) -> Listener {
+    let inode = match claim.bound_inode {
+        Some(0) => Err(Why::not_there("its page does not name the inode")),
+        Some(bound) => Ok(bound),
+        None => path_inode.clone(),
+    };
     // The kernel keeps 32 bits of the inode here.
-    let queue = match (queues, &claim.is_here) {
-        (Err(why), _) | (_, Err(why)) => Err(why.clone()),
+    let queue = match (queues, &claim.is_here, inode) {
+        (Err(why), ..) | (_, Err(why), _) => Err(why.clone()),
         // One of ours may have the number of its inode.
-        (_, Ok(false)) => Err(Why::not_there(
+        (_, Ok(false), _) => Err(Why::not_there(
             "its sockets are of another network namespace",
         )),
-        (Ok(_), _) if claim.bound_inode == 0 => {
-            Err(Why::not_there("its page does not name the inode"))
-        }
-        (Ok(queues), _) => match queues.get(&(claim.bound_inode as u32)).map(Vec::as_slice) {
-            Some([queue]) => Ok(queue),
+        (.., Err(why)) => Err(why),
+        (Ok(queues), _, Ok(inode)) => match queues.get(&(inode as u32)).map(Vec::as_slice) {
+            Some([queue]) => Ok(*queue),
             // Each file system numbers its own inodes, and a tmpfs begins with small numbers.
             Some(_) => Err(Why::not_there(
                 "several listening sockets have this inode number",
             )),
+            // Left of one that has ended.
+            None if claim.bound_inode.is_none() => Ok(Queue::default()),
             None => Err(Why::not_there(
                 "no such listening socket in this network namespace",
             )),
@@ -65,8 +84,8 @@ fn listener(
     Listener {
         pid: claim.pid,
         path: claim.path.clone(),
-        bound_inode: claim.bound_inode,
-        path_inode: path_inode(proc_root, claim).into(),
+        bound_inode: claim.bound_inode.unwrap_or(0),
+        path_inode: path_inode.into(),
         queue: queue.clone().map(|q| q.waiting).into(),
         backlog: queue.map(|q| q.backlog).into(),
     }
@@ -113,13 +132,14 @@ mod tests {
         let claim = Claim {
             pid: std::process::id(),
             path: "/nowhere".into(),
-            bound_inode: 5,
+            bound_inode: Some(5),
             is_here: Ok(true),
+            mnt_ns: None,
         };
         let queue = Queue::default();
         let seen = |queues: Vec<Queue>| {
             let queues = Ok(HashMap::from([(5, queues)]));
-            listener(Path::new("/proc"), &claim, &queues).queue
+            listener(&claim, Ok(5), &queues).queue
         };
         assert_eq!(seen(vec![queue]).known(), Some(&0));
         assert_eq!(seen(vec![queue; 2]).known(), None);
@@ -130,11 +150,12 @@ mod tests {
         let claim = Claim {
             pid: std::process::id(),
             path: "/nowhere".into(),
-            bound_inode: 5,
+            bound_inode: Some(5),
             is_here: Ok(false),
+            mnt_ns: None,
         };
         let queues = Ok(HashMap::from([(5, vec![Queue::default()])]));
-        let seen = listener(Path::new("/proc"), &claim, &queues);
+        let seen = listener(&claim, Ok(5), &queues);
         assert!(
             seen.queue
                 .why()
@@ -150,8 +171,9 @@ mod tests {
         let claim = Claim {
             pid: std::process::id(),
             path: path.to_str().unwrap().to_owned(),
-            bound_inode: std::fs::metadata(&path).unwrap().ino(),
+            bound_inode: Some(std::fs::metadata(&path).unwrap().ino()),
             is_here: Ok(true),
+            mnt_ns: None,
         };
         let _waiting = [
             UnixStream::connect(&path).unwrap(),
@@ -159,7 +181,7 @@ mod tests {
         ];
         let look = || read(Path::new("/proc"), std::slice::from_ref(&claim)).remove(0);
         let seen = look();
-        assert_eq!(seen.path_inode.known(), Some(&claim.bound_inode));
+        assert_eq!(seen.path_inode.known(), claim.bound_inode.as_ref());
         assert_eq!(seen.queue.known(), Some(&2));
         assert!(seen.backlog.known().is_some_and(|n| *n >= 2));
         let _accepted = first.accept().unwrap();
@@ -167,7 +189,7 @@ mod tests {
 
         std::fs::rename(&path, dir.path().join("moved")).unwrap();
         let _second = UnixListener::bind(&path).unwrap();
-        assert_ne!(look().path_inode.known(), Some(&claim.bound_inode));
+        assert_ne!(look().path_inode.known(), claim.bound_inode.as_ref());
         assert_eq!(
             look().queue.known(),
             Some(&1),
@@ -195,11 +217,37 @@ mod tests {
         let claim = Claim {
             pid: 7,
             path: "/var/run/in-a-container.sock".to_owned(),
-            bound_inode: bound.unwrap().ino(),
+            bound_inode: Some(bound.unwrap().ino()),
             is_here: Ok(true),
+            mnt_ns: None,
         };
-        assert_eq!(path_inode(dir.path(), &claim), Ok(claim.bound_inode));
+        assert_eq!(path_inode(dir.path(), &claim).ok(), claim.bound_inode);
         std::fs::remove_file(root.join("run/in-a-container.sock")).unwrap();
         assert_eq!(path_inode(dir.path(), &claim), Ok(0), "gone is an answer");
+    }
+
+    #[test]
+    fn what_is_left_of_a_dead_servers_socket_is_told_from_a_new_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        // Two clients in one mount namespace: one look for both.
+        let claims = [1, 2].map(|_| Claim {
+            pid: std::process::id(),
+            path: path.to_str().unwrap().to_owned(),
+            bound_inode: None,
+            is_here: Ok(true),
+            mnt_ns: Some(7),
+        });
+        let look = || {
+            let seen = read(Path::new("/proc"), &claims);
+            assert_eq!(seen[0], seen[1]);
+            let backlog = seen[0].backlog.known().copied();
+            (seen[0].path_inode.known().is_some_and(|n| *n != 0), backlog)
+        };
+        assert_eq!(look(), (false, Some(0)), "shut down in good order");
+        let server = UnixListener::bind(&path).unwrap();
+        assert!(matches!(look(), (true, Some(1..))));
+        drop(server);
+        assert_eq!(look(), (true, Some(0)), "killed");
     }
 }

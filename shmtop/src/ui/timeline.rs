@@ -135,9 +135,11 @@ impl Timeline {
         })
     }
 
-    /// The server that clients of the model that is looked at had, and that has gone.
+    /// The server that clients of the model that is looked at had, and that has gone; until a rule says so, with what to do.
     pub fn lost(&self) -> Option<Lost> {
-        self.departed.missed(self.current()?)
+        let model = self.current()?;
+        let is_said = model.findings.iter().any(|f| f.id == "server-gone");
+        self.departed.missed(model).filter(|_| !is_said)
     }
 
     /// While frozen: how far the looked-at moment lies behind the newest.
