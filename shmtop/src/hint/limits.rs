@@ -203,10 +203,10 @@ fn shmmax(ctx: &Context<'_>) -> Answer {
 
 rule! {
     /// ftruncate beyond RLIMIT_FSIZE kills with SIGXFSZ, mmap beyond RLIMIT_AS fails with ENOMEM: both are known before the
-    /// next client comes.
+    /// next client comes. A server with as many clients as it admits has none to come.
     RLIMIT_FSIZE_AS = "rlimit-fsize-as", Crit, "a resource limit does not leave room for one more client";
     fires: "RLIMIT_FSIZE below a client's rings, or RLIMIT_AS below what is mapped plus a client's rings";
-    quiet: "unlimited";
+    quiet: "unlimited, or as many clients as the server admits";
     fix: "prlimit --pid PID --fsize=unlimited --as=unlimited";
     explains: ["socket-fallback"];
     check: Endpoint(rlimit_fsize_as);
@@ -216,6 +216,9 @@ fn rlimit_fsize_as(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let each = e.admission.ring_bytes;
     if each == 0 {
         return Err(Why::not_applicable("not a server"));
+    }
+    if !e.admission.may_come(e.clients.len()) {
+        return QUIET;
     }
     let process = ctx.process(e.pid)?;
     let limits = process.limits.get()?;

@@ -36,8 +36,8 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     } else {
         0
     };
-    let may_come = e.admission.max_clients > e.clients.len() as u64;
-    let clients = may_come && each > 0 && left < each.saturating_mul(2);
+    let clients =
+        e.admission.may_come(e.clients.len()) && each > 0 && left < each.saturating_mul(2);
     if !clients && left as f64 >= 0.1 * limit as f64 {
         return QUIET;
     }
@@ -199,7 +199,7 @@ rule! {
     /// lock a key or a buffer, and rings don't concern them. The limit does not bind who has CAP_IPC_LOCK, as root usually does.
     MEMLOCK = "memlock", Warn, "the limit of locked memory is too small for one more ring";
     fires: "RLIMIT_MEMLOCK below locked memory plus one more client's rings, in a process that has locked a quarter of its resident memory or more";
-    quiet: "little is locked, or the process has CAP_IPC_LOCK (root)";
+    quiet: "little is locked, the process has CAP_IPC_LOCK (root), or no further client is admitted";
     fix: "prlimit --pid PID --memlock=N";
     check: Endpoint(memlock);
 }
@@ -217,7 +217,8 @@ fn memlock(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     }
     let need = locked.saturating_add(e.admission.ring_bytes);
     let locks_most = locked > 0 && locked >= memory.rss_bytes / 4;
-    if !locks_most || e.admission.ring_bytes == 0 || limit >= need {
+    let comes = e.admission.ring_bytes > 0 && e.admission.may_come(e.clients.len());
+    if !locks_most || !comes || limit >= need {
         return QUIET;
     }
     Fire::new(

@@ -259,6 +259,13 @@ pub struct Admission {
     pub handshake_max_ns: u64,
 }
 
+impl Admission {
+    /// Whether a server with so many clients admits one more.
+    pub fn may_come(&self, clients: usize) -> bool {
+        self.max_clients > clients as u64
+    }
+}
+
 /// A page that was found and can't be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
