@@ -42,6 +42,9 @@ struct Options {
     /// The handler computes so long for each request and keeps its CPU busy
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     work_spin: Option<Duration>,
+    /// A request may take so long in the handler and nobody calls it stuck [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    long_handler: Option<Duration>,
 }
 
 /// Runs the exchange with a command line (its first word is the program's name).
@@ -91,6 +94,7 @@ fn bind(options: &Options) -> Result<Membrane, Failure> {
     config.max_clients = options.max_clients;
     config.workers = options.workers;
     config.thread_per_client = options.thread_per_client;
+    config.long_handler = options.long_handler.unwrap_or_default();
     options.common.pin.exchange(options.workers)?;
     let socket = options.common.socket();
     if options.common.socket.is_none()

@@ -121,7 +121,7 @@ fn help_names_every_option_of_the_contract() {
         ),
         (
             "exchange",
-            "--max-clients --workers --work --work-spin --thread-per-client",
+            "--max-clients --workers --work --work-spin --long-handler --thread-per-client",
         ),
         ("demo", ""),
     ] {

@@ -155,6 +155,9 @@ pub struct Config {
     pub workers: usize,
     /// Server: one thread per client instead of pollers. Default off. Better only while clients are fewer than CPUs, or where handlers block.
     pub thread_per_client: bool,
+    /// Server: how long the handler may take for one request and be well. Serves who watches: shmtop calls a handler stuck after this time, or after a
+    /// second if that is longer. Nothing is ended by it. Default 0: nothing is known of the handler.
+    pub long_handler: Duration,
     /// Server: uids admitted besides the server's own, in the numbers of its user namespace. Default none. Root is not special, and in a user namespace
     /// that does not know all users the overflow uid (65534), which the kernel gives for each of those, admits nobody: not the server's own user
     /// either, if that is its number and others are named here. They must be able to reach the socket: the
@@ -185,6 +188,7 @@ impl Default for Config {
             max_clients: 1024,
             workers: 0,
             thread_per_client: false,
+            long_handler: Duration::ZERO,
             allowed_uids: Vec::new(),
             max_pending_per_uid: 64,
             memory_budget_bytes: 0,

@@ -176,6 +176,8 @@ impl Membrane {
             crate::ring::storage::connection_bytes(config.ring_bytes) as u64,
         );
         set(&process.listener_inode, listener.inode());
+        let long_ns = u64::try_from(config.long_handler.as_nanos()).unwrap_or(u64::MAX);
+        set(&process.long_handler_ns, long_ns);
 
         let dir = config
             .stats_dir

@@ -2,6 +2,7 @@
 
 use transport::stats::{ProcessCounters, Snapshot};
 
+use super::trust::is_ending;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
@@ -20,7 +21,7 @@ rule! {
     /// fill it for a moment, so either the queue is at 80 % window after window, or a handshake is older than 2 s.
     ACCEPT_QUEUE = "accept-queue", Warn, "connections wait to be accepted";
     fires: "queue at 80 % of the backlog or more, or a pending handshake older than 2 s";
-    quiet: "a burst of less than 2 s";
+    quiet: "a burst of less than 2 s, or the server is ending";
     fix: "see why the server does not accept";
     explains: ["fallback-eagain"];
     check: Endpoint(accept_queue);
@@ -29,6 +30,9 @@ rule! {
 fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if e.admission.max_clients == 0 {
         return Err(Why::not_applicable("not a server"));
+    }
+    if is_ending(ctx, e) {
+        return QUIET;
     }
     let oldest = e.admission.oldest_pending_ns;
     if e.admission.pending > 0 && oldest > BURST_NS {

@@ -4,6 +4,7 @@ use transport::stats::{Role, Via};
 
 use super::fix::look_inside;
 use super::ring::{client_pid, plural, server_pid};
+use super::trust::is_ending;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, ClientState, Endpoint, Shared, ThreadView};
 use crate::reading::{Reading, Why};
@@ -121,7 +122,8 @@ rule! {
 }
 
 fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
-    if c.state != ClientState::Dead {
+    // Who ends lets go of all when the last handler has returned.
+    if c.state != ClientState::Dead || is_ending(ctx, e) {
         return ctx.process(c.peer_pid).map(|_| None);
     }
     let held =
@@ -258,11 +260,11 @@ fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64>
 
 rule! {
     /// One request has been in the handler for more than a second. The thread's state says whether it computes (R), waits for
-    /// something (S) or for a disk (D).
+    /// something (S) or for a disk (D). A server whose requests take longer and are well says so in its configuration, once.
     HANDLER_STUCK = "handler-stuck", Crit, "a request is stuck in the handler";
-    fires: "one run of the handler lasts more than 1 s";
-    quiet: "it returned";
-    fix: "look at what the handler's thread waits for";
+    fires: "one run of the handler lasts more than 1 s, or than Config::long_handler if that is longer";
+    quiet: "it returned, or runs as long were declared";
+    fix: "look at what the handler's thread waits for; where such runs are its work, set Config::long_handler (exchange: --long-handler)";
     explains: ["consumer-stalled", "ring-full", "server-saturated", "handler-bound", "late-replies", "tail-spread", "outlier-client"];
     onset: Dated;
     check: Client(handler_stuck);
@@ -275,7 +277,10 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         Err(why) => return Err(why.clone()),
     };
     let pid = server_pid(e, c);
-    if age <= LONG_NS || matches!(ctx.process(pid).and_then(|p| p.state.get()), Ok('T' | 't')) {
+    // Only the server's own row has an age, and its page what is declared.
+    let declared_ns = ctx.page(e).map_or(0, |p| p.process.long_handler_ns);
+    let long_ns = declared_ns.max(LONG_NS);
+    if age <= long_ns || matches!(ctx.process(pid).and_then(|p| p.state.get()), Ok('T' | 't')) {
         return QUIET;
     }
     let at = whereabouts(ctx, pid, &c.server_thread);
@@ -297,7 +302,7 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         age as f64,
         "ns",
         "stats page: handler_since_ns",
-        format!("> {LONG_NS}"),
+        format!("> {long_ns}"),
     );
     with_state(fire, at, format!("/proc/{pid}/task/{tid}/stat")).fires()
 }

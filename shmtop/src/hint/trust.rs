@@ -14,19 +14,25 @@ pub(super) const RULES: &[Rule] = &[STATS_FROZEN, LAYOUT_MISMATCH, INCONSISTENT_
 
 rule! {
     /// A server's housekeeping touches the page a few times a second, busy or idle. Old numbers of a running process mean that
-    /// this thread is stuck. A stopped process has a hint of its own, and a client has no housekeeping.
+    /// this thread is stuck. A stopped process has a hint of its own, and a client has no housekeeping. Nor has a server that ends: it says so,
+    /// takes its path away and waits for the handlers that still run, for as long as they take.
     STATS_FROZEN = "stats-frozen", Warn, "the numbers are old";
     fires: "page not updated for more than 3 s while the process runs";
-    quiet: "the process is stopped; a client's page";
+    quiet: "the process is stopped, or is ending; a client's page";
     fix: "look at what the process waits for";
     onset: Dated;
     check: Endpoint(stats_frozen);
 }
 
+/// Whether this server was told to end and only waits for its handlers: nobody can reach it any more, and nobody keeps its house.
+pub(super) fn is_ending(ctx: &Context<'_>, e: &Endpoint) -> bool {
+    ctx.page(e).is_ok_and(|p| p.process.stopping_since_ns != 0)
+}
+
 fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let age = e.heartbeat_age_ns.clone()?;
     let process = ctx.process(e.pid)?;
-    if age <= 3_000_000_000 || process.is_stopped() || process.gone {
+    if age <= 3_000_000_000 || process.is_stopped() || process.gone || is_ending(ctx, e) {
         return QUIET;
     }
     let state = process

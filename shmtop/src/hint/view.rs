@@ -2,6 +2,7 @@
 
 use transport::stats::Role;
 
+use super::trust::is_ending;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::{Why, WhyKind};
@@ -110,10 +111,11 @@ fn suspended(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// The server notes the inode of its socket's path when it binds. Another inode there means that new clients go elsewhere.
+    /// The server notes the inode of its socket's path when it binds. Another inode there means that new clients go elsewhere. A server that
+    /// ends takes its path away itself, and its successor may have it while handlers still run.
     STOLEN_PATH = "stolen-path", Crit, "the socket's path leads to somebody else";
     fires: "the path's inode is not the one the server bound, or the path is gone";
-    quiet: "it is";
+    quiet: "it is, or the server is ending";
     fix: "stop the second server, restart the first";
     onset: State;
     check: Endpoint(stolen_path);
@@ -122,6 +124,9 @@ rule! {
 fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if e.role != Role::Server {
         return Err(Why::not_applicable("not a server"));
+    }
+    if is_ending(ctx, e) {
+        return QUIET;
     }
     let listener = ctx
         .listener(e)

@@ -203,6 +203,11 @@ impl Control {
         let shared = &self.shared;
         // If nobody asked for it.
         shared.stop.store(true, Ordering::Relaxed);
+        // Before the path goes: nobody does the housekeeping from here on, and a handler may run for long. That is an end, and no failure.
+        let process = shared.page.process();
+        let now_ns = monotonic_ns();
+        raise(&process.heartbeat_ns, now_ns);
+        set(&process.stopping_since_ns, now_ns);
         drop(self.listener);
         let clients = std::mem::take(&mut shared.clients.lock().by_key);
         shared.descriptors.accept_goes_on();

@@ -62,7 +62,7 @@ pub const VERSION_MAJOR: u32 = 2;
 /// Oldest one that is still read: it stored what is derived now, under the same names.
 pub const OLDEST_MAJOR: u32 = 1;
 /// Changes when something was added that an old reader may ignore.
-pub const VERSION_MINOR: u32 = 1;
+pub const VERSION_MINOR: u32 = 2;
 /// Bytes between writers: two cache lines, since the adjacent-line prefetcher pairs them.
 pub const LINE_BYTES: usize = 128;
 /// Offset of the descriptor table.
@@ -157,6 +157,8 @@ groups! {
         listener_inode: Gauge, Count, "inode of the listening socket's path when bound; 0 for a client";
         handshake_max_ns: Gauge, Nanoseconds, "longest handshake since start";
         rejected_resources: Counter, Count, "handshakes refused: no memory or thread for one more client";
+        stopping_since_ns: Gauge, MonotonicNs, "since when the server ends, once it does; 0 while it serves";
+        long_handler_ns: Gauge, Nanoseconds, "how long one handler run may take, as declared; 0 if it was not";
     }
 
     /// The outgoing ring as its producer sees it.
