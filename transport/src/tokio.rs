@@ -3,15 +3,19 @@
 //! ```text
 //!  tasks ── fire_bytes ──▶ Shared (mutex): Synapse, who waits for which reply
 //!    ▲                        ▲ looks, hands replies out
-//!    └──── oneshot ───────────┤
+//!    └──── waker ─────────────┤
 //!  driver task ── epoll ── the connection's socket ◀── a byte: the server's doorbell, or the end
 //! ```
 //! Nobody polls and no timer ticks: whoever holds the mutex hands out what is there, and when something is still to come, the server
-//! is asked for a byte over the socket, which the runtime waits for. On the fallback the socket is readable anyway. The mutex is held for
-//! a copy at most, never across an await.
+//! is asked for a byte over the socket, which the runtime waits for. On the fallback the socket is readable anyway.
+//!
+//! The mutex is held while a request is copied in, while the replies that are there are copied out, for a task alone also for about 2 µs in which
+//! its reply is looked for, and for the system calls of a doorbell; never across an await. So with messages of MiB a task may keep the thread of
+//! another one for as long as copying some of them takes: give those a connection of their own.
 
 mod driver;
 mod shared;
+mod waiters;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -105,8 +109,8 @@ impl AsyncSynapse {
         self.fire_bytes_into(request, Vec::new()).await
     }
 
-    /// The same, with the reply in a vector of yours, so that nothing is allocated once it is large enough. What was in it is dropped;
-    /// after an error or a cancellation it is lost.
+    /// The same, with the reply in a vector of yours. Nothing is allocated once that is large enough, and the connection has had as many
+    /// requests at a time. What was in it is dropped; after an error or a cancellation it is lost.
     ///
     /// # Errors
     /// As [`Self::fire_bytes`].

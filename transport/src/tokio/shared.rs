@@ -1,11 +1,12 @@
 //! What the tasks and the driver of one connection share: the connection, and who waits for which reply.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::tokio::sync::{Notify, oneshot};
+use ::tokio::sync::Notify;
 
+use super::waiters::{Line, Waiters};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::error::{Lost, RequestError};
 use crate::shm::Drained;
@@ -20,7 +21,8 @@ const TURN_REPLIES: u32 = 1024;
 /// Rounds of looking before the mutex is let go: far more than the replies that a server can owe, each of which one round takes.
 const MAX_ROUNDS: usize = 4 * MAX_IN_FLIGHT;
 
-type Answer = Result<Vec<u8>, RequestError>;
+/// What a request comes to: its reply, in the vector that was handed in.
+pub(super) type Answer = Result<Vec<u8>, RequestError>;
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -30,24 +32,17 @@ pub(super) struct Shared {
 
 struct State {
     synapse: Synapse,
-    /// In the order of their ids.
-    waiting: VecDeque<Waiter>,
-    /// Requests that found no room, first come, first served. Only the first tries again, when room may have appeared.
-    line: VecDeque<Arc<Notify>>,
+    waiters: Waiters,
+    /// Of requests that found no room.
+    line: Line,
     /// Why the connection is over.
     lost: Option<Lost>,
-}
-
-struct Waiter {
-    id: u64,
-    buffer: Vec<u8>,
-    tell: oneshot::Sender<Answer>,
 }
 
 /// A place in the line of those who wait for room; left when dropped, and the next one called.
 pub(super) struct Place<'a> {
     shared: &'a Shared,
-    call: Arc<Notify>,
+    ticket: u64,
 }
 
 /// What became of a request.
@@ -74,7 +69,8 @@ pub(super) enum Turn {
 pub(super) struct Waiting<'a> {
     shared: &'a Shared,
     id: u64,
-    answer: oneshot::Receiver<Answer>,
+    /// Among the waiters.
+    place: usize,
     over: bool,
 }
 
@@ -92,8 +88,8 @@ impl Shared {
             timeout: synapse.timeout(),
             state: Mutex::new(State {
                 synapse,
-                waiting: VecDeque::new(),
-                line: VecDeque::new(),
+                waiters: Waiters::default(),
+                line: Line::default(),
                 lost: None,
             }),
             closed: Notify::new(),
@@ -114,7 +110,11 @@ impl Shared {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.state().waiting.len()
+        let state = self.state();
+        match &state.lost {
+            None => state.synapse.in_flight(),
+            Some(_) => 0,
+        }
     }
 
     /// Completes when the connection is over.
@@ -140,9 +140,9 @@ impl Shared {
                 in_flight: 0,
             });
         }
-        let its_turn = match (state.line.front(), &place) {
+        let its_turn = match (state.line.first(), &place) {
             (None, _) => true,
-            (Some(first), Some(place)) => Arc::ptr_eq(first, &place.call),
+            (Some(first), Some(place)) => first == place.ticket,
             (Some(_), None) => false,
         };
         let sent = if its_turn {
@@ -151,19 +151,16 @@ impl Shared {
             None
         };
         let Some(id) = sent else {
-            let place = place.unwrap_or_else(|| {
-                let call = Arc::new(Notify::new());
-                state.line.push_back(Arc::clone(&call));
-                Place { shared: self, call }
+            let place = place.unwrap_or_else(|| Place {
+                shared: self,
+                ticket: state.line.enter(),
             });
             // Not before it stands in line: room, or the end, that shows now is its to be told.
             self.rest(&mut state);
             return Ok(Submitted::Full(buffer, place));
         };
-        let (tell, mut answer) = oneshot::channel();
-        let alone = state.waiting.is_empty();
-        state.waiting.push_back(Waiter { id, buffer, tell });
-        if alone {
+        let waits = state.waiters.enter(id, buffer);
+        if state.synapse.in_flight() == 1 {
             let mut looks = LOOKS_BEFORE_BELL;
             while looks > 0 && !state.synapse.is_ready() {
                 std::hint::spin_loop();
@@ -174,13 +171,12 @@ impl Shared {
             self.look(&mut state);
         }
         self.rest(&mut state);
-        match answer.try_recv() {
-            Ok(Ok(reply)) => Ok(Submitted::Answered(reply)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(Submitted::Waiting(Waiting {
+        match state.waiters.take(waits) {
+            Some(answer) => answer.map(Submitted::Answered),
+            None => Ok(Submitted::Waiting(Waiting {
                 shared: self,
                 id,
-                answer,
+                place: waits,
                 over: false,
             })),
         }
@@ -244,25 +240,17 @@ impl Shared {
             }
             left -= 1;
             let State {
-                synapse, waiting, ..
+                synapse, waiters, ..
             } = state;
             match synapse.next_reply() {
-                Ok(Some((id, answer))) => {
-                    // A reply to nobody's request has been counted by the connection.
-                    if let Ok(place) = waiting.binary_search_by_key(&id, |w| w.id)
-                        && let Some(Waiter {
-                            mut buffer, tell, ..
-                        }) = waiting.remove(place)
-                    {
-                        let answer = answer.map(|bytes| {
-                            buffer.clear();
-                            buffer.extend_from_slice(bytes);
-                            buffer
-                        });
-                        // Who gave up has been taken out before; a task whose runtime ends is nobody to tell.
-                        let _ = tell.send(answer);
-                    }
-                }
+                // A reply to nobody's request has been counted by the connection.
+                Ok(Some((id, answer))) => waiters.answer(id, |mut buffer| {
+                    answer.map(|bytes| {
+                        buffer.clear();
+                        buffer.extend_from_slice(bytes);
+                        buffer
+                    })
+                }),
                 Ok(None) => break true,
                 Err(error) => {
                     self.told(state, error);
@@ -270,10 +258,8 @@ impl Shared {
                 }
             }
         };
-        if state.synapse.unanswered() < before
-            && let Some(first) = state.line.front()
-        {
-            first.notify_one();
+        if state.synapse.unanswered() < before {
+            state.line.call_first();
         }
         done
     }
@@ -310,23 +296,21 @@ impl Shared {
 
     /// The connection is over: all who wait learn it.
     fn lose(&self, state: &mut State, reason: Lost) {
-        for waiter in state.waiting.drain(..) {
-            // Who gave up needs no telling.
-            let _ = waiter.tell.send(Err(RequestError::Disconnected {
+        state.waiters.answer_all(|| {
+            Err(RequestError::Disconnected {
                 reason: reason.again(),
                 in_flight: 1,
-            }));
-        }
+            })
+        });
         state.lost.get_or_insert(reason);
-        state.line.iter().for_each(|call| call.notify_one());
+        state.line.call_all();
         self.closed.notify_waiters();
     }
 
     /// Gives a request up.
-    fn abandon(&self, id: u64) {
+    fn abandon(&self, id: u64, place: usize) {
         let mut state = self.state();
-        if let Ok(place) = state.waiting.binary_search_by_key(&id, |w| w.id) {
-            state.waiting.remove(place);
+        if state.waiters.leave(id, place) {
             state.synapse.cancel(RequestId(id));
         }
     }
@@ -343,45 +327,33 @@ impl Drop for Shared {
 impl Place<'_> {
     /// Completes when room may have appeared since the last time, and it is this one's turn.
     pub(super) async fn called(&self) {
-        self.call.notified().await;
+        poll_fn(|cx| self.shared.state().line.poll(self.ticket, cx)).await;
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        let place = state.line.iter().position(|c| Arc::ptr_eq(c, &self.call));
-        if let Some(place) = place {
-            state.line.remove(place);
-        }
-        // There may be room for more than one; and who leaves may have been called in vain.
-        if place == Some(0)
-            && let Some(next) = state.line.front()
-        {
-            next.notify_one();
-        }
+        self.shared.state().line.leave(self.ticket);
     }
 }
 
 impl Waiting<'_> {
     /// The answer, once. May be dropped and called again until it has come.
     pub(super) async fn reply(&mut self) -> Answer {
-        let answer = (&mut self.answer).await;
+        let answer = poll_fn(|cx| self.shared.state().waiters.poll(self.place, cx)).await;
         self.over = true;
-        // A sender is dropped unused only when its request was given up, which we have not done.
-        answer.unwrap_or(Err(RequestError::Disconnected {
-            reason: Lost::PeerGone,
-            in_flight: 1,
-        }))
+        answer
     }
 
     /// The time is over: gives the request up, unless the answer came at this very moment.
     pub(super) fn timed_out(mut self, timeout: Duration) -> Answer {
-        if let Ok(answer) = self.answer.try_recv() {
+        let mut state = self.shared.state();
+        if let Some(answer) = state.waiters.take(self.place) {
             self.over = true;
             return answer;
         }
-        self.shared.state().synapse.book_timeout();
+        state.synapse.book_timeout();
+        drop(state);
         Err(RequestError::Timeout { timeout })
     }
 }
@@ -389,7 +361,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.over {
-            self.shared.abandon(self.id);
+            self.shared.abandon(self.id, self.place);
         }
     }
 }

@@ -87,10 +87,11 @@ impl<S: Storage> Slot<'_, S> {
         length <= self.room || self.extend(length - self.written)
     }
 
-    /// Makes room for `more` bytes where the record is, on the cached index.
+    /// Makes room for `more` bytes where the record is: on the cached index, and if that says no, by a fresh look. The cached one is up to a lap
+    /// old, and then says so of a ring that is empty.
     #[cold]
     fn extend(&mut self, more: usize) -> bool {
-        let p = &*self.producer;
+        let p = &mut *self.producer;
         let Some(payload) = self
             .written
             .checked_add(more)
@@ -99,12 +100,18 @@ impl<S: Storage> Slot<'_, S> {
             return false;
         };
         let record = record_bytes(payload);
-        let fits =
-            record <= p.plan.left_from(self.at) && p.plan.has_room(self.at, record, p.cached_head);
-        if fits {
-            self.room = payload;
+        if record > p.plan.left_from(self.at) {
+            return false;
         }
-        fits
+        if !p.plan.has_room(self.at, record, p.cached_head) {
+            self.looked = true;
+            // An index that makes no sense is no room. Who reserves next says so.
+            if p.refresh().is_err() || !p.plan.has_room(self.at, record, p.cached_head) {
+                return false;
+            }
+        }
+        self.room = payload;
+        true
     }
 
     /// Copies what was written so far into `into`. The consumer may have scribbled on it; it is only fit to be sent to the
