@@ -109,6 +109,13 @@ pub(crate) fn requests_from_ring(slot: &SlotWriter) -> u64 {
     taken.rx_straight.load(Relaxed) + taken.rx_looked.load(Relaxed)
 }
 
+/// Replies that a server's thread has put into the ring of a connection.
+pub(crate) fn replies_to_ring(slot: &SlotWriter) -> u64 {
+    let sent = slot.sent();
+    // Relaxed: as above.
+    sent.tx_straight.load(Relaxed) + sent.tx_looked.load(Relaxed)
+}
+
 /// Its record was given back.
 #[inline(always)]
 pub(crate) fn released(

@@ -30,7 +30,8 @@ pub(crate) struct Timing {
     /// The timed request that was begun last. Kept here, so that whether there is one is all that is carried past what comes between:
     /// three words on the stack, for one request in hundreds, were 1 % of a pipelined message.
     begun: Timed,
-    last: Ticks,
+    /// `None` before the first: a connection that is asked at once would begin with strides of two.
+    last: Option<Ticks>,
     /// [`POINTS`] then.
     last_points: u64,
 }
@@ -44,7 +45,7 @@ impl Timing {
                 begun: Ticks::now(),
                 weight: 1,
             },
-            last: Ticks::now(),
+            last: None,
             last_points: POINTS.get(),
         }
     }
@@ -86,7 +87,10 @@ impl Timing {
     pub(crate) fn replied(&mut self, slot: &SlotWriter, timed: Timed) {
         let now = Ticks::now();
         slot.rtt().record(now.ns_since(timed.begun), timed.weight);
-        self.sampled(slot, now);
+        if self.sampled(slot, now) {
+            // A client that never sleeps says nowhere else whose it is.
+            slot.waits_here();
+        }
     }
 
     /// Books the time in the handler, which was timed and has returned, and gives it back in ns.
@@ -102,18 +106,21 @@ impl Timing {
         ns
     }
 
-    fn sampled(&mut self, slot: &SlotWriter, now: Ticks) {
+    /// True if the last one was on another thread.
+    fn sampled(&mut self, slot: &SlotWriter, now: Ticks) -> bool {
         let points = POINTS.get().wrapping_add(1);
         POINTS.set(points);
-        // A connection may change threads with each reply, and what another one has counted says nothing.
-        let since = match points.wrapping_sub(self.last_points) {
-            since @ 0..OF_ANOTHER_THREAD => since,
-            _ => 1,
-        };
-        self.sampler.adapt(now.ns_since(self.last), since);
-        (self.last, self.last_points) = (now, points);
+        let since = points.wrapping_sub(self.last_points);
+        let moved = since >= OF_ANOTHER_THREAD;
+        if let Some(last) = self.last {
+            // A connection may change threads with each reply, and what another one has counted says nothing.
+            let points = if moved { 1 } else { since };
+            self.sampler.adapt(now.ns_since(last), points);
+        }
+        (self.last, self.last_points) = (Some(now), points);
         set(&slot.req().last_progress_ns, now.monotonic_ns());
         set(&slot.req().sample_period, self.sampler.period());
+        moved
     }
 
     #[cold]
@@ -140,6 +147,15 @@ mod tests {
 
     use super::*;
     use crate::stats::SlotKind;
+
+    #[test]
+    fn a_connection_that_is_asked_as_soon_as_it_is_there_has_its_next_request_timed_too() {
+        let slot = SlotWriter::private(SlotKind::Connection);
+        let mut timing = Timing::new(&slot);
+        assert!(timing.begin_handler(&slot));
+        timing.handled(&slot);
+        assert_eq!(timing.sampler.period(), 1);
+    }
 
     #[test]
     fn a_slow_connection_that_changes_threads_all_the_time_has_every_request_timed() {

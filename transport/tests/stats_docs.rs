@@ -29,6 +29,8 @@ const RULES: &str = "\
   [Derived](#derived). (In layout 1.x they stood in the page under the same names, and the groups `sent` and `taken` did not exist.)
 - Each group of counters has one writer (the process: several, which add atomically) and is updated word by word. Counters of
   one group may be a few messages apart.
+- `handler_since_ns` has two writers: where the run of the handler is not one that is timed, and so it is 0, the housekeeping writes since
+  when it runs, up to 100 ms late, and takes that back as late. It counts only where more requests were taken than replies sent.
 - The facts of a slot stand behind a sequence word: odd while being written. Read it, an acquire fence, the slot, an acquire
   fence, and the sequence again: if both are equal and even, the copy is of one connection. Give up after some tries.
 - `connection_id` and `opened_ns` together name an incarnation of a slot: if either changes, the counters began anew.

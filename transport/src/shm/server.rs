@@ -48,7 +48,8 @@ pub(crate) struct ShmServer {
     spill: Vec<u8>,
     /// Kind and id of an answer that stands in `spill` and waits for room.
     pending: Option<(Kind, u64)>,
-    /// A handler took [`LONG_NS`] or more in this turn.
+    /// A handler that was timed took [`LONG_NS`] or more in this turn. One that follows quick ones is found to be long when the next request
+    /// is drawn: until then others wait for up to [`TURN_MESSAGES`] of its kind.
     long: bool,
     /// The client's memory made no sense; the next turn ends the connection.
     poisoned: bool,

@@ -39,7 +39,8 @@
 //!
 //! A line is 128 bytes: two 64-byte lines, because adjacent-line prefetch pairs them. Every group starts
 //! on its own line and has one writer, so a counter is a plain Relaxed store by its owner. Only the process group has
-//! several: the threads that do a server's handshakes count there too, with atomic additions.
+//! several: the threads that do a server's handshakes count there too, with atomic additions. And one word has two: into `handler_since_ns`,
+//! where it is 0, the housekeeping writes since when a request is with the handler that was not drawn for timing, with an atomic exchange.
 //!
 //! A message stores two words at each end of a ring, and a third one if its length is no multiple of 8: `tx_slack_bytes`, `rx_slack_bytes`. Who pipelines fills its store buffer with what goes to the other side, and then each
 //! further store keeps the next message waiting; so what follows from other words is not stored: such a counter is marked `derived`,
@@ -251,7 +252,7 @@ groups! {
         requests: Counter, Count, derived, "requests submitted (client) or taken (server)";
         replies: Counter, Count, derived, "replies received (client) or sent (server)";
         in_flight: Gauge, Count, derived, "requests without a reply yet (client; 0 at a server)";
-        oldest_ns: Gauge, MonotonicNs, "since when the client sleeps until a reply comes; 0 if it does not";
+        oldest_ns: Gauge, MonotonicNs, "since when the client sleeps, or spins (50 ms on), for a reply; or 0";
         timeouts: Counter, Count, "requests given up after their timeout";
         late_replies: Counter, Count, "replies that came after their request was given up";
         errors: Counter, Count, "error replies (handler error, panic, refused size)";

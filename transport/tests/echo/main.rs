@@ -4,6 +4,7 @@ mod failures;
 #[path = "../own_page/mod.rs"]
 mod own_page;
 mod turns;
+mod waits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -154,7 +154,7 @@ impl ShmClient {
                 rx: &mut self.rx,
                 line: &self.line,
                 slot: &self.slot,
-                parked: false,
+                told_ns: 0,
             };
             let (found, waited) = match look.look() {
                 Some(found) => (Some(found), None),
@@ -163,7 +163,7 @@ impl ShmClient {
                     (found, Some(waited))
                 }
             };
-            let parked = look.parked;
+            let told = look.told_ns != 0;
             if let Some(waited) = waited {
                 record::waited(
                     &self.slot,
@@ -175,7 +175,7 @@ impl ShmClient {
                     self.tell_cpu(waited.sleeps > 0);
                 }
             }
-            if parked {
+            if told {
                 self.timing.paused();
                 set(&self.slot.req().oldest_ns, 0);
                 set(&self.slot.wait().waiting_since_ns, 0);

@@ -17,7 +17,19 @@ pub(super) struct Incoming<'a> {
     pub(super) rx: &'a mut Consumer<Mapped>,
     pub(super) line: &'a Line,
     pub(super) slot: &'a SlotWriter,
-    pub(super) parked: bool,
+    /// Since when (monotonic ns) the page says that it waits; 0 if it does not say so.
+    pub(super) told_ns: u64,
+}
+
+impl Incoming<'_> {
+    /// Tells viewers who waits, and since when.
+    fn tell(&mut self) {
+        if self.told_ns == 0 {
+            self.told_ns = monotonic_ns();
+            self.slot.waits_here();
+            set(&self.slot.req().oldest_ns, self.told_ns);
+        }
+    }
 }
 
 impl Look for Incoming<'_> {
@@ -29,13 +41,8 @@ impl Look for Incoming<'_> {
     }
 
     fn park(&mut self, limit: Duration) {
-        if !self.parked {
-            self.parked = true;
-            self.slot.waits_here();
-            let now = monotonic_ns();
-            set(&self.slot.req().oldest_ns, now);
-            set(&self.slot.wait().waiting_since_ns, now);
-        }
+        self.tell();
+        set(&self.slot.wait().waiting_since_ns, self.told_ns);
         self.rx.announce(Bell::Futex);
         fault_point!(Announced);
         if !self.rx.is_ready() {
@@ -46,6 +53,8 @@ impl Look for Incoming<'_> {
     }
 
     fn tend(&mut self) -> Option<Self::Found> {
+        // Who only ever spins is here for the first time after 50 ms.
+        self.tell();
         if let Err(poison) = self.rx.cross_check() {
             return Some(Err(Lost::Poisoned(poison)));
         }
@@ -123,7 +132,7 @@ mod tests {
             rx: &mut client.rx,
             line: &Line::new(socket),
             slot: &SlotWriter::private(SlotKind::Connection),
-            parked: false,
+            told_ns: 0,
         };
         let told = [(0, None), (1, Some(0)), (8, Some(7))];
         for (word, cpu) in told {

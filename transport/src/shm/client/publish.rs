@@ -220,16 +220,16 @@ impl ShmClient {
                 rx: &mut self.rx,
                 line: &self.line,
                 slot: &self.slot,
-                parked: false,
+                told_ns: 0,
             };
             if look.look().is_some() {
                 continue;
             }
             let (found, waited) = self.waiter.wait(&mut look, left);
-            let parked = look.parked;
+            let told = look.told_ns != 0;
             let there = matches!(found, Some(Ok(())));
             record::waited(&self.slot, &self.waiter, &waited, there);
-            if parked {
+            if told {
                 self.timing.paused();
                 set(&self.slot.req().oldest_ns, 0);
                 set(&self.slot.wait().waiting_since_ns, 0);
