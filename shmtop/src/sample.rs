@@ -24,7 +24,7 @@ pub use host::{
     Pressure, PressureLine,
 };
 pub(crate) use lost::lost;
-pub use page::{Discovery, FoundBy, Listener, Page, PageContent, ProcScan, RingHolder};
+pub use page::{Discovery, Ended, FoundBy, Listener, Page, PageContent, ProcScan, RingHolder};
 pub use perf::{CacheCounters, HardwareCounters, Perf, PerfThread, SoftwareCounters};
 pub use process::{
     Limit, Limits, Place, Process, ProcessMemory, RingMapping, Thread, ThreadPolicy,
@@ -42,6 +42,8 @@ pub struct Sample {
     pub host: Host,
     /// The stats pages found, by pid and name.
     pub pages: Vec<Page>,
+    /// Whoever has ended since the last look and left connections open.
+    pub ended: Vec<Ended>,
     /// Every process that has a page or is the peer of one, by pid.
     pub processes: Vec<Process>,
     /// The listening sockets of the servers among the pages, and what is left of those that clients are without.

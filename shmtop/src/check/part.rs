@@ -1,9 +1,10 @@
 //! What one stretch between two samples says: growth of counters, and rates. A watch is a row of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use transport::stats::{Histogram, Role, Slot, Via};
 
+use crate::model::build_client::no_client;
 use crate::model::join::is_connection;
 use crate::model::{Client, Model};
 use crate::rate::delta;
@@ -28,8 +29,11 @@ pub(super) struct Grown {
     requests: u64,
     bytes: u64,
     pub(super) errors: u64,
-    pub(super) timeouts: u64,
-    pub(super) late_replies: u64,
+    timeouts: u64,
+    late_replies: u64,
+    /// Connections whose client's own page was there, and those where it was not.
+    told: HashSet<u64>,
+    untold: HashSet<u64>,
     /// Round trips by connection.
     pub(super) rtt: HashMap<u64, Histogram>,
 }
@@ -47,8 +51,19 @@ impl Grown {
         ] {
             *sum = sum.saturating_add(n);
         }
+        self.told.extend(&more.told);
+        self.untold.extend(&more.untold);
         for (id, h) in &more.rtt {
             self.rtt.entry(*id).or_default().merge(h);
+        }
+    }
+
+    /// Requests given up, and replies that came after that: what no server can count. A client that was seen once and is gone at the
+    /// end was seen.
+    pub(super) fn given_up(&self) -> Reading<(u64, u64)> {
+        match self.untold.iter().all(|id| self.told.contains(id)) {
+            true => Ok((self.timeouts, self.late_replies)),
+            false => Err(no_client()),
         }
     }
 
@@ -100,6 +115,13 @@ fn sides(sample: &Sample) -> HashMap<(u64, Role), &Slot> {
 fn grown(before: &Sample, now: &Sample, model: &Model) -> Grown {
     let (old, new) = (sides(before), sides(now));
     let start_ns = before.time.monotonic_ns;
+    let pages = now
+        .pages
+        .iter()
+        .filter_map(|p| p.snapshot().map(|s| (p, s)));
+    let clients: HashSet<u32> = (pages.filter(|(_, s)| s.role == Role::Client))
+        .map(|(p, _)| p.pid)
+        .collect();
     // Who came meanwhile began at 0; of whom nothing is known before, nothing is known of the growth.
     let growth = |id: u64, role: Role, of: &dyn Fn(&Slot) -> u64| -> Option<u64> {
         let slot = *new.get(&(id, role))?;
@@ -121,7 +143,8 @@ fn grown(before: &Sample, now: &Sample, model: &Model) -> Grown {
         let both = |s: &Slot| s.tx.tx_bytes.saturating_add(s.rx.rx_bytes);
         let more = |of, role| growth(id, role, of).unwrap_or(0);
         sum.bytes = sum.bytes.saturating_add(more(&both, c.role));
-        let errors = more(&|s| s.req.errors, Role::Server);
+        // Both sides count those that went from one to the other.
+        let errors = more(&|s| s.req.errors, c.role);
         sum.errors = sum.errors.saturating_add(errors);
         let timeouts = more(&|s| s.req.timeouts, Role::Client);
         sum.timeouts = sum.timeouts.saturating_add(timeouts);
@@ -129,8 +152,13 @@ fn grown(before: &Sample, now: &Sample, model: &Model) -> Grown {
         sum.late_replies = sum.late_replies.saturating_add(late);
         // The client's own page carries the round trips, wherever the row stands.
         let Some(slot) = new.get(&(id, Role::Client)) else {
+            // One whose page is there, and this connection not in it, came or went between the looks at both pages.
+            if !clients.contains(&c.peer_pid) {
+                sum.untold.insert(id);
+            }
             continue;
         };
+        sum.told.insert(id);
         let rtt = match old.get(&(id, Role::Client)) {
             Some(old) => slot.rtt.since(&old.rtt),
             None => (slot.info.opened_ns >= start_ns).then(|| slot.rtt.clone()),

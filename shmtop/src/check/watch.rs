@@ -1,6 +1,6 @@
 //! A watch: looks at models as they come, and sums up at the end.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use transport::stats::Histogram;
@@ -26,6 +26,9 @@ pub struct Watch {
     states: HashMap<(EndpointKey, u64), ClientState>,
     stalls: u64,
     deaths: u64,
+    /// Connections that were seen, and those whose one side was found dead.
+    known: HashSet<u64>,
+    dead: HashSet<u64>,
     fill: Option<f64>,
     found: BTreeSet<(&'static str, Subject, Severity)>,
     seen: BTreeMap<&'static str, Seen>,
@@ -44,11 +47,18 @@ impl Watch {
                 // Who stalls and is then seen to be stopped has stood still once.
                 let stands = |s| matches!(s, ClientState::Stalled | ClientState::Stopped);
                 self.stalls += u64::from(stands(c.state) && !old.is_some_and(stands));
-                self.deaths += u64::from(c.state == ClientState::Dead);
+                let dies = c.state == ClientState::Dead && self.dead.insert(c.connection_id);
+                self.deaths += u64::from(dies);
             }
+            self.known.insert(c.connection_id);
             for fill in [c.tx.fill(), c.rx.fill()].into_iter().flatten() {
                 self.fill = Some(self.fill.map_or(fill, |f| f.max(fill)));
             }
+        }
+        // The other side closes the connection within milliseconds: as a rule no row is ever seen dead.
+        for id in sample.ended.iter().flat_map(|e| &e.connections) {
+            let dies = self.known.contains(id) && self.dead.insert(*id);
+            self.deaths += u64::from(dies);
         }
         let start_ns = self.borders.first().map_or(0, |b| b.time.monotonic_ns);
         let first_s = sample.time.monotonic_ns.saturating_sub(start_ns) as f64 / 1e9;
@@ -147,10 +157,17 @@ impl Watch {
             false => Ok(n as f64),
         };
         out.set("errors", over_time(grown.errors));
-        out.set("timeouts", over_time(grown.timeouts));
-        out.set("late_replies", over_time(grown.late_replies));
+        let given_up = grown.given_up();
+        let given_up = |f: fn((u64, u64)) -> u64| over_time(f(given_up.clone()?));
+        out.set("timeouts", given_up(|(timeouts, _)| timeouts));
+        out.set("late_replies", given_up(|(_, late)| late));
         out.set("stalls", Ok(self.stalls as f64));
-        out.set("deaths", Ok(self.deaths as f64));
+        // A death that was seen is known, whoever else is not visible.
+        let deaths = match (self.deaths, grown.given_up()) {
+            (0, Err(why)) => Err(why),
+            (deaths, _) => Ok(deaths as f64),
+        };
+        out.set("deaths", deaths);
         let no_ring = || Why::not_applicable("no ring");
         out.set("fill_ratio", self.fill.ok_or_else(no_ring));
         let seen = |s: Severity| self.found.iter().filter(|(.., f)| *f == s).count() as f64;
@@ -273,6 +290,62 @@ mod tests {
         assert_eq!(summary(all).get("rps"), Ok(10.0));
         let nobody = (10..=12).map(|t| sample(t, &[]));
         assert!(summary(nobody).get("rps").is_err());
+    }
+
+    #[test]
+    fn of_clients_whose_pages_are_not_visible_nobody_says_that_no_request_was_given_up() {
+        let all = (10..=20u64).map(|t| sample(t, &[(1, 1, t)]));
+        let sum = summary(all.clone());
+        for figure in ["timeouts", "late_replies"] {
+            let why = sum.get(figure).unwrap_err().text;
+            assert!(why.contains("not visible"), "{figure}: {why}");
+        }
+        // One that was seen once and then ended was seen.
+        let seen = all.enumerate().map(|(i, mut s)| {
+            if i < 8 {
+                let Some(snapshot) = s.pages[0].snapshot() else {
+                    panic!("a page that can be read");
+                };
+                let role = Role::Client;
+                let mut snapshot = Snapshot {
+                    role,
+                    pid: 8,
+                    ..snapshot.clone()
+                };
+                snapshot.slots[0].req.timeouts = i as u64;
+                s.pages.push(Page::read(8, snapshot));
+            }
+            s
+        });
+        assert_eq!(summary(seen).get("timeouts"), Ok(7.0));
+    }
+
+    #[test]
+    fn a_side_that_ends_and_leaves_its_connection_open_has_died_once() {
+        let mut watch = Watch::default();
+        for t in 10..=15 {
+            let mut s = sample(
+                t,
+                if t < 13 {
+                    &[(1, 1, 5), (2, 1, 5)]
+                } else {
+                    &[(2, 1, 5)]
+                },
+            );
+            if t >= 13 {
+                let ended = |connections: &[u64]| crate::sample::Ended {
+                    pid: 8,
+                    name: "trader".into(),
+                    role: Role::Client,
+                    connections: connections.to_vec(),
+                };
+                // The second is nobody's that was watched.
+                s.ended = vec![ended(&[1]), ended(&[77])];
+            }
+            let s = Arc::new(s);
+            watch.look(&s, &build(None, &s));
+        }
+        assert_eq!(watch.summary(|_| ()).get("deaths"), Ok(1.0));
     }
 
     #[test]

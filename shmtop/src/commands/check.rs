@@ -39,7 +39,10 @@ pub(super) fn check(
         figures.look(sample, model);
         Ok(())
     })?;
-    watch.still_there()?;
+    let died = watch.nobody_died();
+    if died.is_err() && watch.model.endpoints.is_empty() {
+        return died;
+    }
     watch.endpoints()?;
     let summary = figures.summary(|m| settings.select(m));
     let mut failed = false;
@@ -70,6 +73,8 @@ pub(super) fn check(
     if exprs.iter().any(asks) {
         say_before_verdict(&hints_that_fired(figures.samples(), &summary))?;
     }
+    // Whatever holds: of what has died it is no verdict.
+    died?;
     if failed {
         Err(Failure::Findings)
     } else {

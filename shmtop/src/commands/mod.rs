@@ -271,14 +271,14 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
             }
         }
     }
-    Ok(())
+    watch.nobody_died()
 }
 
 fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
     let format = format(settings, &[Format::Table, Format::Json])?;
     let mut watch = watch::Look::new(settings);
     watch.run(period, |_, _| Ok(()))?;
-    let died = watch.still_there();
+    let died = watch.nobody_died();
     if died.is_ok() {
         watch.endpoints()?;
     }

@@ -24,6 +24,12 @@ pub(super) fn thin(choice: &Choice, sample: &mut Sample) {
     });
     let mut left = wanted.into_iter();
     sample.pages.retain(|_| left.next().unwrap_or(false));
+    let ids = sample.pages.iter().flat_map(slots).map(|i| i.connection_id);
+    let ids: HashSet<u64> = ids.collect();
+    sample.ended.retain(|e| {
+        let theirs = e.connections.iter().any(|id| ids.contains(id));
+        theirs || choice.wants(e.pid, &e.name)
+    });
     let peers = sample.pages.iter().flat_map(slots);
     let peers = peers.map(|info| info.peer_pid);
     let pids: BTreeSet<u32> = sample.pages.iter().map(|p| p.pid).chain(peers).collect();

@@ -1,6 +1,6 @@
 //! Looking at the world for a while: samples at an interval, the model so far, and what became of the endpoints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,10 @@ pub(super) struct Look<'a> {
     /// What was known at the last step, of the endpoints that are wanted.
     pub(super) model: Model,
     seen: BTreeSet<EndpointKey>,
+    /// Connections that were seen.
+    connections: HashSet<u64>,
+    /// Who ended first and left one of them open.
+    died: Option<(String, u32)>,
 }
 
 impl<'a> Look<'a> {
@@ -34,6 +38,8 @@ impl<'a> Look<'a> {
             sample: Arc::default(),
             model: Model::empty(),
             seen: BTreeSet::new(),
+            connections: HashSet::new(),
+            died: None,
         }
     }
 
@@ -44,6 +50,16 @@ impl<'a> Look<'a> {
         self.settings.select(&mut self.model);
         self.seen
             .extend(self.model.endpoints.iter().map(|e| e.key.clone()));
+        let rows = self.model.endpoints.iter().flat_map(|e| &e.clients);
+        self.connections.extend(rows.map(|c| c.connection_id));
+        let known = |id: &u64| self.connections.contains(id);
+        let dead = self
+            .sample
+            .ended
+            .iter()
+            .find(|e| e.connections.iter().any(known));
+        let dead = dead.map(|e| (crate::text::clean(&e.name), e.pid));
+        self.died = self.died.take().or(dead);
     }
 
     /// Lets time pass.
@@ -93,6 +109,17 @@ impl<'a> Look<'a> {
             return Err(one.map_or(why, not_of));
         }
         Ok(())
+    }
+
+    /// An error as of [`Self::still_there`], or if a process died while it was connected: what was watched, or the other end of it.
+    pub(super) fn nobody_died(&self) -> Outcome {
+        self.still_there()?;
+        match &self.died {
+            Some((name, pid)) => Err(Failure::Died(format!(
+                "{name} (pid {pid}) died while it was watched: it left its connections open"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// An error if what was watched has ended: everything, or a process that was asked for by its pid.

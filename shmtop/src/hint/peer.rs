@@ -75,9 +75,9 @@ fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         "server"
     };
     let waiting = match c.in_flight {
-        0 => String::new(),
-        1 => "; 1 request waits".into(),
-        n => format!("; {n} requests wait"),
+        Ok(0) | Err(_) => String::new(),
+        Ok(1) => "; 1 request waits".into(),
+        Ok(n) => format!("; {n} requests wait"),
     };
     let state = process.state.get()?;
     let is_stopped = if peer && c.state_for_ns > 0 {
@@ -96,17 +96,14 @@ fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             format!("kill -CONT {pid}"),
         )
     };
-    Fire::new(says, fix)
+    let fire = Fire::new(says, fix)
         .state("state", state.to_string(), format!("/proc/{pid}/stat"))
-        .state("pid", pid.to_string(), format!("/proc/{pid}"))
-        .number(
-            "requests waiting",
-            c.in_flight as f64,
-            "",
-            "stats page: in_flight",
-            "",
-        )
-        .fires()
+        .state("pid", pid.to_string(), format!("/proc/{pid}"));
+    let (name, source) = ("requests waiting", "stats page: in_flight");
+    match &c.in_flight {
+        Ok(n) => fire.number(name, *n as f64, "", source, "").fires(),
+        Err(_) => fire.fires(),
+    }
 }
 
 rule! {

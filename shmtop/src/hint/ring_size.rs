@@ -147,7 +147,8 @@ const LARGE_BYTES: u64 = 64 << 10;
 
 fn pointer_refresh(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
     on_shm(c)?;
-    if c.in_flight < 2 {
+    let in_flight = c.in_flight.clone()?;
+    if in_flight < 2 {
         return QUIET;
     }
     let before = ctx.before()?;
@@ -174,12 +175,12 @@ fn pointer_refresh(ctx: &Context<'_>, _: &Endpoint, c: &Client) -> Answer {
                 "client {}: the {name} ring holds so few messages of {} that its writer looks {per_message:.2} times a message at the reader's index, with {} in flight",
                 c.number,
                 text::bytes(size),
-                c.in_flight
+                in_flight
             ),
             ring_of(enough),
         )
         .number("looks per message", per_message, "", "stats pages: tx_index_loads / tx_messages", "> 0.5")
-        .number("in flight", c.in_flight as f64, "", "stats page: in_flight", ">= 2")
+        .number("in flight", in_flight as f64, "", "stats page: in_flight", ">= 2")
         .fires();
     }
     QUIET

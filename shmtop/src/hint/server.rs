@@ -151,9 +151,12 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         let served_here =
             |c: &&Shared<Client>| c.server_thread.as_ref().is_ok_and(|t| t.tid == p.tid);
         let here = e.clients.iter().filter(served_here);
-        let waiting = here.filter(|c| c.in_flight > 0).count();
+        let waits = |c: &Shared<Client>| matches!(c.in_flight, Ok(1..));
+        let waiting = here.clone().filter(|c| waits(c)).count();
         // A connection has one worker; a second would have nothing to do.
         if waiting < 2 {
+            let unseen = here.filter_map(|c| c.in_flight.clone().err()).next();
+            unknown = unseen.or(unknown);
             continue;
         }
         return Fire::new(

@@ -217,10 +217,11 @@ pub(super) fn totals(clients: &[Shared<Client>]) -> Totals {
             .saturating_add(add(|c| c.rx.capacity_bytes.clone())),
         ring_touched_bytes: add(|c| c.tx.touched_bytes.clone())
             .saturating_add(add(|c| c.rx.touched_bytes.clone())),
-        in_flight: clients
-            .iter()
-            .map(|c| c.in_flight)
-            .fold(0, u64::saturating_add),
+        // Of some of them it would be a number of nothing.
+        in_flight: clients.iter().try_fold(0u64, |sum, c| {
+            let in_flight = c.in_flight.clone()?;
+            Ok(sum.saturating_add(in_flight))
+        }),
         history: History::default(),
     }
 }

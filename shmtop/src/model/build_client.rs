@@ -1,6 +1,6 @@
 //! The builder's part that joins the two sides of a connection into one row.
 
-use transport::stats::{Role, Slot, Via};
+use transport::stats::{ReqCounters, Role, Slot, Via};
 
 use super::client::{Client, ClientState, PerfView, RingView, WaitView};
 use super::host::ThreadView;
@@ -123,7 +123,7 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
     row
 }
 
-fn no_client() -> Why {
+pub(crate) fn no_client() -> Why {
     Why::no_permission("the client's own page is not visible")
 }
 
@@ -157,10 +157,10 @@ struct Moving {
     rx: RingView,
     requests_per_s: Reading<f64>,
     bytes_per_s: Reading<f64>,
-    in_flight: u64,
+    in_flight: Reading<u64>,
     oldest_age_ns: Reading<u64>,
-    timeouts: u64,
-    late_replies: u64,
+    timeouts: Reading<u64>,
+    late_replies: Reading<u64>,
     errors: u64,
     wait: Reading<WaitView>,
     handler_running_ns: Reading<u64>,
@@ -188,6 +188,11 @@ fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
     let tx = ring(own, other, End::Producer, tx_house, now_ns);
     let rx = ring(own, other, End::Consumer, rx_house, now_ns);
     let req = &own.slot.req;
+    // At a server these words are 0 and mean nothing.
+    let claimed = |f: fn(&ReqCounters) -> u64| {
+        let client = client.ok_or_else(no_client);
+        client.map(|c| f(&c.slot.req))
+    };
     Moving {
         age_ns: now_ns.saturating_sub(own.slot.info.opened_ns),
         requests_per_s: past(own)
@@ -198,7 +203,7 @@ fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
             .and_then(|t| rx.bytes_per_s.clone().map(|r| t + r)),
         tx,
         rx,
-        in_flight: client.map_or(req.in_flight, |c| c.slot.req.in_flight.max(req.in_flight)),
+        in_flight: claimed(|r| r.in_flight),
         oldest_age_ns: [client, server]
             .into_iter()
             .flatten()
@@ -206,8 +211,8 @@ fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
             .find(|at| *at != 0)
             .map(|at| now_ns.saturating_sub(at))
             .ok_or_else(|| Why::not_applicable("no request waits")),
-        timeouts: client.map_or(req.timeouts, |c| c.slot.req.timeouts),
-        late_replies: client.map_or(req.late_replies, |c| c.slot.req.late_replies),
+        timeouts: claimed(|r| r.timeouts),
+        late_replies: claimed(|r| r.late_replies),
         errors: req.errors,
         wait: client.ok_or_else(no_client).map(|c| wait(c, now_ns)),
         handler_running_ns: server.ok_or_else(no_server).and_then(|s| {
@@ -313,7 +318,7 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
             && r.moved_age_ns.clone().unwrap_or(progress) > STALL_NS
     };
     // Replies to requests that were given up stay where they are until the next call.
-    let waits_for_none = row.wait.is_ok() && row.in_flight == 0;
+    let waits_for_none = row.in_flight == Ok(0);
     let replies_wait = !waits_for_none && frozen(row.reply_ring());
     let waits = row.oldest_age_ns.as_ref().is_ok_and(|age| *age > STALL_NS);
     if waits || replies_wait || frozen(row.request_ring()) {

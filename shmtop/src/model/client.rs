@@ -52,14 +52,14 @@ pub struct Client {
     pub requests_per_s: Reading<f64>,
     /// Payload bytes per second, both directions.
     pub bytes_per_s: Reading<f64>,
-    /// Requests without a reply.
-    pub in_flight: u64,
+    /// Requests without a reply (from the client's page, which alone counts them).
+    pub in_flight: Reading<u64>,
     /// Age of the oldest of them, ns; `Err` if there is none or the writer does not say.
     pub oldest_age_ns: Reading<u64>,
-    /// Timeouts since the connection opened.
-    pub timeouts: u64,
-    /// Late replies since the connection opened.
-    pub late_replies: u64,
+    /// Timeouts since the connection opened (from the client's page).
+    pub timeouts: Reading<u64>,
+    /// Late replies since the connection opened (from the client's page).
+    pub late_replies: Reading<u64>,
     /// Error replies since the connection opened.
     pub errors: u64,
     /// How the client waits (for a server's row: from the client's own page).

@@ -5,7 +5,7 @@
 
 pub(crate) mod asked;
 mod build;
-mod build_client;
+pub(crate) mod build_client;
 pub mod builder;
 pub mod client;
 pub mod counters;
@@ -222,8 +222,8 @@ pub struct Totals {
     pub ring_reserved_bytes: u64,
     /// Ring bytes ever touched, both directions, as far as the producers are visible.
     pub ring_touched_bytes: u64,
-    /// Requests without a reply.
-    pub in_flight: u64,
+    /// Requests without a reply; `Err` if one client's page is not visible.
+    pub in_flight: Reading<u64>,
     /// Past values of the sums.
     pub history: History,
 }

@@ -165,7 +165,7 @@ fn halted(c: &Client) -> Option<Verdict> {
 
 fn idle(c: &Client) -> Option<Verdict> {
     let rate = *c.requests_per_s.as_ref().ok()?;
-    (rate < 1.0 && c.in_flight == 0).then(|| {
+    (rate < 1.0 && !matches!(c.in_flight, Ok(1..))).then(|| {
         verdict(
             Bound::Idle,
             "no traffic".into(),

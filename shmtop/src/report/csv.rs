@@ -52,8 +52,8 @@ fn line(at_realtime_ns: u64, e: &Endpoint, c: &Client) -> String {
         rtt(|p| p.p50),
         rtt(|p| p.p99),
         rtt(|p| p.p999),
-        c.in_flight.to_string(),
-        c.timeouts.to_string(),
+        int(&c.in_flight),
+        int(&c.timeouts),
         c.errors.to_string(),
         c.verdict.bound.name().into(),
         // What came later comes last: scripts count columns.

@@ -116,7 +116,7 @@ fn endpoint(e: &Endpoint) -> Value {
         .read("bytes_per_s", e.totals.bytes_per_s.clone())
         .put("ring_reserved_bytes", e.totals.ring_reserved_bytes)
         .put("ring_touched_bytes", e.totals.ring_touched_bytes)
-        .put("in_flight", e.totals.in_flight);
+        .read("in_flight", e.totals.in_flight.clone());
     let a = &e.admission;
     let mut process = Object::default();
     process
@@ -161,9 +161,9 @@ fn client(c: &Client) -> Value {
         .put("rx", ring(&c.rx))
         .read("requests_per_s", c.requests_per_s.clone())
         .read("bytes_per_s", c.bytes_per_s.clone())
-        .put("in_flight", c.in_flight)
-        .put("timeouts", c.timeouts)
-        .put("late_replies", c.late_replies)
+        .read("in_flight", c.in_flight.clone())
+        .read("timeouts", c.timeouts.clone())
+        .read("late_replies", c.late_replies.clone())
         .put("errors", c.errors)
         .put("policy", c.wait_policy.as_str())
         .put("wait", wait(&c.wait))

@@ -3,7 +3,7 @@
 
 use super::Fact;
 use serde::{Deserialize, Serialize};
-use transport::stats::Snapshot;
+use transport::stats::{Role, Snapshot};
 
 /// One stats page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,20 @@ impl Page {
             ..Self::default()
         }
     }
+}
+
+/// A process that has ended and left connections open: killed, crashed, or ended without closing them. One that closes its connections
+/// first is none of these, and its page says so to the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Its pid here.
+    pub pid: u32,
+    /// Name from its page; not sanitised.
+    pub name: String,
+    /// Side of its connections.
+    pub role: Role,
+    /// Ids of the connections that its page says are open.
+    pub connections: Vec<u64>,
 }
 
 /// The listening socket of a server, or what is at the path of a client's that has lost it (once a second).

@@ -112,7 +112,11 @@ impl World {
         let changed = self.changed(&pages);
         let processes = self.look_at(&interest, &changed, now_ns);
         self.name_threads_as_here(&mut pages);
-        let pages = living(pages, &processes);
+        let (pages, dead): (Vec<Page>, Vec<Page>) =
+            pages.into_iter().partition(|p| lives(p, &processes));
+        for page in &dead {
+            self.pages.bury(page);
+        }
         self.look_at_listeners(&pages, &processes, now_ns);
         let host = self.host.read(now_ns, &mut self.buffer);
         let perf = self.count(&interest, &processes, &host, now_ns);
@@ -132,6 +136,7 @@ impl World {
                 program: self.own_program.clone(),
             },
             discovery: self.pages.discovery().clone(),
+            ended: self.pages.take_ended(),
             pages,
         }
     }
@@ -241,19 +246,14 @@ impl World {
     }
 }
 
-/// The pages whose process still runs: a mapping outlives its owner, and a pid is given away again.
-fn living(pages: Vec<Page>, processes: &[Process]) -> Vec<Page> {
-    let lives = |page: &Page| {
-        let Some(process) = listeners::find(processes, page.pid) else {
-            return true;
-        };
-        let same = match (page.snapshot(), process.start_ticks.known()) {
-            (Some(snapshot), Some(ticks)) if snapshot.pid == page.pid => {
-                snapshot.start_ticks == *ticks
-            }
-            _ => true,
-        };
-        !process.gone && same
+/// Whether the process of a page still runs: a mapping outlives its owner, and a pid is given away again.
+fn lives(page: &Page, processes: &[Process]) -> bool {
+    let Some(process) = listeners::find(processes, page.pid) else {
+        return true;
     };
-    pages.into_iter().filter(lives).collect()
+    let same = match (page.snapshot(), process.start_ticks.known()) {
+        (Some(snapshot), Some(ticks)) if snapshot.pid == page.pid => snapshot.start_ticks == *ticks,
+        _ => true,
+    };
+    !process.gone && same
 }

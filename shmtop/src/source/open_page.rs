@@ -3,10 +3,10 @@
 use super::budget::{self, Share};
 use super::file::why;
 use super::place::ns_inode;
-use crate::sample::{FoundBy, PageContent};
+use crate::sample::{Ended, FoundBy, PageContent};
 use std::path::Path;
 use transport::stats::registry::Found;
-use transport::stats::{PageReader, ReadError, Snapshot, schema};
+use transport::stats::{PageReader, ReadError, Slot, SlotKind, SlotState, Snapshot, schema};
 
 /// A page that was found.
 #[derive(Debug)]
@@ -68,6 +68,28 @@ impl OpenPage {
                 self.too_much()
             }
         }
+    }
+
+    /// The connections that it left open, if its process has ended: a mapping outlives its owner, and what stands in it is the last that
+    /// was written.
+    pub(super) fn left_open(&mut self) -> Option<Ended> {
+        let reader = self.reader.as_ref().ok()?;
+        reader.snapshot_into(&mut self.scratch).ok()?;
+        let page = &self.scratch;
+        let open =
+            |s: &&Slot| s.info.kind == SlotKind::Connection && s.info.state == SlotState::Open;
+        let connections: Vec<u64> = page
+            .slots
+            .iter()
+            .filter(open)
+            .map(|s| s.info.connection_id)
+            .collect();
+        (!connections.is_empty()).then(|| Ended {
+            pid: self.pid,
+            name: page.name.clone(),
+            role: page.role,
+            connections,
+        })
     }
 
     /// What stands for it while its user's pages say too much.

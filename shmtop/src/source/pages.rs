@@ -5,7 +5,7 @@
 use super::budget::{Budget, Counted, Share};
 use super::open_page::OpenPage;
 use super::search::Search;
-use crate::sample::{Discovery, FoundBy, Glance, Page, PageContent};
+use crate::sample::{Discovery, Ended, FoundBy, Glance, Page, PageContent};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +32,8 @@ pub(super) struct PageStore {
     open: BTreeMap<PathBuf, OpenPage>,
     /// Where the pages that were last read stand in `open`, by pid and name.
     names: HashMap<(u32, String), PathBuf>,
+    /// Of pages whose process has ended, since they were last asked for.
+    ended: Vec<Ended>,
 }
 
 impl PageStore {
@@ -50,6 +52,7 @@ impl PageStore {
             tried_ns: HashMap::new(),
             open: BTreeMap::new(),
             names: HashMap::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -62,6 +65,19 @@ impl PageStore {
     /// How far the search saw.
     pub(super) fn discovery(&self) -> &Discovery {
         self.search.discovery()
+    }
+
+    /// The process of a page that was just read has ended.
+    pub(super) fn bury(&mut self, page: &Page) {
+        let link = self.names.get(&(page.pid, page.link.clone()));
+        if let Some(mut open) = link.and_then(|link| self.open.remove(link)) {
+            self.ended.extend(open.left_open());
+        }
+    }
+
+    /// Whoever has ended since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// All pages now.
@@ -182,6 +198,7 @@ impl PageStore {
                 if found_by == FoundBy::Registry {
                     self.search.list_again();
                 }
+                // Left in `before`, as those that the search finds no longer are.
                 continue;
             }
             let uid = metadata.as_ref().map_or(NOBODY, MetadataExt::uid);
@@ -208,6 +225,12 @@ impl PageStore {
             self.counted.admit(uid);
             identities.extend(identity);
             self.open.insert(found.link, page);
+        }
+        for (link, mut page) in before {
+            let nowhere = |e: io::Error| e.kind() == io::ErrorKind::NotFound;
+            if std::fs::metadata(&link).is_err_and(nowhere) {
+                self.ended.extend(page.left_open());
+            }
         }
         // Announced pages are found by the scan as well: whichever saw more of them.
         for (uid, all) in self.search.crowds() {

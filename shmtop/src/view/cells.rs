@@ -65,7 +65,10 @@ pub(super) fn draw_cell(
         Key::Name => {
             pen.put(x, y, &client.peer_name, theme.dim);
         }
-        Key::InFlight => number(Ok(count(client.in_flight as f64)), theme.text),
+        Key::InFlight => number(
+            client.in_flight.as_ref().map(|n| count(*n as f64)),
+            theme.text,
+        ),
         Key::Sorted(SortKey::RequestRing) => ring(pen, theme, client.request_ring(), theme.request),
         Key::Sorted(SortKey::ReplyRing) => ring(pen, theme, client.reply_ring(), theme.reply),
         Key::Sorted(SortKey::Hits) => {

@@ -278,7 +278,7 @@ pub(super) fn requests(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         theme,
         1,
         "in flight",
-        &format!("{}{oldest}", client.in_flight),
+        &(or_why(&client.in_flight, u64::to_string) + &oldest),
         theme.text,
     );
     fact(
@@ -289,16 +289,17 @@ pub(super) fn requests(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         &handler(&client.handler),
         theme.text,
     );
-    let bad = [client.timeouts, client.late_replies, client.errors];
-    let style = if bad == [0; 3] {
-        theme.text
-    } else {
+    let bad = |n: &Reading<u64>| matches!(n, Ok(1..));
+    let style = if bad(&client.timeouts) || bad(&client.late_replies) || client.errors > 0 {
         theme.warn
+    } else {
+        theme.text
     };
-    let text = format!(
-        "{} timeouts, {} late replies, {} errors",
-        client.timeouts, client.late_replies, client.errors
-    );
+    let errors = format!("{} errors", client.errors);
+    let text = match (&client.timeouts, &client.late_replies) {
+        (Ok(timeouts), Ok(late)) => format!("{timeouts} timeouts, {late} late replies, {errors}"),
+        (Err(why), _) | (_, Err(why)) => format!("{errors}; timeouts – {why}"),
+    };
     fact(&mut part, theme, 3, "since start", &text, style);
 }
 

@@ -84,6 +84,50 @@ fn pages_in_other_pid_mount_and_network_namespaces_are_found_labelled_and_joined
     );
 }
 
+#[test]
+fn a_viewer_that_sees_only_the_server_does_not_claim_that_no_client_gave_up() {
+    if !as_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let name = "half-seen.";
+    let contained = ["unshare", "-pfm", "--mount-proc", "--kill-child"];
+    let mut exchange = stage.actor(&contained, &format!("exchange --name {name}"));
+    exchange.line("exchange: listening on ");
+    let _trader = stage.trader("1 ping --think 1ms");
+    let ps = json(stage.shmtop(&["ps", "-f", "json", "--name", name]));
+    let outside = endpoint(&ps, name).unwrap_or_else(|| panic!("{ps}"))["pid"].to_string();
+    let inside = |args: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &outside, "-p", "-m", env!("CARGO_BIN_EXE_shmtop")])
+            .args(args)
+            .args(["--name", name])
+            .env("SHMTOP_RUNTIME_DIR", stage.dir())
+            .env("HOME", stage.dir());
+        command
+    };
+    let asserts = [
+        "--assert",
+        "timeouts==0",
+        "--assert",
+        "late_replies==0",
+        "--assert",
+        "errors==0",
+    ];
+    let (code, out, err) = run(inside(&[&["check", "--for", "1s"], &asserts[..]].concat()));
+    assert_eq!(code, Some(1), "{out}{err}");
+    let verdicts: Vec<&str> = out.lines().filter_map(|l| l.split(':').next()).collect();
+    assert_eq!(verdicts, ["unknown", "unknown", "holds"], "{out}{err}");
+    let snapshot = json(inside(&["snapshot", "-d", "200ms", "-f", "json"]));
+    let row = &endpoint(&snapshot, name).unwrap()["clients"][0];
+    assert!(
+        row["timeouts"].is_null() && row["late_replies"].is_null(),
+        "{row}"
+    );
+    assert_eq!(row["why"], "the client's own page is not visible");
+}
+
 /// Copies of the programs where another user can run them, and a directory that is theirs.
 struct Theirs {
     stage: Stage,

@@ -80,6 +80,18 @@ fn snapshot_json_of_a_machine_that_shows_nothing_has_nulls_with_reasons() {
         client["rtt_ns"]["why"],
         "the client's own page is not visible"
     );
+    for counter in ["timeouts", "late_replies", "in_flight"] {
+        assert!(
+            client[counter].is_null(),
+            "{counter}: only a client counts it"
+        );
+    }
+    assert!(client["errors"].is_u64());
+    let why = client["why"].as_str().unwrap();
+    assert!(
+        why.contains("the client's own page is not visible"),
+        "{why}"
+    );
     assert!(
         client["perf"]["cache_misses_per_message"].is_null() && client["perf"]["why"].is_string()
     );

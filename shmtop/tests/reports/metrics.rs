@@ -56,6 +56,37 @@ fn metrics_are_openmetrics() {
     }
 }
 
+#[test]
+fn what_only_one_side_counts_is_no_series_of_the_other() {
+    let (model, sample) = model(&Base::named("busy"), 4, |_| {});
+    let text = report::metrics(&model, &sample, Dialect::Text);
+    let roles = |family: &str| {
+        let lines = text
+            .lines()
+            .filter(|l| l.starts_with(&format!("{family}{{")));
+        let role = |l: &str| {
+            l.split("role=\"")
+                .nth(1)
+                .unwrap()
+                .split('"')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        lines.map(role).collect::<std::collections::BTreeSet<_>>()
+    };
+    let of = |roles: &[&str]| roles.iter().map(|r| (*r).to_owned()).collect();
+    for family in [
+        "shmtop_timeouts_total",
+        "shmtop_late_replies_total",
+        "shmtop_in_flight",
+    ] {
+        assert_eq!(roles(family), of(&["client"]), "{family}");
+    }
+    assert_eq!(roles("shmtop_panics_total"), of(&["server"]));
+    assert_eq!(roles("shmtop_errors_total"), of(&["client", "server"]));
+}
+
 /// Names of the series in an exposition.
 fn series(text: &str) -> std::collections::BTreeSet<&str> {
     text.lines()

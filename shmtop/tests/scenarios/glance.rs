@@ -34,7 +34,7 @@ fn renewed(c: &Client) -> String {
         let shares = (&w.spin_share, &w.yield_share, &w.sleep_share);
         format!("{shares:?} {:?} {:?}", w.waits_per_s, w.ended)
     });
-    let traffic = (&c.requests_per_s, &c.bytes_per_s, c.in_flight, c.age_ns);
+    let traffic = (&c.requests_per_s, &c.bytes_per_s, &c.in_flight, c.age_ns);
     format!("{:?} {traffic:?} {:?} {:?} {wait:?}", c.state, c.tx, c.rx)
 }
 

@@ -411,7 +411,7 @@ fn numbers_that_nobody_can_have_counted_do_not_end_the_dashboard() {
     let mut model = fixture::exchange();
     let e = &mut model.endpoints[0];
     let c = &mut e.clients[0];
-    (c.timeouts, c.late_replies, c.errors) = (u64::MAX, u64::MAX, 1);
+    (c.timeouts, c.late_replies, c.errors) = (Ok(u64::MAX), Ok(u64::MAX), 1);
     let from_ns = c.history.latest().unwrap().at_ns;
     let at_ns = from_ns + SECOND;
     let buckets = (100..160).map(|bucket| (bucket, u64::MAX)).collect();

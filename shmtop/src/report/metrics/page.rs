@@ -1,7 +1,7 @@
 //! The counters, gauges and histograms of the stats pages, named after the schema.
 
 use transport::stats::schema::{Descriptor, Kind, Unit, descriptors};
-use transport::stats::{Histogram, Slot, Snapshot};
+use transport::stats::{Histogram, Role, Slot, Snapshot};
 
 use super::{Exposition, Labelled, Type};
 use crate::sample::Sample;
@@ -58,7 +58,7 @@ fn counters(out: &mut Exposition, d: &Descriptor, pages: &[(&Labelled<'_>, &Snap
         Kind::Gauge | Kind::Histogram => Type::Gauge,
     };
     let mut samples = Vec::new();
-    for (e, page) in pages {
+    for (e, page) in pages.iter().filter(|(_, page)| counts(page.role, d)) {
         if let Some(v) = of_process(page, d) {
             samples.push(("", &e.labels, number(d, v)));
         }
@@ -76,6 +76,18 @@ fn counters(out: &mut Exposition, d: &Descriptor, pages: &[(&Labelled<'_>, &Snap
         }
     }
     out.family(&metric_name(d), kind, d.help, samples);
+}
+
+/// What only one side counts: at the other side it is a 0 that means nothing.
+const OF_CLIENTS: [&str; 4] = ["in_flight", "oldest_ns", "timeouts", "late_replies"];
+const OF_SERVERS: [&str; 3] = ["panics", "handler_since_ns", "handler_ns"];
+
+fn counts(role: Role, d: &Descriptor) -> bool {
+    let others = match role {
+        Role::Server => &OF_CLIENTS[..],
+        Role::Client => &OF_SERVERS,
+    };
+    !others.contains(&d.name)
 }
 
 fn number(d: &Descriptor, v: u64) -> String {

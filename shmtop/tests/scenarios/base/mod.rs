@@ -144,6 +144,7 @@ impl Base {
             perf.push(self.counters(pid, pid, 1, t));
         }
         Sample {
+            ended: Vec::new(),
             time: Clocks {
                 monotonic_ns: now,
                 boottime_ns: now + 5 * S,

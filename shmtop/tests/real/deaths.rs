@@ -1,0 +1,85 @@
+//! A process that is killed while it is watched is exit 6 and a death in the figures; one that closes its connections is neither.
+
+use nix::sys::signal::Signal;
+
+use crate::actors::{Process, Stage, run, until};
+
+/// A check that has seen the connections: it maps the pages it looks at.
+fn check(stage: &Stage, more: &[&str]) -> Process {
+    let args = [&["check", "--for", "4s", "-d", "100ms"], more].concat();
+    let check = Process::start(stage.shmtop(&args));
+    // It has seen both sides once both pages are mapped.
+    until("its first look", || {
+        let maps =
+            std::fs::read_to_string(format!("/proc/{}/maps", check.pid())).unwrap_or_default();
+        (maps.matches("/memfd:").count() >= 2).then_some(())
+    });
+    check
+}
+
+const DEATHS: [&str; 4] = ["--assert", "deaths==0", "--assert", "errors==0"];
+
+#[test]
+fn a_client_that_is_killed_while_its_server_is_watched_is_a_death_and_exit_6() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let trader = stage.trader("2 ping --think 1ms");
+    let pid = exchange.pid().to_string();
+    let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
+    trader.signal(Signal::SIGKILL);
+    let (_, _, _) = trader.finish();
+    let (code, out, err) = check.finish();
+    assert_eq!(code, Some(6), "{out}{err}");
+    assert!(out.contains("fails: deaths==0   (deaths = 2.000)"), "{out}");
+    assert!(out.contains("holds: errors==0"), "{out}");
+    assert!(
+        err.contains("trader (pid ") && err.contains("died while it was watched"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_server_that_is_killed_while_its_client_is_watched_is_exit_6() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let trader = stage.trader("1 ping --think 1ms");
+    let pid = trader.pid().to_string();
+    let doctor =
+        Process::start(stage.shmtop(&["doctor", "--for", "3s", "-d", "100ms", "-p", &pid]));
+    let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
+    exchange.signal(Signal::SIGKILL);
+    exchange.finish();
+    for watch in [check, doctor] {
+        let (code, out, err) = watch.finish();
+        assert_eq!(code, Some(6), "{out}{err}");
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_again_has_died_all_the_same() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let _trader = stage.trader("1 ping --think 1ms");
+    let check = check(&stage, &[&["--name", "e"], &DEATHS[..]].concat());
+    exchange.signal(Signal::SIGKILL);
+    exchange.finish();
+    let _again = stage.exchange();
+    let (code, out, err) = check.finish();
+    assert_eq!(code, Some(6), "{out}{err}");
+    assert!(err.contains("exchange (pid "), "{err}");
+}
+
+#[test]
+fn a_client_that_closes_its_connections_and_ends_has_not_died() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let trader = stage.actor(&[], "trader 2 ping --think 1ms --duration 2s --name trader");
+    let pid = exchange.pid().to_string();
+    let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
+    let (code, out, err) = trader.finish();
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, out, err) = check.finish();
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, out, err) = run(stage.shmtop(&["ps", "-p", &pid]));
+    assert_eq!(code, Some(0), "{out}{err}");
+}
