@@ -171,7 +171,7 @@ pub(crate) enum Command {
         /// The recording
         file: PathBuf,
         /// Print what doctor would have said this long after the recording began
-        #[arg(long, value_name = "TIME", value_parser = duration)]
+        #[arg(long, value_name = "TIME", value_parser = moment)]
         at: Option<Duration>,
     },
     /// Compares two recordings: findings that came or went, then figure by figure
@@ -231,6 +231,20 @@ fn theme(text: &str) -> Result<crate::ui::ThemeName, String> {
 
 /// A time with its unit: `500ms`, `1s`, `1.5s`, `2m`; 1 ms to 1 day.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = seconds(text)?;
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err("must be between 1ms and 24h".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// A moment of a recording, as the time since it began; it may be as long as a disk is large.
+fn moment(text: &str) -> Result<Duration, String> {
+    let wrong = |_| "must be between 0s and the length of the recording".to_owned();
+    Duration::try_from_secs_f64(seconds(text)?).map_err(wrong)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
     let text = text.trim();
     let split = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -248,10 +262,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             other => return Err(format!("unknown unit {other:?}; use ms, s, m or h")),
         };
-    if !(0.001..=86_400.0).contains(&seconds) {
-        return Err("must be between 1ms and 24h".into());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+    Ok(seconds)
 }
 
 #[cfg(test)]
@@ -262,6 +273,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_moment_of_a_recording_may_be_its_first_and_days_later() {
+        assert_eq!(moment("0s"), Ok(Duration::ZERO));
+        assert_eq!(moment("30h"), Ok(Duration::from_secs(108_000)));
+        for bad in ["0", "-1s", "NaNs", "1e99h"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

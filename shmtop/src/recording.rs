@@ -84,14 +84,18 @@ impl Recording<BufReader<File>> {
     /// Opens a file.
     ///
     /// # Errors
-    /// A sentence: not there, not a recording, another version.
-    pub fn open(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    /// A sentence with the path: not there, not to be read by this user, not a recording, another version.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let said = |kind, why: &dyn std::fmt::Display| {
+            io::Error::new(kind, format!("{}: {why}", path.display()))
+        };
+        let file = File::open(path).map_err(|e| said(e.kind(), &e))?;
         let name = path
             .file_name()
             .unwrap_or(path.as_os_str())
             .to_string_lossy();
-        Self::new(BufReader::new(file), &name).map_err(|e| format!("{}: {e}", path.display()))
+        let recording = Self::new(BufReader::new(file), &name);
+        recording.map_err(|e| said(io::ErrorKind::InvalidData, &e))
     }
 }
 

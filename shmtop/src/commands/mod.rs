@@ -31,7 +31,7 @@ use crate::runtime;
 use crate::ui::rows::{keep_matching, sort};
 use crate::{hint, report};
 pub(crate) use failure::{Failure, Outcome};
-use nothing::{nothing, unseen};
+use nothing::unseen;
 use settings::Settings;
 
 /// The whole program: arguments (the program's name first) to exit code.
@@ -225,11 +225,14 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
     }
     let mut watch = watch::Look::new(settings);
     watch.step();
+    let mut died = Ok(());
     for i in 0..settings.count.unwrap_or(1) {
         watch.wait(settings.delay_or(1.0));
         watch.step();
         watch.still_there()?;
         watch.endpoints()?;
+        // Before the filter: it takes endpoints out that are there.
+        died = watch.nobody_died();
         if !matches!(format, Format::Table | Format::Csv) {
             // Those two filter for themselves: they sort as well.
             keep_matching(&mut watch.model, &settings.state.filter);
@@ -271,7 +274,7 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
             }
         }
     }
-    watch.nobody_died()
+    died
 }
 
 fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
@@ -287,7 +290,11 @@ fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
         Format::Json => say_before_verdict(&pretty(&report::doctor_json(model)))?,
         // Of what has ended nobody can say that nothing is wrong.
         _ if died.is_err() && model.findings.is_empty() => {}
-        _ => say_before_verdict(&report::doctor_text(model, settings.state.ascii))?,
+        _ => say_before_verdict(&report::doctor_text(
+            model,
+            settings.state.ascii,
+            "use a longer --for",
+        ))?,
     }
     died?;
     verdict(model)

@@ -3,23 +3,61 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::Failure;
 use super::settings::Settings;
-use crate::model::Model;
+use super::{Failure, Outcome};
+use crate::model::{Model, Unreadable};
 use crate::reading::{Why, WhyKind};
-use crate::sample::Discovery;
+use crate::sample::{Discovery, Sample};
 
 const ALLOWED: &str = "run shmtop as its owner, or as root (sudo shmtop)";
 const LISTS: &str = "`shmtop ps` lists what is running";
 
-/// Why there is nothing to show, by what was found instead and by how far the search saw.
-pub(super) fn nothing(model: &Model, discovery: &Discovery, settings: &Settings) -> Failure {
-    if let Some(u) = model.unreadable.iter().find(|u| u.version.is_some()) {
-        return Failure::Incompatible(format!("{}: {}", u.name, u.why));
+/// An error if there is nothing to show, or nothing of a process that was asked for by its pid.
+pub(super) fn endpoints(model: &Model, sample: &Sample, settings: &Settings) -> Outcome {
+    let choice = &settings.choice;
+    let has_page = |pid: u32| {
+        let mut pages = sample.pages.iter().filter(|p| p.pid == pid);
+        pages.any(|p| p.snapshot().is_some())
+    };
+    if let Some(pid) = choice.pids.iter().copied().find(|pid| !has_page(*pid)) {
+        let mut unreadable = model.unreadable.iter();
+        return Err(match unreadable.find(|u| u.pid == Some(pid)) {
+            Some(page) => unreadable_page(page),
+            None => not_of(pid),
+        });
     }
-    let denied = |why: &Why| why.kind == WhyKind::NoPermission;
-    if let Some(u) = model.unreadable.iter().find(|u| denied(&u.why)) {
-        return Failure::Permission(format!("{}: {}; {ALLOWED}", u.name, u.why));
+    if model.endpoints.is_empty() {
+        return Err(nothing(model, &sample.discovery, settings));
+    }
+    Ok(())
+}
+
+/// What a page that can't be read comes to.
+fn unreadable_page(page: &Unreadable) -> Failure {
+    let says = format!("{}: {}", page.name, page.why);
+    match page {
+        Unreadable { version, .. } if version.is_some() => Failure::Incompatible(says),
+        Unreadable { why, .. } if denied(why) => Failure::Permission(format!("{says}; {ALLOWED}")),
+        _ => Failure::NoEndpoint(says),
+    }
+}
+
+fn denied(why: &Why) -> bool {
+    why.kind == WhyKind::NoPermission
+}
+
+/// The page that stands in the way where nothing can be shown: one of another layout, else one that may not be read.
+pub(super) fn in_the_way(model: &Model) -> Option<Failure> {
+    let mut pages = model.unreadable.iter();
+    let other = pages.clone().find(|u| u.version.is_some());
+    let page = other.or_else(|| pages.find(|u| denied(&u.why)));
+    page.map(unreadable_page)
+}
+
+/// Why there is nothing to show, by what was found instead and by how far the search saw.
+fn nothing(model: &Model, discovery: &Discovery, settings: &Settings) -> Failure {
+    if let Some(page) = in_the_way(model) {
+        return page;
     }
     if let Some(why) = discovery.registry_links.why().filter(|why| denied(why)) {
         return Failure::Permission(format!("{why}; {ALLOWED}"));
@@ -35,7 +73,7 @@ pub(super) fn nothing(model: &Model, discovery: &Discovery, settings: &Settings)
 }
 
 /// Why the live process that was asked for has no endpoint: it is not there, it may not be searched, or it has no page.
-pub(super) fn not_of(pid: u32) -> Failure {
+fn not_of(pid: u32) -> Failure {
     let dir = format!("/proc/{pid}");
     let Ok(comm) = fs::read_to_string(format!("{dir}/comm")) else {
         return Failure::NoEndpoint(format!("there is no process {pid}; {LISTS}"));
@@ -67,7 +105,6 @@ pub(super) fn unseen(discovery: &Discovery) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Unreadable;
     use clap::Parser;
 
     #[test]

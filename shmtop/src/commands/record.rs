@@ -1,5 +1,6 @@
 //! `record`: samples into a file, a frame each.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
@@ -11,14 +12,18 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::settings::Settings;
 use super::thin::thin;
-use super::{Failure, Outcome, say};
+use super::watch::still_there;
+use super::{Failure, Outcome, nothing, say};
+use crate::model::join::key;
+use crate::model::{Choice, EndpointKey};
 use crate::recording::Recorder;
+use crate::sample::Sample;
 use crate::text;
 
 /// Longest time until a signal is heard.
 const NAP: Duration = Duration::from_millis(50);
 
-/// Records until a signal, `period` or the count.
+/// Records until a signal, `period` or the count, or until a process that was asked for has ended.
 pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>) -> Outcome {
     let wrong = |e: io::Error| in_file(path, &e);
     let ended = Arc::new(AtomicBool::new(false));
@@ -34,34 +39,49 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
     let mut world = super::world(settings);
     let step = settings.delay_or(0.5);
     let start = Instant::now();
-    let mut pages = 0;
-    loop {
+    let choice = &settings.choice;
+    let mut seen = BTreeSet::new();
+    let (last, live) = loop {
         let mut sample = world.sample();
-        thin(&settings.choice, &mut sample);
-        pages = pages.max(sample.pages.len());
+        thin(choice, &mut sample);
         recorder.push(&sample).map_err(wrong)?;
+        let live = wanted(choice, &sample);
+        seen.extend(live.iter().cloned());
         let left = period.map(|p| p.saturating_sub(start.elapsed()));
         let enough = settings.count.is_some_and(|n| recorder.frames() >= n);
+        // Of a name somebody may come again; a process that was asked for does not.
+        let over = !choice.pids.is_empty() && still_there(choice, &seen, &live).is_err();
         if enough
+            || over
             || left == Some(Duration::ZERO)
             || !pause(left.map_or(step, |l| l.min(step)), &ended)
         {
-            break;
+            break (sample, live);
         }
-    }
+    };
     say(&format!(
         "{}: {} samples in {}\n",
         path.display(),
         recorder.frames(),
         text::ns(start.elapsed().as_nanos() as u64)
     ))?;
-    if pages == 0 {
-        return Err(Failure::NoEndpoint(
+    still_there(choice, &seen, &live)?;
+    let mut model = settings.builder().push(last.clone());
+    settings.select(&mut model);
+    nothing::endpoints(&model, &last, settings).map_err(|why| match why {
+        Failure::NoEndpoint(_) if choice.pids.is_empty() => Failure::NoEndpoint(
             "nothing was there to be recorded but the host; `shmtop ps` lists what is running"
                 .into(),
-        ));
-    }
-    Ok(())
+        ),
+        other => other,
+    })
+}
+
+/// The pages that can be read of those that were asked for; others are recorded for the sake of these.
+fn wanted(choice: &Choice, sample: &Sample) -> BTreeSet<EndpointKey> {
+    let pages = sample.pages.iter().filter_map(|p| Some((p, p.snapshot()?)));
+    let wanted = pages.filter(|(p, s)| choice.wants(p.pid, &s.name));
+    wanted.map(|(p, s)| key(p, s)).collect()
 }
 
 /// Lets time pass; false if a signal came.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::nothing::in_the_way;
 use super::settings::Settings;
 use super::{Failure, Outcome, format, play, pretty, privileges, say, say_before_verdict, verdict};
 use crate::check::{Summary, Watch};
@@ -34,7 +35,7 @@ impl<'s> Player<'s> {
         Ok(Self {
             settings,
             path,
-            recording: Recording::open(path).map_err(Failure::Usage)?,
+            recording: Recording::open(path)?,
             builder: settings.builder(),
             first_ns: None,
             last_ns: 0,
@@ -56,6 +57,17 @@ impl<'s> Player<'s> {
         Ok(Some((sample, model)))
     }
 
+    /// Why there is nothing to be said of a recording: what is on this machine now has nothing to do with it.
+    fn nothing(&self, model: &Model, when: &str) -> Failure {
+        let path = self.path.display();
+        in_the_way(model).unwrap_or_else(|| {
+            Failure::NoEndpoint(match self.settings.selects() {
+                true => format!("{path}: no endpoint in it matches{when}"),
+                false => format!("{path}: there is no endpoint in it{when}"),
+            })
+        })
+    }
+
     /// Time since the first sample.
     fn at_ns(&self) -> u64 {
         self.last_ns
@@ -73,7 +85,7 @@ pub(super) fn is_shown(settings: &Settings, at: Option<Duration>) -> bool {
 pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
     privileges::shed();
     if is_shown(settings, at) {
-        let recording = Recording::open(path).map_err(Failure::Usage)?;
+        let recording = Recording::open(path)?;
         return play::live(settings, Box::new(recording));
     }
     let format = format(settings, &[Format::Table, Format::Json])?;
@@ -92,7 +104,7 @@ fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
             break;
         }
     }
-    let Some((sample, model)) = latest else {
+    let Some((_, model)) = latest else {
         return Err(Failure::NoEndpoint(format!(
             "{}: no samples",
             player.path.display()
@@ -106,11 +118,15 @@ fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
         )));
     }
     if model.endpoints.is_empty() {
-        return Err(super::nothing(&model, &sample.discovery, player.settings));
+        return Err(player.nothing(&model, " at that moment"));
     }
     match format {
         Format::Json => say_before_verdict(&pretty(&report::doctor_json(&model)))?,
-        _ => say_before_verdict(&report::doctor_text(&model, player.settings.state.ascii))?,
+        _ => say_before_verdict(&report::doctor_text(
+            &model,
+            player.settings.state.ascii,
+            "choose a later --at",
+        ))?,
     }
     verdict(&model)
 }
@@ -164,6 +180,7 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
     let mut worst = None;
     // What was read of a damaged recording is told like any other; then, why there is no more.
     let mut damaged = None;
+    let (mut seen, mut latest) = (false, None);
     loop {
         let model = match player.step() {
             Ok(Some((_, model))) => model,
@@ -192,6 +209,8 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
         let went = firing.iter().filter(|(key, _)| !now.contains_key(key));
         events.extend(went.map(|(_, f)| event(false, f)));
         firing = now;
+        seen |= !model.endpoints.is_empty();
+        latest = Some(model);
         if format != Format::Json {
             for event in events.drain(from..) {
                 say_before_verdict(&event.line())?;
@@ -225,6 +244,9 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
     if let Some(why) = damaged {
         return Err(why);
     }
+    if let Some(model) = latest.filter(|_| !seen) {
+        return Err(player.nothing(&model, ""));
+    }
     if worst >= Some(Severity::Warn) {
         return Err(Failure::Findings);
     }
@@ -242,8 +264,14 @@ pub(super) fn diff(settings: &Settings, a: &Path, b: &Path) -> Outcome {
 fn watched(settings: &Settings, path: &Path) -> Result<Summary, Failure> {
     let mut player = Player::open(settings, path)?;
     let mut watch = Watch::default();
+    let (mut seen, mut latest) = (false, None);
     while let Some((sample, model)) = player.step()? {
         watch.look(&sample, &model);
+        seen |= !model.endpoints.is_empty();
+        latest = Some(model);
+    }
+    if let Some(model) = latest.filter(|_| !seen) {
+        return Err(player.nothing(&model, ""));
     }
     Ok(watch.summary(|m| settings.select(m)))
 }

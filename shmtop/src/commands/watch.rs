@@ -4,10 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::nothing::not_of;
 use super::settings::Settings;
 use super::{Failure, Outcome, nothing};
-use crate::model::{EndpointKey, Model, ModelBuilder};
+use crate::model::{Choice, EndpointKey, Model, ModelBuilder};
 use crate::sample::Sample;
 use crate::source::World;
 
@@ -94,21 +93,9 @@ impl<'a> Look<'a> {
         &self.sample
     }
 
-    /// An error if there is nothing to show.
+    /// An error if there is nothing to show, or nothing of a process that was asked for.
     pub(super) fn endpoints(&self) -> Outcome {
-        if self.model.endpoints.is_empty() {
-            let why = nothing(&self.model, &self.sample.discovery, self.settings);
-            let one = match (
-                &why,
-                &self.settings.choice.pids[..],
-                &self.settings.choice.name,
-            ) {
-                (Failure::NoEndpoint(_), [pid], None) => Some(*pid),
-                _ => None,
-            };
-            return Err(one.map_or(why, not_of));
-        }
-        Ok(())
+        nothing::endpoints(&self.model, &self.sample, self.settings)
     }
 
     /// An error as of [`Self::still_there`], or if a process died while it was connected: what was watched, or the other end of it.
@@ -124,18 +111,24 @@ impl<'a> Look<'a> {
 
     /// An error if what was watched has ended: everything, or a process that was asked for by its pid.
     pub(super) fn still_there(&self) -> Outcome {
-        if self.seen.is_empty() {
-            return Ok(());
-        }
-        let live: BTreeSet<&EndpointKey> = self.model.endpoints.iter().map(|e| &e.key).collect();
-        let asked = |k: &EndpointKey| live.is_empty() || self.settings.choice.pids.contains(&k.pid);
-        match self.seen.iter().find(|k| asked(k) && !live.contains(k)) {
-            Some(k) => Err(Failure::Died(format!(
-                "{} (pid {}) ended while it was watched",
-                crate::text::clean(&k.name),
-                k.pid
-            ))),
-            None => Ok(()),
-        }
+        let live = self.model.endpoints.iter().map(|e| e.key.clone());
+        still_there(&self.settings.choice, &self.seen, &live.collect())
+    }
+}
+
+/// An error if of the endpoints that were seen none is left, or not all of a process that was asked for by its pid.
+pub(super) fn still_there(
+    choice: &Choice,
+    seen: &BTreeSet<EndpointKey>,
+    live: &BTreeSet<EndpointKey>,
+) -> Outcome {
+    let asked = |k: &EndpointKey| live.is_empty() || choice.pids.contains(&k.pid);
+    match seen.iter().find(|k| asked(k) && !live.contains(k)) {
+        Some(k) => Err(Failure::Died(format!(
+            "{} (pid {}) ended while it was watched",
+            crate::text::clean(&k.name),
+            k.pid
+        ))),
+        None => Ok(()),
     }
 }

@@ -63,7 +63,8 @@ fn evidence(e: &Evidence) -> Value {
 }
 
 /// The findings, limits and gaps as text.
-pub fn doctor_text(model: &Model, ascii: bool) -> String {
+/// `longer` is what to do where the time was too short.
+pub fn doctor_text(model: &Model, ascii: bool, longer: &str) -> String {
     let mut out = String::new();
     for f in &model.findings {
         out += &finding_text(f, ascii);
@@ -88,7 +89,7 @@ pub fn doctor_text(model: &Model, ascii: bool) -> String {
     }
     if model.needs_s > 0 {
         out += &format!(
-            "\nneeds {} s more to answer everything: use a longer --for\n",
+            "\nneeds {} s more to answer everything: {longer}\n",
             model.needs_s
         );
     }

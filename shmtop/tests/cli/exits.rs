@@ -22,6 +22,55 @@ fn nothing_to_look_at_is_exit_3() {
 }
 
 #[test]
+fn a_process_that_was_asked_for_in_vain_is_not_passed_over_beside_one_that_is_there() {
+    let p = pair();
+    let pid = std::process::id().to_string();
+    // Above the kernel's largest.
+    let both = ["-p", &pid, "-p", "1073741824"];
+    for args in [
+        &["ps"][..],
+        &["snapshot", "-d", "1ms"],
+        &["doctor", "--for", "1ms"],
+        &["check", "--for", "1ms", "--assert", "clients>0"],
+        &["record", "-n", "1", "x.rec"],
+    ] {
+        let file = p.dir.path().join("x.rec");
+        let args: Vec<&str> = args
+            .iter()
+            .map(|a| {
+                if *a == "x.rec" {
+                    file.to_str().unwrap()
+                } else {
+                    a
+                }
+            })
+            .collect();
+        let (code, _, err) = run(p.dir.path(), &[&args[..], &both].concat());
+        assert_eq!(code, 3, "{args:?}: {err}");
+        assert!(err.contains("there is no process 1073741824"), "{err}");
+    }
+}
+
+#[test]
+fn a_recording_without_what_was_asked_for_is_exit_3_and_says_nothing_of_this_machine() {
+    let p = pair();
+    let file = p.dir.path().join("x.rec");
+    let file = file.to_str().unwrap();
+    let (code, _, err) = run(p.dir.path(), &["record", file, "-n", "2", "-d", "10ms"]);
+    assert_eq!(code, 0, "{err}");
+    for args in [
+        &["replay", file][..],
+        &["replay", file, "--at", "0s"],
+        &["diff", file, file],
+    ] {
+        let (code, _, err) = run(p.dir.path(), &[args, &["--name", "no-such"]].concat());
+        assert_eq!(code, 3, "{args:?}: {err}");
+        assert!(err.contains("x.rec: no endpoint in it matches"), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
 fn an_assertion_decides_the_exit_code() {
     let p = pair();
     let check = |expr: &str| {

@@ -1,18 +1,19 @@
 //! A process that is killed while it is watched is exit 6 and a death in the figures; one that closes its connections is neither.
 
 use nix::sys::signal::Signal;
+use shmtop::recording::Recording;
 
 use crate::actors::{Process, Stage, run, until};
 
-/// A check that has seen the connections: it maps the pages it looks at.
+/// A check that has looked once, and sleeps until it looks again.
 fn check(stage: &Stage, more: &[&str]) -> Process {
     let args = [&["check", "--for", "4s", "-d", "100ms"], more].concat();
     let check = Process::start(stage.shmtop(&args));
-    // It has seen both sides once both pages are mapped.
+    let read = |file| std::fs::read_to_string(format!("/proc/{}/{file}", check.pid()));
     until("its first look", || {
-        let maps =
-            std::fs::read_to_string(format!("/proc/{}/maps", check.pid())).unwrap_or_default();
-        (maps.matches("/memfd:").count() >= 2).then_some(())
+        let maps = read("maps").unwrap_or_default().matches("/memfd:").count();
+        let sleeps = read("wchan").unwrap_or_default().contains("nanosleep");
+        (maps >= 2 && sleeps).then_some(())
     });
     check
 }
@@ -82,4 +83,43 @@ fn a_client_that_closes_its_connections_and_ends_has_not_died() {
     assert_eq!(code, Some(0), "{out}{err}");
     let (code, out, err) = run(stage.shmtop(&["ps", "-p", &pid]));
     assert_eq!(code, Some(0), "{out}{err}");
+}
+
+#[test]
+fn a_recording_of_a_process_ends_with_it_and_is_told_by_what_it_holds() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let pid = exchange.pid().to_string();
+    let path = stage.dir().join("end.rec");
+    let file = path.to_str().unwrap();
+    let record = Process::start(stage.shmtop(&["record", file, "-d", "50ms", "-p", &pid]));
+    until("samples", || {
+        let recording = Recording::open(&path).ok();
+        let mut recording = recording?;
+        while recording.next_sample().unwrap().is_some() {}
+        (recording.frames() > 3).then_some(())
+    });
+    exchange.signal(Signal::SIGKILL);
+    exchange.finish();
+    let (code, out, err) = record.finish();
+    assert_eq!(code, Some(6), "{out}{err}");
+    assert!(out.contains(" samples in "), "{out}");
+    let (code, out, err) = run(stage.shmtop(&["replay", file, "--at", "0s"]));
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(
+        out.contains("s more to answer everything: choose a later --at"),
+        "{out}"
+    );
+    let mut end = Recording::open(&path).unwrap();
+    let mut times = Vec::new();
+    while let Some(sample) = end.next_sample().unwrap() {
+        times.push(sample.time.monotonic_ns);
+    }
+    let length_us = (times[times.len() - 1] - times[0]) / 1000;
+    let (code, _, err) = run(stage.shmtop(&["replay", file, "--at", &format!("{length_us}us")]));
+    assert_eq!(code, Some(3), "{err}");
+    assert!(
+        err.contains("there is no endpoint in it at that moment"),
+        "{err}"
+    );
 }

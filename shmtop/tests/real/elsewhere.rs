@@ -228,6 +228,23 @@ fn who_may_not_read_a_page_is_told_what_to_run() {
 }
 
 #[test]
+fn a_recording_that_may_not_be_read_is_exit_4() {
+    if !as_root() {
+        return;
+    }
+    let theirs = theirs(64_203);
+    let file = theirs.stage.dir().join("roots.rec");
+    std::fs::write(&file, "").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let file = file.to_str().unwrap();
+    for args in [&["replay", file][..], &["diff", file, file]] {
+        let (code, _, err) = run(theirs.shmtop(args));
+        assert_eq!(code, Some(4), "{args:?}: {err}");
+        assert!(err.contains("roots.rec: Permission denied"), "{err}");
+    }
+}
+
+#[test]
 fn the_viewer_gives_up_what_it_does_not_need_and_still_sees_another_user_who_comes_later() {
     let stage = Stage::new();
     let (export, address) = exporter(&stage, &["--name", "later."]);

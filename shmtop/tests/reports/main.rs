@@ -161,7 +161,7 @@ fn no_report_lets_a_strangers_text_steer_a_terminal_or_a_parser() {
         report::table(&model, &state),
         report::csv(&model, &state),
         report::ps(&model),
-        report::doctor_text(&model, false),
+        report::doctor_text(&model, false, ""),
         report::metrics(&model, &sample, Dialect::OpenMetrics),
         format!("{:#}", report::snapshot_json(&model)),
         format!("{:#}", report::doctor_json(&model)),
@@ -235,7 +235,7 @@ proptest! {
             let model = builder.push(sample.clone());
             let _ = report::snapshot_json(&model);
             let _ = report::doctor_json(&model);
-            let _ = report::doctor_text(&model, true);
+            let _ = report::doctor_text(&model, true, "");
             let _ = report::table(&model, &State::default());
             let _ = report::csv(&model, &State::default());
             let _ = report::metrics(&model, &sample, Dialect::OpenMetrics);

@@ -77,7 +77,7 @@ fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
             let mut sample = patch::sample(&base, &s.patch, t);
             hostile::rename(&mut sample);
             let model = builder.push(sample);
-            let report = shmtop::report::doctor_text(&model, false);
+            let report = shmtop::report::doctor_text(&model, false, "");
             let steers = |c: char| c.is_control() && c != '\n';
             assert!(!report.contains(steers), "{report:?}");
             for f in &model.findings {
