@@ -157,7 +157,8 @@ impl Synapse {
     /// [`Config::request_timeout`].
     ///
     /// # Errors
-    /// [`RequestError`]. After `Full` nothing was sent: receive a reply, then try again.
+    /// [`RequestError`]. After `Full` nothing was sent: receive a reply, then try again. `Timeout`, on the socket only: the server took a part of
+    /// a request larger than the kernel's buffer and then stood still; it is given up as one of [`Self::fire_bytes`] is.
     #[inline]
     pub fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         match &mut self.transport {

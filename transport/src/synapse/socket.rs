@@ -30,8 +30,7 @@ pub struct SocketClient {
     timing: Timing,
     slot: Arc<SlotWriter>,
     generation: u64,
-    /// A frame that is going out without waiting, and how far it is; empty otherwise.
-    #[cfg(feature = "tokio")]
+    /// Of frames booked as sent: what the socket has not taken yet, and how much of it has gone since; empty otherwise.
     outgoing: (Vec<u8>, usize),
     /// Why it has ended.
     lost: Option<Lost>,
@@ -72,7 +71,6 @@ impl SocketClient {
             timing: Timing::new(&slot),
             slot,
             generation: fork::generation(),
-            #[cfg(feature = "tokio")]
             outgoing: (Vec::new(), 0),
             lost: None,
         }

@@ -138,8 +138,12 @@ pub(crate) fn recv_with_fd_until(
     Ok(passed)
 }
 
-/// Waits until `events` (or an error or hang-up, which the next call will report) hold.
-fn ready(socket: BorrowedFd<'_>, events: PollFlags, deadline: Deadline) -> io::Result<()> {
+/// Waits until one of `events` (or an error or hang-up, which the next call will report) holds; TimedOut at the deadline.
+pub(crate) fn ready(
+    socket: BorrowedFd<'_>,
+    events: PollFlags,
+    deadline: Deadline,
+) -> io::Result<()> {
     loop {
         let left = deadline.left();
         if left.is_zero() {

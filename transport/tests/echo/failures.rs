@@ -270,3 +270,46 @@ fn a_call_that_failed_is_not_in_flight_on_the_page_either() {
         drop(go);
     });
 }
+
+#[test]
+fn a_large_request_behind_one_that_timed_out_waits_its_turn_or_is_full_and_the_connection_lives() {
+    const LARGE: usize = 1 << 20;
+    for released_before in [true, false] {
+        let mut world = World::new(TransportChoice::Socket, WaitPolicy::Adaptive);
+        world.config.ring_bytes = 8 << 20;
+        world.config.max_message_bytes = 2 * LARGE;
+        world.config.request_timeout = Duration::from_millis(50);
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let _server = world.serve(move |request, reply| {
+            if request == b"wait" {
+                let _ = gate.lock().expect("one at a time").recv();
+                // Far more than the kernel takes: the server reads nothing more before somebody has read this.
+                return reply.send(&vec![7; 2 * LARGE]).expect("within the limit");
+            }
+            echo(request, reply);
+        });
+        let mut client = world.client();
+        assert!(matches!(
+            client.fire_bytes(b"wait"),
+            Err(RequestError::Timeout { .. })
+        ));
+        let large = pattern(1, LARGE);
+        if !released_before {
+            match client.fire_bytes(&large) {
+                Err(RequestError::Full { in_flight: 0, .. }) => {}
+                other => panic!("{:?}", other.map(<[u8]>::len)),
+            }
+        }
+        release.send(()).expect("the handler waits");
+        let mut request = &large[..];
+        loop {
+            match client.fire_bytes(request) {
+                Ok(reply) => break assert!(reply == request),
+                // Where the CPUs are busy.
+                Err(RequestError::Full { .. } | RequestError::Timeout { .. }) => request = b"next",
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+}

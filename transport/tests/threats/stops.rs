@@ -138,6 +138,75 @@ fn a_stopped_server_is_not_dead_requests_time_out_and_work_again_after() {
 }
 
 #[test]
+fn a_request_that_a_stopped_server_took_a_part_of_times_out_and_the_connection_goes_on() {
+    // Far more than the kernel's buffers take.
+    const LARGE: usize = 1 << 20;
+    let world = World::new();
+    let server = ready(
+        world
+            .server()
+            .with("RING_BYTES", (4 * LARGE).to_string())
+            .with("MAX_MESSAGE", LARGE.to_string()),
+    );
+    let config = transport::Config {
+        transport: TransportChoice::Socket,
+        ring_bytes: 4 * LARGE,
+        max_message_bytes: LARGE,
+        request_timeout: Duration::from_millis(100),
+        ..world.config()
+    };
+    let large = |number| payload::request(number, LARGE, 8);
+    for submitted in [false, true] {
+        let mut client = transport::Synapse::connect(world.path(), &config).expect("a client");
+        let id = client.connection_id();
+        server.signal(Signal::SIGSTOP);
+        stops(&server, "the server");
+        let first = if submitted {
+            client.submit(&large(1)).map(drop)
+        } else {
+            client.fire_bytes(&large(1)).map(drop)
+        };
+        assert!(
+            matches!(first, Err(RequestError::Timeout { .. })),
+            "{first:?}"
+        );
+        assert_eq!(client.in_flight(), 0);
+        // The rest of it is in the way of the next, small or large.
+        for request in [payload::request(2, 16, 8), large(2)] {
+            match client.fire_bytes(&request) {
+                Err(RequestError::Full { in_flight: 0, .. }) => {}
+                other => panic!("{:?}", other.map(<[u8]>::len)),
+            }
+        }
+        server.signal(Signal::SIGCONT);
+        let mut number = 2;
+        within(WATCHDOG, "it answers again", || {
+            number += 1;
+            match client.fire_bytes(&payload::request(number, 16, 8)) {
+                Ok(reply) => assert_eq!(reply, payload::expected(number, 8)),
+                // While it is still at work on the large one.
+                Err(e @ (RequestError::Full { .. } | RequestError::Timeout { .. })) => {
+                    return Err(e);
+                }
+                Err(e) => panic!("{e}"),
+            }
+            Ok(())
+        });
+        let page = own_page().expect("our page");
+        let slot = page.slots.iter().find(|s| s.info.connection_id == id);
+        let slot = slot.expect("our slot");
+        assert!(
+            slot.req.timeouts >= 1 && slot.req.late_replies == slot.req.timeouts,
+            "{:?}",
+            slot.req
+        );
+    }
+    let mut server = server;
+    let counts = server.ask("counts", "counts");
+    assert!(counts.ends_with(" corrupt=0"), "{counts}");
+}
+
+#[test]
 fn cancelled_requests_never_answer_another_and_every_late_reply_is_counted() {
     for transport in [TransportChoice::Shm, TransportChoice::Socket] {
         let world = World::new();

@@ -14,7 +14,7 @@ use crate::error::{Lost, RequestError};
 #[cfg(feature = "tokio")]
 use crate::shm::FLOODED;
 #[cfg(feature = "tokio")]
-use crate::wire::fdpass::{try_recv, try_send};
+use crate::wire::fdpass::try_recv;
 
 impl SocketClient {
     /// What becomes readable with a reply, and when the server is gone.
@@ -60,25 +60,6 @@ impl SocketClient {
         self.book(id, timed, request.len());
         self.flush()?;
         Ok(RequestId(id))
-    }
-
-    /// Sends what has to go out, as far as the socket takes it. True if nothing is left.
-    pub(crate) fn flush(&mut self) -> Result<bool, RequestError> {
-        while self.outgoing.1 < self.outgoing.0.len() {
-            match try_send(
-                self.stream.as_fd(),
-                &self.outgoing.0[self.outgoing.1..],
-                &[],
-                None,
-            ) {
-                Ok(n) => self.outgoing.1 += n,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
-                Err(e) => return Err(self.lose(gone_or_io(e))),
-            }
-        }
-        self.outgoing.0.clear();
-        self.outgoing.1 = 0;
-        Ok(true)
     }
 
     /// The next reply if it is there: its id, and what it says. `None` only once the socket has nothing more, so a flood of replies to

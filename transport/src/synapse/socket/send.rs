@@ -1,10 +1,16 @@
 //! Sending frames, never more than surely fit while the server may be blocked on sending to us.
 
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+use nix::poll::PollFlags;
+
 use super::{SocketClient, gone_or_io};
 use crate::calls::{RequestId, Timed};
 use crate::error::{Lost, RequestError};
 use crate::stats::recorder::{bump, raise, set};
-use crate::wire::edge::{Deadline, recv_until, send_until};
+use crate::wire::edge::{Deadline, ready, send_until};
+use crate::wire::fdpass::{try_recv, try_send};
 use crate::wire::frame::{Header, Kind};
 
 /// Unanswered requests, and their bytes, that surely fit into the kernel's socket buffer (212,992 bytes by default, of which a
@@ -18,32 +24,36 @@ impl SocketClient {
     /// # Errors
     /// As there.
     pub(crate) fn submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        let deadline = Deadline::after(self.timeout);
-        // One that is too large is told so by `send`, not to wait for room.
-        if request.len() <= self.max_message {
-            self.await_room(request.len(), deadline)?;
-        }
-        self.send(request, deadline).map(RequestId)
+        self.send(request, Deadline::after(self.timeout))
+            .map(RequestId)
     }
 
-    /// Sees to it that a request of this length is not [`Self::crowded`] out; `Full` as long as the replies that would make room are the caller's
-    /// to receive.
+    /// Sees to it that a request of this length is not [`Self::crowded`] out, nor the rest of another frame in its way; `Full` as long as the
+    /// replies that would make room are the caller's to receive.
     pub(super) fn await_room(
         &mut self,
         length: usize,
         deadline: Deadline,
     ) -> Result<(), RequestError> {
-        if self.calls.live() == 0 && self.crowded(length) {
-            self.await_late(length, deadline)?;
-        }
-        if self.crowded(length) {
+        if !self.has_room(length) {
             self.usable()?;
-            bump(&self.slot.tx().tx_full, 1);
-            return Err(RequestError::Full {
-                in_flight: self.calls.live(),
-            });
+            if self.calls.live() == 0 {
+                self.await_late(length, deadline)?;
+            } else {
+                self.flush()?;
+            }
+            if !self.has_room(length) {
+                bump(&self.slot.tx().tx_full, 1);
+                return Err(RequestError::Full {
+                    in_flight: self.calls.live(),
+                });
+            }
         }
         Ok(())
+    }
+
+    fn has_room(&self, length: usize) -> bool {
+        self.outgoing.0.is_empty() && !self.crowded(length)
     }
 
     /// Whether one more request of this length might not fit into the kernel's buffer.
@@ -52,35 +62,89 @@ impl SocketClient {
         self.unanswered > 0 && (self.unanswered >= MAX_UNANSWERED || bytes > MAX_UNANSWERED_BYTES)
     }
 
-    /// Waits for replies to given-up requests, which no call of the caller's receives, until they are not in the way of `length`
-    /// bytes more; until the deadline. Only while nobody waits for a reply.
+    /// Finishes a frame that was given up half way, and waits for replies to given-up requests, which no call of the caller's receives, until
+    /// neither is in the way of `length` bytes more; until the deadline. Only while nobody waits for a reply. It does both at once: a
+    /// server may send its replies before it reads on.
     #[cold]
     fn await_late(&mut self, length: usize, deadline: Deadline) -> Result<(), RequestError> {
-        self.usable()?;
-        while self.arrived()?.is_none() && self.crowded(length) && !deadline.passed() {
-            match recv_until(&self.stream, self.decoder.space(), deadline) {
+        loop {
+            let sent = self.flush()?;
+            if self.arrived()?.is_some() || self.has_room(length) || deadline.passed() {
+                return Ok(());
+            }
+            match try_recv(self.stream.as_fd(), self.decoder.space()) {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => self.decoder.filled(got.bytes),
-                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    let writable = if sent {
+                        PollFlags::empty()
+                    } else {
+                        PollFlags::POLLOUT
+                    };
+                    match ready(self.stream.as_fd(), PollFlags::POLLIN | writable, deadline) {
+                        Err(e) if e.kind() != ErrorKind::TimedOut => {
+                            return Err(self.lose(Lost::Io(e)));
+                        }
+                        _ => {}
+                    }
+                }
                 Err(e) => return Err(self.lose(gone_or_io(e))),
             }
         }
-        Ok(())
     }
 
+    /// Sends a request as soon as there is room for it. `Full`: nothing went out; `Timeout`: a part did, the request is given up, and the rest goes
+    /// before the next one.
     pub(super) fn send(&mut self, request: &[u8], deadline: Deadline) -> Result<u64, RequestError> {
+        // One that is too large is told so, not to wait for room.
+        if request.len() <= self.max_message {
+            self.await_room(request.len(), deadline)?;
+        }
         let (id, header, timed) = self.prepare(request)?;
-        if let Err(e) = send_until(&self.stream, &header.encode(), request, None, deadline) {
-            if e.source.kind() == std::io::ErrorKind::TimedOut && e.sent == 0 {
-                return Err(RequestError::Full {
-                    in_flight: self.calls.live(),
-                });
-            }
-            // Half a frame can't be taken back.
+        let header = header.encode();
+        let Err(e) = send_until(&self.stream, &header, request, None, deadline) else {
+            self.book(id, timed, request.len());
+            return Ok(id);
+        };
+        if e.source.kind() != ErrorKind::TimedOut {
             return Err(self.lose(gone_or_io(e.source)));
         }
+        if e.sent == 0 {
+            return Err(RequestError::Full {
+                in_flight: self.calls.live(),
+            });
+        }
+        // Half a frame can't be taken back.
+        let of_header = e.sent.min(header.len());
+        self.outgoing.0.extend_from_slice(&header[of_header..]);
+        self.outgoing
+            .0
+            .extend_from_slice(&request[e.sent - of_header..]);
         self.book(id, timed, request.len());
-        Ok(id)
+        self.abandon(id);
+        bump(&self.slot.req().timeouts, 1);
+        Err(RequestError::Timeout {
+            timeout: self.timeout,
+        })
+    }
+
+    /// Sends what is still to go out, as far as the socket takes it. True if nothing is left.
+    pub(crate) fn flush(&mut self) -> Result<bool, RequestError> {
+        while self.outgoing.1 < self.outgoing.0.len() {
+            match try_send(
+                self.stream.as_fd(),
+                &self.outgoing.0[self.outgoing.1..],
+                &[],
+                None,
+            ) {
+                Ok(n) => self.outgoing.1 += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(self.lose(gone_or_io(e))),
+            }
+        }
+        self.outgoing.0.clear();
+        self.outgoing.1 = 0;
+        Ok(true)
     }
 
     /// Whether the request may be sent, and the frame's header.
