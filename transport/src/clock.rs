@@ -63,6 +63,19 @@ impl Lead {
     }
 }
 
+impl Scale {
+    /// Our time in nanoseconds, wrapping. It runs on also where the counter has begun anew and is below the anchor, for days if need be.
+    #[inline]
+    fn ours(&self, at: Ticks) -> u64 {
+        let anchor = Ticks(self.anchor_ticks);
+        if at < anchor {
+            self.anchor_ns.wrapping_sub(anchor.ns_since(at))
+        } else {
+            self.anchor_ns.wrapping_add(at.ns_since(anchor))
+        }
+    }
+}
+
 static SCALE: OnceLock<Scale> = OnceLock::new();
 
 /// CLOCK_MONOTONIC in nanoseconds, straight from the kernel.
@@ -221,10 +234,9 @@ impl Ticks {
         if !s.tsc {
             return self.0;
         }
-        let ours = |at: Self| s.anchor_ns + at.ns_since(Self(s.anchor_ticks));
-        LEAD.kernels(ours(self), || {
+        LEAD.kernels(s.ours(self), || {
             let (ticks, kernels_ns) = pair();
-            (ours(Self(ticks)), kernels_ns)
+            (s.ours(Self(ticks)), kernels_ns)
         })
     }
 }
@@ -295,6 +307,35 @@ mod tests {
             }
             assert!(looks <= WEEK_NS / LEAD_NS, "{looks} looks");
         }
+    }
+
+    #[test]
+    fn time_goes_on_after_a_suspend_in_which_the_counter_began_anew() {
+        init();
+        const DAY_NS: u64 = 86_400 * 1_000_000_000;
+        let ticks = |ns: u64| ((u128::from(ns) << 24) / u128::from(scale().mult)) as u64;
+        // Measured after two days; one day later the counter begins anew.
+        let scale = Scale {
+            anchor_ticks: ticks(2 * DAY_NS),
+            anchor_ns: 2 * DAY_NS,
+            ..*scale()
+        };
+        let lead = Lead {
+            ns: AtomicU64::new(0),
+            seen_ns: AtomicU64::new(scale.ours(Ticks(ticks(3 * DAY_NS)))),
+        };
+        let mut looks = 0;
+        for since_ns in (0..10).map(|n| n * 400_000_000) {
+            let kernels_ns = 3 * DAY_NS + since_ns;
+            let ours = scale.ours(Ticks(ticks(since_ns)));
+            let shown = lead.kernels(ours, || {
+                looks += 1;
+                (ours, kernels_ns)
+            });
+            let off = shown.abs_diff(kernels_ns);
+            assert!(off <= 500_000, "{off} ns after {since_ns} ns");
+        }
+        assert_eq!(looks, 4, "one at once, and one each second");
     }
 
     #[test]
