@@ -7,13 +7,16 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 
 use crate::config::WaitPolicy;
 use crate::error::RequestError;
+use crate::shm::is_readable;
 use crate::synapse::Synapse;
 use crate::wait::Look;
 use crate::wait::policy::Waiter;
+use crate::wire::edge::BLIND_SLICE;
 
 /// Waits for the first reply on any of several connections, as `poll` does for sockets.
 ///
@@ -136,9 +139,25 @@ impl<S: AsMut<Synapse>> Any<'_, S> {
                 std::ptr::null(),
             )
         };
-        // An error (EINTR, ENOMEM) is a look that found nothing.
-        if ready <= 0 {
-            self.polled.clear();
+        match Errno::result(ready) {
+            Ok(1..) => {}
+            // A look that found nothing.
+            Ok(_) | Err(Errno::EINTR) => self.polled.clear(),
+            Err(_) => self.poll_blindly(Duration::new(limit.tv_sec as u64, limit.tv_nsec as u32)),
+        }
+    }
+
+    /// The same where the kernel will not look at so many: more than the soft limit allows now (EINVAL), or than it has memory for. Slower to
+    /// wake, never deaf.
+    #[cold]
+    fn poll_blindly(&mut self, limit: Duration) {
+        std::thread::sleep(limit.min(BLIND_SLICE));
+        for (member, polled) in self.members.iter_mut().zip(self.polled.iter_mut()) {
+            let member = member.as_mut();
+            // What members in shared memory have is seen in their rings.
+            if !member.is_shm() && member.fd().is_some_and(is_readable) {
+                polled.revents = libc::POLLIN;
+            }
         }
     }
 }
@@ -183,5 +202,70 @@ impl<S: AsMut<Synapse>> Look for Any<'_, S> {
             member.as_mut().disarm();
         }
         self.look()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::{Resource, UsageWho, getrusage};
+
+    use super::*;
+    use crate::config::{Config, TransportChoice};
+    use crate::mem::limit_tests::{alone, lower};
+    use crate::membrane::Membrane;
+
+    const WATCHDOG: Duration = Duration::from_secs(60);
+
+    fn cpu_time() -> Duration {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");
+        let us = |t: nix::sys::time::TimeVal| (t.tv_sec() * 1_000_000 + t.tv_usec()) as u64;
+        Duration::from_micros(us(usage.user_time()) + us(usage.system_time()))
+    }
+
+    #[test]
+    fn a_limit_of_descriptors_lowered_to_none_ends_no_connection_and_keeps_nobody_busy() {
+        let test = "group::tests::a_limit_of_descriptors_lowered_to_none_ends_no_connection_and_keeps_nobody_busy";
+        alone(test, || {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("s");
+            let config = |transport| Config {
+                transport,
+                ring_bytes: 64 << 10,
+                max_message_bytes: 1000,
+                request_timeout: WATCHDOG,
+                stats_dir: Some(dir.path().join("stats")),
+                ..Config::default()
+            };
+            let (open, gate) = std::sync::mpsc::channel::<()>();
+            let gate = std::sync::Mutex::new(gate);
+            let answer = move |request: &[u8], reply: &mut crate::Reply<'_>| {
+                if request == b"hold" {
+                    gate.lock().expect("no panic").recv().expect("the test");
+                }
+                reply.extend_from_slice(request).expect("as large");
+            };
+            let auto = config(TransportChoice::Auto);
+            let _server = Membrane::bind(&path, &auto, answer).expect("a server");
+            let mut members = [TransportChoice::Shm, TransportChoice::Socket]
+                .map(|transport| Synapse::connect(&path, &config(transport)).expect("a client"));
+            lower(Resource::RLIMIT_NOFILE, 0);
+            for member in &mut members {
+                assert_eq!(member.fire_bytes(b"alone").expect("a reply"), b"alone");
+            }
+            let mut group = Group::new(WaitPolicy::Park);
+            for i in [0, 1] {
+                members[i].submit(b"hold").expect("room");
+                let begun = cpu_time();
+                let waited = Duration::from_millis(300);
+                assert_eq!(group.wait(&mut members, waited).expect("a wait"), None);
+                let used = cpu_time() - begun;
+                assert!(used < waited / 2, "{used:?}");
+                open.send(()).expect("the handler waits");
+                let found = group.wait(&mut members, WATCHDOG).expect("a wait");
+                assert_eq!(found, Some(i));
+                let (_, reply) = members[i].try_receive().expect("usable").expect("a reply");
+                assert_eq!(reply, b"hold");
+            }
+        });
     }
 }

@@ -1,11 +1,12 @@
 //! The two rings of one connection, from either end, and the socket that tells whether the other end lives.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::error::Lost;
@@ -187,4 +188,10 @@ pub(crate) fn has_input(socket: &UnixStream) -> bool {
         &mut byte,
         MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
     ) == Ok(1)
+}
+
+/// Whether a look at the socket would find anything: bytes, the end or an error. For where the kernel will not say so for several at once.
+pub(crate) fn is_readable(socket: BorrowedFd<'_>) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(socket.as_raw_fd(), &mut [0u8; 1], flags) != Err(Errno::EAGAIN)
 }
