@@ -14,6 +14,7 @@ mod engine;
 mod fix;
 mod fold;
 mod fullest;
+mod kin;
 mod latency;
 mod left_behind;
 mod limits;

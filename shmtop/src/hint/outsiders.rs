@@ -9,7 +9,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 
 use super::Context;
-use super::unseen::{Unseen, same_process};
+use super::unseen::{Missing, Unseen, same_process};
 use crate::rate::Span;
 use crate::reading::{Reading, Why};
 use crate::sample::{CpuJiffies, Host, Process, Sample, Thread};
@@ -35,34 +35,41 @@ pub(super) struct Outsiders {
 /// What was worked out in this window.
 #[derive(Default)]
 pub(super) struct Known {
-    /// By list of CPUs.
-    by_cpus: RefCell<HashMap<Vec<u32>, Reading<Outsiders>>>,
+    /// By who stands for a family of processes, and list of CPUs.
+    by_cpus: RefCell<HashMap<u32, HashMap<Vec<u32>, Reading<Outsiders>>>>,
     /// Wherever they may have run.
-    missing: OnceCell<Unseen>,
+    missing: OnceCell<RefCell<Missing>>,
 }
 
 impl Context<'_> {
-    /// What outsiders took of these CPUs.
+    /// What outsiders took of these CPUs, as seen by those that belong with process `pid`.
     ///
     /// # Errors
     /// The busy time isn't known.
-    pub(super) fn outsiders(&self, cpus: &[u32]) -> Reading<Outsiders> {
+    pub(super) fn outsiders(&self, pid: u32, cpus: &[u32]) -> Reading<Outsiders> {
+        let before = self.before()?;
+        let missing = &self.once.outsiders.missing;
+        let missing = missing.get_or_init(|| RefCell::new(Missing::between(before, self.sample)));
+        let family = missing.borrow_mut().family(pid);
         let known = &self.once.outsiders.by_cpus;
-        if let Some(known) = known.borrow().get(cpus) {
+        if let Some(known) = known.borrow().get(&family).and_then(|k| k.get(cpus)) {
             return known.clone();
         }
-        let answer = self.measure_outsiders(cpus);
-        known.borrow_mut().insert(cpus.to_vec(), answer.clone());
+        let answer = self.measure_outsiders(before, missing.borrow().of(family), cpus);
+        let mut known = known.borrow_mut();
+        let of_family = known.entry(family).or_default();
+        of_family.insert(cpus.to_vec(), answer.clone());
         answer
     }
 
-    fn measure_outsiders(&self, cpus: &[u32]) -> Reading<Outsiders> {
-        let before = self.before()?;
+    fn measure_outsiders(
+        &self,
+        before: &Sample,
+        mut unseen: Unseen,
+        cpus: &[u32],
+    ) -> Reading<Outsiders> {
         let time = Spent::between(&before.host, &self.sample.host, cpus)?;
         let start_ns = before.time.monotonic_ns;
-        let missing = &self.once.outsiders.missing;
-        let missing = missing.get_or_init(|| Unseen::missing(before, self.sample));
-        let mut unseen = missing.clone();
         let there = self.model.viewer_cpu.clone().unwrap_or(0.0);
         let (mut there, mut moving) = (there, 0.0);
         for p in self.sample.processes.iter().filter(|p| !p.gone) {
@@ -94,8 +101,13 @@ impl Context<'_> {
                 "the kernel accounted {percent:.0} % of CPU {cpu}'s time: what ran there is not certain"
             ))
         });
-        if !at_once(before) || !at_once(self.sample) {
-            unseen.add((time.busy - self.busy_before(cpus)).abs(), || {
+        let apart_ns = apart_ns(before).max(apart_ns(self.sample));
+        if apart_ns > APART_NS {
+            // No more than these CPUs can have done between the two moments.
+            let span = Span::between(before.host.at_ns, self.sample.host.at_ns)?;
+            let most = cpus.len() as f64 * apart_ns as f64 / span.ns() as f64;
+            let changed = (time.busy - self.busy_before(cpus)).abs();
+            unseen.add(changed.min(most), || {
                 Why::gap(
                     "the load changed, and not all threads were read when it did: they may be who is there",
                 )
@@ -167,12 +179,16 @@ impl Spent {
     }
 }
 
-/// Whether the machine and all that runs of the watched processes were read at one moment.
-fn at_once(sample: &Sample) -> bool {
-    let moment_ns = sample.host.at_ns;
-    let then = |at_ns: u64| at_ns.abs_diff(moment_ns) <= APART_NS;
-    let mut living = sample.processes.iter().filter(|p| !p.gone);
-    living.all(|p| then(p.at_ns) && p.threads.iter().all(|t| then(t.at_ns)))
+/// How far apart the machine and what runs of the watched processes were read, ns. What a process's own count covers need not be read thread by
+/// thread in that moment.
+fn apart_ns(sample: &Sample) -> u64 {
+    let off = |at_ns: u64| at_ns.abs_diff(sample.host.at_ns);
+    let of = |p: &Process| {
+        let threads = p.threads.iter().filter(|_| p.cpu_ticks.known().is_none());
+        threads.fold(off(p.at_ns), |most, t| most.max(off(t.at_ns)))
+    };
+    let living = sample.processes.iter().filter(|p| !p.gone);
+    living.map(of).max().unwrap_or(0)
 }
 
 /// Whether it may have been on one of these CPUs. One that never changed CPUs was on its own only, wherever else it may go.

@@ -195,7 +195,7 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         };
         let allowed = waiter.thread.and_then(|t| t.allowed_cpus.clone().ok());
         let cpus = allowed.unwrap_or_else(|| online.clone());
-        let took = match ctx.outsiders(&cpus) {
+        let took = match ctx.outsiders(e.pid, &cpus) {
             Ok(took) => took,
             Err(why) => {
                 // A CPU that has just come online hides nothing that is found on others.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use transport::stats::{Role, Slot, SlotKind, SlotState, Snapshot};
 
+use super::kin::Kin;
 use crate::model::join::is_connection;
 use crate::reading::Why;
 use crate::sample::{Page, Process, Sample};
@@ -22,6 +23,12 @@ pub(super) struct Unseen {
 }
 
 impl Unseen {
+    fn of(cpus: f64, why: impl FnOnce() -> Why) -> Self {
+        let mut unseen = Self::default();
+        unseen.add(cpus, why);
+        unseen
+    }
+
     /// One more of `cpus`; none if that is not above 0.
     pub(super) fn add(&mut self, cpus: f64, why: impl FnOnce() -> Why) {
         if cpus <= 0.0 {
@@ -93,11 +100,29 @@ impl Unseen {
         }
     }
 
-    /// Processes that are ours, or were within the window, and that the sample at its end does not measure.
-    pub(super) fn missing(before: &Sample, now: &Sample) -> Self {
-        let mut unseen = Self::default();
+    /// Another's on top of it.
+    pub(super) fn with(mut self, other: &Self) -> Self {
+        if let Some((_, why)) = &other.worst {
+            self.add(other.cpus, || why.clone());
+        }
+        self
+    }
+}
+
+/// Processes that are ours, or were within the window, and that the sample at its end does not measure.
+#[derive(Debug)]
+pub(super) struct Missing {
+    ended: Unseen,
+    /// By who stands for a family: of one family's peers another can say that they are strangers.
+    strangers: HashMap<u32, Unseen>,
+    kin: Kin,
+}
+
+impl Missing {
+    pub(super) fn between(before: &Sample, now: &Sample) -> Self {
         let sides = sides(now);
-        unseen.strangers(now, &sides);
+        let mut kin = Kin::of(now);
+        let mut unseen = Unseen::default();
         let ended = ended(before, now, &sides);
         let cpus: f64 = ended.values().sum();
         unseen.add(cpus, || {
@@ -109,30 +134,51 @@ impl Unseen {
                 "{whose} ended or let go of its connection within the second: that may be who was there"
             ))
         });
-        unseen
-    }
-
-    /// Peers that are connected and not looked at: there are too many, or their numbers are of another pid namespace.
-    fn strangers(&mut self, now: &Sample, sides: &Sides) {
-        for (page, snapshot, slot) in connections(now).filter(|(.., slot)| is_connection(slot)) {
-            let peer = peer(now, page, snapshot, slot, sides);
-            if matches!(peer, Who::Here(pid) if now.process(pid).is_some()) {
-                continue;
-            }
-            // Any of them may have used all there is.
-            return self.add(f64::INFINITY, || {
-                let of = page.pid;
-                Why::not_there(match peer {
-                    Who::Here(pid) => format!(
-                        "process {pid}, a peer of process {of}, is not looked at: it may be who is there"
-                    ),
-                    Who::Elsewhere(..) => format!(
-                        "a peer of process {of} can't be found from here: it may be who is there"
-                    ),
-                })
-            });
+        Self {
+            ended: unseen,
+            strangers: strangers(now, &sides, &mut kin),
+            kin,
         }
     }
+
+    /// Who stands for the family of a process.
+    pub(super) fn family(&mut self, pid: u32) -> u32 {
+        self.kin.find(pid)
+    }
+
+    /// What is missing for those of one family.
+    pub(super) fn of(&self, family: u32) -> Unseen {
+        match self.strangers.get(&family) {
+            Some(strangers) => self.ended.clone().with(strangers),
+            None => self.ended.clone(),
+        }
+    }
+}
+
+/// Peers that are connected and not looked at: there are too many, or their numbers are of another pid namespace. By the family that they are
+/// peers of: to all others they are no more than what else runs on the machine.
+fn strangers(now: &Sample, sides: &Sides, kin: &mut Kin) -> HashMap<u32, Unseen> {
+    let mut strangers: HashMap<u32, Unseen> = HashMap::new();
+    for (page, snapshot, slot) in connections(now).filter(|(.., slot)| is_connection(slot)) {
+        let peer = peer(now, page, snapshot, slot, sides);
+        if matches!(peer, Who::Here(pid) if now.process(pid).is_some()) {
+            continue;
+        }
+        // Any of them may have used all there is.
+        let unseen = Unseen::of(f64::INFINITY, || {
+            let of = page.pid;
+            Why::not_there(match peer {
+                Who::Here(pid) => format!(
+                    "process {pid}, a peer of process {of}, is not looked at: it may be who is there"
+                ),
+                Who::Elsewhere(..) => format!(
+                    "a peer of process {of} can't be found from here: it may be who is there"
+                ),
+            })
+        });
+        strangers.entry(kin.find(page.pid)).or_insert(unseen);
+    }
+    strangers
 }
 
 /// A process: by its pid, or, where that is of another namespace, by the page that tells of it and what it is called there.
@@ -146,7 +192,7 @@ enum Who {
 type Sides = HashMap<(u64, Role), u32>;
 
 /// Every side of a connection, closed ones included.
-fn connections(sample: &Sample) -> impl Iterator<Item = (&Page, &Snapshot, &Slot)> {
+pub(super) fn connections(sample: &Sample) -> impl Iterator<Item = (&Page, &Snapshot, &Slot)> {
     let pages = sample.pages.iter();
     pages
         .filter_map(|page| Some((page, page.snapshot()?)))

@@ -341,6 +341,23 @@ fn a_peer_that_is_not_looked_at_may_be_who_is_there() {
         &contained(false),
         "a peer of process 4711 can't be found from here",
     );
+    // Of somebody else's server: to these it is one of the others.
+    let foreign = after_with(CROWDED, Clients::Elsewhere, |sample, _| {
+        let mut page = sample.pages[0].clone();
+        let mut process = process(sample, SERVER).clone();
+        (page.pid, process.pid) = (9_000, 9_000);
+        process.cpu_ticks = Fact::Known(0);
+        process.threads.clear();
+        if let PageContent::Read(snapshot) = &mut page.content {
+            snapshot.pid = 9_000;
+            snapshot.slots.truncate(2);
+            snapshot.slots[1].info.connection_id = 99;
+            snapshot.slots[1].info.peer_pid = 9_001;
+        }
+        sample.pages.push(page);
+        sample.processes.push(process);
+    });
+    assert!(says(&foreign).is_some(), "{:?}", why(&foreign));
 }
 
 #[test]
@@ -386,16 +403,26 @@ fn where_the_load_changes_what_was_read_earlier_does_not_count_as_of_now() {
         &changing(900),
         "the load changed, and not all threads were read",
     );
-    // Others that come and go are told from it where all is read at once.
-    let others = after_with(WELL, Clients::Elsewhere, |sample, t| {
-        let ticks = used_by_then(10_000 + t * 1_000) / 10;
-        let jiffies = &mut sample.host.cpus[0].jiffies;
-        (jiffies.user, jiffies.idle) = (ticks, t * 100 + 1_000 - ticks);
-        let server = process(sample, SERVER);
-        server.cpu_ticks = Fact::Known(t * WORKER_MS / 10);
-        server.threads[0].run_ns = Fact::Known(0);
-    });
-    assert!(says(&others).is_some());
+    // Others that come and go are told from it where all is read at once, or so soon that it can't have been ours.
+    let others = |behind_ms: u64| {
+        after_with(WELL, Clients::Elsewhere, move |sample, t| {
+            let ticks = used_by_then(10_000 + t * 1_000) / 10;
+            let jiffies = &mut sample.host.cpus[0].jiffies;
+            (jiffies.user, jiffies.idle) = (ticks, t * 100 + 1_000 - ticks);
+            let server = process(sample, SERVER);
+            server.cpu_ticks = Fact::Known(t * WORKER_MS / 10);
+            server.threads[0].run_ns = Fact::Known(0);
+            server.at_ns -= behind_ms * 1_000_000;
+            server.threads[0].at_ns -= behind_ms * 1_000_000;
+        })
+    };
+    for behind_ms in [0, 100] {
+        assert!(says(&others(behind_ms)).is_some(), "{behind_ms} ms");
+    }
+    nobody_knows(
+        &others(900),
+        "the load changed, and not all threads were read",
+    );
 }
 
 #[test]
