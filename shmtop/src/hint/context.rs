@@ -36,6 +36,7 @@ pub struct Context<'a> {
 #[derive(Clone)]
 pub(super) struct Waiter<'a> {
     pub(super) endpoint: &'a Endpoint,
+    /// 0 if nobody knows which it is.
     pub(super) tid: u32,
     pub(super) spin: f64,
     pub(super) yielding: f64,
@@ -51,12 +52,13 @@ impl Waiter<'_> {
         self.thread?.run_delay.clone().ok()
     }
 
-    /// `exchange's poller 4719` or `trader's thread 88`.
+    /// `exchange (pid 4711) thread 4719`.
     pub(super) fn name(&self) -> String {
-        format!(
-            "{} (pid {}) thread {}",
-            self.endpoint.name, self.endpoint.pid, self.tid
-        )
+        let (name, pid) = (&self.endpoint.name, self.endpoint.pid);
+        match self.tid {
+            0 => format!("a thread of {name} (pid {pid})"),
+            tid => format!("{name} (pid {pid}) thread {tid}"),
+        }
     }
 }
 
@@ -140,23 +142,23 @@ impl<'a> Context<'a> {
         let Ok(page) = self.page(e) else {
             return Vec::new();
         };
-        let mut by_tid: BTreeMap<u32, Waiter<'b>> = BTreeMap::new();
-        let mut add = |tid: u32, wait: &WaitView, messages: f64| {
-            let w = by_tid.entry(tid).or_insert_with(|| Waiter {
+        // By thread; and each connection by itself of which nobody knows who waits there.
+        let mut waiters: BTreeMap<(u32, u32), Waiter<'b>> = BTreeMap::new();
+        let threads = e.process.threads.as_ref().map_or(&[][..], Vec::as_slice);
+        let thread = |tid: u32| {
+            let at = threads.binary_search_by_key(&tid, |t| t.tid).ok();
+            at.map(|at| &*threads[at])
+        };
+        let mut add = |tid: u32, apart: u32, wait: &WaitView, messages: f64| {
+            let w = waiters.entry((tid, apart)).or_insert_with(|| Waiter {
                 endpoint: e,
-                tid,
+                tid: if apart == 0 { tid } else { 0 },
                 spin: 0.0,
                 yielding: 0.0,
                 yields_per_s: 0.0,
                 messages_per_s: 0.0,
                 policy: wait.policy.clone(),
-                thread: e
-                    .process
-                    .threads
-                    .as_ref()
-                    .ok()
-                    .and_then(|t| t.iter().find(|t| t.tid == tid))
-                    .map(|t| &**t),
+                thread: thread(tid).filter(|_| apart == 0),
             });
             w.spin = (w.spin + wait.spin_share.clone().unwrap_or(0.0)).min(1.0);
             w.yielding = (w.yielding + wait.yield_share.clone().unwrap_or(0.0)).min(1.0);
@@ -177,7 +179,7 @@ impl<'a> Context<'a> {
                 }
                 for p in &e.pollers {
                     let messages = by_poller.get(&p.slot).copied().unwrap_or(0.0);
-                    add(p.tid, &p.wait, messages);
+                    add(p.tid, 0, &p.wait, messages);
                 }
             }
             Role::Client => {
@@ -185,13 +187,16 @@ impl<'a> Context<'a> {
                     let tid = slot_at(page, c.slot)
                         .filter(|s| s.info.kind == SlotKind::Connection)
                         .map_or(0, |s| s.info.tid);
+                    // The thread is there, and the model does not take it for the one that waits.
+                    let is_other = c.thread.is_err() && thread(tid).is_some();
+                    let apart = if is_other { c.slot + 1 } else { 0 };
                     if let Ok(wait) = &c.wait {
-                        add(tid, wait, moved(c));
+                        add(tid, apart, wait, moved(c));
                     }
                 }
             }
         }
-        by_tid.into_values().collect()
+        waiters.into_values().collect()
     }
 }
 

@@ -32,11 +32,14 @@ pub(super) struct Outsiders {
     pub(super) doubt: Why,
 }
 
+/// By list of CPUs.
+type ByCpus = HashMap<Vec<u32>, Reading<Outsiders>>;
+
 /// What was worked out in this window.
 #[derive(Default)]
 pub(super) struct Known {
-    /// By who stands for a family of processes, and list of CPUs.
-    by_cpus: RefCell<HashMap<u32, HashMap<Vec<u32>, Reading<Outsiders>>>>,
+    /// By who stands for a family of processes.
+    by_cpus: RefCell<HashMap<u32, ByCpus>>,
     /// Wherever they may have run.
     missing: OnceCell<RefCell<Missing>>,
 }

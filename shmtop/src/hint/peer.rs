@@ -257,7 +257,9 @@ fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64>
 
 rule! {
     /// One request has been in the handler for more than a second. The thread's state says whether it computes (R), waits for
-    /// something (S) or for a disk (D). A server whose requests take longer and are well says so in its configuration, once.
+    /// something (S) or for a disk (D). A server whose requests take longer and are well says so in its configuration, once. The beginning of most
+    /// runs is not timed; a request that was taken and has no answer tells of those, and since when is known to a tenth of a second (on the socket:
+    /// since the last look).
     HANDLER_STUCK = "handler-stuck", Crit, "a request is stuck in the handler";
     fires: "one run of the handler lasts more than 1 s, or than Config::long_handler if that is longer";
     quiet: "it returned, or runs as long were declared";
@@ -298,7 +300,7 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         "handler runs for",
         age as f64,
         "ns",
-        "stats page: handler_since_ns",
+        "stats page: handler_since_ns, or requests without replies",
         format!("> {long_ns}"),
     );
     with_state(fire, at, format!("/proc/{pid}/task/{tid}/stat")).fires()

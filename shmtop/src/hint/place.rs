@@ -219,8 +219,15 @@ rule! {
 }
 
 fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
+    let mut unknown = None;
     for w in ctx.waiters_of(e).iter().filter(|w| w.spin > 0.5) {
-        let Some(t) = w.thread else { continue };
+        let Some(t) = w.thread else {
+            unknown = Some(Why::not_there(format!(
+                "which thread of pid {} spins can't be seen",
+                e.pid
+            )));
+            continue;
+        };
         if !t.policy.clone()?.is_realtime() {
             continue;
         }
@@ -256,5 +263,5 @@ fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         )
         .fires();
     }
-    QUIET
+    unknown.map_or(QUIET, Err)
 }

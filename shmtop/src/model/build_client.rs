@@ -17,6 +17,9 @@ use crate::text;
 /// Without progress for longer than this a connection with work to do is stalled.
 pub(crate) const STALL_NS: u64 = 1_000_000_000;
 
+/// Share of wall time spinning that can't pass unseen in a thread's CPU time.
+const MUCH_SPIN: f64 = 0.5;
+
 /// The row of one connection.
 pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
     let now_ns = pair.now.time.monotonic_ns;
@@ -27,7 +30,7 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
     let (server, client) = ends(own, other);
     let client_thread = client
         .ok_or_else(no_client)
-        .and_then(|c| thread_of(pair, c.page.pid, c.slot.info.tid));
+        .and_then(|c| thread_that_waits(pair, c));
     let server_thread = server
         .ok_or_else(no_server)
         .and_then(|s| thread_of(pair, s.page.pid, waiter_tid(s)));
@@ -217,11 +220,33 @@ fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
         wait: client.ok_or_else(no_client).map(|c| wait(c, now_ns)),
         handler_running_ns: server.ok_or_else(no_server).and_then(|s| {
             match s.slot.req.handler_since_ns {
-                0 => Err(Why::not_applicable("the handler does not run")),
+                0 => untimed_handler(s, requests, now_ns),
                 since => Ok(now_ns.saturating_sub(since)),
             }
         }),
     }
+}
+
+/// For how long a run of the handler has lasted whose beginning was not timed, ns: of most it is not. A request that was taken and has no answer is in
+/// the handler, unless its answer waits for room. That is said of one that was there a look ago already.
+fn untimed_handler(server: &Side<'_>, house: Option<House>, now_ns: u64) -> Reading<u64> {
+    let none = || Err(Why::not_applicable("the handler does not run"));
+    let counted = |s: &Slot| (s.req.requests, s.req.replies);
+    let (taken, answered) = counted(server.slot);
+    let Ok((old, span)) = past(server) else {
+        return none();
+    };
+    let waits_for_room = server.slot.tx.tx_blocked_since_ns != 0;
+    if taken <= answered || counted(old) != (taken, answered) || waits_for_room {
+        return none();
+    }
+    // The request left the ring when it was taken: that was seen to a tenth of a second.
+    let moved_ns = house.map_or(0, |h| h.moved_ns);
+    let seen_ns = now_ns.saturating_sub(moved_ns.max(server.slot.info.opened_ns));
+    Ok(match moved_ns {
+        0 => span.ns(),
+        _ => seen_ns.max(span.ns()),
+    })
 }
 
 /// Renews a row of the last model with what a glance saw. Latencies, threads, shares of time and the verdict are a
@@ -269,6 +294,23 @@ fn waiter_tid(side: &Side<'_>) -> u32 {
 /// A thread by process and id, with its rates.
 pub(super) fn thread_of(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<Shared<ThreadView>> {
     pair.thread(pid, tid, || make_thread(pair, pid, tid))
+}
+
+/// The thread that waits for a client's replies, if it is the one that the slot names: that may be who connected, and then handed the
+/// connection on. Who spins uses its CPU, or waits for one; a thread that does neither is not the one that spins.
+fn thread_that_waits<'a>(pair: &Pair<'a>, side: &Side<'a>) -> Reading<Shared<ThreadView>> {
+    let (pid, tid) = (side.page.pid, side.slot.info.tid);
+    let thread = thread_of(pair, pid, tid)?;
+    let (Ok(cpu), Ok(delay)) = (&thread.cpu, &thread.run_delay) else {
+        return Ok(thread);
+    };
+    let spun = pair.spin_of_thread(side);
+    if spun > MUCH_SPIN && 2.0 * (cpu + delay) < spun {
+        return Err(Why::not_there(format!(
+            "which thread of pid {pid} spins can't be seen: thread {tid} opened the connection, and does not"
+        )));
+    }
+    Ok(thread)
 }
 
 fn make_thread(pair: &Pair<'_>, pid: u32, tid: u32) -> Reading<ThreadView> {
@@ -320,7 +362,11 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
     // Replies to requests that were given up stay where they are until the next call.
     let waits_for_none = row.in_flight == Ok(0);
     let replies_wait = !waits_for_none && frozen(row.reply_ring());
-    let waits = row.oldest_age_ns.as_ref().is_ok_and(|age| *age > STALL_NS);
+    // A client that spins does not say since when.
+    let ages = [&row.oldest_age_ns, &row.handler_running_ns];
+    let waits = ages
+        .iter()
+        .any(|age| age.as_ref().is_ok_and(|age| *age > STALL_NS));
     if waits || replies_wait || frozen(row.request_ring()) {
         ClientState::Stalled
     } else {

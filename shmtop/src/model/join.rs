@@ -45,6 +45,8 @@ pub(crate) struct Pair<'a> {
     earlier: Vec<Option<&'a Snapshot>>,
     /// By number of the page: messages moved on each of its threads, counted when first asked for.
     moved: RefCell<HashMap<usize, HashMap<u32, Reading<u64>>>>,
+    /// By number of the page: how long the connections of each of its threads spun.
+    spun: RefCell<HashMap<usize, HashMap<u32, f64>>>,
     /// By process and thread: a thread that serves a thousand connections is looked at once.
     threads: RefCell<HashMap<(u32, u32), Thread>>,
     /// By number of the page and thread: what was counted per message of all its connections.
@@ -120,6 +122,7 @@ impl<'a> Pair<'a> {
             sides,
             earlier,
             moved: RefCell::default(),
+            spun: RefCell::default(),
             threads: RefCell::default(),
             perf: RefCell::default(),
         }
@@ -170,6 +173,22 @@ impl<'a> Pair<'a> {
             None => Ok(0),
             Some(sum) => sum.clone(),
         }
+    }
+
+    /// Share of wall time that all slots of this side's thread say they spun; above 1 if they are those of several threads.
+    pub(crate) fn spin_of_thread(&self, side: &Side<'a>) -> f64 {
+        let mut spun = self.spun.borrow_mut();
+        let by_thread = spun.entry(side.number).or_insert_with(|| {
+            let mut sums: HashMap<u32, f64> = HashMap::new();
+            for slot in side.snapshot.slots.iter().filter(|s| is_connection(s)) {
+                let s = self.side(side.number, side.page, side.snapshot, slot);
+                let share = past(&s)
+                    .and_then(|(old, span)| span.share(old.wait.spin_ns, slot.wait.spin_ns));
+                *sums.entry(slot.info.tid).or_default() += share.unwrap_or(0.0);
+            }
+            sums
+        });
+        by_thread.get(&side.slot.info.tid).copied().unwrap_or(0.0)
     }
 
     /// The thread of a process, as `make` sees it when first asked for.

@@ -27,6 +27,7 @@
 mod base;
 mod fixes;
 mod glance;
+mod handed_on;
 mod hostile;
 mod patch;
 mod play;
