@@ -56,7 +56,7 @@ pub struct Sample {
     pub discovery: Discovery,
 }
 
-/// The clocks, read together at the start of the look.
+/// The clocks, read together: after the search for pages, right before their counters are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Clocks {
@@ -66,7 +66,7 @@ pub struct Clocks {
     pub boottime_ns: u64,
     /// CLOCK_REALTIME in ns since 1970: for people.
     pub realtime_ns: u64,
-    /// How long the look took, in ns of CLOCK_MONOTONIC.
+    /// How long the look took, the search included, in ns of CLOCK_MONOTONIC.
     pub took_ns: u64,
 }
 

@@ -105,6 +105,9 @@ impl World {
 
     /// Looks at everything. Never fails: what can't be read is unknown in the sample, with the reason.
     pub fn sample(&mut self) -> Sample {
+        let began_ns = clock::monotonic_ns();
+        self.pages.look_for(began_ns);
+        // The moment is that of the counters: a search before one sample and none before the next would make its rates too high.
         let mut time = clock::now();
         let now_ns = time.monotonic_ns;
         let mut pages = self.pages.read(now_ns);
@@ -120,7 +123,7 @@ impl World {
         self.look_at_listeners(&pages, &processes, now_ns);
         let host = self.host.read(now_ns, &mut self.buffer);
         let perf = self.count(&interest, &processes, &host, now_ns);
-        time.took_ns = clock::monotonic_ns().saturating_sub(now_ns);
+        time.took_ns = clock::monotonic_ns().saturating_sub(began_ns);
         Sample {
             time,
             host,

@@ -80,18 +80,24 @@ impl PageStore {
         std::mem::take(&mut self.ended)
     }
 
-    /// All pages now.
-    pub(super) fn read(&mut self, now_ns: u64) -> Vec<Page> {
-        if now_ns >= self.registry_due_ns {
-            self.registry_due_ns = now_ns + REGISTRY_NS;
-            let hurries = std::mem::take(&mut self.hurries);
-            if hurries && self.found_announced() {
-                self.registry_due_ns = now_ns;
-            } else {
-                self.search.scan(now_ns, self.budget);
-                self.find();
-            }
+    /// Looks for pages that are new, and for those that have gone, if that is due. It may take as long as all of /proc, so it comes before
+    /// the moment that the counters are told to be of.
+    pub(super) fn look_for(&mut self, now_ns: u64) {
+        if now_ns < self.registry_due_ns {
+            return;
         }
+        self.registry_due_ns = now_ns + REGISTRY_NS;
+        let hurries = std::mem::take(&mut self.hurries);
+        if hurries && self.found_announced() {
+            self.registry_due_ns = now_ns;
+        } else {
+            self.search.scan(now_ns, self.budget);
+            self.find();
+        }
+    }
+
+    /// All known pages now.
+    pub(super) fn read(&mut self, now_ns: u64) -> Vec<Page> {
         let mut pages = self.search.strays().to_vec();
         pages.extend(self.left_out());
         let mut shares: HashMap<u32, Share> = HashMap::new();

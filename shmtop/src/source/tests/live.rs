@@ -20,6 +20,19 @@ const DIR_VARIABLE: &str = "SHMTOP_TEST_CHILD_DIR";
 const WATCHDOG: Duration = Duration::from_secs(30);
 
 #[test]
+fn counters_are_of_the_moment_that_a_sample_says_and_not_of_the_end_of_a_search() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = World::new(Options {
+        runtime_dir: dir.path().into(),
+        perf: PerfScope::Off,
+        ..Options::default()
+    })
+    .sample();
+    let searched_ns = sample.discovery.scan.known().unwrap().at_ns;
+    assert!(searched_ns <= sample.time.monotonic_ns);
+}
+
+#[test]
 fn who_holds_a_ring_for_a_moment_is_not_said_to_hold_it_until_the_next_scan() {
     let fd = memfd_create(c"shm-ring", MFdFlags::MFD_CLOEXEC).unwrap();
     let ring = std::fs::File::from(fd);
@@ -27,7 +40,7 @@ fn who_holds_a_ring_for_a_moment_is_not_said_to_hold_it_until_the_next_scan() {
     let dir = tempfile::tempdir().unwrap();
     let mut pages = PageStore::new(dir.path().into(), "/proc".into(), true, false);
     let mut holds = |now_ns| {
-        pages.read(now_ns);
+        pages.look_for(now_ns);
         let holders = pages.discovery().ring_holders.known().unwrap();
         // On other file systems the number is somebody else's.
         let own = std::process::id();
