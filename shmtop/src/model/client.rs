@@ -126,6 +126,11 @@ pub enum ClientState {
 }
 
 impl ClientState {
+    /// Stopped, stalled or dead: it neither works nor waits for work.
+    pub fn stands_still(self) -> bool {
+        !matches!(self, Self::Active | Self::Idle)
+    }
+
     /// Name in JSON and filters.
     pub fn name(self) -> &'static str {
         match self {

@@ -70,17 +70,24 @@ impl Remembered {
         }
     }
 
-    pub(super) fn update(&mut self, client: &mut Client, at_ns: u64) {
-        self.seen_ns = at_ns;
-        if self.state != client.state {
-            self.state = client.state;
+    /// Dates the state, and what bounds. In another state the same bound has another reason: a client that offers little, and is
+    /// then stopped, is bound by its producer before and after.
+    fn note(&mut self, state: ClientState, bound: Bound, at_ns: u64) {
+        let other = self.state != state;
+        if other {
+            self.state = state;
             self.state_since_ns = at_ns;
         }
-        client.state_for_ns = at_ns.saturating_sub(self.state_since_ns);
-        if self.bound != client.verdict.bound {
-            self.bound = client.verdict.bound;
+        if other || self.bound != bound {
+            self.bound = bound;
             self.bound_since_ns = at_ns;
         }
+    }
+
+    pub(super) fn update(&mut self, client: &mut Client, at_ns: u64) {
+        self.seen_ns = at_ns;
+        self.note(client.state, client.verdict.bound, at_ns);
+        client.state_for_ns = at_ns.saturating_sub(self.state_since_ns);
         // Writing would copy a verdict that the models before share.
         if client.verdict.since_ns != self.bound_since_ns {
             client.verdict.since_ns = self.bound_since_ns;
@@ -129,4 +136,29 @@ fn recent(kept: &VecDeque<(u64, Arc<Histogram>)>) -> Option<Percentiles> {
         return None;
     }
     percentiles(&new.1.since(&old.1)?, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_dated_from_the_state_that_it_explains() {
+        let mut past = Remembered {
+            history: History::default(),
+            state: ClientState::Active,
+            state_since_ns: 1,
+            bound: Bound::Producer,
+            bound_since_ns: 1,
+            rtt: Windows::default(),
+            handler: Windows::default(),
+            seen_ns: 1,
+        };
+        past.note(ClientState::Active, Bound::Producer, 2);
+        assert_eq!((past.state_since_ns, past.bound_since_ns), (1, 1));
+        past.note(ClientState::Stopped, Bound::Producer, 3);
+        assert_eq!((past.state_since_ns, past.bound_since_ns), (3, 3));
+        past.note(ClientState::Stopped, Bound::Consumer, 4);
+        assert_eq!((past.state_since_ns, past.bound_since_ns), (3, 4));
+    }
 }

@@ -9,7 +9,7 @@ use super::pen::{Pen, Piece};
 use super::titles::Key;
 use super::{bound_style, client_mark, severity_mark};
 use crate::history::{FINE_NS, History, Point};
-use crate::model::{Client, ClientState, Percentiles, RingView, RttView, Severity, WaitView};
+use crate::model::{Client, Percentiles, RingView, RttView, Severity, WaitView};
 use crate::reading::{Reading, Why};
 use crate::ui::rows::via_name;
 use crate::ui::{SortKey, Theme};
@@ -37,7 +37,7 @@ pub(super) fn draw_cell(
     match key {
         Key::Sorted(SortKey::Client) => {
             let (mark, style) = match worst {
-                Some(severity) if !stands_still(client) => severity_mark(theme, severity),
+                Some(severity) if !client.state.stands_still() => severity_mark(theme, severity),
                 _ => client_mark(theme, client),
             };
             pen.put(x, y, mark, style);
@@ -83,11 +83,15 @@ pub(super) fn draw_cell(
             let handler = percentile(&client.handler, 20);
             number(handler.map(|p| duration(p.p50 as f64)), theme.dim);
         }
+        // What it had before would pass for what it has.
+        Key::Sorted(SortKey::P50 | SortKey::P99 | SortKey::P999) if client.state.stands_still() => {
+            number(Ok("–".to_owned()), theme.faint);
+        }
         Key::Sorted(SortKey::P50) => number(rtt(20, |p| p.p50), theme.text),
         Key::Sorted(SortKey::P99) => number(rtt(1_000, |p| p.p99), theme.text),
         Key::Sorted(SortKey::P999) => number(rtt(10_000, |p| p.p999), theme.text),
         // Of one that doesn't run, the state says more than what bounds it.
-        Key::Sorted(SortKey::Bound) if stands_still(client) => {
+        Key::Sorted(SortKey::Bound) if client.state.stands_still() => {
             pen.put(x, y, client.state.name(), client_mark(theme, client).1);
         }
         Key::Sorted(SortKey::Bound) => {
@@ -159,16 +163,11 @@ fn ring(pen: &mut Pen<'_>, theme: &Theme, ring: &RingView, colour: Style) {
     pen.put_right(area.right(), area.y, &whole_percent(fill), number);
 }
 
-/// Stopped, stalled or dead: it neither works nor waits.
-fn stands_still(client: &Client) -> bool {
-    !matches!(client.state, ClientState::Active | ClientState::Idle)
-}
-
 /// Where waiting time goes, or for how long the client's state has kept it from waiting.
 fn wait(pen: &mut Pen<'_>, theme: &Theme, client: &Client) {
     let area = pen.area();
     let wide = usize::from(area.width);
-    if stands_still(client) {
+    if client.state.stands_still() {
         let text = format!("for {}", duration(client.state_for_ns as f64));
         let (_, style) = client_mark(theme, client);
         pen.put(area.x, area.y, &text, style);

@@ -12,6 +12,11 @@ use super::{Scene, bound_style, client_mark, placement};
 use crate::model::{Bound, Client, Endpoint};
 use crate::ui::local_time::clock;
 
+/// Cells that a sentence needs at least beside what it is about; with fewer it has the line below.
+const SENTENCE: u16 = 40;
+/// Lines that a sentence takes at most; the last one ends in an ellipsis if more was to be said.
+const SENTENCE_LINES: usize = 3;
+
 /// The client that is open, while it is there.
 pub(super) fn find<'a>(scene: &Scene<'a>) -> Option<(&'a Endpoint, &'a Client)> {
     let id = scene.state.client.as_ref()?;
@@ -256,28 +261,43 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
         scene.model.at_realtime_ns.saturating_sub(ago),
         scene.status.utc_offset_s,
     );
-    let what = match client.verdict.bound {
+    let bound = client.verdict.bound;
+    let mut x = area.x + 1;
+    // Of one that stands still, the state says more than what bounds it; the table says nothing else.
+    let still = client.state.stands_still();
+    if still {
+        let style = client_mark(theme, client).1.add_modifier(Modifier::BOLD);
+        x = pen.put(x, y, client.state.name(), style);
+    }
+    let what = match bound {
         Bound::Idle => "",
         Bound::Unknown => "what bounds it is ",
+        _ if still => ", bound by ",
         _ => "bound by ",
     };
-    let mut x = pen.put(area.x + 1, y, what, theme.dim);
-    x = pen.put(
-        x,
-        y,
-        client.verdict.bound.name(),
-        bound_style(theme, client.verdict.bound).add_modifier(Modifier::BOLD),
-    );
-    x = pen.put(x, y, &format!(" since {since}: "), theme.dim);
-    let said = wrap(
-        &client.verdict.says,
-        usize::from(area.right().saturating_sub(x + 1)),
-    );
-    for (i, line) in said.iter().take(2).enumerate() {
-        pen.put(x, y, line, theme.text);
-        y += u16::from(i + 1 < said.len().min(2));
+    if !(still && matches!(bound, Bound::Idle | Bound::Unknown)) {
+        x = pen.put(x, y, what, theme.dim);
+        let style = bound_style(theme, bound).add_modifier(Modifier::BOLD);
+        x = pen.put(x, y, bound.name(), style);
     }
-    y += 1;
+    x = pen.put(x, y, &format!(" since {since}: "), theme.dim);
+    let beside = area.right().saturating_sub(x + 1);
+    if beside < SENTENCE && x > area.x + 1 {
+        x = area.x + 1;
+        y += 1;
+    }
+    let room = usize::from(area.right().saturating_sub(x + 1));
+    let said = wrap(&client.verdict.says, room);
+    let (first, rest) = said.split_at(said.len().min(SENTENCE_LINES - 1));
+    for line in first {
+        pen.put(x, y, line, theme.text);
+        y += 1;
+    }
+    if !rest.is_empty() {
+        // What doesn't fit in the last line ends in an ellipsis.
+        pen.put_max(x, y, &rest.join(" "), room, theme.text);
+        y += 1;
+    }
     if let (Via::Socket, Some(fallback)) = (client.transport, &client.fallback) {
         let step = transport::error::Step::from_number(fallback.step);
         let step = step.map_or_else(

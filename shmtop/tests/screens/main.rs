@@ -6,6 +6,7 @@
 mod behaviour;
 mod fixture;
 mod keys;
+mod still;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
