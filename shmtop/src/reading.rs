@@ -19,6 +19,8 @@ pub enum WhyKind {
     NotYet,
     /// The kernel refused us: another user's process, perf_event_paranoid, hidepid.
     NoPermission,
+    /// It stands in a page that is not seen: another container's, another user's, or one with no place left for it.
+    NotVisible,
     /// This machine or kernel doesn't have it: no PMU, file absent, hidden by the hypervisor.
     NotThere,
     /// It does not concern this subject: no ring on a socket connection, no limit set.
@@ -54,6 +56,11 @@ impl Why {
         Self::of(WhyKind::NoPermission, text)
     }
 
+    /// It stands in a page that is not seen.
+    pub fn not_visible(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(WhyKind::NotVisible, text)
+    }
+
     /// This machine doesn't have it.
     pub fn not_there(text: impl Into<Cow<'static, str>>) -> Self {
         Self::of(WhyKind::NotThere, text)
@@ -83,6 +90,7 @@ impl Why {
         match self.kind {
             WhyKind::NotYet => "not yet",
             WhyKind::NoPermission => "no permission",
+            WhyKind::NotVisible => "not visible",
             WhyKind::NotThere => "not there",
             WhyKind::NotApplicable => "n/a",
             WhyKind::Gap => "gap",

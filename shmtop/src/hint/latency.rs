@@ -238,7 +238,7 @@ rule! {
 fn late_replies(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     ctx.before()?;
     let (Some(now), Some(old)) = ctx.client_slots(c.connection_id) else {
-        return Err(Why::no_permission("the client's own page is not visible"));
+        return Err(Why::not_visible("the client's own page is not visible"));
     };
     let seconds = ctx.seconds()?;
     let late = crate::rate::delta(old.req.late_replies, now.req.late_replies)?;

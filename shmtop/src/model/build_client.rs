@@ -127,11 +127,11 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
 }
 
 pub(crate) fn no_client() -> Why {
-    Why::no_permission("the client's own page is not visible")
+    Why::not_visible("the client's own page is not visible")
 }
 
 fn no_server() -> Why {
-    Why::no_permission("the server's page is not visible")
+    Why::not_visible("the server's page is not visible")
 }
 
 /// The server's side and the client's.

@@ -101,11 +101,11 @@ pub(super) fn ring(
         match end {
             End::Producer => Ok(own),
             End::Consumer => {
-                other.ok_or_else(|| Why::no_permission("the producer's page is not visible"))
+                other.ok_or_else(|| Why::not_visible("the producer's page is not visible"))
             }
         }
     };
-    let house = || house.ok_or_else(|| Why::no_permission("the server's page is not visible"));
+    let house = || house.ok_or_else(|| Why::not_visible("the server's page is not visible"));
     let blocked = || {
         on_shm()?;
         let p = producer()?;
@@ -211,7 +211,7 @@ mod tests {
             tx_high_water_bytes: 4096,
             ..TxCounters::default()
         };
-        let no_server = || Err(Why::no_permission("the server's page is not visible"));
+        let no_server = || Err(Why::not_visible("the server's page is not visible"));
         assert_eq!(high_water(End::Producer, &tx, no_server()), Ok(4096));
         assert!(high_water(End::Consumer, &tx, no_server()).is_err());
     }

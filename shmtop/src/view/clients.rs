@@ -71,11 +71,15 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         .iter()
         .position(|l| matches!(l, Line::Client(i, _) if Some(*i) == selected))
         .unwrap_or(0);
-    let offset = if lines.len() <= height {
+    let mut offset = if lines.len() <= height {
         0
     } else {
         at.saturating_sub(height / 2).min(lines.len() - height)
     };
+    // The second line of a client says nothing without the first.
+    if matches!(lines.get(offset), Some(Line::More(..))) {
+        offset += 1;
+    }
     for (i, line) in lines.iter().skip(offset).take(height).enumerate() {
         let y = body.y + i as u16;
         let whole = Rect::new(area.x, y, area.width, 1);
@@ -113,7 +117,12 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         }
     }
     if !fits {
-        pen.more(theme.dim, offset, lines.len() - offset - height);
+        let clients = |lines: &[Line<'_>]| {
+            let clients = lines.iter().filter(|l| matches!(l, Line::Client(..)));
+            clients.count()
+        };
+        let end = (offset + height).min(lines.len());
+        pen.more(theme.dim, clients(&lines[..offset]), clients(&lines[end..]));
     }
 }
 
@@ -291,11 +300,15 @@ fn more(client: &Client) -> String {
     if let Some(doubt) = &client.doubt {
         add("not believed", doubt);
     }
-    if let Err(why) = &client.wait {
-        add("waits", why);
-    }
-    if let Err(why) = &client.rtt.interval {
-        add("round trips", why);
+    match (
+        client.wait.as_ref().err(),
+        client.rtt.interval.as_ref().err(),
+    ) {
+        (Some(waits), Some(trips)) if waits.text == trips.text => add("waits, round trips", waits),
+        (waits, trips) => {
+            waits.into_iter().for_each(|why| add("waits", why));
+            trips.into_iter().for_each(|why| add("round trips", why));
+        }
     }
     out
 }

@@ -204,7 +204,7 @@ fn charged(scene: &Scene<'_>, client: &Client) -> String {
     let name = |group: Option<Reading<String>>| match group {
         Some(Ok(path)) => path.trim_start_matches("/sys/fs/cgroup").to_owned(),
         Some(Err(why)) => format!("– {why}"),
-        None => "– its page is not visible".to_owned(),
+        None => "– its page is not shown".to_owned(),
     };
     let (writer, replier) = (
         name(requester.and_then(group)),

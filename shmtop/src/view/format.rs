@@ -157,6 +157,7 @@ pub fn missing(why: &Why, width: usize) -> &'static str {
     let word = match why.kind {
         WhyKind::NotYet => "– not yet",
         WhyKind::NoPermission => "– denied",
+        WhyKind::NotVisible => "– unseen",
         WhyKind::NotThere => "– none",
         WhyKind::NotApplicable => "–",
         WhyKind::Gap => "– gap",

@@ -42,9 +42,15 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
 fn cell<T>(theme: &Theme, r: &Reading<T>, wide: usize, show: impl FnOnce(&T) -> String) -> Piece {
     match r {
         Ok(v) => (show(v), theme.text),
-        // A limit that is not set is an answer.
-        Err(why) if why.kind == WhyKind::NotApplicable => ("no limit".to_owned(), theme.dim),
         Err(why) => (missing(why, wide).to_owned(), theme.faint),
+    }
+}
+
+/// A limit: that none is set is an answer.
+fn limit<T>(theme: &Theme, r: &Reading<T>, wide: usize, show: impl FnOnce(&T) -> String) -> Piece {
+    match r {
+        Err(why) if why.kind == WhyKind::NotApplicable => ("no limit".to_owned(), theme.dim),
+        r => cell(theme, r, wide, show),
     }
 }
 
@@ -100,11 +106,11 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Shared<Endpoint>], r
                 (named(e), theme.accent),
                 (e.pid.to_string(), theme.dim),
                 used,
-                cell(theme, &l.fds_soft, 9, u64::to_string),
-                cell(theme, &l.fds_hard, 9, u64::to_string),
+                limit(theme, &l.fds_soft, 9, u64::to_string),
+                limit(theme, &l.fds_hard, 9, u64::to_string),
                 cell(theme, &l.memory_current_bytes, 10, size),
                 none(&l.memory_max_bytes, 10),
-                cell(theme, &l.cpu_quota, 9, |q| format!("{q:.2} CPU")),
+                limit(theme, &l.cpu_quota, 9, |q| format!("{q:.2} CPU")),
                 cell(theme, &l.throttled, 9, |t| percent(*t)),
                 none(&l.memlock_bytes, 9),
                 none(&l.fsize_bytes, 9),

@@ -379,15 +379,9 @@ fn who_pays_for_a_ring_is_told_from_either_end() {
         line.expect("the fact").to_owned()
     };
     let line = charged(Role::Server);
-    assert!(
-        line.contains("▶ – its page is not visible  ◀ /own"),
-        "{line}"
-    );
+    assert!(line.contains("▶ – its page is not shown  ◀ /own"), "{line}");
     let line = charged(Role::Client);
-    assert!(
-        line.contains("▶ /own  ◀ – its page is not visible"),
-        "{line}"
-    );
+    assert!(line.contains("▶ /own  ◀ – its page is not shown"), "{line}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! screen at any size.
 
 mod behaviour;
+mod expanded;
 mod fixture;
 mod keys;
 mod still;

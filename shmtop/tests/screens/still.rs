@@ -12,7 +12,10 @@ fn opened_it_is_named_by_its_state_at_any_width_and_the_sentence_is_whole() {
     for width in [200, 120, 80, 60, 40] {
         let drawn = screen(&model, &opened(&model, STOPPED), width, 24);
         let words = drawn.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(words.contains(" stopped, bound by consumer since "), "{width}: {drawn}");
+        assert!(
+            words.contains(" stopped, bound by consumer since "),
+            "{width}: {drawn}"
+        );
         let sentence = "the peer has not read for 4.2 s; ring 41 % full and growing 0 B/s";
         assert!(words.contains(sentence), "{width}: {drawn}");
     }

@@ -87,7 +87,11 @@ fn a_page_that_says_more_than_one_users_may_is_not_copied_and_the_others_are() {
         format!("the pages of user {uid} say more than one user's may: this one is not read"),
     ];
     assert_eq!(said(&pages), wanted);
-    assert_eq!(said(&looked(&mut store, 2)), wanted, "and so it stays for a while");
+    assert_eq!(
+        said(&looked(&mut store, 2)),
+        wanted,
+        "and so it stays for a while"
+    );
     let (_, pages) = read(dir.path(), Budget::default());
     assert_eq!(said(&pages), ["a-large", "b-small"]);
 }
