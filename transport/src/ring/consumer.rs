@@ -47,6 +47,14 @@ pub(crate) struct Record {
     streamed: bool,
 }
 
+impl Record {
+    /// Whether it may be published in pieces, so that more of it may come.
+    #[inline(always)]
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.streamed
+    }
+}
+
 /// What a release did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Released {
@@ -218,6 +226,20 @@ impl<S: Storage> Consumer<S> {
         Ok(true)
     }
 
+    /// The same for a record that is to be discarded: one look, where [`Self::is_whole`] may take 1000 and more of a peer that lets `tail` creep.
+    pub(crate) fn is_there(&mut self, record: &Record) -> Result<bool, Poison> {
+        if record.streamed {
+            let base = self.head.wrapping_add(HEADER_BYTES);
+            let length = record.length as u64;
+            if self.valid_from(base)? < length {
+                self.half = Some(base.wrapping_add(length));
+                return Ok(false);
+            }
+        }
+        self.half = None;
+        Ok(true)
+    }
+
     /// Follows `tail` through a record of `length` bytes, and gives each part that has become valid to `take`.
     #[inline(always)]
     fn follow(
@@ -236,17 +258,7 @@ impl<S: Storage> Consumer<S> {
                 return Ok(false);
             }
             looks -= 1;
-            self.follow_loads += 1;
-            // Acquire, partner: the Release stores of `tail` in `Slot::stream` and `Slot::finish` (I5).
-            let tail = self.storage.load_acquire(Word::Tail);
-            let mut valid = tail.wrapping_sub(base);
-            if valid > self.plan.capacity() {
-                // Before the first piece `tail` still stands where the last record ended: before this header and the padding.
-                if base.wrapping_sub(tail) > HEADER_BYTES.wrapping_add(self.skipped) {
-                    return Err(self.impossible(tail));
-                }
-                valid = 0;
-            }
+            let valid = self.valid_from(base)?;
             let valid = (valid as usize).min(length);
             if valid <= done {
                 std::hint::spin_loop();
@@ -258,6 +270,23 @@ impl<S: Storage> Consumer<S> {
         }
         self.half = None;
         Ok(true)
+    }
+
+    /// How many bytes from `base` on, the payload of the record at `head`, have been published; more once others follow it.
+    #[inline(always)]
+    fn valid_from(&mut self, base: u64) -> Result<u64, Poison> {
+        self.follow_loads += 1;
+        // Acquire, partner: the Release stores of `tail` in `Slot::stream` and `Slot::finish` (I5).
+        let tail = self.storage.load_acquire(Word::Tail);
+        let valid = tail.wrapping_sub(base);
+        if valid <= self.plan.capacity() {
+            return Ok(valid);
+        }
+        // Before the first piece `tail` still stands where the last record ended: before this header and the padding.
+        if base.wrapping_sub(tail) > HEADER_BYTES.wrapping_add(self.skipped) {
+            return Err(self.impossible(tail));
+        }
+        Ok(0)
     }
 
     /// Gives the record that [`Self::peek`] returned back to the producer.

@@ -311,8 +311,15 @@ fn a_record_that_creeps_in_costs_a_bounded_number_of_looks() {
             consumer.follow_loads() - before <= 2000,
             "{step} bytes a look"
         );
+        // One that is to be discarded costs a single look.
+        heap.store(Word::Tail, 16);
+        let before = consumer.follow_loads();
+        assert_eq!(consumer.is_there(&record), Ok(false));
+        assert_eq!(consumer.follow_loads() - before, 1);
+        assert!(!consumer.is_ready());
         heap.creep(0);
         heap.store(Word::Tail, producer.index());
+        assert_eq!(consumer.is_there(&record), Ok(true));
         assert_eq!(consumer.read(&record, &mut buffer), Ok(true));
         assert!(buffer == bytes);
     }

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use transport::error::{Lost, RequestError};
@@ -10,7 +11,8 @@ use transport::{Config, Group, Synapse, TransportChoice, WaitPolicy};
 
 use crate::rogue::server::{REQUEST_TIMEOUT, SEALS, against, memfd, offer, on_shm, welcome};
 use crate::rogue::{
-    COMMIT, DATA, HELLO, Memory, READY, REPLY, Raw, Rings, UPGRADE, WELCOME, header, message,
+    COMMIT, DATA, HELLO, Memory, READY, REPLY, REPLY_RECORD, Raw, Rings, STREAMED, TAIL, UPGRADE,
+    WELCOME, commit, header, message,
 };
 use crate::role::WATCHDOG;
 use crate::watch::own_page;
@@ -119,6 +121,50 @@ fn large_replies_to_nobodys_requests_are_not_copied() {
         let slot = slots.find(|s| s.info.connection_id == 1 << 50);
         assert_eq!(slot.expect("our slot").rx.rx_invalid, 3, "all that came");
     });
+}
+
+/// Were they followed, as one that somebody waits for is, each would take 1000 looks and more, and those of one call millions.
+#[test]
+fn a_reply_to_nobodys_request_that_creeps_in_is_not_followed() {
+    const LENGTH: usize = 12_000;
+    let (begin, has_begun) = std::sync::mpsc::channel();
+    let (look, has_looked) = std::sync::mpsc::channel();
+    let has_looked = std::sync::Mutex::new(has_looked);
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            let bytes = rings.prepare(1 << 40, &[0; LENGTH]);
+            let word = commit(REPLY_RECORD, LENGTH as u64) | STREAMED;
+            let place = rings.place();
+            rings.memory.word(place).store(word, Ordering::Release);
+            for part in [16 + 4096, bytes] {
+                let tail = rings.tail + part;
+                rings.out(TAIL).store(tail, Ordering::Release);
+                begin.send(()).expect("the client waits");
+                let has_looked = has_looked.lock().expect("one server");
+                has_looked.recv().expect("the client looks");
+            }
+            raw.is_closed();
+        },
+        |mut client| {
+            let id = client.connection_id();
+            client.submit(b"anybody").expect("room");
+            for _ in ["a part of it", "all of it"] {
+                has_begun.recv().expect("the server sends");
+                for _ in 0..3 {
+                    assert!(matches!(client.try_receive(), Ok(None)));
+                }
+                look.send(()).expect("the server waits");
+            }
+            let page = own_page().expect("our page");
+            let slot = page
+                .slots
+                .iter()
+                .find(|s| s.info.connection_id == id && s.rx.rx_invalid == 1);
+            let looks = slot.expect("our slot, and one reply").rx.rx_follow_loads;
+            assert!(looks < 10, "{looks}");
+        },
+    );
 }
 
 /// A call of a service on tokio that meets a flood of replies to nobody must end with the connection, after few of them: its thread is

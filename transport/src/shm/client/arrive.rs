@@ -30,15 +30,23 @@ impl ShmClient {
         Ok(None)
     }
 
-    /// Copies a reply into the buffer, unless it is a large one that nobody waits for: 64 of those in each of 64 looks would be minutes.
-    /// `Ok(false)` as in [`crate::ring::consumer::Consumer::read`].
+    /// Copies a reply into the buffer, unless it is a large one that nobody waits for: 64 of those in each of 64 looks, which have no clock in
+    /// between, would be minutes, and still be many seconds if each was followed while it creeps in. `Ok(false)` as in
+    /// [`crate::ring::consumer::Consumer::read`].
     #[inline(always)]
     pub(super) fn copy_out(&mut self, record: &Record) -> Result<bool, Poison> {
-        // By the length first, which is in a register: a small reply is copied in less time than its request is looked up.
-        if record.length >= STREAM_FROM_BYTES && !self.calls.is_live(record.id) {
-            return self.rx.is_whole(record);
+        if self.is_costly_for_nobody(record) {
+            return self.rx.is_there(record);
         }
         self.rx.read(record, &mut self.buffer)
+    }
+
+    /// Whether a reply that nobody waits for would take long to copy or to follow.
+    #[inline(always)]
+    pub(super) fn is_costly_for_nobody(&mut self, record: &Record) -> bool {
+        // By what is in registers first: a small reply is copied in less time than its request is looked up.
+        (record.length >= STREAM_FROM_BYTES || record.is_streamed())
+            && !self.calls.is_live(record.id)
     }
 
     #[inline(always)]
@@ -130,7 +138,7 @@ impl ShmClient {
         let Some(record) = self.rx.peek()? else {
             return Ok(false);
         };
-        if self.calls.is_live(record.id) || !self.rx.is_whole(&record)? {
+        if self.calls.is_live(record.id) || !self.rx.is_there(&record)? {
             return Ok(false);
         }
         self.accept(&record).map(|_| true)

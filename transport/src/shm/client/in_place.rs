@@ -51,6 +51,8 @@ impl ShmClient {
             let failed = self.is_error(&record)?;
             let whole = if failed {
                 self.copy_out(&record)?
+            } else if self.is_costly_for_nobody(&record) {
+                self.rx.is_there(&record)?
             } else {
                 self.rx.is_whole(&record)?
             };
