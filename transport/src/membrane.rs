@@ -165,7 +165,7 @@ impl Membrane {
         let page = PageWriter::create(&PageDescription {
             name: &config.name,
             role: Role::Server,
-            socket_path: path,
+            socket_path: listener.path(),
             slots: slots(config),
         });
         let process = page.process();

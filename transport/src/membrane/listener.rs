@@ -27,6 +27,7 @@ pub(super) struct Listener {
     /// A fork would keep the path connectable, with nobody there to accept. Before the descriptor: dropped first.
     _not_in_forks: NotInForks,
     fd: OwnedFd,
+    /// Absolute, as that of the lock: the process may go elsewhere.
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -39,17 +40,35 @@ struct PathLock {
     path: PathBuf,
     /// A fork would hold it beyond our death.
     _not_in_forks: NotInForks,
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // Still held. Whoever has opened it meanwhile finds out that it is gone, see `lock`.
-        let _ = std::fs::remove_file(&self.path);
+        // Still held. Whoever has opened it meanwhile finds out that it is gone, see `lock`. Only what is still ours: whoever cleans up behind
+        // us may have taken it away, and another server may hold the one that is there now.
+        if is_at(&self.path, &self.file).unwrap_or(false) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether this file is the one at `path`; not if nothing is there.
+fn is_at(path: &Path, file: &File) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(seen) => Ok((seen.dev(), seen.ino()) == (ours.dev(), ours.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
 impl Listener {
+    /// Where it listens, absolute.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Inode of the socket file.
     pub(super) fn inode(&self) -> u64 {
         self.inode
@@ -90,7 +109,9 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
         path: path.into(),
         source: e,
     };
-    let lock = lock(path)?;
+    // For later; the address has room for the shorter one that we were given.
+    let absolute = std::path::absolute(path).map_err(|e| failed("current directory", e))?;
+    let lock = lock(path, &absolute)?;
     clear(path)?;
 
     let fd = socket::socket(
@@ -112,7 +133,7 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
         Ok(meta) => Ok(Listener {
             _not_in_forks: NotInForks::new(&fd),
             fd,
-            path: path.into(),
+            path: absolute,
             device: meta.dev(),
             inode: meta.ino(),
             _lock: lock,
@@ -139,9 +160,9 @@ fn open_to_all(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o666))
 }
 
-/// The lock of this path, held until drop.
-fn lock(path: &Path) -> Result<PathLock, BindError> {
-    let mut name = path.as_os_str().to_os_string();
+/// The lock of this path, which is `absolute`, held until drop.
+fn lock(path: &Path, absolute: &Path) -> Result<PathLock, BindError> {
+    let mut name = absolute.as_os_str().to_os_string();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
     let failed = |e: io::Error| match path.parent() {
@@ -163,27 +184,26 @@ fn lock(path: &Path) -> Result<PathLock, BindError> {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            // Who may create files here could have put a FIFO there, whose open would wait for a reader.
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&lock_path)
             .map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            let what = "something else than a regular file is in its place";
+            return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
+        }
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EWOULDBLOCK)) => return Err(BindError::InUse { path: path.into() }),
             Err((_, e)) => return Err(failed(e.into())),
         };
         // Its last holder may have removed the file between our open and our lock: then we hold a lock nobody can see.
-        let held = lock.metadata().map_err(failed)?;
-        match std::fs::symlink_metadata(&lock_path) {
-            Ok(seen) if (seen.dev(), seen.ino()) == (held.dev(), held.ino()) => {
-                return Ok(PathLock {
-                    _not_in_forks: NotInForks::new(&*lock),
-                    path: lock_path,
-                    _file: lock,
-                });
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(e)),
+        if is_at(&lock_path, &lock).map_err(failed)? {
+            return Ok(PathLock {
+                _not_in_forks: NotInForks::new(&*lock),
+                path: lock_path,
+                file: lock,
+            });
         }
     }
 }
@@ -223,4 +243,71 @@ fn clear(path: &Path) -> Result<(), BindError> {
     }
     fault_point!(PathProbed);
     std::fs::remove_file(path).map_err(|e| failed("unlink", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mem::limit_tests::alone;
+
+    /// Names in a directory.
+    fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+        let entries = std::fs::read_dir(dir).expect("a directory");
+        entries.map(|e| e.expect("an entry").file_name()).collect()
+    }
+
+    #[test]
+    fn a_fifo_where_the_lock_should_be_is_an_error_and_no_wait() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let fifo = dir.path().join("s.lock");
+        nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o666)).expect("a FIFO");
+        for with_reader in [false, true] {
+            let reader = || {
+                let mut open = OpenOptions::new();
+                open.read(true).custom_flags(libc::O_NONBLOCK).open(&fifo)
+            };
+            let _reader = with_reader.then(reader).transpose().expect("a reader");
+            let (done, ended) = std::sync::mpsc::channel();
+            let path = path.clone();
+            // Left behind, should it hang.
+            std::thread::spawn(move || done.send(bind(&path, false).map(drop)));
+            let ended = ended.recv_timeout(Duration::from_secs(30)).expect("a hang");
+            assert!(
+                matches!(ended, Err(BindError::Io { step: "lock", .. })),
+                "{ended:?}"
+            );
+        }
+        assert_eq!(names(dir.path()), ["s.lock"], "it is not ours");
+    }
+
+    #[test]
+    fn a_server_whose_process_went_elsewhere_removes_its_own_files_and_no_others() {
+        let test = "membrane::listener::tests::a_server_whose_process_went_elsewhere_removes_its_own_files_and_no_others";
+        alone(test, || {
+            let [here, there] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+            std::env::set_current_dir(&here).expect("ours");
+            let listener = bind(Path::new("s"), false).expect("a listener");
+            std::env::set_current_dir(&there).expect("ours");
+            let other = bind(Path::new("s"), false).expect("another one");
+            drop(listener);
+            assert!(names(here.path()).is_empty(), "its own are left behind");
+            assert_eq!(names(there.path()).len(), 2, "another one's are gone");
+            drop(other);
+            std::env::set_current_dir("/").expect("a root");
+        });
+    }
+
+    #[test]
+    fn a_lock_that_was_taken_away_and_made_anew_by_another_one_is_not_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, lock) = (dir.path().join("s"), dir.path().join("s.lock"));
+        let listener = bind(&path, false).expect("a listener");
+        std::fs::remove_file(&lock).expect("there");
+        std::fs::write(&lock, "another one's").expect("a file");
+        drop(listener);
+        assert_eq!(names(dir.path()), ["s.lock"]);
+    }
 }
