@@ -96,6 +96,7 @@ fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!("> {RESTART_NS}"),
     )
     .state("server", format!("{who} is gone"), format!("/proc/{}", info.peer_pid))
+    .about([info.peer_pid])
     .state("socket", "left behind, nobody listens", e.socket_path.clone())
     .fires()
 }

@@ -73,7 +73,7 @@ impl Fire {
         }
     }
 
-    /// Of a finding about the host: only these processes have to do with it.
+    /// Of a finding about the host: only these processes have to do with it. Of one about a process: these too, though they may be gone.
     fn about(mut self, pids: impl IntoIterator<Item = u32>) -> Self {
         self.about = Some(pids.into_iter().collect());
         self

@@ -39,6 +39,7 @@ impl Choice {
         let (wanted, others): (Vec<_>, Vec<_>) = std::mem::take(&mut model.endpoints)
             .into_iter()
             .partition(|e| self.wants(e.pid, &e.name));
+        model.others = others.len();
         let pids: BTreeSet<u32> = wanted.iter().map(|e| e.pid).collect();
         let servers = others.iter().filter(|e| e.role == Role::Server);
         model.endpoints = wanted;
@@ -74,7 +75,9 @@ impl Choice {
             .unreadable
             .retain(|u| u.pid.is_none_or(|p| self.wants(p, &u.name)));
         let unreadable = model.unreadable.iter().filter_map(|u| u.pid);
-        let asked = Asked::new(model.endpoints.iter().map(|e| &**e), unreadable);
+        // Who was asked for and has died has no endpoint any more, but left others behind.
+        let none = unreadable.chain(self.pids.iter().copied());
+        let asked = Asked::new(model.endpoints.iter().map(|e| &**e), none);
         model.findings.retain(|f| asked.finding(f));
         model.unknown.retain(|u| asked.subject(&u.subject));
     }
@@ -109,13 +112,15 @@ impl Asked {
     }
 
     /// Whether a finding is theirs. What is said about the host may be about somebody else on it; and a cause elsewhere counts if
-    /// they bear its consequences.
+    /// they bear its consequences; or if it is one that it came from.
     pub(crate) fn finding(&self, f: &Finding) -> bool {
         let theirs = |pid: &u32| self.pids.contains(pid) || self.peers.contains(pid);
+        let about = f.about.as_ref().map(|pids| pids.iter().any(theirs));
         if f.subject.pid.is_none() {
-            return f.about.as_ref().is_none_or(|pids| pids.iter().any(theirs));
+            return about != Some(false);
         }
         self.subject(&f.subject)
+            || about == Some(true)
             || f.also.iter().any(|s| self.subject(s))
             || f.explains.iter().any(|x| self.subject(&x.subject))
     }

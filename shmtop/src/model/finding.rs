@@ -80,7 +80,8 @@ pub struct Finding {
     pub subject: Subject,
     /// Whom else it concerns, if the rule speaks once for all.
     pub also: Vec<Subject>,
-    /// Of a finding about the host: the pids it has to do with. `None`: everything on it.
+    /// Of a finding about the host: the pids it has to do with; `None`: everything on it. Of one about a process: those it came from,
+    /// which may be gone.
     pub about: Option<Vec<u32>>,
     /// One sentence with the real numbers.
     pub says: String,

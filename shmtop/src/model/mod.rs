@@ -57,6 +57,8 @@ pub struct Model {
     pub endpoints: Vec<Shared<Endpoint>>,
     /// Servers that were left out, since others were asked for, and serve some of those.
     pub left_out: Shared<Vec<LeftOut>>,
+    /// Processes with a stats page that nobody asked for.
+    pub others: usize,
     /// Pages that were found and can't be shown.
     pub unreadable: Vec<Unreadable>,
     /// What is wrong, gravest first, root causes only; consequences stand in [`Finding::explains`].
@@ -81,6 +83,7 @@ impl Model {
             host: HostView::unknown().into(),
             endpoints: Vec::new(),
             left_out: Shared::default(),
+            others: 0,
             unreadable: Vec::new(),
             findings: Shared::default(),
             unknown: Shared::default(),

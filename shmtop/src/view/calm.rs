@@ -3,7 +3,7 @@
 use ratatui::style::Modifier;
 
 use super::Scene;
-use super::pen::{Pen, Piece, width};
+use super::pen::{Pen, Piece, width, wrap};
 
 /// Draws the screen.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
@@ -11,7 +11,21 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     let area = pen.area();
     let plain = |text: &str| (text.to_owned(), theme.dim);
     let command = |text: &str| (text.to_owned(), theme.accent);
-    let mut lines: Vec<Vec<Piece>> = if scene.status.ready {
+    let mut lines: Vec<Vec<Piece>> = if scene.status.ready && scene.model.others > 0 {
+        let others = match scene.model.others {
+            1 => "One other process uses".to_owned(),
+            n => format!("{n} other processes use"),
+        };
+        vec![
+            vec![(
+                "What was asked for (-p, --name) is not there.".to_owned(),
+                theme.title,
+            )],
+            vec![],
+            vec![plain(&format!("{others} the transport now:"))],
+            vec![command("shmtop ps")],
+        ]
+    } else if scene.status.ready {
         vec![
             vec![(
                 "Nothing is running that shmtop could show.".to_owned(),
@@ -51,6 +65,17 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
             theme.warn,
         )]);
     }
+    let room = usize::from(area.width).saturating_sub(2);
+    let lines: Vec<Vec<Piece>> = lines
+        .into_iter()
+        .flat_map(|line| match line.as_slice() {
+            [(text, style)] if width(text) > room => wrap(text, room)
+                .into_iter()
+                .map(|part| vec![(part, *style)])
+                .collect(),
+            _ => vec![line],
+        })
+        .collect();
     let top = (usize::from(area.height).saturating_sub(lines.len()) / 3) as u16;
     let widest = lines
         .iter()

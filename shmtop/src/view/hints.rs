@@ -26,7 +26,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
     let findings = &model.findings;
     if findings.is_empty() {
         let quiet = plural(model.checked.len(), "check");
-        let text = if model.endpoints.is_empty() {
+        let text = if model.endpoints.is_empty() && model.others > 0 {
+            "What was asked for is not there, so there is nothing to check.".to_owned()
+        } else if model.endpoints.is_empty() {
             "Nothing runs, so there is nothing to check.".to_owned()
         } else if let Some(lost) = &scene.status.lost {
             format!("{}; {quiet} of what is left are quiet.", lost.gone())

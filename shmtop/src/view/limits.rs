@@ -29,10 +29,11 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
     machine(&mut sheet, scene, room);
     sheet.title(theme, "Per process");
     if model.endpoints.is_empty() {
-        sheet.line(vec![(
-            "  no process uses the transport now".to_owned(),
-            theme.dim,
-        )]);
+        let none = match model.others {
+            0 => "  no process uses the transport now",
+            _ => "  what was asked for is not there",
+        };
+        sheet.line(vec![(none.to_owned(), theme.dim)]);
     } else {
         processes(&mut sheet, theme, &model.endpoints, room);
     }

@@ -4,6 +4,7 @@
 //! screen at any size.
 
 mod behaviour;
+mod choice;
 mod expanded;
 mod fixture;
 mod keys;
