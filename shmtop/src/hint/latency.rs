@@ -14,12 +14,13 @@ pub(super) const RULES: &[Rule] = &[OUTLIER_CLIENT, TAIL_SPREAD, LATE_REPLIES, S
 rule! {
     /// Clients of one server with messages of like size should see like tails; one that is 5 × slower has a private problem. The
     /// median of at least four, 500 timed requests each, and at least 20 µs more, so that a few scheduling accidents at a
-    /// microsecond's scale don't make an outlier. Where waiters outnumber the CPUs the scheduler makes one of them wait now and then, for half a
+    /// microsecond's scale don't make an outlier. Who keeps more requests in flight waits for its own, whose requests take the handler longer has
+    /// asked for more, and who pauses until both sides sleep is woken each time: none of them is slower than it should be. Where waiters outnumber the CPUs the scheduler makes one of them wait now and then, for half a
     /// minute on end, 10 × as long as the others and with less than half of their requests, as measured with seventeen healthy processes on two
     /// CPUs; there it must also be niced, or kept to other CPUs than they are.
     OUTLIER_CLIENT = "outlier-client", Warn, "one client is far slower than the others";
     fires: "its p99 is above 5 × the median client's, by 20 µs or more";
-    quiet: "fewer than 4 clients or 500 timed requests, messages of unlike sizes, or crowded CPUs and nothing that sets it apart";
+    quiet: "fewer than 4 clients or 500 timed requests, messages of unlike sizes, unlike numbers of requests in flight, a longer handler or a wake-up that explains it, or crowded CPUs and nothing that sets it apart";
     fix: "look at what only this client has: its CPU, its nice value, its policy";
     check: Client(outlier_client);
 }
@@ -73,6 +74,37 @@ fn is_niced(c: &Client) -> bool {
         .is_ok_and(|t| t.nice.as_ref().is_ok_and(|n| *n > 0))
 }
 
+/// How many requests it keeps in flight, by Little's law: its rate times its median. Half a request of doubt, as the median is not the mean.
+fn in_flight(c: &Client, rtt: &Percentiles) -> f64 {
+    let rate = c.requests_per_s.clone().unwrap_or(0.0);
+    (rate * (rtt.p50 as f64 / 1e9)).max(1.5)
+}
+
+/// What a wake-up costs at most, ns: tens of microseconds where an idle virtual CPU halts.
+const WAKE_UP_NS: u64 = 200_000;
+
+/// The p99 of the handler, or the share of waits that end in a sleep, of one client and of the median one.
+fn beside<T: PartialOrd + Copy>(
+    c: &Client,
+    all: &[(&Client, Percentiles)],
+    of: impl Fn(&Client) -> Option<T>,
+) -> Option<(T, T)> {
+    let mut theirs: Vec<T> = all.iter().filter_map(|(o, _)| of(o)).collect();
+    theirs.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    Some((of(c)?, *theirs.get(theirs.len() / 2)?))
+}
+
+/// Whether it takes `more_ns` longer than the median client because of what it asks for, and when.
+fn is_its_own_doing(c: &Client, all: &[(&Client, Percentiles)], more_ns: u64) -> bool {
+    let handled = |c: &Client| c.handler.interval.as_ref().ok().map(|p| p.p99);
+    let longer_ns = beside(c, all, handled).map_or(0, |(mine, theirs)| mine.saturating_sub(theirs));
+    let asleep = |c: &Client| Some(c.wait.as_ref().ok()?.ended.as_ref().ok()?[2]);
+    // One in a hundred is what a p99 shows.
+    let is_woken =
+        beside(c, all, asleep).is_some_and(|(mine, theirs)| mine > (2.0 * theirs).max(0.01));
+    longer_ns > more_ns / 2 || is_woken && more_ns < WAKE_UP_NS
+}
+
 fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(mine) = c.rtt.interval.as_ref().ok().filter(|p| p.count >= TIMED) else {
         return QUIET;
@@ -84,7 +116,9 @@ fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     {
         return QUIET;
     }
-    let others = comparable(e, c);
+    let mut others = comparable(e, c);
+    let depth = in_flight(c, mine);
+    others.retain(|(o, p)| (0.5..=2.0).contains(&(in_flight(o, p) / depth)));
     if others.len() < 4 {
         return Err(Why::not_applicable("fewer than 4 clients to compare with"));
     }
@@ -94,7 +128,8 @@ fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if mine.p99 <= median.saturating_mul(5) || mine.p99 - median < 20_000 {
         return QUIET;
     }
-    if is_crowded(e, c) && !is_apart(c, &others) {
+    if is_crowded(e, c) && !is_apart(c, &others) || is_its_own_doing(c, &others, mine.p99 - median)
+    {
         return QUIET;
     }
     let mut only = String::new();
