@@ -44,7 +44,7 @@ fn consumer_stalled(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let client = start(place, "client deaf");
     let pid = client.pid();
-    names(place, exchange.pid(), "consumer-stalled", "crit")
+    names(place, exchange.pid(), "consumer-stalled", "info")
         .says(format!("the client (pid {pid}) is S"))
         .fix(format!("gdb -p {pid}"))
         .number("occupancy", |n| n > 100.0)

@@ -1,12 +1,12 @@
 //! Rules about a side that does not move: stopped, gone, stalled, stuck in its handler.
 
-use transport::stats::{Role, Via};
+use transport::stats::{Role, Slot, Via};
 
 use super::fix::look_inside;
-use super::ring::{client_pid, plural, server_pid};
+use super::ring::{FULL, client_pid, plural, server_pid};
 use super::trust::is_ending;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, ClientState, Endpoint, Shared, ThreadView};
+use crate::model::{Client, ClientState, Endpoint, Severity, Shared, ThreadView};
 use crate::reading::{Reading, Why};
 use crate::text;
 
@@ -159,9 +159,10 @@ rule! {
     /// Bytes wait and the reader's index has not moved for a second. While the handler runs the server's reader can't move: that
     /// is `handler-stuck`, and of the requests this one says nothing then. If both rings stand still it is the client that does not read: the server
     /// takes no request that it has no room to answer. Replies to requests that were given up are left there until the next call; a client
-    /// that waits for nothing else reads none, and need not.
+    /// that waits for nothing else reads none, and need not. Nor does one that computes before it collects: replies harm nobody until the ring is
+    /// full, so it takes that, or a client that is asleep until a reply comes, to be critical.
     CONSUMER_STALLED = "consumer-stalled", Crit, "the reader of a ring has stopped reading";
-    fires: "bytes in the ring and its consumer's index frozen for more than 1 s";
+    fires: "bytes in the ring and its consumer's index frozen for more than 1 s; info of replies that nobody is kept waiting for: the ring is less than 80 % full, the server has room, and the client does not sleep for one";
     quiet: "of requests: the handler is running; of replies: their client waits for none";
     fix: "look at the thread named";
     explains: ["ring-full", "tail-spread", "late-replies", "outlier-client"];
@@ -176,6 +177,7 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let in_handler = handler_of_server(ctx, e, c).is_some();
     let (own, _) = ctx.client_slots(c.connection_id);
     let waits_for_none = own.is_some_and(|slot| slot.req.in_flight == 0);
+    let wanted = replies_are_wanted(ctx, c, own);
     let rings = [
         (
             c.reply_ring(),
@@ -192,7 +194,7 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             "server",
         ),
     ];
-    let mut unknown = None;
+    let (mut unknown, mut lesser) = (None, None);
     for (ring, name, pid, thread, who) in rings {
         if in_handler && who == "server" || waits_for_none && who == "client" {
             continue;
@@ -211,6 +213,14 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         if frozen <= LONG_NS {
             continue;
         }
+        let is_lesser = match &wanted {
+            Ok(wanted) => who == "client" && !wanted,
+            Err(why) if who == "client" => {
+                unknown = Some(why.clone());
+                continue;
+            }
+            Err(_) => false,
+        };
         let at = whereabouts(ctx, pid, thread);
         let is = at.as_ref().map_or_else(
             || format!("the state of the {who} (pid {pid}) can't be read"),
@@ -240,9 +250,32 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             "stats page: house_*_moved_ns",
             format!("> {LONG_NS}"),
         );
-        return with_state(fire, at, format!("/proc/{pid}/stat")).fires();
+        let fire = with_state(fire, at, format!("/proc/{pid}/stat"));
+        if !is_lesser {
+            return fire.fires();
+        }
+        // The server may have stopped reading besides, and that is worse.
+        lesser = Some(fire.at(Severity::Info));
     }
-    unknown.map_or(QUIET, Err)
+    match lesser {
+        Some(fire) => fire.fires(),
+        None => unknown.map_or(QUIET, Err),
+    }
+}
+
+/// Whether somebody is kept waiting by replies that lie unread: the server, which has no room for more, or the client, which sleeps until one comes.
+/// A client that runs, or sleeps elsewhere, collects them when it likes.
+fn replies_are_wanted(ctx: &Context<'_>, c: &Client, own: Option<&Slot>) -> Reading<bool> {
+    let ring = c.reply_ring();
+    if ring.blocked_for_ns.is_ok() || ring.fill().is_some_and(|fill| fill > FULL) {
+        return Ok(true);
+    }
+    let own = own.ok_or_else(|| {
+        Why::no_permission("the client's own page is not visible: it may wait for no reply")
+    })?;
+    let runs = matches!(&c.thread, Ok(t) if matches!(t.state, Ok('R')));
+    let since_ns = own.req.oldest_ns;
+    Ok(since_ns != 0 && !runs && ctx.model.at_ns.saturating_sub(since_ns) > LONG_NS)
 }
 
 /// The age of a handler run that holds the server's reader of this connection: its own, or of another connection that the same

@@ -3,6 +3,7 @@
 use transport::stats::{Role, Via};
 
 use super::fix::setting;
+use super::refusals::{NEAR, is_near};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, RingView, Severity};
 use crate::reading::Why;
@@ -14,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[RING_FULL, MUTUAL_FULL, NEAR_MAX_MESSAGE];
 /// The programs that come with the library and have flags for what both sides must agree on.
 const BOTH: &str = "exchange, trader";
 /// Share of the capacity from which a ring counts as full.
-const FULL: f64 = 0.8;
+pub(super) const FULL: f64 = 0.8;
 /// A ring that was not this full of late did not block for want of room: the transport wraps early, and a batch that crosses the
 /// wrap may have to wait for the reader once. A message may be half the ring, so a full ring may hold little more than that.
 const LATELY_FULL: f64 = 0.4;
@@ -145,10 +146,15 @@ pub(super) fn power_of_two_above(value: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// The setting that allows more than `bytes` in a message.
-fn largest_message(bytes: u64) -> String {
+/// What allows more than `bytes` in a message: the limit, and rings of which such a message is no more than a quarter.
+fn room_for_more_than(bytes: u64) -> String {
     let more = power_of_two_above(bytes);
-    setting(BOTH, ("max_message_bytes", more), "--max-message")
+    let ring = more.saturating_mul(4).max(32 << 20);
+    format!(
+        "start both sides with {} and {}",
+        setting(BOTH, ("max_message_bytes", more), "--max-message"),
+        setting(BOTH, ("ring_bytes", ring), "--ring-size")
+    )
 }
 
 /// Several of what a ring carries.
@@ -211,10 +217,11 @@ fn mutual_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// A message of exactly the limit is legal and common where the limit was chosen for it, so nearness alone is reported
-    /// only above 80 % and below the limit; a refusal always is, for a minute. Of a connection that was open for longer when shmtop
-    /// began to look, refusals before that are not counted.
+    /// only above 80 % and below the limit; a refusal always is, for a minute. Messages that grow may grow beyond the limit; those that have been as
+    /// large for a minute are what the limit is for: info. Of a connection that was open for longer when shmtop
+    /// began to look, neither refusals nor growth before that are counted.
     NEAR_MAX_MESSAGE = "near-max-message", Warn, "messages reach the size limit";
-    fires: "the largest message is above 80 % of the limit, or one was refused within the last minute";
+    fires: "one was refused within the last minute, or the largest is above 80 % of the limit; info where that has not grown for a minute";
     quiet: "exactly the limit and nothing refused for a minute";
     fix: "raise Config::max_message_bytes (exchange, trader: --max-message), and the ring: a message may be half of it at most";
     check: Client(near_max_message);
@@ -241,9 +248,6 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 .map(|s| s.tx.tx_rejected_bytes)
                 .max()
                 .unwrap_or(0);
-            let larger = largest_message(size.max(max));
-            let ring = power_of_two_above(size.max(max)).saturating_mul(4);
-            let ring = setting(BOTH, ("ring_bytes", ring.max(32 << 20)), "--ring-size");
             return Fire::new(
                 format!(
                     "client {} (pid {}): {refused} {} of {} refused within a minute (max {})",
@@ -253,7 +257,7 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                     text::bytes(size),
                     text::bytes(max)
                 ),
-                format!("start both sides with {larger} and {ring}"),
+                room_for_more_than(size.max(max)),
             )
             .number(
                 "refused",
@@ -271,7 +275,11 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             )
             .fires();
         }
-        if largest as f64 > 0.8 * max as f64 && largest < max {
+        if is_near(largest, max) && largest < max {
+            let severity = match ctx.refusals.has_grown(c.connection_id, from) {
+                true => Severity::Warn,
+                false => Severity::Info,
+            };
             return Fire::new(
                 format!(
                     "client {}: the largest {name} has {} of {} allowed",
@@ -279,15 +287,16 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                     text::bytes(largest),
                     text::bytes(max)
                 ),
-                format!("start both sides with {}", largest_message(max)),
+                room_for_more_than(max),
             )
             .number(
                 "largest",
                 largest as f64,
                 "bytes",
                 "stats page: *_largest_bytes",
-                format!("> {:.0}", 0.8 * max as f64),
+                format!("> {:.0}", NEAR * max as f64),
             )
+            .at(severity)
             .fires();
         }
     }

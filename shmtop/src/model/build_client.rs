@@ -359,9 +359,11 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
         matches!(r.occupancy_bytes, Ok(n) if n > 0)
             && r.moved_age_ns.clone().unwrap_or(progress) > STALL_NS
     };
-    // Replies to requests that were given up stay where they are until the next call.
-    let waits_for_none = row.in_flight == Ok(0);
-    let replies_wait = !waits_for_none && frozen(row.reply_ring());
+    // Replies to requests that were given up stay where they are until the next call; of a client whose page can't be seen it takes a server that
+    // has no room to say that they are others.
+    let replies = row.reply_ring();
+    let waits_for_some = matches!(row.in_flight, Ok(n) if n > 0);
+    let replies_wait = (waits_for_some || replies.blocked_for_ns.is_ok()) && frozen(replies);
     // A client that spins does not say since when.
     let ages = [&row.oldest_age_ns, &row.handler_running_ns];
     let waits = ages

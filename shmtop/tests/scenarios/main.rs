@@ -142,6 +142,20 @@ fn on_a_machine_that_shows_everything_no_rule_is_left_unanswered() {
 }
 
 #[test]
+fn a_client_that_can_not_be_seen_is_not_stalled_by_a_reply_that_lies_there() {
+    let state = |name: &str| {
+        let mut all = played().iter();
+        let (.., models) = all.find(|(file, ..)| file == name).unwrap();
+        let servers = &models.last().unwrap().endpoints;
+        let server = servers.iter().find(|e| e.pid == base::SERVER).unwrap();
+        server.clients[0].state.name()
+    };
+    // It may be the reply to a call that has timed out.
+    assert_eq!(state("consumer-stalled/another-users.toml"), "idle");
+    assert_eq!(state("consumer-stalled/given-up.toml"), "idle");
+}
+
+#[test]
 fn what_is_said_per_second_is_per_second_however_long_a_window_is() {
     let late =
         "set = { \"slot.1.req.late_replies\" = \"+400\", \"slot.1.req.timeouts\" = \"+500\" }";
