@@ -14,8 +14,8 @@ pub(super) const RULES: &[Rule] = &[OVERSUBSCRIBED];
 rule! {
     /// Spinning threads beyond the CPUs they may use take turns with the very threads they wait for. Parked waiters don't
     /// count: seventeen processes that park share two CPUs well. Whether it hurts is measured as run delay. Only threads that may run
-    /// on the same CPUs, or are in a group with a quota, are counted together: programs kept to CPUs of their own don't meet. A quota is
-    /// said to be one.
+    /// on the same CPUs, or are in a group with a quota, are counted together: programs kept to CPUs of their own don't meet, and two that are kept to
+    /// one CPU have no room on those that a third may use. A quota is said to be one.
     OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
     fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota) and waited more than 1 % of the time for a core";
     quiet: "waiters park, or a CPU is left for each spinner";
@@ -93,12 +93,34 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
 /// Spinners that get in each other's way.
 struct Crowd<'a> {
     spinners: Vec<Waiter<'a>>,
+    /// The CPUs that each of them may use.
+    allowed: Vec<BTreeSet<u32>>,
+    /// All of these.
     cpus: BTreeSet<u32>,
     /// Group and its quota in CPUs, where that is what they share.
     quota: Option<(String, f64)>,
 }
 
-impl Crowd<'_> {
+impl<'a> Crowd<'a> {
+    /// The spinners that can't leave a part of its CPUs, for each part that is all of what one of them may use: the others may have room elsewhere,
+    /// these have not.
+    fn parts(&self) -> Vec<Self> {
+        let sets: BTreeSet<&BTreeSet<u32>> = self.allowed.iter().collect();
+        let parts = sets.into_iter().filter(|set| **set != self.cpus);
+        let part = |set: &BTreeSet<u32>| {
+            let all = self.spinners.iter().zip(&self.allowed);
+            let inside = all.filter(|(_, allowed)| allowed.is_subset(set));
+            let (spinners, allowed) = inside.map(|(w, a)| (w.clone(), a.clone())).unzip();
+            Self {
+                spinners,
+                allowed,
+                cpus: set.clone(),
+                quota: None,
+            }
+        };
+        parts.map(part).collect()
+    }
+
     fn room(&self) -> f64 {
         let cpus = self.cpus.len() as f64;
         self.quota.as_ref().map_or(cpus, |(_, q)| q.min(cpus))
@@ -115,7 +137,8 @@ impl Crowd<'_> {
     }
 }
 
-/// Spinners that share CPUs with each other, directly or through a third; and beside them those that share a quota smaller than
+/// Spinners that share CPUs with each other, directly or through a third; those among them that may run on a part of these CPUs only, for each
+/// such part that is all that one of them has; and beside them those that share a quota smaller than
 /// the CPUs they may use. Two programs that are kept to CPUs of their own have nothing to do with each other.
 fn crowds<'w>(
     ctx: &Context<'_>,
@@ -143,14 +166,17 @@ fn crowds<'w>(
             };
             let crowd = by_quota.entry(group.path.clone()).or_insert_with(|| Crowd {
                 spinners: Vec::new(),
+                allowed: Vec::new(),
                 cpus: BTreeSet::new(),
                 quota: Some((group.path.clone(), quota)),
             });
             crowd.cpus.extend(&cpus);
             crowd.spinners.push(w.clone());
+            crowd.allowed.push(cpus.clone());
         }
         let mut joined = Crowd {
             spinners: vec![w],
+            allowed: vec![cpus.clone()],
             cpus,
             quota: None,
         };
@@ -160,9 +186,12 @@ fn crowds<'w>(
         for crowd in near {
             joined.cpus.extend(crowd.cpus);
             joined.spinners.extend(crowd.spinners);
+            joined.allowed.extend(crowd.allowed);
         }
         by_cpus.push(joined);
     }
+    let parts: Vec<Crowd<'w>> = by_cpus.iter().flat_map(Crowd::parts).collect();
+    by_cpus.extend(parts);
     // A quota that leaves as much as the CPUs do bounds nothing of its own.
     let quotas = by_quota.into_values();
     by_cpus.extend(quotas.filter(|c| {
