@@ -3,7 +3,6 @@
 //! Run by `bin/exchange` and, as a child process, by the demo. The content of messages is `crate::protocol`'s.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -66,14 +65,9 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
     }
     let started = Instant::now();
     let membrane = bind(&options)?;
-    let mut stdout = std::io::stdout();
-    writeln!(
-        stdout,
-        "exchange: listening on {}",
-        membrane.path().display()
-    )
-    .and_then(|()| stdout.flush())
-    .map_err(|e| Failure::io("printing", &e))?;
+    let line = format!("exchange: listening on {}\n", membrane.path().display());
+    // Whether somebody reads it or not: it listens.
+    let _ = crate::trader::print(&mut std::io::stdout(), &line)?;
     let why = match options.duration {
         Some(duration) => ended.recv_timeout(duration).unwrap_or("its --duration"),
         // The signal thread holds a sender for as long as the process lives.

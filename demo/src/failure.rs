@@ -1,7 +1,7 @@
 //! How the programs end when they can't go on: one sentence on stderr and an exit code that scripts can tell apart.
 //!
 //! Made wherever something fails, shown once by [`crate::exit`]. The codes are shmtop's: 1 it ran but not all was
-//! well, 2 usage, 3 no exchange there, 4 permission, 6 the exchange died.
+//! well, 2 usage, or a path that can't be used, 3 no exchange there, 4 permission, 6 the exchange died.
 
 use serde::{Deserialize, Serialize};
 use transport::error::{BindError, ConnectError};
@@ -51,6 +51,12 @@ fn code_of(error: &std::io::Error) -> u8 {
     }
 }
 
+/// A path that leads nowhere.
+fn is_nowhere(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
 impl From<&ConnectError> for Failure {
     fn from(error: &ConnectError) -> Self {
         let (code, fix) = match error {
@@ -73,7 +79,9 @@ impl From<&BindError> for Failure {
             BindError::Config(_) | BindError::PathTooLong { .. } | BindError::NotASocket { .. } => {
                 USAGE
             }
-            BindError::InUse { .. } => FAULT,
+            // The command line names what can't be used.
+            BindError::InUse { .. } => USAGE,
+            BindError::Io { source, .. } if is_nowhere(source) => USAGE,
             BindError::Io { source, .. } => code_of(source),
             _ => FAULT,
         };

@@ -145,7 +145,8 @@ impl Run<'_> {
         } else {
             summary.text(self.plan)
         };
-        print(&mut std::io::stdout(), &text)?;
+        // Whether somebody still reads or not, the verdict is the same.
+        let _ = print(&mut std::io::stdout(), &text)?;
         verdict(&self.accounts, self.failure)
     }
 
@@ -235,20 +236,28 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A line for people; with `--json` stdout is the object's alone.
-    fn say(&self, line: &str) -> Result<(), Failure> {
-        if self.json {
-            print(&mut std::io::stderr(), &format!("{line}\n"))
-        } else {
-            print(&mut std::io::stdout(), &format!("{line}\n"))
+    /// A line for people; with `--json` stdout is the object's alone. A reader that has seen enough (`| head -1`) ends the run.
+    fn say(&mut self, line: &str) -> Result<(), Failure> {
+        let line = format!("{line}\n");
+        let is_read = match self.json {
+            true => print(&mut std::io::stderr(), &line)?,
+            false => print(&mut std::io::stdout(), &line)?,
+        };
+        if !is_read {
+            self.stop();
         }
+        Ok(())
     }
 }
 
-fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::io("printing", &e))
+/// False if nobody reads any more.
+pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool, Failure> {
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match printed {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::io("printing", &e)),
+    }
 }
 
 /// The exit code: what failed for good, else whether every reply came and was right.

@@ -57,6 +57,16 @@ fn the_documents_two_commands_print_what_the_document_says() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_ends_a_run_and_is_no_failure() {
+    let place = Place::new();
+    let _exchange = place.exchange("");
+    let mut trader = place.start("trader", "1 ping --think 1ms");
+    assert_eq!(trader.line(), "!! SHM UPGRADE SUCCESS (SPSC) !!\n");
+    let trader = trader.finish_unread();
+    assert_eq!((trader.code(), &*trader.stderr), (0, ""), "{trader:?}");
+}
+
+#[test]
 fn json_is_one_object_with_the_contracts_keys_and_all_else_is_on_stderr() {
     let place = Place::new();
     let _exchange = place.exchange("");

@@ -64,7 +64,7 @@ fn a_directory_that_is_not_there_is_named_and_not_the_lock_file_in_it() {
     let dir = place.dir().join("gone");
     let args = format!("--socket {}/exchange.sock", dir.display());
     let words = ["the socket's directory", "No such file"];
-    refused(&place, "exchange", &args, 1, &words);
+    refused(&place, "exchange", &args, 2, &words);
     let run = place.run("exchange", &args);
     let named = format!("{}: ", dir.display());
     assert!(run.stderr.contains(&named), "{run:?}");
@@ -98,7 +98,7 @@ fn a_message_above_the_exchanges_limit_is_refused_before_anything_is_sent() {
 fn a_second_exchange_at_the_same_path_is_refused_and_the_first_lives_on() {
     let place = Place::new();
     let _first = place.exchange("");
-    refused(&place, "exchange", "", 1, &["another server"]);
+    refused(&place, "exchange", "", 2, &["another server"]);
     place.run("trader", "1 ping --requests 3 --json").json();
 }
 

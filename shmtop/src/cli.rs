@@ -2,6 +2,7 @@
 //!
 //! Precedence: flag, `SHMTOP_…` in the environment, configuration file, default. `commands` carries it out.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,18 +29,67 @@ pub(crate) struct Cli {
 impl Cli {
     /// Reads arguments, the program's name first.
     pub(crate) fn read(
-        args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
-    ) -> Result<Self, clap::Error> {
+        args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, Misread> {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         // A variable that is set to nothing wishes for nothing, as with NO_COLOR: that is how compose files pass on what may be unset.
-        let heard = Self::command().mut_args(|arg| {
-            let value = arg.get_env().and_then(std::env::var_os);
-            let nothing = value.is_some_and(|v| v.is_empty());
-            if nothing { arg.env(None) } else { arg }
-        });
-        let matches = heard.try_get_matches_from(args)?;
+        let set = |name: &OsStr| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        let matches = match Self::hears(set).try_get_matches_from(&args) {
+            Ok(matches) => matches,
+            Err(error) => Self::without_environment(&args, error)?,
+        };
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.flags.typed = Typed::of(&matches);
         Ok(cli)
+    }
+
+    /// The command line that hears these variables.
+    fn hears(heard: impl Fn(&OsStr) -> bool) -> clap::Command {
+        Self::command().mut_args(|arg| {
+            let deaf = arg.get_env().is_some_and(|name| !heard(name));
+            if deaf { arg.env(None) } else { arg }
+        })
+    }
+
+    /// What was typed, if the mistake is in the environment and the command has no use for it; else whose mistake it is.
+    fn without_environment(args: &[OsString], error: clap::Error) -> Result<ArgMatches, Misread> {
+        let typed = Self::hears(|_| false).try_get_matches_from(args);
+        let typed = match typed {
+            Ok(typed) if error.use_stderr() => typed,
+            _ => return Err(error.into()),
+        };
+        if matches!(
+            typed.subcommand_name(),
+            Some("explain" | "completions" | "man")
+        ) {
+            return Ok(typed);
+        }
+        let command = Self::command();
+        let mut names = command.get_arguments().filter_map(clap::Arg::get_env);
+        let wrong = |name: &&OsStr| {
+            let alone = Self::hears(|heard| heard == *name && !heard.is_empty());
+            std::env::var_os(name).is_some_and(|v| !v.is_empty())
+                && alone.try_get_matches_from(args).is_err()
+        };
+        let variable = names.find(wrong).map(|n| n.to_string_lossy().into_owned());
+        Err(Misread { error, variable })
+    }
+}
+
+/// Why a command line can't be read.
+#[derive(Debug)]
+pub(crate) struct Misread {
+    pub(crate) error: clap::Error,
+    /// The variable of the environment that has the mistake, if none was typed.
+    pub(crate) variable: Option<String>,
+}
+
+impl From<clap::Error> for Misread {
+    fn from(error: clap::Error) -> Self {
+        Self {
+            error,
+            variable: None,
+        }
     }
 }
 
@@ -50,6 +100,8 @@ pub(crate) struct Typed {
     pub(crate) format: bool,
     pub(crate) filter: bool,
     pub(crate) sort: bool,
+    pub(crate) delay: bool,
+    pub(crate) count: bool,
 }
 
 impl Typed {
@@ -59,6 +111,8 @@ impl Typed {
             format: typed("format"),
             filter: typed("filter"),
             sort: typed("sort"),
+            delay: typed("delay"),
+            count: typed("count"),
         }
     }
 }
@@ -66,7 +120,7 @@ impl Typed {
 /// Flags of every command.
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
-    /// Only this process (and the other ends of its connections); may be repeated
+    /// Only this process; may be repeated. What is at the other ends of its connections is looked at, too, and not listed
     #[arg(
         short,
         long = "pid",
@@ -88,8 +142,8 @@ pub(crate) struct Flags {
     /// Time between two looks, with a unit: 500ms, 1s; for hints at most 10s
     #[arg(short, long, global = true, env = "SHMTOP_DELAY", value_name = "TIME", value_parser = duration)]
     pub(crate) delay: Option<Duration>,
-    /// Number of samples to print or record
-    #[arg(short = 'n', long = "count", global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Number of samples to print or record; of several, JSON is a document per line
+    #[arg(short = 'n', long = "count", global = true, env = "SHMTOP_COUNT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Output format; without a command it prints one snapshot, and then it has to be typed: the dashboard has no format, and what is not a terminal gets one table
     #[arg(

@@ -161,6 +161,14 @@ impl Running {
         line
     }
 
+    /// The same for one whose stdout nobody reads any more.
+    pub fn finish_unread(mut self) -> Finished {
+        let (empty, end) = std::io::pipe().expect("a pipe");
+        drop(end);
+        self.stdout = BufReader::new(std::os::fd::OwnedFd::from(empty).into());
+        self.finish()
+    }
+
     /// The rest of its output, when it has ended.
     pub fn finish(mut self) -> Finished {
         let watch = Watch::over(self.pid());

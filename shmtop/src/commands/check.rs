@@ -1,7 +1,7 @@
 //! `check`: assertions on the figures of a watch, for CI.
 
 use super::settings::Settings;
-use super::{Failure, Outcome, say_before_verdict, watch};
+use super::{Failure, Outcome, plain, say_before_verdict, watch};
 use crate::check::{Expr, Summary, Watch};
 use crate::cli::Format;
 
@@ -71,7 +71,10 @@ pub(super) fn check(
         say_before_verdict(&format!("{word}: {clean}   ({})\n", shown.join(", ")))?;
     }
     if exprs.iter().any(asks) {
-        say_before_verdict(&hints_that_fired(figures.samples(), &summary))?;
+        say_before_verdict(&plain(
+            settings,
+            hints_that_fired(figures.samples(), &summary),
+        ))?;
     }
     // Whatever holds: of what has died it is no verdict.
     died?;

@@ -166,9 +166,20 @@ fn respond<'b>(head: &[u8], bodies: &'b Bodies) -> Reply<'b> {
 fn wants_open_metrics<'h>(mut headers: impl Iterator<Item = &'h str>) -> bool {
     headers.any(|line| {
         line.split_once(':').is_some_and(|(name, value)| {
-            name.eq_ignore_ascii_case("accept") && value.contains("application/openmetrics-text")
+            name.eq_ignore_ascii_case("accept") && value.split(',').any(takes_open_metrics)
         })
     })
+}
+
+/// Whether a part of an Accept header has it, with a quality above 0.
+fn takes_open_metrics(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let quality = |p: &str| {
+        p.strip_prefix("q=")
+            .and_then(|q| q.trim().parse::<f32>().ok())
+    };
+    parts.next() == Some("application/openmetrics-text")
+        && parts.find_map(quality).is_none_or(|q| q > 0.0)
 }
 
 #[cfg(test)]
@@ -237,6 +248,8 @@ mod tests {
             "{}",
             reply.head
         );
+        let refuses = b"GET /metrics HTTP/1.1\r\nAccept: text/plain, application/openmetrics-text; version=1.0.0; q=0\r\n\r\n";
+        assert_eq!(respond(refuses, &bodies).body, "text 1\n");
         let curl = respond(b"GET /metrics HTTP/1.1\r\nAccept: */*\r\n\r\n", &bodies);
         assert_eq!(curl.body, "text 1\n");
         assert!(

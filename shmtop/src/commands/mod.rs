@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Format};
+use crate::cli::{Cli, Command, Format, Misread};
 use crate::model::{Model, Severity};
 use crate::report::Dialect;
 use crate::runtime;
@@ -40,10 +40,15 @@ pub(crate) fn main(
 ) -> ExitCode {
     let cli = match Cli::read(args) {
         Ok(cli) => cli,
-        Err(e) => {
+        Err(Misread { error: e, variable }) => {
+            let variable = variable.map_or(String::new(), |name| name + ": ");
             // A closed pipe is nobody's mistake.
             let _ = match e.use_stderr() {
-                true => writeln!(io::stderr(), "shmtop: {}", sentence(&e.to_string())),
+                true => writeln!(
+                    io::stderr(),
+                    "shmtop: {variable}{}",
+                    sentence(&e.to_string())
+                ),
                 false => e.print(),
             };
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
@@ -126,6 +131,14 @@ pub(crate) fn say(text: &str) -> Outcome {
     Ok(())
 }
 
+/// A text for people, without the symbols that a terminal may not have if that was asked for.
+fn plain(settings: &Settings, text: String) -> String {
+    match settings.state.ascii {
+        true => crate::view::ascii::folded(&text),
+        false => text,
+    }
+}
+
 /// Prints as [`say`] does, for a command whose exit code is a verdict: that its reader has left (`| head -1`) is no reason to end
 /// without one.
 fn say_before_verdict(text: &str) -> Outcome {
@@ -198,7 +211,7 @@ fn ps(settings: &Settings) -> Outcome {
         _ => {
             let unseen = unseen(&watch.sample().discovery);
             let unseen = unseen.map_or(String::new(), |text| text + "\n");
-            say(&(report::ps(&watch.model) + &unseen))?;
+            say(&plain(settings, report::ps(&watch.model) + &unseen))?;
         }
     }
     found
@@ -219,18 +232,33 @@ fn snapshot(settings: &Settings) -> Outcome {
 }
 
 fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
-    if matches!(format, Format::Prom | Format::Openmetrics) && settings.count.unwrap_or(1) > 1 {
+    let of_metrics = matches!(format, Format::Prom | Format::Openmetrics);
+    let count = match settings.count {
+        Some(count) if settings.typed.count || !of_metrics => count,
+        _ => 1,
+    };
+    if of_metrics && count > 1 {
         let text = "-n: a file of metrics holds one sample; `shmtop export` serves the newest";
         return Err(Failure::Usage(text.to_owned()));
     }
     let mut watch = watch::Look::new(settings);
     watch.step();
     let mut died = Ok(());
-    for i in 0..settings.count.unwrap_or(1) {
+    let json = |model: &Model| match report::snapshot_json(model) {
+        one if count == 1 => pretty(&one),
+        of_many => format!("{of_many}\n"),
+    };
+    for i in 0..count {
         watch.wait(settings.delay_or(1.0));
         watch.step();
         watch.still_there()?;
-        watch.endpoints()?;
+        if let Err(why) = watch.endpoints() {
+            // A document all the same: whoever reads it may look at the code later.
+            if format == Format::Json {
+                say(&json(&watch.model))?;
+            }
+            return Err(why);
+        }
         // Before the filter: it takes endpoints out that are there.
         died = watch.nobody_died();
         if !matches!(format, Format::Table | Format::Csv) {
@@ -251,9 +279,9 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
                     }
                     table => table,
                 };
-                say(&format!("{gap}{table}"))?;
+                say(&plain(settings, format!("{gap}{table}")))?;
             }
-            Format::Json => say(&pretty(&report::snapshot_json(model)))?,
+            Format::Json => say(&json(model))?,
             Format::Csv => {
                 let text = report::csv(model, &settings.state);
                 // One heading for the whole file.
@@ -282,21 +310,22 @@ fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
     let mut watch = watch::Look::new(settings);
     watch.run(period, |_, _| Ok(()))?;
     let died = watch.nobody_died();
-    if died.is_ok() {
-        watch.endpoints()?;
-    }
+    let found = match died {
+        Ok(()) => watch.endpoints(),
+        Err(_) => Ok(()),
+    };
     let model = &watch.model;
     match format {
+        _ if found.is_err() && format != Format::Json => {}
         Format::Json => say_before_verdict(&pretty(&report::doctor_json(model)))?,
         // Of what has ended nobody can say that nothing is wrong.
         _ if died.is_err() && model.findings.is_empty() => {}
-        _ => say_before_verdict(&report::doctor_text(
-            model,
-            settings.state.ascii,
-            "use a longer --for",
+        _ => say_before_verdict(&plain(
+            settings,
+            report::doctor_text(model, settings.state.ascii, "use a longer --for"),
         ))?,
     }
-    died?;
+    died.and(found)?;
     verdict(model)
 }
 

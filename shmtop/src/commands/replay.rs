@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::nothing::in_the_way;
 use super::settings::Settings;
-use super::{Failure, Outcome, format, play, pretty, privileges, say, say_before_verdict, verdict};
+use super::{
+    Failure, Outcome, format, plain, play, pretty, privileges, say, say_before_verdict, verdict,
+};
 use crate::check::{Summary, Watch};
 use crate::cli::Format;
 use crate::model::{Finding, Model, ModelBuilder, Severity, Subject};
@@ -122,10 +124,9 @@ fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
     }
     match format {
         Format::Json => say_before_verdict(&pretty(&report::doctor_json(&model)))?,
-        _ => say_before_verdict(&report::doctor_text(
-            &model,
-            player.settings.state.ascii,
-            "choose a later --at",
+        _ => say_before_verdict(&plain(
+            player.settings,
+            report::doctor_text(&model, player.settings.state.ascii, "choose a later --at"),
         ))?,
     }
     verdict(&model)
@@ -213,7 +214,7 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
         latest = Some(model);
         if format != Format::Json {
             for event in events.drain(from..) {
-                say_before_verdict(&event.line())?;
+                say_before_verdict(&plain(player.settings, event.line()))?;
             }
         }
     }
@@ -258,7 +259,7 @@ pub(super) fn diff(settings: &Settings, a: &Path, b: &Path) -> Outcome {
     format(settings, &[Format::Table])?;
     let (x, y) = (watched(settings, a)?, watched(settings, b)?);
     let name = |p: &Path| text::clean(&p.file_name().unwrap_or(p.as_os_str()).to_string_lossy());
-    say(&report::diff((&name(a), &name(b)), &x, &y))
+    say(&plain(settings, report::diff((&name(a), &name(b)), &x, &y)))
 }
 
 fn watched(settings: &Settings, path: &Path) -> Result<Summary, Failure> {

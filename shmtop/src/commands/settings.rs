@@ -155,10 +155,15 @@ impl Settings {
         Ok(self)
     }
 
-    /// The same, unless one look comes so long after another that no hint could ever be given.
-    pub(crate) fn for_hints(self) -> Result<Self, Failure> {
+    /// The same, unless one look comes so long after another that no hint could ever be given. A delay that was not typed is meant for
+    /// commands that can have it.
+    pub(crate) fn for_hints(mut self) -> Result<Self, Failure> {
         let longest = Duration::from_nanos(LONGEST_NS);
         match self.delay {
+            Some(delay) if delay > longest && !self.typed.delay => {
+                self.delay = None;
+                Ok(self)
+            }
             Some(delay) if delay > longest => Err(Failure::Usage(format!(
                 "a delay of {} is too long for hints: they compare looks that are at most {} apart",
                 text::ns(delay.as_nanos() as u64),

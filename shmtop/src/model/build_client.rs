@@ -5,7 +5,7 @@ use transport::stats::{ReqCounters, Role, Slot, Via};
 use super::client::{Client, ClientState, PerfView, RingView, WaitView};
 use super::host::ThreadView;
 use super::join::{Pair, Side, slot_at};
-use super::measure::{latency, past, time, wait};
+use super::measure::{NO_HANDLER_RUN, NO_ROUND_TRIP, latency, past, time, wait};
 use super::ring::{End, House, ring};
 use super::shared::Shared;
 use super::{counters, machine, verdict};
@@ -41,17 +41,11 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
     };
     let rtt = client.map_or_else(
         || missing(no_client()),
-        |c| latency(c, |s| &s.rtt, "no round trip was timed in the interval"),
+        |c| latency(c, |s| &s.rtt, NO_ROUND_TRIP),
     );
     let handler = server.map_or_else(
         || missing(no_server()),
-        |s| {
-            latency(
-                s,
-                |s| &s.handler,
-                "no handler run was timed in the interval",
-            )
-        },
+        |s| latency(s, |s| &s.handler, NO_HANDLER_RUN),
     );
     let peer = pair.peer_process(own, other);
     let perf = match client {

@@ -150,6 +150,23 @@ impl Finding {
 }
 
 impl Evidence {
+    /// What the value is compared with, in its unit and as `show` writes a number of it: `> 1.0 s`, where the rule says `> 1000000000`.
+    pub(crate) fn against(&self, show: impl Fn(f64) -> String) -> String {
+        let number = self.threshold.split_once(' ').and_then(|(sign, n)| {
+            let is_sign = ["<", "<=", ">", ">=", "==", "!="].contains(&sign);
+            let n = n
+                .parse::<f64>()
+                .ok()
+                .filter(|_| is_sign && self.text.is_none())?;
+            Some((sign, n))
+        });
+        match (number, self.unit) {
+            (None, _) | (_, "") => self.threshold.clone(),
+            (Some((sign, n)), "ns" | "bytes") => format!("{sign} {}", show(n)),
+            (Some(_), unit) => format!("{} {unit}", self.threshold),
+        }
+    }
+
     /// The same without what a path or a name in it could do to a terminal.
     pub(crate) fn harmless(&self) -> Self {
         Self {

@@ -72,7 +72,7 @@ pub(super) fn wait(side: &Side<'_>, now_ns: u64) -> WaitView {
             let part = |n| ratio(n, sum, "no wait ended in the interval");
             Ok([part(ends[0])?, part(ends[1])?, part(ends[2])?])
         }),
-        park: latency(side, |s| &s.park, "nothing slept in the interval"),
+        park: latency(side, |s| &s.park, NO_SLEEP),
         asked_sleep_ns: match w.asked_sleep_ns {
             0 => Err(Why::not_applicable("it parks: nobody asked for a time")),
             ns => Ok(ns),
@@ -81,6 +81,17 @@ pub(super) fn wait(side: &Side<'_>, now_ns: u64) -> WaitView {
         crowded: w.crowded != 0,
         spin_budget_ns: w.spin_budget_ns,
     }
+}
+
+/// Why a histogram that can be seen has no percentiles: nothing came into it.
+pub(super) const NO_ROUND_TRIP: &str = "no round trip was timed in the interval";
+pub(super) const NO_HANDLER_RUN: &str = "no handler run was timed in the interval";
+const NO_SLEEP: &str = "nothing slept in the interval";
+const NOTHING: &str = "nothing was timed yet";
+
+/// Whether there was nothing to count, and the count is 0; else it can't be known.
+pub(crate) fn timed_none(why: &Why) -> bool {
+    [NO_ROUND_TRIP, NO_HANDLER_RUN, NO_SLEEP, NOTHING].contains(&&*why.text)
 }
 
 /// A histogram: the last interval beside the whole life.
@@ -99,7 +110,7 @@ pub(super) fn latency(
     RttView {
         recent: interval.clone(),
         interval,
-        since_start: percentiles(now, false).ok_or_else(|| Why::not_yet("nothing was timed yet")),
+        since_start: percentiles(now, false).ok_or_else(|| Why::not_yet(NOTHING)),
     }
 }
 

@@ -37,7 +37,10 @@ fn line(at_realtime_ns: u64, e: &Endpoint, c: &Client) -> String {
         e.pid.to_string(),
         role(e.role).into(),
         c.number.to_string(),
-        c.peer_pid.to_string(),
+        match c.peer_pid {
+            0 => String::new(),
+            pid => pid.to_string(),
+        },
         quoted(&c.peer_comm),
         via(c.transport).into(),
         c.state.name().into(),

@@ -122,10 +122,9 @@ pub fn finding_text(f: &Finding, ascii: bool) -> String {
             Some(t) => t.clone(),
             None => quantity(e.value, e.unit),
         };
-        let against = if e.threshold.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", e.threshold)
+        let against = match e.against(|n| quantity(n, e.unit)) {
+            none if none.is_empty() => none,
+            against => format!(" ({against})"),
         };
         out += &format!("    {} = {value}{against}   [{}]\n", e.name, e.source);
     }
@@ -219,5 +218,36 @@ fn limit(
             format!("  {name}: {} of {}{room}\n", show(*used), show(*most))
         }
         (_, Err(why)) | (Err(why), _) => format!("  {name}: – {why}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_has_the_unit_of_what_is_compared_with_it() {
+        let evidence =
+            |value, unit, threshold: &str| Evidence::number("x", value, unit, "there", threshold);
+        let finding = Finding {
+            evidence: vec![
+                evidence(5.7e9, "ns", "> 1000000000"),
+                evidence(1e6, "bytes", "< 67108864"),
+                evidence(97.0, "%", "> 95"),
+                evidence(3.0, "", ">= 2"),
+                evidence(3.0, "ns", "as long as it takes"),
+            ],
+            ..Finding::bare("steal", Severity::Warn, Subject::default())
+        };
+        let text = finding_text(&finding, false);
+        for shown in [
+            "x = 5.7 s (> 1.0 s) ",
+            "(< 64 MiB) ",
+            "(> 95 %) ",
+            "x = 3 (>= 2) ",
+            "(as long as it takes) ",
+        ] {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use transport::stats::{Role, Via};
 
 use object::Object;
 
+use crate::model::measure::timed_none;
 use crate::model::{
     Client, Endpoint, HostView, LimitsView, Model, Percentiles, PerfView, Poller, RingView,
     RttView, Shared, ThreadView, TimeShares, WaitView,
@@ -118,6 +119,26 @@ fn endpoint(e: &Endpoint) -> Value {
         .put("ring_touched_bytes", e.totals.ring_touched_bytes)
         .read("in_flight", e.totals.in_flight.clone());
     let a = &e.admission;
+    let admits = |number: u64| match e.role {
+        Role::Client if number == 0 => Err(Why::not_applicable("a client admits nobody")),
+        _ => Ok(number),
+    };
+    let mut admission = Object::default();
+    admission
+        .read("max_clients", admits(a.max_clients))
+        .put("pending", a.pending)
+        .put("accepted", a.accepted)
+        .put("handshakes", a.handshakes)
+        .put("upgrades", a.upgrades)
+        .put("fallbacks", a.fallbacks)
+        .put("rejected", a.rejected)
+        .put(
+            "rejected_by",
+            json!(a.rejected_by.iter().copied().collect::<BTreeMap<_, _>>()),
+        )
+        .put("accept_errors", a.accept_errors)
+        .read("fds_per_client", admits(a.fds_per_client))
+        .read("ring_bytes_per_client", admits(a.ring_bytes));
     let mut process = Object::default();
     process
         .read("state", e.process.state.clone().map(|c| c.to_string()))
@@ -127,17 +148,7 @@ fn endpoint(e: &Endpoint) -> Value {
         .read("major_faults_per_s", e.process.major_faults_per_s.clone());
     o.put("totals", totals.done())
         .put("process", process.done())
-        .put(
-            "admission",
-            json!({
-                "max_clients": a.max_clients, "pending": a.pending, "accepted": a.accepted,
-                "handshakes": a.handshakes, "upgrades": a.upgrades, "fallbacks": a.fallbacks,
-                "rejected": a.rejected,
-                "rejected_by": a.rejected_by.iter().copied().collect::<BTreeMap<_, _>>(),
-                "accept_errors": a.accept_errors,
-                "fds_per_client": a.fds_per_client, "ring_bytes_per_client": a.ring_bytes,
-            }),
-        );
+        .put("admission", admission.done());
     o.done()
 }
 
@@ -145,7 +156,10 @@ fn client(c: &Client) -> Value {
     let mut o = Object::default();
     o.put("id", c.number)
         .put("connection_id", format!("{:016x}", c.connection_id))
-        .put("peer_pid", c.peer_pid)
+        .read(
+            "peer_pid",
+            known(c.peer_pid, "the peer is in another pid namespace"),
+        )
         .put("peer_uid", c.peer_uid)
         .put("peer_name", c.peer_name.as_str())
         .put("peer_comm", c.peer_comm.as_str())
@@ -186,14 +200,33 @@ fn client(c: &Client) -> Value {
 
 fn fallback(f: &transport::stats::FallbackFact) -> Value {
     let step = transport::error::Step::from_number(f.step).map_or("unknown", |s| s.name());
-    json!({
-        "step": step,
-        "errno": f.errno,
-        "errno_name": (f.errno != 0).then(|| transport::error::errno_name(f.errno)),
-        "limit": f.limit,
-        "used": f.used,
-        "at_peer": f.at_peer,
-    })
+    let failed = || Why::not_applicable("no system call failed");
+    let errno = (f.errno != 0).then_some(f.errno).ok_or_else(failed);
+    let mut o = Object::default();
+    o.put("step", step)
+        .read(
+            "errno_name",
+            errno.clone().map(transport::error::errno_name),
+        )
+        .read("errno", errno)
+        .read(
+            "limit",
+            known(f.limit, "which limit was in the way is not known"),
+        )
+        .read(
+            "used",
+            known(f.used, "how much of it was used is not known"),
+        )
+        .put("at_peer", f.at_peer);
+    o.done()
+}
+
+/// What a page writes as 0 where it does not know.
+fn known<N: Into<u64>>(number: N, why: &'static str) -> Reading<u64> {
+    match number.into() {
+        0 => Err(Why::not_there(why)),
+        number => Ok(number),
+    }
 }
 
 fn ring(r: &RingView) -> Value {
@@ -231,13 +264,17 @@ fn wait(w: &Reading<WaitView>) -> Value {
 
 fn percentiles(p: &Reading<Percentiles>) -> Value {
     let part = |f: fn(&Percentiles) -> u64| p.as_ref().map(f).map_err(Why::clone);
+    let count = match p {
+        Err(why) if timed_none(why) => Ok(0),
+        _ => part(|p| p.count),
+    };
     let mut o = Object::default();
     o.read("p50", part(|p| p.p50))
         .read("p90", part(|p| p.p90))
         .read("p99", part(|p| p.p99))
         .read("p999", part(|p| p.p999))
         .read("max", part(|p| p.max))
-        .put("count", p.as_ref().map_or(0, |p| p.count));
+        .read("count", count);
     o.done()
 }
 

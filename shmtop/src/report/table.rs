@@ -20,7 +20,7 @@ pub fn table(model: &Model, state: &State) -> String {
         if !out.is_empty() {
             out.push('\n');
         }
-        out.push_str(&heading(e, &model.interval_ns));
+        out.push_str(&heading(e, model));
         let mut rows = vec![HEAD.map(str::to_owned)];
         rows.extend(group.clients.iter().map(|c| row(c)));
         out.push_str(&align(&rows, LEFT));
@@ -31,7 +31,8 @@ pub fn table(model: &Model, state: &State) -> String {
     out
 }
 
-fn heading(e: &Endpoint, interval: &Reading<u64>) -> String {
+fn heading(e: &Endpoint, model: &Model) -> String {
+    let interval = &model.interval_ns;
     let t = &e.totals;
     let rate = match (&t.requests_per_s, &t.bytes_per_s) {
         (Ok(r), Ok(b)) => format!(
@@ -46,10 +47,22 @@ fn heading(e: &Endpoint, interval: &Reading<u64>) -> String {
         .map_or(String::new(), |ns| format!("   over {}", text::ns(*ns)));
     let what = match e.role {
         Role::Server => format!("{} clients: {} shm, {} socket", t.clients, t.shm, t.socket),
-        Role::Client => "client; its server's page is not visible".into(),
+        Role::Client => match servers_of(e, model) {
+            servers if servers.is_empty() => "client; its server's page is not visible".into(),
+            servers => format!("client of {}", servers.join(", ")),
+        },
     };
     let place = e.place.as_ref().map_or(String::new(), |p| format!("; {p}"));
     format!("{} ({}{place})   {what}{rate}{over}\n", e.name, e.pid)
+}
+
+/// The servers of a client that were seen, and not asked for.
+fn servers_of(e: &Endpoint, model: &Model) -> Vec<String> {
+    let ids = |c: &[u64]| e.clients.iter().any(|own| c.contains(&own.connection_id));
+    let servers = model.left_out.iter().filter(|s| ids(&s.connections));
+    servers
+        .map(|s| format!("{} ({})", text::clean(&s.key.name), s.key.pid))
+        .collect()
 }
 
 const HEAD: [&str; 13] = [
@@ -71,7 +84,10 @@ fn row(c: &Client) -> [String; 13] {
     };
     [
         c.number.to_string(),
-        c.peer_pid.to_string(),
+        match c.peer_pid {
+            0 => NONE.into(),
+            pid => pid.to_string(),
+        },
         via(c.transport).into(),
         c.state.name().into(),
         rate(&c.requests_per_s, text::count),

@@ -57,6 +57,18 @@ fn stand_in(symbol: &str) -> &'static str {
     }
 }
 
+/// The same for text that goes to no screen: tables and reports.
+pub(crate) fn folded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_ascii() {
+            true => out.push(c),
+            false => out.push_str(stand_in(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    out
+}
+
 /// Makes the whole buffer ASCII.
 pub(super) fn fold(buffer: &mut Buffer) {
     for cell in &mut buffer.content {

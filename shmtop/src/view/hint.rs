@@ -84,7 +84,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) -> u
                 vec![
                     (e.name.clone(), theme.text),
                     (value(e), theme.text),
-                    (e.threshold.clone(), theme.dim),
+                    (against(e), theme.dim),
                     (e.source.clone(), theme.dim),
                 ]
             })
@@ -116,6 +116,14 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) -> u
         (format!("shmtop explain {}", finding.id), theme.dim),
     ]);
     sheet.draw(pen, scene)
+}
+
+/// What it is compared with, in the same unit.
+fn against(evidence: &Evidence) -> String {
+    evidence.against(|n| match evidence.unit {
+        "ns" => duration(n),
+        _ => bytes(n),
+    })
 }
 
 /// The value of an evidence with its unit, in the magnitude that people read.

@@ -12,7 +12,7 @@ use ratatui::style::Style;
 use crate::model::{Bound, Client, ClientState, Model, Severity};
 use crate::ui::{Action, State, Status, Theme, View};
 
-mod ascii;
+pub(crate) mod ascii;
 pub mod bars;
 mod calm;
 mod cells;

@@ -279,6 +279,64 @@ fn each_line_of_a_csv_says_of_which_moment_it_is() {
 }
 
 #[test]
+fn several_json_documents_are_a_line_each() {
+    let p = pair();
+    let args = [
+        "snapshot", "-d", "20ms", "-n", "2", "-f", "json", "--name", &p.name,
+    ];
+    let (code, out, err) = run(p.dir.path(), &args);
+    assert_eq!(code, 0, "{err}");
+    let documents = out
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap());
+    assert_eq!(documents.filter(|d| d["schema"] == 1).count(), 2, "{out}");
+}
+
+#[test]
+fn a_document_is_one_also_where_there_is_nothing_to_show() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["ps"][..],
+        &["snapshot", "-d", "1ms"],
+        &["doctor", "--for", "1ms"],
+    ] {
+        let args = [args, &["-f", "json", "--name", "no-such-endpoint"]].concat();
+        let (code, out, err) = run(dir.path(), &args);
+        assert_eq!(code, 3, "{err}");
+        let document: Value =
+            serde_json::from_str(&out).unwrap_or_else(|e| panic!("{args:?}: {e}: {out}"));
+        assert_eq!(document["schema"], 1);
+    }
+}
+
+#[test]
+fn plain_ascii_is_nothing_but_ascii() {
+    let p = pair();
+    for args in [
+        &["ps"][..],
+        &["snapshot", "-d", "1ms"],
+        &["doctor", "--for", "1ms"],
+    ] {
+        let (_, shown, _) = run(p.dir.path(), &[args, &["--name", &p.name]].concat());
+        let (_, plain, _) = run(
+            p.dir.path(),
+            &[args, &["--name", &p.name, "--ascii"]].concat(),
+        );
+        assert!(args[0] == "ps" || !shown.is_ascii(), "{shown}");
+        assert!(plain.is_ascii() && plain.contains(&p.name), "{plain}");
+    }
+}
+
+#[test]
+fn the_table_of_a_client_names_the_server_that_was_not_asked_for() {
+    let p = pair();
+    let (code, out, err) = run(p.dir.path(), &["snapshot", "-d", "1ms", "--name", "caller"]);
+    assert_eq!(code, 0, "{err}");
+    let server = format!("{} ({})", p.name, std::process::id());
+    assert!(out.contains("client of ") && out.contains(&server), "{out}");
+}
+
+#[test]
 fn a_filter_holds_in_every_format_of_a_snapshot() {
     let p = pair();
     for (format, part) in [

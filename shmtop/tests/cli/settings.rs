@@ -55,6 +55,55 @@ fn the_environment_and_the_file_are_heard_and_a_mistake_in_either_is_said() {
     );
 }
 
+/// Runs it with these variables set.
+fn with(dir: &std::path::Path, args: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = shmtop(dir, args);
+    let out = command.envs(env.iter().copied()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        out.status.code().unwrap(),
+        text(out.stdout),
+        text(out.stderr),
+    )
+}
+
+#[test]
+fn a_wish_in_the_environment_breaks_no_command_that_has_no_use_for_it() {
+    let p = pair();
+    let bogus = [("SHMTOP_FORMAT", "bogus")];
+    let (code, out, err) = with(p.dir.path(), &["explain", "fd-headroom"], &bogus);
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    let (code, _, err) = with(p.dir.path(), &["ps"], &bogus);
+    assert_eq!(code, 2);
+    assert!(
+        err.starts_with("shmtop: SHMTOP_FORMAT: invalid value 'bogus'"),
+        "{err}"
+    );
+    let (code, _, err) = with(p.dir.path(), &["ps", "-d", "5"], &bogus);
+    assert_eq!(code, 2);
+    assert!(err.starts_with("shmtop: "), "{err}");
+    let (code, out, _) = with(p.dir.path(), &["ps", "--help"], &bogus);
+    assert_eq!(code, 0);
+    assert!(out.contains("SHMTOP_FORMAT"), "{out}");
+    let doctor = ["doctor", "--for", "1ms", "--name", &p.name];
+    let (code, _, err) = with(p.dir.path(), &doctor, &[("SHMTOP_DELAY", "20s")]);
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn a_number_of_samples_in_the_environment_is_heard_where_there_can_be_several() {
+    let p = pair();
+    let two = [
+        ("SHMTOP_COUNT", "2"),
+        ("SHMTOP_DELAY", "10ms"),
+        ("SHMTOP_NAME", &p.name),
+    ];
+    let (code, out, err) = with(p.dir.path(), &["snapshot", "-f", "csv"], &two);
+    assert_eq!((code, out.lines().count()), (0, 3), "{err}{out}");
+    let (code, _, err) = with(p.dir.path(), &["snapshot", "-f", "prom"], &two);
+    assert_eq!(code, 0, "{err}");
+}
+
 #[test]
 fn a_format_in_the_environment_is_no_mistake_where_there_is_no_such_format() {
     let p = pair();

@@ -80,6 +80,9 @@ fn snapshot_json_of_a_machine_that_shows_nothing_has_nulls_with_reasons() {
         client["rtt_ns"]["why"],
         "the client's own page is not visible"
     );
+    for histogram in ["rtt_ns", "rtt_since_start_ns"] {
+        assert!(client[histogram]["count"].is_null(), "{histogram}");
+    }
     for counter in ["timeouts", "late_replies", "in_flight"] {
         assert!(
             client[counter].is_null(),
@@ -100,6 +103,47 @@ fn snapshot_json_of_a_machine_that_shows_nothing_has_nulls_with_reasons() {
         (rate - 20_000.0).abs() < 1.0,
         "what can be had is there: {rate}"
     );
+}
+
+#[test]
+fn what_a_page_has_as_0_because_it_does_not_know_is_null_with_a_reason() {
+    let (model, _) = model(&Base::named("busy"), 3, |s| {
+        for page in snapshots(s) {
+            for slot in &mut page.slots {
+                slot.info.peer_pid = 0;
+                slot.info.fallback = Some(transport::stats::FallbackFact {
+                    step: 14,
+                    errno: 0,
+                    limit: 0,
+                    used: 0,
+                    at_peer: false,
+                });
+            }
+        }
+        s.pages.retain(|p| p.pid == base::SERVER);
+    });
+    let document = report::snapshot_json(&model);
+    valid(&schema("snapshot"), &document, "unknown");
+    let client = &document["endpoints"][0]["clients"][0];
+    let fallback = &client["fallback"];
+    assert_eq!(fallback["step"], "disabled");
+    for field in ["errno", "errno_name", "limit", "used"] {
+        assert!(fallback[field].is_null(), "{field}: {fallback}");
+    }
+    assert!(
+        fallback["why"]
+            .as_str()
+            .unwrap()
+            .contains("no system call failed")
+    );
+    assert!(client["peer_pid"].is_null());
+    assert!(
+        client["why"].as_str().unwrap().contains("pid namespace"),
+        "{client}"
+    );
+    let csv = report::csv(&model, &State::default());
+    let row = csv.lines().nth(1).unwrap();
+    assert_eq!(row.split(',').nth(4), Some(""), "{row}");
 }
 
 #[test]

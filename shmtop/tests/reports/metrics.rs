@@ -87,6 +87,16 @@ fn what_only_one_side_counts_is_no_series_of_the_other() {
     assert_eq!(roles("shmtop_errors_total"), of(&["client", "server"]));
 }
 
+#[test]
+fn bounds_of_buckets_are_written_as_prometheus_writes_them() {
+    let (model, sample) = model(&Base::named("busy"), 4, |_| {});
+    let text = report::metrics(&model, &sample, Dialect::OpenMetrics);
+    for le in ["1e-07", "2e-05", "0.0001", "0.5", "1.0", "10.0", "+Inf"] {
+        assert!(text.contains(&format!("le=\"{le}\"")), "{le}");
+    }
+    assert!(!text.contains("le=\"1\""));
+}
+
 /// Names of the series in an exposition.
 fn series(text: &str) -> std::collections::BTreeSet<&str> {
     text.lines()

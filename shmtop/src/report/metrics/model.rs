@@ -31,7 +31,11 @@ fn clients(out: &mut Exposition, endpoints: &[Labelled<'_>]) {
         each(endpoints).map(|(c, labels)| {
             let more = format!(
                 "{labels},peer_pid=\"{}\",peer=\"{}\",transport=\"{}\"",
-                c.peer_pid,
+                match c.peer_pid {
+                    // In another pid namespace.
+                    0 => String::new(),
+                    pid => pid.to_string(),
+                },
                 escape(&c.peer_comm),
                 via(c.transport)
             );

@@ -101,6 +101,12 @@ fn seconds(ns: u64) -> String {
     format!("{}", ns as f64 / 1e9)
 }
 
+/// A bound as OpenMetrics and Prometheus write it (`1.0`, `0.0001`, `1e-05`), so that a series is the same by whichever way it came.
+fn canonical(bound_ns: u64) -> String {
+    let text = format!("{:?}", bound_ns as f64 / 1e9);
+    text.replace("e-", "e-0")
+}
+
 fn is_wait(d: &Descriptor) -> bool {
     let list = transport::stats::WaitCounters::DESCRIPTORS;
     list.iter().any(|x| x.name == d.name)
@@ -180,7 +186,7 @@ fn histogram(
                     })
                     .map(|(_, n)| *n)
                     .fold(0, u64::saturating_add);
-                let labels = format!("{labels},le=\"{}\"", seconds(bound));
+                let labels = format!("{labels},le=\"{}\"", canonical(bound));
                 samples.push(("_bucket", labels, n.to_string()));
             }
             let end = format!("{labels},le=\"+Inf\"");
