@@ -167,7 +167,8 @@ pub struct Config {
     pub max_pending_per_uid: usize,
     /// Server: bytes of ring memory for all clients together; 0 = no limit of ours. Default 0.
     pub memory_budget_bytes: u64,
-    /// Where this process's stats page is announced. Default: [`crate::stats::registry::default_dir`].
+    /// Where this process's stats page is announced. Default: [`crate::stats::registry::default_dir`]. One that containers share with others
+    /// (another pid namespace) loses announcements, see [`crate::stats::registry::discover`].
     pub stats_dir: Option<std::path::PathBuf>,
 }
 

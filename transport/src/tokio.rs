@@ -99,6 +99,9 @@ impl AsyncSynapse {
     /// Sends a request and waits for its reply, for at most the configured request timeout, room in the ring included. Requests that wait
     /// for room are sent in the order of the calls.
     ///
+    /// So one whose future is kept but not polled, as by a `select!` on `&mut call` whose other branch then awaits something, holds up those behind
+    /// it once its turn has come, until they time out with `Full`, as it would with tokio's own locks. Go on polling it, spawn it, or drop it.
+    ///
     /// # Errors
     /// As [`Synapse::fire_bytes`]; `Full` only when the timeout passes before there is room. When the connection is lost, each task learns of
     /// its own request that its outcome is unknown (`Disconnected` with one in flight), or that it was not sent (with none).

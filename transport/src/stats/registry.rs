@@ -193,6 +193,9 @@ pub struct Found {
 /// The pages announced in `dir`, by pid. Removes links whose process is dead, and no others. A directory that does not
 /// exist has none.
 ///
+/// A link says a pid and not whose: where two pid namespaces share a directory, that of a process of the other one looks like a dead
+/// process's. Its page is found by [`scan_proc`] then, if at all. Give each namespace a directory of its own.
+///
 /// # Errors
 /// What reading the directory says.
 pub fn discover(dir: &Path) -> io::Result<Vec<Found>> {
