@@ -1,11 +1,12 @@
 //! The demo workload: an exchange, its traders, and both together under the dashboard.
 //!
-//! The programs in `src/bin` are these three functions with the command line as their argument, so that each can
+//! The programs in `src/bin` are the functions of these modules with the command line as their argument, so that each can
 //! also be run as a child of another: a directory with one executable is enough.
 //!
 //! ```text
 //!  demo ──▶ exchange, trader (child processes), shmtop (the library)
 //!  trader ──▶ load ──▶ protocol        exchange ──▶ protocol
+//!  soak ──▶ a server and clients that are stopped, killed and started again, in one program
 //! ```
 
 pub mod demo;

@@ -130,8 +130,9 @@ pub struct Config {
     /// as the backlog of messages needs it. More absorbs longer bursts; less bounds memory per client. The server's value counts; a client can
     /// only ask for less.
     pub ring_bytes: usize,
-    /// Largest payload in bytes, at most half the ring less 64. Default 2 MiB. Each side allocates one buffer of
-    /// this size up front. The smaller value of the two sides counts.
+    /// Largest payload in bytes, at most half the ring less 64. Default 2 MiB. The smaller value of the two sides
+    /// counts. A buffer of this size takes address space for each client and each poller, two more for a connection while it is on the socket;
+    /// it takes memory only as far as messages have filled it.
     pub max_message_bytes: usize,
     /// How to wait. Default [`WaitPolicy::Adaptive`].
     pub wait: WaitPolicy,

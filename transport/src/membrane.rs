@@ -97,7 +97,7 @@ struct Shared {
     descriptors: Descriptors,
     budget: Arc<Budget>,
     epoll: Epoll,
-    /// In threads that run the handler: what who called [`Membrane::bind`] blocked then.
+    /// The signals that the thread which called [`Membrane::bind`] had blocked: threads that run the handler block the same.
     blocked: Blocked,
     /// Makes the control thread look around.
     wake: EventFd,
@@ -268,8 +268,9 @@ impl Membrane {
     }
 }
 
-/// Slots of the page: a client takes one, so does a poller (one for each of 32 clients that think, and for each client where that is
-/// asked for), and closed ones stay readable for a while. The page has no more than twice the most clients.
+/// Slots of the page: each client and each poller takes one, and closed ones stay readable for a while. Pollers are one per client where
+/// that is asked for. Else they are few: one for 120 clients, one for each CPU, one for each client while 2 to 32 of them think;
+/// the last term has room for those.
 fn slots(config: &Config) -> usize {
     let pollers = if config.thread_per_client {
         config.max_clients

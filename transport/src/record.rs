@@ -1,4 +1,4 @@
-//! Books what rings and waits report into a slot of the stats page. The only place where the two meet.
+//! Books what rings and waits report into a slot of the stats page. Rarer events are booked where they happen.
 //!
 //! What every message does stores as little as possible, see [`crate::stats::schema`]; the rest is out of its way.
 

@@ -14,7 +14,7 @@ use super::{EndpointKey, Model};
 use crate::rate::Span;
 use crate::sample::{Glance, GlancedPage, Glimpse, Page, Sample};
 
-/// So many connections are all glanced at; of more only those on the screen.
+/// Up to so many connections are all glanced at; beyond it only those on the screen.
 const ALL: usize = 64;
 
 /// What a glance after `sample` has to read: the connections in `on_screen`, or all if they are few.

@@ -15,7 +15,7 @@ use crate::model::{Choice, Model, ModelBuilder};
 use crate::sample::{Glance, Sample};
 use crate::source::World;
 
-/// Between two samples at least: what a sample finds besides counters changes in seconds, and rules look at seconds.
+/// Least time between two samples: all but the counters changes over seconds, and rules judge whole seconds.
 const SAMPLE: Duration = Duration::from_millis(945);
 /// A refresh as rare as this is worth a sample each time.
 const RARE: Duration = Duration::from_millis(700);

@@ -1,4 +1,4 @@
-//! The only reader of clocks: the moments of a sample, what a clock read costs, and shmtop's own CPU time.
+//! The clocks of a sample: its moments, what a clock read costs, and shmtop's own CPU time.
 
 use crate::sample::Clocks;
 use nix::time::{ClockId, clock_gettime};

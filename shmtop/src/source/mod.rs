@@ -1,7 +1,7 @@
 //! The outside world, and the one struct that looks at it: [`World`].
 //!
 //! Everything a [`Sample`] holds is read below this module: pages through `transport::stats`, /proc and /sys under
-//! roots that are arguments, clocks in one file, counters through perf_event. Nothing else in shmtop touches the world.
+//! roots that are arguments, clocks in one file, counters through perf_event. Samples hold nothing else.
 //! Left out is every conclusion: rates and shares are the model's.
 //!
 //! A sample is meant to cost less than a millisecond, so what changes slowly is read once a second or more rarely.

@@ -1,18 +1,9 @@
 //! Numbers for people: a unit on each, and never more letters than the column has, so that nothing jitters.
 //!
-//! Every view formats through here. The widths named `*_WIDTH` are upper bounds of what the function returns for
-//! finite values, units included; columns are sized by them. Missing values are [`missing`]'s business.
+//! Every view formats through here. The tests hold what each function writes at most, to which columns are
+//! sized. Missing values are [`missing`]'s business.
 
 use crate::reading::{Reading, Why, WhyKind};
-
-/// Letters of [`count`] at most, for values below 10¹⁸.
-pub const COUNT_WIDTH: usize = 6;
-/// Letters of [`duration`] at most, for values below 100 days.
-pub const DURATION_WIDTH: usize = 6;
-/// Letters of [`bytes`] at most, below an EiB.
-pub const BYTES_WIDTH: usize = 8;
-/// Letters of [`percent`] at most, for shares up to 9.99.
-pub const PERCENT_WIDTH: usize = 5;
 
 /// Three figures at most: one decimal below 100, none above, as the eye compares magnitudes and not digits.
 fn figures(value: f64) -> String {
@@ -189,6 +180,15 @@ pub fn plural(n: usize, one: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Letters of [`count`] at most, for values below 10¹⁸.
+    const COUNT_WIDTH: usize = 6;
+    /// Letters of [`duration`] at most, for values below 100 days.
+    const DURATION_WIDTH: usize = 6;
+    /// Letters of [`bytes`] at most, below an EiB.
+    const BYTES_WIDTH: usize = 8;
+    /// Letters of [`percent`] at most, for shares up to 9.99.
+    const PERCENT_WIDTH: usize = 5;
 
     /// Magnitudes around every change of unit.
     fn magnitudes() -> impl Iterator<Item = f64> {

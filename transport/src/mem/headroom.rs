@@ -1,7 +1,7 @@
 //! Is there room for one more connection? Asked before memory is promised, because rings are sparse: creating
 //! them always works, and the limit strikes later, as SIGKILL or SIGBUS in the middle of somebody's request.
 //!
-//! `membrane.rs` asks [`check`] per connection (some ten small files, 0.2 ms in a debug build); [`super::memfd`] asks for the limits
+//! A server asks [`check`] for each connection (some ten small files, 0.2 ms in a debug build); [`super::memfd`] asks for the limits
 //! of its own calls. A file that is missing, unreadable or nonsense refuses nothing: not knowing is no reason
 //! to send a client to the socket. Left out: swap, which a memory cgroup may still have when `memory.max` is
 //! reached, and the untouched rest of earlier rings (`Config::memory_budget_bytes` is for that).

@@ -1,6 +1,6 @@
 //! One shared mapping of a memfd, owned.
 //!
-//! `shm.rs` maps the rings, `stats::page` its page. The face is a raw pointer and a length: the peer may write
+//! The rings are mapped so (a stats page, which only its owner writes, is not). The face is a raw pointer and a length: the peer may write
 //! every byte at any time, so a Rust reference into it would be a lie. `ring::storage` loads and copies through
 //! the pointer. The descriptor is not kept: once mapped, a connection costs one descriptor, its socket.
 //!

@@ -1,6 +1,6 @@
 //! Memory shared with another process: how it is created, sealed, checked, mapped and given back.
 //!
-//! `shm.rs`, `membrane.rs` and `stats::page` call this; nothing here knows rings or pages. Everything that can
+//! Nothing here knows rings or pages. Everything that can
 //! fail says so as a [`StepError`], which is what a [`Fallback`] is made of. The unsafe code of these files is
 //! system calls and one munmap; access to the mapped bytes is `ring::storage`'s and `stats::page`'s affair.
 

@@ -72,7 +72,7 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
         .last
         .is_some_and(|last| last.request_consumed != now.request_consumed);
     let last = shm.house.last;
-    // Of what has come into an empty ring since, its reader's index says nothing yet.
+    // A ring that was empty and now holds something has moved, too: its reader's index had no reason to change yet.
     let moved = |consumed: fn(&HouseLook) -> u64, occupied: fn(&HouseLook) -> Option<u64>| {
         last.is_none_or(|last| {
             consumed(&last) != consumed(&now)

@@ -36,8 +36,8 @@ impl Pairs {
         !self.inboxes.is_empty()
     }
 
-    /// Looks at how busy the clients are, ten times a second; `spread`: they have a poller for each CPU. Clients for whom there should be pollers and are
-    /// not are to [`Self::begin`] with, once the table is let go of.
+    /// Looks at how busy the clients are, ten times a second; `spread`: they have a poller for each CPU. Returns how many pollers to start
+    /// with [`Self::begin`], once the table is unlocked; `None` if none are missing.
     #[must_use]
     pub(super) fn keep(
         &mut self,

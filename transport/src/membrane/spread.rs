@@ -69,8 +69,7 @@ struct Work {
 }
 
 impl Work {
-    /// Whether what was done since `last` is so much for each request, and together, that more pollers are worth while, or `spread` already, that
-    /// they still are.
+    /// Whether the requests since `last` were dear enough, each and in sum, for a poller on each CPU. With `spread` on already, less is enough.
     fn is_much(self, last: Self, spread: bool) -> bool {
         let useful = self.useful_ns.saturating_sub(last.useful_ns);
         // Of clients that have gone the requests are missing: then it is not known.

@@ -15,8 +15,9 @@ pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
 /// 2 MiB each were at it for ten seconds.
 pub(crate) const FIRST_WINDOW_BYTES: u64 = 16 << 10;
 
-/// Records, as large as the largest so far, for which a lap has room, unless less was advised; and for which it has room whatever was advised.
+/// A lap has room for at least so many of the largest record so far, if the advice allows.
 const RECORDS_PER_LAP: u64 = 8;
+/// A lap has room for at least so many of the largest record so far, whatever was advised.
 const FEWEST_PER_LAP: u64 = 4;
 
 /// Produces records. Exactly one exists per ring; it is `Send`, and every call takes `&mut self`.

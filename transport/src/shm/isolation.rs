@@ -49,15 +49,15 @@ pub(super) struct Isolation {
     state: State,
     /// When the state began, or was last judged.
     since_ns: u64,
-    /// How long what happens is not counted.
+    /// Time from `since_ns` on that is not counted.
     settles: Duration,
-    /// Since then and that.
+    /// What was done since `since_ns` plus `settles`.
     work: Work,
-    /// Trials that brought something, since one did not or enough did.
+    /// Successful trials in a row; 0 again after one that failed, and once there were enough.
     successes: u32,
-    /// When the last trial brought nothing, and how long to let it be.
+    /// When the last trial failed, and the pause until the next.
     failed: Option<(u64, Duration)>,
-    /// How long after the next one that brings nothing.
+    /// The pause after the next trial that fails.
     next_pause: Duration,
 }
 
@@ -65,9 +65,9 @@ pub(super) struct Isolation {
 enum State {
     /// Nothing is asked for.
     Shared,
-    /// It is, to see what it brings compared with this many requests a second.
+    /// A CPU of its own is asked for on trial: does it bring more than `shared_rate` requests a second?
     Trial { shared_rate: f64 },
-    /// It is, since it brought so many; for how many windows in a row it has not.
+    /// It is asked for, since the trial answered `rate` requests a second. For `slow` windows in a row it has answered far fewer.
     Alone { rate: f64, since_ns: u64, slow: u32 },
 }
 

@@ -34,19 +34,8 @@ pub struct PageDescription<'a> {
     pub role: Role,
     /// The server's socket; cut to 127 bytes (a socket address has 107).
     pub socket_path: &'a Path,
-    /// Most connection sides and pollers at one time; see [`PageDescription::default_slots`]. Memory is used only by
-    /// slots that are.
+    /// Most connection sides and pollers at one time. Only slots in use take memory.
     pub slots: usize,
-}
-
-impl PageDescription<'_> {
-    /// 1056 for a server (1024 clients and their pollers), 128 for clients.
-    pub const fn default_slots(role: Role) -> usize {
-        match role {
-            Role::Server => 1056,
-            Role::Client => 128,
-        }
-    }
 }
 
 /// See the module.

@@ -62,6 +62,9 @@ fn place() -> &'static Place {
     }
 }
 
+/// Connections of one process that a page can show at a time.
+const SLOTS: usize = 128;
+
 /// A slot for a connection to the server at `path`. Made on the heap, unseen, when the page is full.
 pub(super) fn slot(path: &Path, config: &Config) -> SlotWriter {
     let mut guard = place().page.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +76,7 @@ pub(super) fn slot(path: &Path, config: &Config) -> SlotWriter {
             name: &config.name,
             role: Role::Client,
             socket_path: path,
-            slots: PageDescription::default_slots(Role::Client),
+            slots: SLOTS,
         });
         let dir = config
             .stats_dir

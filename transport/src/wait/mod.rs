@@ -27,7 +27,7 @@ pub(crate) trait Look {
     /// Announces, fences, looks again and sleeps until woken, for at most `limit`. May return early at any time.
     fn park(&mut self, limit: Duration);
 
-    /// Called every 50 to 100 ms of waiting, on every rung: is there still somebody to wait for? `Some` ends the wait.
+    /// Called at least every 100 ms of waiting, on every rung; while parked, at most 100 ms after the last wake-up: is there still somebody to wait for? `Some` ends the wait.
     fn tend(&mut self) -> Option<Self::Found>;
 
     /// The CPU that whoever is waited for would rather have for itself. Advice, from a peer: any number.

@@ -1,7 +1,7 @@
-//! Carries the handshake's actions out on a blocking socket: four calls, two for each side.
+//! Carries the handshake's actions out on a blocking socket.
 //!
-//! `synapse.rs` calls [`connect`] and [`upgrade`], `membrane.rs` [`admit`] and [`answer_upgrade`], each on a
-//! thread that may block. Every wait for a message has a deadline of `timeout` for the whole message. After an
+//! A client calls [`connect`] and [`upgrade`], a server [`admit`] or [`turn_away`], and [`answer_upgrade`], each on a
+//! thread that may block; [`bye`] ends a connection. Every wait for a message has a deadline of `timeout` for the whole message. After an
 //! `Err` the socket is of no use: drop it. The rings themselves are the caller's, through closures.
 
 use std::io;

@@ -35,13 +35,13 @@ struct Made {
 }
 
 impl Connection<'_> {
-    /// An UPGRADE came, to a connection that was begun then. `Some`: it has moved, or ended on the way to its poller.
+    /// Answers an UPGRADE. `begun_ns`: when the connection was accepted. `Some`: the connection has moved to a poller, or ended on the way.
     pub(super) fn upgrade(
         &mut self,
         message: &[u8; HANDSHAKE_BYTES],
         begun_ns: u64,
     ) -> Result<Option<Next>, Ending> {
-        // Of one that asks again, later, what was before is no handshake.
+        // If the connection is open already, this is a later upgrade: it is timed from now on, not from accept.
         let begun = if self.facts.open {
             monotonic_ns()
         } else {

@@ -120,7 +120,7 @@ impl Control {
     /// Descriptors (or memory) have run out: accepts one connection on the reserve and refuses it. False if that did not help:
     /// then the listener is left alone for a while, rather than asked again and again at full speed.
     ///
-    /// `counted` are the descriptors, of the table that is full, as the first of a round found them: to count is a call for each number.
+    /// `counted`: limit and use of the full table, counted once in a round, since counting takes a system call for each number.
     fn shed(&mut self, errno: Errno, counted: &mut Option<(Errno, (u64, u64))>) -> bool {
         if matches!(errno, Errno::EMFILE | Errno::ENFILE) && self.reserve.take().is_some() {
             let accepted = accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC);

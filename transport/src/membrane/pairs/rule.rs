@@ -92,7 +92,7 @@ impl Rule {
         pollers <= seen.pollers || self.refused.is_over()
     }
 
-    /// How many pollers there should be, for so many clients that should have one each, if that is more than there are.
+    /// How many pollers there should be so that each of `clients` has its own; `None` if there are enough.
     pub(super) fn more(&self, seen: Seen, clients: usize, pollers: usize) -> Option<usize> {
         // The look that finds too many is not yet the one that ends the pairs: nobody gets one on the way.
         let more = clients > pollers && clients <= MOST_CLIENTS && self.may_have(seen, clients);

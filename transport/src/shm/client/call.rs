@@ -26,7 +26,7 @@ impl ShmClient {
     #[inline]
     pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
         let Arrived { length, failed, .. } = self.fire_and(request, Self::arrived)?;
-        // The last that was sent: an id that came with the reply would be kept for the one case in which it is told.
+        // The reply's id is the last one sent. Carrying it along would cost each call a register, and only an error tells it.
         self.deliver(self.calls.upcoming_id() - 1, length, failed)
     }
 
