@@ -153,6 +153,8 @@ proptest! {
         for (word, value) in groups.into_iter().flatten().zip(&values) {
             set(word, *value);
         }
+        // Since when the handler runs counts while a request is with it.
+        bump(&slot.taken().rx_straight, 1);
         for (ns, weight) in &times {
             slot.rtt().record(*ns, *weight);
             slot.park().record(*weight, 1);
@@ -184,6 +186,8 @@ proptest! {
             prop_assert_eq!(*n, truth);
         }
         prop_assert_eq!(reader(&page).raw().parse().unwrap(), seen, "a recorded page says the same");
+        bump(&slot.sent().tx_straight, 1);
+        prop_assert_eq!(look(&page).slots[0].req.handler_since_ns, 0, "it is answered");
     }
 }
 
