@@ -21,7 +21,7 @@ mod pause;
 mod pool;
 mod spread;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod users;
 
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::calls::RequestId;
 use crate::config::Config;
 use crate::error::{Fallback, RequestError};
-use crate::mem::fork::NotInForks;
+use crate::mem::fork::{NotInForks, Owner};
 use crate::shm::ShmClient;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::wire::handshake::ClientHandshake;
@@ -78,6 +78,8 @@ pub struct Synapse {
     facts: SlotFacts,
     config: Config,
     max_message: usize,
+    /// Who connected.
+    owner: Owner,
 }
 
 impl std::fmt::Debug for Synapse {
@@ -237,6 +239,13 @@ impl Synapse {
             Transport::Socket(socket) => socket.check_alive(),
             Transport::Changing => Err(lost()),
         }
+    }
+}
+
+impl Drop for Synapse {
+    /// A fork that another thread makes between the two steps of closing keeps a copy of the socket: this ends the connection all the same.
+    fn drop(&mut self) {
+        self.hang_up();
     }
 }
 

@@ -27,6 +27,7 @@ use ::tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::error::{ConnectError, Fallback, RequestError, Step};
+use crate::mem::fork::Unforked;
 use crate::synapse::Synapse;
 use shared::{Shared, Submitted};
 
@@ -80,7 +81,8 @@ impl AsyncSynapse {
     pub fn new(mut synapse: Synapse) -> std::io::Result<Self> {
         synapse.cancel_all();
         let fd = match synapse.fd() {
-            Some(fd) => driver::Watched::new(fd)?,
+            // A second descriptor of the socket, for the runtime to wait for.
+            Some(fd) => Unforked::from(fd.try_clone_to_owned()?),
             None => return Err(std::io::ErrorKind::NotConnected.into()),
         };
         // On the socket, frames that did not fit go out when there is room.
@@ -124,7 +126,7 @@ impl AsyncSynapse {
     ) -> Result<Vec<u8>, RequestError> {
         // Replies that come at once must not keep the runtime from everything else.
         ::tokio::task::coop::consume_budget().await;
-        let timeout = self.shared.timeout();
+        let timeout = self.shared.facts.timeout;
         let now = Instant::now();
         // One that the clock can't express is a year, as everywhere.
         let year = Duration::from_secs(365 * 24 * 3600);
@@ -155,22 +157,22 @@ impl AsyncSynapse {
 
     /// True on shared memory.
     pub fn is_shm(&self) -> bool {
-        self.shared.with(|synapse| synapse.is_shm())
+        self.shared.facts.is_shm
     }
 
     /// Why the connection is on the socket although shared memory was wanted.
     pub fn fallback(&self) -> Option<Fallback> {
-        self.shared.with(|synapse| synapse.fallback())
+        self.shared.facts.fallback
     }
 
     /// Drawn at random by the server; joins the two sides' slots in their stats pages.
     pub fn connection_id(&self) -> u64 {
-        self.shared.with(|synapse| synapse.connection_id())
+        self.shared.facts.connection_id
     }
 
     /// Largest payload of a request or reply in bytes.
     pub fn max_message(&self) -> usize {
-        self.shared.with(|synapse| synapse.max_message())
+        self.shared.facts.max_message
     }
 
     /// Requests waiting for a reply, of all tasks.

@@ -9,7 +9,7 @@
 //! death of a process would go unnoticed for as long as a fork of it lives, and its path stay taken. So sockets and locks are
 //! entered in a table ([`NotInForks`]), and the fork's first act is to put something harmless in their place.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
@@ -31,12 +31,16 @@ extern "C" fn in_child() {
         if fd < 0 {
             continue;
         }
+        // What stands in its place needs no protection. And this process may give the number to a file of its own, which is not to be taken
+        // from a fork that it makes.
+        place.store(0, Ordering::Relaxed);
         if blank < 0 {
             blank = socket();
         }
         let mut source = blank;
-        // SAFETY: dup3 and close are async-signal-safe and take integers. `fd` is open here: its entry is taken out before its owner closes
-        // it. Its number is open afterwards, so that the owner's copy in this process may be dropped as ever.
+        // SAFETY: dup3 and close are async-signal-safe and take integers. `fd` is open here, and the owner's: it entered it in this process's
+        // parent, which is gone through once, and takes its entry out before it closes it. Its number is open afterwards, so that the owner's
+        // copy in this process may be dropped as ever.
         unsafe {
             if blank < 0 && Errno::last() == Errno::EMFILE {
                 // The table is full, and nobody else here could take the number that this frees.
@@ -102,7 +106,11 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// As long as this lives, a fork of this process does not keep the descriptor open. To be dropped before the descriptor is closed.
 #[derive(Debug)]
-pub(crate) struct NotInForks(Option<usize>);
+pub(crate) struct NotInForks {
+    /// Where it stands, if there was a place.
+    place: Option<usize>,
+    entry: i32,
+}
 
 impl NotInForks {
     pub(crate) fn new(fd: impl AsFd) -> Self {
@@ -112,19 +120,50 @@ impl NotInForks {
         let begin = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut places = (0..PLACES.len()).map(|i| begin.wrapping_add(i) % PLACES.len());
         // Relaxed: only a fork reads them, which has all of this process's memory as it was.
-        Self(places.find(|place| {
+        let place = places.find(|place| {
             PLACES[*place]
                 .compare_exchange(0, entry, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
-        }))
+        });
+        Self { place, entry }
     }
 }
 
 impl Drop for NotInForks {
     fn drop(&mut self) {
-        if let Some(place) = self.0 {
-            PLACES[place].store(0, Ordering::Relaxed);
+        if let Some(place) = self.place {
+            // In a fork it has been taken out already, and the place may be another's.
+            let _ours_or_not =
+                PLACES[place].compare_exchange(self.entry, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+}
+
+/// A descriptor that forks do not keep.
+#[derive(Debug)]
+pub(crate) struct Unforked {
+    /// Before the descriptor: dropped first.
+    _not_in_forks: NotInForks,
+    fd: OwnedFd,
+}
+
+impl From<OwnedFd> for Unforked {
+    /// To be called as soon as there is one: until then a fork, which any thread may make, keeps it.
+    fn from(fd: OwnedFd) -> Self {
+        let _not_in_forks = NotInForks::new(&fd);
+        Self { _not_in_forks, fd }
+    }
+}
+
+impl AsFd for Unforked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Unforked {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
 

@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
+use super::fork::Unforked;
 use super::{StepError, errno_of, headroom};
 use crate::error::Step;
 
@@ -70,7 +71,7 @@ pub(crate) fn create_rings(
     name: &CStr,
     len: usize,
     huge: bool,
-) -> Result<(OwnedFd, HugeState), StepError> {
+) -> Result<(Unforked, HugeState), StepError> {
     headroom::file_size(len as u64)?;
     headroom::address_space(len as u64)?;
     let mut state = HugeState::NotAsked;
@@ -101,10 +102,12 @@ pub(crate) fn is_in_huge_pages(fd: impl AsFd) -> nix::Result<bool> {
     Ok(fstatfs(fd)?.filesystem_type() == HUGETLBFS_MAGIC)
 }
 
-fn create(name: &CStr, len: usize, kind: MFdFlags) -> Result<OwnedFd, StepError> {
+fn create(name: &CStr, len: usize, kind: MFdFlags) -> Result<Unforked, StepError> {
     let flags = kind | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let fd =
-        create_empty(name, flags).map_err(|e| StepError::of_call(Step::MemfdCreate, e as i32))?;
+    // The peer decides how long it is open: a fork made meanwhile would keep all that memory, whatever became of the connection.
+    let fd = create_empty(name, flags)
+        .map(Unforked::from)
+        .map_err(|e| StepError::of_call(Step::MemfdCreate, e as i32))?;
     let size = i64::try_from(len).map_err(|_| StepError::new(Step::Ftruncate, libc::EFBIG))?;
     nix::unistd::ftruncate(&fd, size).map_err(|e| StepError::new(Step::Ftruncate, e as i32))?;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS)).map_err(|e| StepError::new(Step::Seal, e as i32))?;
@@ -208,7 +211,7 @@ mod tests {
 
     const LEN: usize = 64 * 1024;
 
-    fn made() -> OwnedFd {
+    fn made() -> Unforked {
         create_rings(RING_NAME, LEN, false).unwrap().0
     }
 
@@ -223,6 +226,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(link.to_string_lossy(), "/memfd:shm-ring (deleted)");
+    }
+
+    #[test]
+    fn a_fork_does_not_keep_the_memory_of_a_connection_that_is_being_made() {
+        let fd = made();
+        // SAFETY: the child makes system calls and leaves by _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_memory = nix::sys::stat::fstat(&fd).is_ok_and(|s| s.st_size != 0);
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(i32::from(is_memory)) };
+        }
+        let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
+        let right = nix::sys::wait::WaitStatus::Exited(nix::unistd::Pid::from_raw(child), 0);
+        assert_eq!(ended, right);
     }
 
     #[test]
@@ -315,12 +333,12 @@ mod tests {
     static HUGE_PAGES: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
     /// Bytes in pages that have been made.
-    fn bytes_there(fd: &OwnedFd) -> usize {
+    fn bytes_there(fd: &Unforked) -> usize {
         fstat(fd).unwrap().st_blocks as usize * 512
     }
 
     /// Rings in one huge page, which stays there until this is dropped.
-    fn in_a_huge_page() -> Option<OwnedFd> {
+    fn in_a_huge_page() -> Option<Unforked> {
         let (fd, state) = create_rings(c"huge", HUGE_PAGE_BYTES, true).unwrap();
         (state == HugeState::Used).then_some(fd)
     }
@@ -338,7 +356,7 @@ mod tests {
             fallocate(&fd, flags, 0, HUGE_PAGE_BYTES as i64).unwrap();
             Some((fd, map))
         };
-        let the_rest = || -> Vec<OwnedFd> { std::iter::from_fn(in_a_huge_page).collect() };
+        let the_rest = || -> Vec<Unforked> { std::iter::from_fn(in_a_huge_page).collect() };
         let Some((fd, map)) = punched() else {
             return skipped("this machine has no free huge page");
         };

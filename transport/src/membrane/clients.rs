@@ -47,7 +47,13 @@ pub(super) struct Table {
 
 impl Table {
     /// Enters a connection that was just accepted.
-    pub(super) fn insert(&mut self, uid: u32, socket: Arc<UnixStream>, now_ns: u64) -> (Key, u32) {
+    pub(super) fn insert(
+        &mut self,
+        uid: u32,
+        socket: Arc<UnixStream>,
+        not_in_forks: NotInForks,
+        now_ns: u64,
+    ) -> (Key, u32) {
         self.last_key += 1;
         let mut taken: Vec<u32> = self.by_key.values().map(|c| c.number).collect();
         taken.sort_unstable();
@@ -58,7 +64,7 @@ impl Table {
         let client = Client {
             number,
             uid,
-            _not_in_forks: NotInForks::new(&*socket),
+            _not_in_forks: not_in_forks,
             socket,
             pending_since_ns: now_ns,
             shm: None,

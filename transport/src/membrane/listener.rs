@@ -121,6 +121,7 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
         None,
     )
     .map_err(|e| failed("socket", e.into()))?;
+    let not_in_forks = NotInForks::new(&fd);
     // Before bind: Linux gives the socket file this mode, so that there is no moment at which others could connect.
     fchmod(&fd, Mode::from_bits_truncate(0o600)).map_err(|e| failed("fchmod", e.into()))?;
     let address = UnixAddr::new(path).map_err(|e| failed("bind", e.into()))?;
@@ -131,7 +132,7 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
     let meta = opened.and_then(|()| std::fs::symlink_metadata(path));
     match meta {
         Ok(meta) => Ok(Listener {
-            _not_in_forks: NotInForks::new(&fd),
+            _not_in_forks: not_in_forks,
             fd,
             path: absolute,
             device: meta.dev(),
@@ -188,19 +189,27 @@ fn lock(path: &Path, absolute: &Path) -> Result<PathLock, BindError> {
             .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&lock_path)
             .map_err(failed)?;
+        let not_in_forks = NotInForks::new(&file);
         if !file.metadata().map_err(failed)?.is_file() {
             let what = "something else than a regular file is in its place";
             return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
         }
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(BindError::InUse { path: path.into() }),
-            Err((_, e)) => return Err(failed(e.into())),
+            Err((file, e)) => {
+                drop((not_in_forks, file));
+                return Err(match e {
+                    Errno::EWOULDBLOCK => BindError::InUse { path: path.into() },
+                    e => failed(e.into()),
+                });
+            }
         };
+        // After the lock, and so dropped before it.
+        let not_in_forks = not_in_forks;
         // Its last holder may have removed the file between our open and our lock: then we hold a lock nobody can see.
         if is_at(&lock_path, &lock).map_err(failed)? {
             return Ok(PathLock {
-                _not_in_forks: NotInForks::new(&*lock),
+                _not_in_forks: not_in_forks,
                 path: lock_path,
                 file: lock,
             });

@@ -7,15 +7,15 @@ use crate::config::WaitPolicy;
 use crate::{Config, Membrane};
 
 /// A connection that is lost on its way shows as a request without an answer.
-pub(super) const WATCHDOG: Duration = Duration::from_secs(20);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
 
 /// An echo in `dir`, and the configuration for its clients.
-pub(super) fn server(dir: &Path) -> (Membrane, Config) {
+pub(crate) fn server(dir: &Path) -> (Membrane, Config) {
     server_that(dir, WaitPolicy::Adaptive, |_| ())
 }
 
 /// One that does something before it answers.
-pub(super) fn server_that(
+pub(crate) fn server_that(
     dir: &Path,
     wait: WaitPolicy,
     work: impl Fn(&[u8]) + Send + Sync + 'static,
@@ -38,7 +38,7 @@ pub(super) fn server_that(
 
 /// Polls until it is done; `what` is said if it never is.
 #[track_caller]
-pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < WATCHDOG, "{what}");

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::{Config, TransportChoice};
 use crate::error::{ConnectError, Step};
 use crate::layout;
-use crate::mem::fork::NotInForks;
+use crate::mem::fork::{NotInForks, Owner};
 use crate::process::start_ticks;
 use crate::stats::Via;
 use crate::stats::slot::SlotFacts;
@@ -39,8 +39,7 @@ impl Synapse {
         clock::init();
         let path = path.as_ref();
         let timeout = config.handshake_timeout;
-        let stream = open(path, config)?;
-        let not_in_forks = NotInForks::new(&stream);
+        let (stream, not_in_forks) = open(path, config)?;
         let hello = Hello {
             pid: std::process::id(),
             wait_policy: config.wait.number(),
@@ -98,6 +97,7 @@ impl Synapse {
             facts,
             config: config.clone(),
             max_message,
+            owner: Owner::this(),
         };
         if wanted == Via::Shm {
             match synapse.try_upgrade_to_shm() {
@@ -120,7 +120,7 @@ impl Synapse {
 }
 
 /// `connect()` with a limit in time: a server that is stopped, or whose accept queue is full, would block it for ever.
-fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
+fn open(path: &Path, config: &Config) -> Result<(UnixStream, NotInForks), ConnectError> {
     use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
     let length = path.as_os_str().as_bytes().len();
@@ -145,6 +145,8 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
         None,
     )
     .map_err(io(Step::Socket))?;
+    // Before connect, which may take its time: a fork made meanwhile would keep the connection when we have gone.
+    let not_in_forks = NotInForks::new(&fd);
     let deadline = Deadline::after(config.handshake_timeout);
     loop {
         // For a Unix socket, the send timeout is also how long connect() waits for a place in the accept queue. Set anew after a signal:
@@ -156,7 +158,7 @@ fn open(path: &Path, config: &Config) -> Result<UnixStream, ConnectError> {
         );
         setsockopt(&fd, sockopt::SendTimeout, &timeout).map_err(io(Step::Socket))?;
         return match connect(fd.as_raw_fd(), &address) {
-            Ok(()) => Ok(UnixStream::from(fd)),
+            Ok(()) => Ok((UnixStream::from(fd), not_in_forks)),
             Err(Errno::EINTR) => continue,
             Err(e @ (Errno::ENOENT | Errno::ECONNREFUSED)) => Err(ConnectError::NoServer {
                 path: path.into(),

@@ -115,7 +115,11 @@ impl Synapse {
 
     /// Ends the connection for every descriptor of its socket; unless it has ended, or this is a fork's copy, and the connection its parent's.
     pub(crate) fn hang_up(&self) {
-        if let Some(fd) = self.fd().filter(|_| self.is_usable()) {
+        // A child of a raw clone(2) is told by its pid alone.
+        if let Some(fd) = self
+            .fd()
+            .filter(|_| self.is_usable() && self.owner.is_this())
+        {
             // The end itself is the message; a socket that is gone already says the same.
             let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }
@@ -129,5 +133,23 @@ impl Synapse {
     /// How long a request may take.
     pub(crate) fn timeout(&self) -> std::time::Duration {
         self.config.request_timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Synapse;
+    use crate::membrane::testing::{server, until};
+
+    #[test]
+    fn a_connection_that_is_dropped_has_ended_whoever_has_a_copy_of_its_socket() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (server, config) = server(dir.path());
+        let client = Synapse::connect(server.path(), &config).expect("a client");
+        // As a fork has that another thread makes in the middle of it.
+        let copy = client.fd().expect("a socket").try_clone_to_owned();
+        drop(client);
+        until("the server learns of it", || server.clients() == 0);
+        drop(copy);
     }
 }

@@ -1,10 +1,12 @@
 //! From the socket to shared memory, and why not.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::{Synapse, Transport};
 use crate::error::{CloseReason, Fallback, Lost, Step};
 use crate::mem::buffer::Buffer;
+use crate::mem::fork::Unforked;
 use crate::mem::mapping::Mapping;
 use crate::mem::{StepError, headroom, memfd};
 use crate::shm::{Rings, ShmClient};
@@ -142,7 +144,7 @@ fn map_offer(
     max_message: usize,
     huge: bool,
 ) -> Result<Mapped, StepError> {
-    use std::os::fd::AsFd;
+    let fd = Unforked::from(fd);
     memfd::validate(fd.as_fd(), offer.total_bytes)?;
     let mapping = Arc::new(Mapping::shared(fd.as_fd(), offer.total_bytes as usize)?);
     if offer.client_to_server_bytes != offer.server_to_client_bytes {

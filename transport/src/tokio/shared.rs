@@ -2,13 +2,15 @@
 
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use ::tokio::sync::Notify;
 
 use super::waiters::{Line, Waiters};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
-use crate::error::{Lost, RequestError};
+use crate::error::{Fallback, Lost, RequestError};
+use crate::mem::fork;
 use crate::shm::Drained;
 use crate::synapse::Synapse;
 
@@ -25,9 +27,20 @@ const MAX_ROUNDS: usize = 4 * MAX_IN_FLIGHT;
 pub(super) type Answer = Result<Vec<u8>, RequestError>;
 
 pub(super) struct Shared {
+    /// Not to be asked for in a fork, where whoever held it then holds it for ever: see [`Self::state`].
     state: Mutex<State>,
-    timeout: Duration,
+    generation: u64,
+    pub(super) facts: Facts,
     closed: Notify,
+}
+
+/// What does not change as long as the connection lives.
+pub(super) struct Facts {
+    pub(super) timeout: Duration,
+    pub(super) is_shm: bool,
+    pub(super) fallback: Option<Fallback>,
+    pub(super) connection_id: u64,
+    pub(super) max_message: usize,
 }
 
 struct State {
@@ -85,7 +98,14 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(synapse: Synapse) -> Self {
         Self {
-            timeout: synapse.timeout(),
+            generation: fork::generation(),
+            facts: Facts {
+                timeout: synapse.timeout(),
+                is_shm: synapse.is_shm(),
+                fallback: synapse.fallback(),
+                connection_id: synapse.connection_id(),
+                max_message: synapse.max_message(),
+            },
             state: Mutex::new(State {
                 synapse,
                 waiters: Waiters::default(),
@@ -96,31 +116,27 @@ impl Shared {
         }
     }
 
+    /// `None` in a fork of the process whose connection it is.
+    ///
     /// A panic elsewhere can't have left the state half changed in a way that matters: at worst a waiter is told nothing, and times out.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn with<T>(&self, of: impl FnOnce(&Synapse) -> T) -> T {
-        of(&self.state().synapse)
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        if self.generation != fork::generation() {
+            return None;
+        }
+        Some(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        let state = self.state();
-        match &state.lost {
+        self.state().map_or(0, |state| match &state.lost {
             None => state.synapse.in_flight(),
             Some(_) => 0,
-        }
+        })
     }
 
-    /// Completes when the connection is over.
+    /// Completes when the connection is over; in a fork, where it never was, at once.
     pub(super) async fn closed(&self) {
         let closed = self.closed.notified();
-        if self.state().lost.is_none() {
+        if self.state().is_some_and(|state| state.lost.is_none()) {
             closed.await;
         }
     }
@@ -133,7 +149,7 @@ impl Shared {
         buffer: Vec<u8>,
         place: Option<Place<'a>>,
     ) -> Result<Submitted<'a>, RequestError> {
-        let mut state = self.state();
+        let mut state = self.state().ok_or(RequestError::Forked)?;
         if let Some(reason) = &state.lost {
             return Err(RequestError::Disconnected {
                 reason: reason.again(),
@@ -214,7 +230,9 @@ impl Shared {
 
     /// The driver's part: the socket is readable, or writable.
     pub(super) fn turn(&self) -> Turn {
-        let mut state = self.state();
+        let Some(mut state) = self.state() else {
+            return Turn::Over;
+        };
         if state.lost.is_some() {
             return Turn::Over;
         }
@@ -309,45 +327,49 @@ impl Shared {
 
     /// Gives a request up.
     fn abandon(&self, id: u64, place: usize) {
-        let mut state = self.state();
+        let Some(mut state) = self.state() else {
+            return;
+        };
         if state.waiters.leave(id, place) {
             state.synapse.cancel(RequestId(id));
         }
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // The driver holds a duplicate of the socket, which would keep the connection alive.
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.synapse.hang_up();
-    }
-}
-
 impl Place<'_> {
     /// Completes when room may have appeared since the last time, and it is this one's turn.
     pub(super) async fn called(&self) {
-        poll_fn(|cx| self.shared.state().line.poll(self.ticket, cx)).await;
+        poll_fn(|cx| match self.shared.state() {
+            Some(mut state) => state.line.poll(self.ticket, cx),
+            None => Poll::Ready(()),
+        })
+        .await;
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.shared.state().line.leave(self.ticket);
+        if let Some(mut state) = self.shared.state() {
+            state.line.leave(self.ticket);
+        }
     }
 }
 
 impl Waiting<'_> {
     /// The answer, once. May be dropped and called again until it has come.
     pub(super) async fn reply(&mut self) -> Answer {
-        let answer = poll_fn(|cx| self.shared.state().waiters.poll(self.place, cx)).await;
+        let answer = poll_fn(|cx| match self.shared.state() {
+            Some(mut state) => state.waiters.poll(self.place, cx),
+            None => Poll::Ready(Err(RequestError::Forked)),
+        })
+        .await;
         self.over = true;
         answer
     }
 
     /// The time is over: gives the request up, unless the answer came at this very moment.
     pub(super) fn timed_out(mut self, timeout: Duration) -> Answer {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state().ok_or(RequestError::Forked)?;
         if let Some(answer) = state.waiters.take(self.place) {
             self.over = true;
             return answer;

@@ -186,12 +186,12 @@ pub(crate) fn admit<T>(
 /// Server: an UPGRADE came as `message`, with `fds` descriptors. `make` creates and maps sealed rings of at most
 /// the given capacity each, for the given largest message; what it returns besides the descriptor comes back
 /// if both sides are on shared memory, and is dropped if not.
-pub(crate) fn answer_upgrade<T>(
+pub(crate) fn answer_upgrade<T, F: AsFd>(
     socket: impl AsFd,
     machine: &mut ServerHandshake,
     message: (&[u8; HANDSHAKE_BYTES], usize),
     timeout: Duration,
-    make: impl FnOnce(u64, u64) -> Result<(T, OwnedFd, Offer), StepError>,
+    make: impl FnOnce(u64, u64) -> Result<(T, F, Offer), StepError>,
 ) -> Result<Upgraded<T>, Ending> {
     let socket = socket.as_fd();
     let (mut action, mut rings) = (machine.on_message(message.0, message.1), None);

@@ -1,17 +1,13 @@
-//! Threats 11 and 12: a process that forks, and what its children inherit.
+//! Threats 11 and 12: a process that forks, and what its children inherit. What of it shows to others is in `orphans`.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::Signal;
-use transport::error::{ConnectError, RequestError};
-use transport::{Membrane, Synapse, UpgradeError};
+use transport::error::RequestError;
+use transport::{AsyncSynapse, Membrane, Synapse, UpgradeError};
 
-use crate::role::{Process, WATCHDOG, parameter, required, say, start};
-use crate::watch::within;
-use crate::world::{World, ready};
+use crate::role::{WATCHDOG, required, say, start};
 
 /// The descriptors that a child sees: number and what it leads to.
 fn inherited() -> Vec<(String, String)> {
@@ -89,6 +85,9 @@ pub(crate) fn fork() {
             }
         }
     }
+    numbers_stay_open_and_lead_nowhere(&before);
+    what_a_fork_opens_is_not_taken_from_its_own_forks();
+    tasks_wait_for_no_lock(Synapse::connect(dir.join("own"), &config).expect("a client"));
     begun_before_a_fork(&mut shm);
     with_requests_in_flight(&mut shm, &mut socket);
     the_servers_locks_may_be_held(&server, &dir.join("own"), &config);
@@ -121,6 +120,81 @@ pub(crate) fn right_in_a_fork(right: impl FnOnce() -> bool) {
             assert_eq!(status, 0, "wrong in the child (256), or its signal");
         }
     }
+}
+
+/// What owned a descriptor closes its number in a fork as well, which must not be another's by then.
+fn numbers_stay_open_and_lead_nowhere(others: &[(String, String)]) {
+    let links = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+    let sockets = links.flatten().filter(|link| {
+        std::fs::read_link(link.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+    });
+    let numbers: Vec<i32> = sockets
+        .filter_map(|link| link.file_name().into_string().ok())
+        .filter(|number| !others.iter().any(|(other, _)| other == number))
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    // The listener, two clients, and both ends of each.
+    assert!(numbers.len() >= 5, "{numbers:?}");
+    right_in_a_fork(|| {
+        numbers.iter().all(|fd| {
+            let peer = nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(*fd);
+            let listens = nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(*fd)
+                .is_ok_and(|own| own.path().is_some());
+            peer == Err(nix::errno::Errno::ENOTCONN) && !listens
+        })
+    });
+}
+
+/// A child that closes what it has inherited, as a daemon does, has files of its own under the numbers of its parent's sockets.
+fn what_a_fork_opens_is_not_taken_from_its_own_forks() {
+    right_in_a_fork(|| {
+        for number in 3..256 {
+            // SAFETY: all of this child's are its copies, and nothing that owns one is dropped: it leaves by _exit.
+            unsafe { libc::close(number) };
+        }
+        let own = |_| std::fs::File::open("/proc/self/exe").expect("a file");
+        let files: Vec<std::fs::File> = (0..64).map(own).collect();
+        right_in_a_fork(|| {
+            let is_file = |file: &std::fs::File| file.metadata().is_ok_and(|m| m.is_file());
+            files.iter().all(is_file)
+        });
+        true
+    });
+}
+
+/// Forks while another thread may hold the lock that the tasks of a connection share.
+fn tasks_wait_for_no_lock(client: Synapse) {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let parents = runtime();
+    let _inside = parents.enter();
+    let client = AsyncSynapse::new(client).expect("a descriptor");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::black_box(client.in_flight());
+            }
+        });
+        for _ in 0..50 {
+            right_in_a_fork(|| {
+                // Ends a hang: the parent waits.
+                nix::unistd::alarm::set(WATCHDOG.as_secs() as u32);
+                let own = runtime();
+                client.is_shm()
+                    && client.in_flight() == 0
+                    && matches!(
+                        own.block_on(client.fire_bytes(b"from the child")),
+                        Err(RequestError::Forked)
+                    )
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let reply = parents.block_on(client.fire_bytes(b"still"));
+    assert_eq!(reply.expect("a reply"), b"still");
 }
 
 /// What was begun before a fork can't be gone on with in it, and its parent's is none the worse.
@@ -239,163 +313,4 @@ fn a_fork_can_neither_use_nor_harm_its_parents_connections_and_children_inherit_
     let mut process = start("forker").with("DIR", dir.path()).go();
     process.hear("done");
     process.finish();
-}
-
-/// Role `parent`: a server, or a client of one, and a fork that keeps on living without exec, whose pid it says. With
-/// `DESCRIPTORS`, made when there is none left (`full`), or when the limit is below those that are open and one below it is free (`lowered`). Both wait
-/// until they are killed.
-pub(crate) fn leave_a_fork_behind() {
-    let dir = PathBuf::from(required("DIR"));
-    let config = transport::Config {
-        ring_bytes: 1 << 16,
-        max_message_bytes: 20_000,
-        stats_dir: Some(dir.join("stats")),
-        transport: match required("TRANSPORT").as_str() {
-            "socket" => transport::TransportChoice::Socket,
-            _ => transport::TransportChoice::Shm,
-        },
-        ..transport::Config::default()
-    };
-    let low = OwnedFd::from(std::fs::File::open("/dev/null").expect("a descriptor"));
-    let server = (required("ROLE_OF_PARENT") == "server").then(|| {
-        Membrane::bind(dir.join("s"), &config, |request, reply| {
-            reply.extend_from_slice(request).expect("it fits");
-        })
-        .expect("a server")
-    });
-    say(format_args!("bound"));
-    // The other side is there.
-    crate::role::command();
-    let client = server
-        .is_none()
-        .then(|| Synapse::connect(dir.join("s"), &config).expect("a server"));
-    // With another descriptor of the same socket.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let on_tokio = required("ROLE_OF_PARENT") == "async";
-    let (client, on_tokio) = if on_tokio {
-        let _inside = runtime.enter();
-        let client = client.map(|c| transport::AsyncSynapse::new(c).expect("a descriptor"));
-        (None, client)
-    } else {
-        (client, None)
-    };
-    let _rest = match parameter("DESCRIPTORS").as_deref() {
-        Some("full") => all_descriptors(),
-        Some("lowered") => {
-            limit_descriptors(low.as_raw_fd() as u64 + 1);
-            drop(low);
-            Vec::new()
-        }
-        _ => Vec::new(),
-    };
-    // SAFETY: the child calls nothing but pause.
-    match unsafe { libc::fork() } {
-        0 => loop {
-            // SAFETY: waits for a signal.
-            unsafe { libc::pause() };
-        },
-        child => say(format_args!("forked {child}")),
-    }
-    crate::role::command();
-    drop((server, client, on_tokio));
-}
-
-/// All that this process may have: few more than it has.
-fn all_descriptors() -> Vec<OwnedFd> {
-    let any = OwnedFd::from(std::fs::File::open("/dev/null").expect("a descriptor"));
-    let highest = std::fs::read_dir("/proc/self/fd").expect("descriptors");
-    let numbers = highest.flat_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
-    limit_descriptors(numbers.max().expect("some") + 1);
-    let mut all: Vec<OwnedFd> = std::iter::from_fn(|| any.try_clone().ok()).collect();
-    all.push(any);
-    all
-}
-
-fn limit_descriptors(limit: u64) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("lower");
-}
-
-/// A fork, killed with the test.
-struct Orphan(nix::unistd::Pid);
-
-impl Orphan {
-    fn of(parent: &mut Process) -> Self {
-        let pid = parent.ask("fork", "forked");
-        Self(nix::unistd::Pid::from_raw(pid.parse().expect("a pid")))
-    }
-}
-
-impl Drop for Orphan {
-    fn drop(&mut self) {
-        // It does nothing else than waiting for this.
-        let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
-    }
-}
-
-#[test]
-fn the_death_of_a_process_is_noticed_although_a_fork_of_it_lives_on() {
-    for (transport, descriptors) in [
-        ("shm", ""),
-        ("socket", ""),
-        ("shm", "full"),
-        ("shm", "lowered"),
-    ] {
-        let world = World::new();
-        let parent = |world: &World, role: &str| {
-            let dir = world.path();
-            let mut parent = start("parent")
-                .with("DIR", dir.parent().expect("a directory"))
-                .with("TRANSPORT", transport)
-                .with("DESCRIPTORS", descriptors)
-                .with("ROLE_OF_PARENT", role)
-                .go();
-            parent.hear("bound");
-            parent
-        };
-        let config = transport::Config {
-            transport: transport::TransportChoice::Auto,
-            ..world.config()
-        };
-        {
-            let mut server = parent(&world, "server");
-            let mut client = Synapse::connect(world.path(), &config).expect("a client");
-            let _orphan = Orphan::of(&mut server);
-            assert_eq!(client.fire_bytes(b"there").expect("a reply"), b"there");
-            server.kill();
-            // Not a timeout of 20 s.
-            let begun = std::time::Instant::now();
-            let lost = client.fire_bytes(b"gone?").map(<[u8]>::to_vec);
-            assert!(
-                matches!(lost, Err(RequestError::Disconnected { .. })),
-                "{lost:?}"
-            );
-            println!("server's death noticed after {:?}", begun.elapsed());
-            // Nor is the path held by somebody who accepts nothing.
-            let next = Synapse::connect(world.path(), &config);
-            assert!(
-                matches!(next, Err(ConnectError::NoServer { .. })),
-                "{next:?}"
-            );
-        }
-        for role in ["client", "async"] {
-            let world = World::new();
-            let server = ready(world.server());
-            let mut client = parent(&world, role);
-            let _orphan = Orphan::of(&mut client);
-            assert_eq!(world.page(&server).process.accepted, 1);
-            client.kill();
-            within(WATCHDOG, "the client's death is noticed", || {
-                let held = crate::watch::held(server.pid());
-                let open = world.page(&server).process.open_clients;
-                (open == 0 && held.rings == 0)
-                    .then_some(())
-                    .ok_or((role, open, held))
-            });
-        }
-    }
 }

@@ -16,6 +16,7 @@ mod knocked;
 mod limits;
 mod nested;
 mod offered;
+mod orphans;
 mod paths;
 mod payload;
 mod punched;

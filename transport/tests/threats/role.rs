@@ -269,7 +269,7 @@ fn a_process_does_what_its_role_says() {
         "client" => crate::world::call(),
         "ledger" => crate::restarts::keep(),
         "binder" => crate::paths::bind_once(),
-        "parent" => crate::forks::leave_a_fork_behind(),
+        "parent" => crate::orphans::leave_a_fork_behind(),
         "forker" => crate::forks::fork(),
         "first" => crate::nested::fork_the_first_process(),
         "viewer" => crate::viewers::view(),

@@ -1,6 +1,6 @@
 //! From the socket to shared memory: rings for one client, a place at a poller, and the handing over.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +14,7 @@ use super::{Connection, Next};
 use crate::clock::monotonic_ns;
 use crate::error::{CloseReason, Step};
 use crate::layout;
+use crate::mem::fork::Unforked;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{self, HugeState};
 use crate::mem::{StepError, headroom};
@@ -170,7 +171,7 @@ fn make(
     shared: &Shared,
     ring_bytes: u64,
     max_message: u64,
-) -> Result<(Made, OwnedFd, Offer), StepError> {
+) -> Result<(Made, Unforked, Offer), StepError> {
     let capacity = ring_bytes as usize;
     let huge = shared.config.huge_pages;
     let total = memfd::round_len(

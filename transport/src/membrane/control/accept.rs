@@ -13,6 +13,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 
 use super::{Control, LISTENER, reserve};
 use crate::clock::monotonic_ns;
+use crate::mem::fork::NotInForks;
 use crate::mem::headroom;
 use crate::membrane::descriptors::Wanted;
 use crate::membrane::{connection, descriptors};
@@ -40,8 +41,9 @@ impl Control {
                     process.accepted.fetch_add(1, Ordering::Relaxed);
                     // SAFETY: accept4 just returned this descriptor to us, and nobody else knows it.
                     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                    let not_in_forks = NotInForks::new(&socket);
                     self.waits_no_more();
-                    self.admit(socket);
+                    self.admit(socket, not_in_forks);
                 }
                 Err(Errno::EAGAIN) => return self.waits_no_more(),
                 // The peer gave up while it waited; the next one may not have.
@@ -158,13 +160,15 @@ impl Control {
 
     /// Checks who it is and how many there are, then leaves the handshake to a thread of its own. Who is not admitted is
     /// told so at once, without a thread and without taking anybody's place.
-    fn admit(&mut self, socket: UnixStream) {
+    fn admit(&mut self, socket: UnixStream, not_in_forks: NotInForks) {
         let (shared, config) = (&self.shared, &self.shared.config);
         // Without credentials nobody is let in; the peer is gone then, most likely.
         let Ok(peer) = peer_credentials(&socket) else {
             return;
         };
         let socket = Arc::new(socket);
+        // After the socket, and so dropped before it.
+        let not_in_forks = not_in_forks;
         let mut table = shared.clients.lock();
         // Whoever comes and goes while a handler is busy must not pile up behind it.
         let clients = table.held();
@@ -187,7 +191,8 @@ impl Control {
             }
             return self.refuse(&socket, peer, reason, limit as u64, used);
         }
-        let (key, number) = table.insert(peer.uid, Arc::clone(&socket), monotonic_ns());
+        let (key, number) =
+            table.insert(peer.uid, Arc::clone(&socket), not_in_forks, monotonic_ns());
         drop(table);
         let thread = {
             let (shared, socket) = (Arc::clone(shared), Arc::clone(&socket));

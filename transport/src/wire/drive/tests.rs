@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::config::TransportChoice;
+use crate::mem::fork::Unforked;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{RING_NAME, close, create_rings, validate};
 use crate::wire::handshake::Mode;
@@ -46,7 +47,7 @@ fn terms() -> ServerTerms {
     }
 }
 
-fn make(ring_bytes: u64, max_message: u64) -> Result<(Mapping, OwnedFd, Offer), StepError> {
+fn make(ring_bytes: u64, max_message: u64) -> Result<(Mapping, Unforked, Offer), StepError> {
     let offer = Offer {
         layout_version: 1,
         total_bytes: (layout().total_bytes)(ring_bytes, ring_bytes),
@@ -72,7 +73,7 @@ type Served = Result<Upgraded<Mapping>, Ending>;
 fn serve(
     socket: UnixStream,
     timeout: Duration,
-    make: impl FnOnce(u64, u64) -> Result<(Mapping, OwnedFd, Offer), StepError> + Send + 'static,
+    make: impl FnOnce(u64, u64) -> Result<(Mapping, Unforked, Offer), StepError> + Send + 'static,
 ) -> thread::JoinHandle<(Served, UnixStream)> {
     thread::spawn(move || {
         let served = (|| {
