@@ -252,12 +252,10 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
         watch.wait(settings.delay_or(1.0));
         watch.step();
         watch.still_there()?;
-        if let Err(why) = watch.endpoints() {
-            // A document all the same: whoever reads it may look at the code later.
-            if format == Format::Json {
-                say(&json(&watch.model))?;
-            }
-            return Err(why);
+        let found = watch.endpoints();
+        // Of what is there the rest is told; and a document is one also of nothing: whoever reads it may look at the code later.
+        if found.is_err() && watch.model.endpoints.is_empty() && format != Format::Json {
+            return found;
         }
         // Before the filter: it takes endpoints out that are there.
         died = watch.nobody_died();
@@ -301,6 +299,7 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
                 ))?;
             }
         }
+        found?;
     }
     died
 }
@@ -316,7 +315,7 @@ fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
     };
     let model = &watch.model;
     match format {
-        _ if found.is_err() && format != Format::Json => {}
+        _ if found.is_err() && model.endpoints.is_empty() && format != Format::Json => {}
         Format::Json => say_before_verdict(&pretty(&report::doctor_json(model)))?,
         // Of what has ended nobody can say that nothing is wrong.
         _ if died.is_err() && model.findings.is_empty() => {}

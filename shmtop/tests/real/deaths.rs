@@ -46,7 +46,7 @@ fn a_server_that_is_killed_while_its_client_is_watched_is_exit_6() {
     let trader = stage.trader("1 ping --think 1ms");
     let pid = trader.pid().to_string();
     let doctor =
-        Process::start(stage.shmtop(&["doctor", "--for", "3s", "-d", "100ms", "-p", &pid]));
+        Process::start(stage.shmtop(&["doctor", "--for", "8s", "-d", "100ms", "-p", &pid]));
     let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
     exchange.signal(Signal::SIGKILL);
     exchange.finish();
