@@ -31,6 +31,7 @@ mod ring_size;
 mod sched;
 mod server;
 mod spin;
+mod swap;
 mod tracker;
 mod trust;
 mod unseen;

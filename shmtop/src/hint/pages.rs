@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use transport::stats::{Role, Slot, Snapshot, Via};
+use transport::stats::{Role, Slot, Via};
 
+use super::perf::waits;
 use super::ring::client_pid;
+use super::swap::RING_SWAPPED;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::builder::WINDOW_NS;
-use crate::model::{Client, Endpoint, touched};
+use crate::model::{Client, Endpoint, Severity, touched};
 use crate::reading::{Reading, Why};
 use crate::sample::Sample;
 use crate::text;
@@ -23,10 +24,11 @@ pub(super) const RULES: &[Rule] = &[
 
 rule! {
     /// Memory of a ring that is new costs each side a fault per page, lap by lap until the window is reached, and that is warm-up. Faults
-    /// beyond those pages are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. A rate of
-    /// 100 per second is the floor.
+    /// beyond those pages are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. So has
+    /// a client's thread that does other work between its requests: only of one that spends most of its CPU time waiting is it known that they are
+    /// on the path. A rate of 100 per second is the floor.
     FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
-    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time";
+    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time; info of a client whose threads wait for less than half of their CPU time";
     quiet: "warm-up: laps of a ring through memory that is new, which double until they reach the window";
     fix: "prefault the rings; keep buffers instead of freeing them";
     check: Endpoint(faults_on_path);
@@ -35,7 +37,7 @@ rule! {
 fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let requests = e.totals.requests_per_s.clone()?;
     let page = ctx.page(e)?;
-    let faults = faults_of_ring_threads(page, e)?;
+    let faults = faults_of_ring_threads(e, |tid| page.slots.iter().any(|s| s.info.tid == tid))?;
     if requests < 1000.0 || faults < 100.0 || faults <= 0.01 * 2.0 * requests {
         return QUIET;
     }
@@ -57,13 +59,25 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .saturating_sub(ctx.before()?.time.monotonic_ns) as f64
         / 1e9;
     // Each page walked for the first time costs a fault, and the walk goes on while the page is read.
-    let faults = faults - 1.25 * (walked / 4096) as f64 / seconds.max(0.1);
-    if faults < 100.0 || faults <= 0.01 * 2.0 * requests {
+    let new = 1.25 * (walked / 4096) as f64 / seconds.max(0.1);
+    let is_many = |faults: f64| faults - new >= 100.0 && faults - new > 0.01 * 2.0 * requests;
+    if !is_many(faults) {
         return QUIET;
     }
+    let waits = |tid| {
+        let mut rows = e.clients.iter();
+        rows.any(|c| matches!(&c.thread, Ok(t) if t.tid == tid) && waits(c) >= 0.5)
+    };
+    let (of_whom, severity) = match e.role {
+        Role::Client if !is_many(faults_of_ring_threads(e, waits)?) => {
+            ("; they may be of code of its own", Severity::Info)
+        }
+        _ => ("", Severity::Warn),
+    };
+    let faults = faults - new;
     Fire::new(
         format!(
-            "{} (pid {}): {:.0} page faults per 1000 messages",
+            "{} (pid {}): {:.0} page faults per 1000 messages{of_whom}",
             e.name,
             e.pid,
             faults / (2.0 * requests) * 1000.0
@@ -77,14 +91,15 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!("/proc/{}/task/*/stat of its ring threads", e.pid),
         format!("> {:.0}", (0.02 * requests).max(100.0)),
     )
+    .at(severity)
     .fires()
 }
 
-/// Page faults per second of the threads that own a slot.
-fn faults_of_ring_threads(page: &Snapshot, e: &Endpoint) -> Reading<f64> {
+/// Page faults per second of the threads that count.
+fn faults_of_ring_threads(e: &Endpoint, counts: impl Fn(u32) -> bool) -> Reading<f64> {
     let mut sum = 0.0;
     for t in e.process.threads.as_ref().map_err(Why::clone)? {
-        if page.slots.iter().any(|s| s.info.tid == t.tid) {
+        if counts(t.tid) {
             sum += t.faults_per_s.clone()?;
         }
     }
@@ -124,78 +139,6 @@ fn new_memory(before: &Slot, now: &Slot, peer: Option<(&Slot, &Slot)>) -> u64 {
         None => 0,
     };
     grown(before, now, now.info.tx_capacity).saturating_add(read.min(written))
-}
-
-rule! {
-    /// Swapped ring pages alone are stale backlog; together with major faults they are on the path. Where reading the mappings
-    /// takes long, what was found swapped out counts until they are read again, as long as faults go on.
-    RING_SWAPPED = "ring-swapped", Warn, "ring memory is swapped out and comes back by faults";
-    fires: "swapped bytes in a ring's mapping, and major faults in the window";
-    quiet: "stale swap nobody touches";
-    fix: "mlock the rings, or less memory pressure";
-    check: Endpoint(ring_swapped);
-}
-
-fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
-    // First of all: where nothing faults, nobody looks whose pages are swapped out.
-    let faults = e.process.major_faults_per_s.clone()?;
-    if faults <= 0.0 {
-        return QUIET;
-    }
-    // Its mappings are not even read then.
-    let memory = ctx.sample.host.memory.known();
-    if memory.is_some_and(|m| m.swap_used_bytes == Some(0)) {
-        return QUIET;
-    }
-    let process = ctx.process(e.pid)?;
-    let age_ns = match process.rings_at_ns {
-        0 => 0,
-        at_ns => ctx.model.at_ns.saturating_sub(at_ns),
-    };
-    let swapped: u64 = process
-        .rings
-        .as_reading()?
-        .iter()
-        .map(|r| r.swap_bytes)
-        .fold(0, u64::saturating_add);
-    let is_old = age_ns > 2 * ctx.model.interval_ns.clone()?.max(WINDOW_NS);
-    if swapped == 0 && is_old {
-        return Err(Why::not_yet(format!(
-            "its mappings were read {} ago: that takes so long that it is done rarely",
-            text::ns(age_ns)
-        )));
-    }
-    if swapped == 0 {
-        return QUIET;
-    }
-    let when = match is_old {
-        true => format!(" when it was looked at {} ago", text::ns(age_ns)),
-        false => String::new(),
-    };
-    Fire::new(
-        format!(
-            "{} (pid {}): {} of ring memory swapped out{when}, {faults:.0} major faults/s",
-            e.name,
-            e.pid,
-            text::bytes(swapped)
-        ),
-        "sysctl vm.swappiness=1   # and when memory is free again: swapoff -a && swapon -a",
-    )
-    .number(
-        "swapped",
-        swapped as f64,
-        "bytes",
-        format!("/proc/{}/smaps", e.pid),
-        "> 0",
-    )
-    .number(
-        "major faults",
-        faults,
-        "1/s",
-        format!("/proc/{}/stat", e.pid),
-        "> 0",
-    )
-    .fires()
 }
 
 rule! {

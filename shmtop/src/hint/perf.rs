@@ -55,7 +55,7 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 }
 
 /// The share of its CPU time that a client's thread spins or yields (0..=1); 0 where that is not known.
-fn waits(c: &Client) -> f64 {
+pub(super) fn waits(c: &Client) -> f64 {
     let (Ok(wait), Ok(thread)) = (&c.wait, &c.thread) else {
         return 0.0;
     };
