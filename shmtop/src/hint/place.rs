@@ -210,9 +210,9 @@ fn cpus_of(ctx: &Context<'_>, node: u32, pid: u32) -> Option<String> {
 
 rule! {
     /// A real-time spinner never gives its CPU up: the kernel threads bound to it starve (the 95 % real-time throttle is all
-    /// that is left). On an isolated CPU that is the plan.
+    /// that is left). On an isolated CPU, by isolcpus= or a cpuset partition, that is the plan. SCHED_DEADLINE has a budget and gives the CPU up.
     RT_SPINNER = "rt-spinner", Crit, "a real-time thread spins";
-    fires: "SCHED_FIFO, RR or DEADLINE with a spin share above 50 %";
+    fires: "SCHED_FIFO or RR with a spin share above 50 %";
     quiet: "its CPUs are isolated";
     fix: "chrt -o -p 0 TID, or isolate the CPU";
     check: Endpoint(rt_spinner);
@@ -228,7 +228,7 @@ fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             )));
             continue;
         };
-        if !t.policy.clone()?.is_realtime() {
+        if !t.policy.clone()?.is_unbounded() {
             continue;
         }
         let isolated = |cpu: &u32| {

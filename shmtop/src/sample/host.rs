@@ -72,7 +72,7 @@ pub struct Cpu {
     pub core_throttle_count: Fact<u64>,
     /// thermal_throttle/package_throttle_count: times it slowed the whole package.
     pub package_throttle_count: Fact<u64>,
-    /// In the kernel's isolated set (`isolcpus=`).
+    /// Isolated, by `isolcpus=` or by a cpuset partition.
     pub isolated: bool,
     /// The hardware threads of its core, itself included; just itself without SMT.
     pub siblings: Fact<CpuList>,

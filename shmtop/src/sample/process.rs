@@ -177,9 +177,9 @@ pub enum ThreadPolicy {
 }
 
 impl ThreadPolicy {
-    /// FIFO, RR or DEADLINE: others on its CPU wait until it sleeps.
-    pub fn is_realtime(self) -> bool {
-        matches!(self, Self::Fifo | Self::RoundRobin | Self::Deadline)
+    /// FIFO or RR: others on its CPU wait until it sleeps. DEADLINE gives it up when its budget is used.
+    pub fn is_unbounded(self) -> bool {
+        matches!(self, Self::Fifo | Self::RoundRobin)
     }
 }
 

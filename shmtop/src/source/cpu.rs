@@ -14,6 +14,9 @@ pub(super) struct CpuReader {
     sys: PathBuf,
     stat: Kept,
     seen: Vec<Cpu>,
+    /// Where the CPUs of isolated cpuset partitions stand (Linux 6.9 and later).
+    partitions: PathBuf,
+    isolated: CpuList,
 }
 
 impl CpuReader {
@@ -22,6 +25,8 @@ impl CpuReader {
             sys: sys_root.join("devices/system"),
             stat: Kept::new(proc_root.join("stat"), true),
             seen: Vec::new(),
+            partitions: sys_root.join("fs/cgroup/cpuset.cpus.isolated"),
+            isolated: CpuList::new(),
         }
     }
 
@@ -44,6 +49,7 @@ impl CpuReader {
         }
         for (index, (cpu, (_, jiffies))) in self.seen.iter_mut().zip(jiffies).enumerate() {
             cpu.jiffies = jiffies;
+            cpu.isolated = self.isolated.contains(&cpu.cpu);
             let dir = self.sys.join(format!("cpu/cpu{}", cpu.cpu));
             let nominal = match nominal_khz {
                 Ok(all) => match all.get(index) {
@@ -63,6 +69,14 @@ impl CpuReader {
         Ok(self.seen.clone())
     }
 
+    /// Looks which CPUs are isolated: by the boot line, or by a cpuset partition, which comes and goes. Shown from the next [`Self::read`] on.
+    pub(super) fn look_who_is_isolated(&mut self) {
+        // No such file: a kernel that can't isolate, or not so.
+        let mut isolated = list(self.sys.join("cpu/isolated")).unwrap_or_default();
+        isolated.extend(list(self.partitions.clone()).unwrap_or_default());
+        self.isolated = isolated;
+    }
+
     /// Whether a cpufreq driver is loaded.
     pub(super) fn has_cpufreq(&self) -> bool {
         self.sys.join("cpu/cpu0/cpufreq/scaling_cur_freq").exists()
@@ -77,14 +91,8 @@ impl CpuReader {
 
     fn topology(&self, cpu: u32) -> Cpu {
         let dir = self.sys.join(format!("cpu/cpu{cpu}"));
-        let list = |path: PathBuf| -> Reading<CpuList> {
-            cpu_list(&line(&path)?).ok_or_else(|| nonsense(&path))
-        };
-        // No such file: a kernel that can't isolate.
-        let isolated = list(self.sys.join("cpu/isolated")).unwrap_or_default();
         Cpu {
             cpu,
-            isolated: isolated.contains(&cpu),
             siblings: list(dir.join("topology/thread_siblings_list")).into(),
             llc: last_level_cache(&dir.join("cache")).into(),
             node: node(&dir).into(),
@@ -95,6 +103,10 @@ impl CpuReader {
             ..Cpu::default()
         }
     }
+}
+
+fn list(path: PathBuf) -> Reading<CpuList> {
+    cpu_list(&line(&path)?).ok_or_else(|| nonsense(&path))
 }
 
 /// The "cpuN" lines of /proc/stat, by CPU.

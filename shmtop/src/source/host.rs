@@ -93,6 +93,7 @@ impl HostReader {
             .and_then(|text| chosen(&text).ok_or_else(|| nonsense(&shmem)))
             .into();
         seen.numa_nodes = self.cpus.numa_nodes().into();
+        self.cpus.look_who_is_isolated();
         if self.cpus.has_cpufreq() {
             self.nominal_khz = Err(Why::not_applicable("cpufreq says it better"));
         } else if let Some(system) = &mut self.system {

@@ -11,7 +11,8 @@ pub(super) const CPU: &[(&str, &str)] = &[
         "proc/stat",
         "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu2 10 20 30 40 50 60 70 80 0 0\nintr 5\n",
     ),
-    ("sys/devices/system/cpu/isolated", "2\n"),
+    ("sys/devices/system/cpu/isolated", "\n"),
+    ("sys/fs/cgroup/cpuset.cpus.isolated", "2\n"),
     (
         "sys/devices/system/cpu/cpu0/topology/thread_siblings_list",
         "0,2\n",
@@ -32,6 +33,7 @@ pub(super) const CPU: &[(&str, &str)] = &[
 
 fn cpus(tree: &Tree, hypervisor: bool) -> Vec<Cpu> {
     let mut reader = CpuReader::new(&tree.proc(), &tree.sys());
+    reader.look_who_is_isolated();
     assert_eq!(reader.numa_nodes(), Ok(2));
     let nominal = Ok(vec![2_400_000, 2_500_000]);
     reader
