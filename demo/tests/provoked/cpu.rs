@@ -186,7 +186,7 @@ fn quota_below_spinners(place: &Place) -> Outcome {
     );
     let pid = trader.pid();
     group.take(pid);
-    names(place, pid, "quota-below-spinners", "warn")
+    names(place, pid, "quota-below-spinners", "info")
         .says(format!("(pid {pid}) has 1 spinning thread(s)"))
         .fix("Config::wait = Adaptive or Park")
         .number("quota", |n| n == 0.5);

@@ -9,6 +9,7 @@ use transport::stats::{Role, Slot};
 use super::Context;
 use super::fullest::Fullest;
 use super::outsiders;
+use super::sched::SPINNER;
 use crate::model::{Endpoint, EndpointKey};
 use crate::sample::Sample;
 
@@ -21,9 +22,21 @@ pub struct Once<'a> {
     slots: OnceCell<Slots<'a>>,
     old_slots: OnceCell<Slots<'a>>,
     handlers: OnceCell<HashMap<(u32, u32), u64>>,
+    spinning: OnceCell<Vec<Spinning>>,
     least_p99: OnceCell<HashMap<&'a EndpointKey, u64>>,
     pub(super) fullest: OnceCell<Fullest>,
     pub(super) outsiders: outsiders::Known,
+}
+
+/// A thread that spins much.
+pub(super) struct Spinning {
+    pub(super) pid: u32,
+    /// CPUs that it spins and yields away (0..=1).
+    pub(super) takes: f64,
+    /// CPUs that it may take by its policy (0..=1).
+    pub(super) may_take: f64,
+    /// Where it may run.
+    pub(super) cpus: Vec<u32>,
 }
 
 /// The clients' own slots.
@@ -64,6 +77,24 @@ impl<'a> Context<'a> {
             oldest
         });
         handlers.get(&(pid, tid)).copied()
+    }
+
+    /// Every thread that is a spinner.
+    pub(super) fn spinning(&self) -> &[Spinning] {
+        self.once.spinning.get_or_init(|| {
+            let online = || self.model.host.cpus.iter().map(|c| c.id).collect();
+            let all = self.waiters().into_iter().filter(|w| w.spin > SPINNER);
+            all.map(|w| Spinning {
+                pid: w.endpoint.pid,
+                takes: (w.spin + w.yielding).min(1.0),
+                may_take: if w.policy == "adaptive" { w.spin } else { 1.0 },
+                cpus: w
+                    .thread
+                    .and_then(|t| t.allowed_cpus.clone().ok())
+                    .unwrap_or_else(online),
+            })
+            .collect()
+        })
     }
 
     /// The smallest p99 of an endpoint's clients in the window, ns.

@@ -1,9 +1,11 @@
 //! Rules about getting a core: quotas, run delay, preemption.
 
+use std::collections::BTreeSet;
+
 use super::context::Waiter;
 use super::fix::{WAIT_WELL, idlest, move_thread, write_as_root};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
 use crate::sample::{CgroupVersion, CpuGroup};
 use crate::text;
@@ -97,10 +99,11 @@ fn set_quota(g: &CpuGroup, cpus: u64) -> String {
 }
 
 rule! {
-    /// Before the quota bites it can be seen that it will: each spinner may use a whole CPU. One that is adaptive spins no more than pays,
-    /// so it counts with what it does spin.
+    /// Before the quota bites it can be seen that it may: each spinner may use a whole CPU. One that is adaptive spins no more than pays,
+    /// so it counts with what it does spin. As long as all together spin and yield for less than the quota that is no more than a setting: info. A quota is
+    /// shared by all processes of its group.
     QUOTA_BELOW_SPINNERS = "quota-below-spinners", Warn, "the CPU quota is smaller than the number of spinning threads";
-    fires: "quota in CPUs below the number of threads with a spin share above 20 %, where an adaptive one counts with its share";
+    fires: "quota in CPUs below the time that threads of its group with a spin share above 20 % spin and yield; info where it is below their number, and an adaptive one counts with its share";
     quiet: "no quota, or waiters park";
     fix: "raise the quota or lower the spin";
     explains: ["run-delay"];
@@ -111,28 +114,56 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let quota = e.limits.cpu_quota.clone()?;
     let groups = ctx.process(e.pid)?.cgroups.cpu.as_reading()?;
     let tightest = groups.iter().find(|g| g.quota_cpus() == Some(quota));
-    let waiters = ctx.waiters_of(e);
-    let spinning = || waiters.iter().filter(|w| w.spin > SPINNER);
-    let may_take = |w: &Waiter<'_>| if w.policy == "adaptive" { w.spin } else { 1.0 };
-    if spinning().map(may_take).sum::<f64>() <= quota {
+    let own = ctx.spinning().iter().filter(|s| s.pid == e.pid).count();
+    let Some(group) = tightest.filter(|_| own > 0) else {
+        return QUIET;
+    };
+    let in_group = |pid| {
+        let groups = ctx.process(pid).ok().and_then(|p| p.cgroups.cpu.known());
+        groups.is_some_and(|all| all.iter().any(|g| g.path == group.path))
+    };
+    let all = ctx.spinning().iter().filter(|s| in_group(s.pid));
+    let (mut spinners, mut may_take, mut take) = (0u64, 0.0f64, 0.0f64);
+    let mut cpus: BTreeSet<u32> = BTreeSet::new();
+    for s in all {
+        spinners += 1;
+        may_take += s.may_take;
+        take += s.takes;
+        cpus.extend(&s.cpus);
+    }
+    // Threads that yield to each other take no more than the CPUs they share.
+    let take = f64::min(take, cpus.len() as f64);
+    let severity = match take > quota {
+        true => Severity::Warn,
+        false => Severity::Info,
+    };
+    if take.max(may_take) <= quota {
         return QUIET;
     }
-    let spinners = spinning().count();
+    let others = match spinners.saturating_sub(own as u64) {
+        0 => String::new(),
+        n => format!(", its group {n} more,"),
+    };
     Fire::new(
         format!(
-            "{} (pid {}) has {spinners} spinning thread(s) and a quota of {quota:.2} CPUs",
+            "{} (pid {}) has {own} spinning thread(s){others} and a quota of {quota:.2} CPUs",
             e.name, e.pid
         ),
-        match tightest {
-            Some(g) => format!("{}   # or {WAIT_WELL}", set_quota(g, spinners as u64)),
-            None => format!("set {WAIT_WELL}"),
-        },
+        format!("{}   # or {WAIT_WELL}", set_quota(group, spinners)),
     )
+    .at(severity)
     .number(
         "spinning threads",
         spinners as f64,
         "",
         "stats page: spin_ns",
+        format!("> {quota:.2}"),
+    )
+    .number(
+        "they spin and yield",
+        take,
+        "CPUs",
+        "stats page: spin_ns, yield_ns",
         format!("> {quota:.2}"),
     )
     .number("quota", quota, "CPUs", "cgroup cpu.max", "")
