@@ -18,6 +18,7 @@ pub(crate) mod measure;
 mod past;
 mod ring;
 mod shared;
+mod shown;
 mod slow;
 pub(crate) mod verdict;
 
@@ -34,6 +35,7 @@ pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
 pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
 pub(crate) use ring::touched;
 pub use shared::Shared;
+pub use shown::Quantile;
 
 use std::collections::HashMap;
 

@@ -4,7 +4,7 @@ use super::json::{role, via};
 use crate::model::{Client, Endpoint, Model};
 use crate::reading::Reading;
 use crate::ui::State;
-use crate::ui::rows::groups;
+use crate::ui::rows::reported;
 
 const HEAD: &str = "endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
 request_ring_capacity_bytes,request_ring_occupancy_bytes,reply_ring_capacity_bytes,reply_ring_occupancy_bytes,\
@@ -13,7 +13,7 @@ cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight
 /// The clients that `state` lists, in its order. Each line says of which moment it is: rows of several samples stand below each other.
 pub fn csv(model: &Model, state: &State) -> String {
     let mut out = format!("{HEAD}\r\n");
-    for group in groups(model, state) {
+    for group in reported(model, state) {
         for c in &group.clients {
             out += &line(model.at_realtime_ns, group.endpoint, c);
             out += "\r\n";

@@ -3,11 +3,11 @@
 use transport::stats::{Role, Via};
 
 use super::json::via;
-use crate::model::{Client, Endpoint, Model};
+use crate::model::{Client, Endpoint, Model, Quantile};
 use crate::reading::Reading;
 use crate::text;
 use crate::ui::State;
-use crate::ui::rows::groups;
+use crate::ui::rows::reported;
 
 /// A cell that is missing.
 const NONE: &str = "–";
@@ -15,7 +15,7 @@ const NONE: &str = "–";
 /// The clients that `state` lists, in its order, one block per endpoint.
 pub fn table(model: &Model, state: &State) -> String {
     let mut out = String::new();
-    for group in groups(model, state) {
+    for group in reported(model, state) {
         let e = group.endpoint;
         if !out.is_empty() {
             out.push('\n');
@@ -74,9 +74,10 @@ const LEFT: &[usize] = &[2, 3, 12];
 
 fn row(c: &Client) -> [String; 13] {
     let rate = |r: &Reading<f64>, f: fn(f64) -> String| r.as_ref().map_or(NONE.into(), |v| f(*v));
-    let rtt = c.rtt.interval.as_ref().or(c.rtt.recent.as_ref());
-    let quantile =
-        |f: fn(&crate::model::Percentiles) -> u64| rtt.map_or(NONE.to_owned(), |p| text::ns(f(p)));
+    let quantile = |q: Quantile| {
+        let shown = c.rtt.shown(q);
+        shown.map_or(NONE.to_owned(), |p| text::ns(q.of(p)))
+    };
     let fill = |f: Option<f64>| f.map_or(NONE.to_owned(), text::percent);
     let bound = match (&c.transport, &c.fallback) {
         (Via::Socket, Some(f)) => format!("socket: {}", crate::model::verdict::fallback_text(f)),
@@ -95,9 +96,9 @@ fn row(c: &Client) -> [String; 13] {
         fill(c.request_ring().fill()),
         fill(c.reply_ring().fill()),
         rate(&c.request_ring().cached_index_hit_ratio, text::percent),
-        quantile(|p| p.p50),
-        quantile(|p| p.p99),
-        quantile(|p| p.p999),
+        quantile(Quantile::P50),
+        quantile(Quantile::P99),
+        quantile(Quantile::P999),
         bound,
     ]
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use transport::stats::{Role, Via};
 
 use super::state::{ClientId, FindingId, SortKey, State};
-use crate::model::{Client, Endpoint, Model};
+use crate::model::{Client, Endpoint, Model, Quantile};
 use crate::reading::Reading;
 
 /// The clients of one endpoint that pass the filter, in order.
@@ -20,6 +20,15 @@ pub struct Group<'a> {
 /// Endpoints with the clients to list. A client process is left out where its server shows the same connection; a
 /// server without clients is listed, unless a filter asks for clients.
 pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
+    groups_at(model, state, At::Screen)
+}
+
+/// The same in the order of what a report of one interval shows.
+pub(crate) fn reported<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
+    groups_at(model, state, At::Report)
+}
+
+fn groups_at<'a>(model: &'a Model, state: &State, at: At) -> Vec<Group<'a>> {
     let words = words(&state.filter);
     let mut out = Vec::new();
     for endpoint in &model.endpoints {
@@ -33,7 +42,7 @@ pub fn groups<'a>(model: &'a Model, state: &State) -> Vec<Group<'a>> {
         if clients.is_empty() && (endpoint.role == Role::Client || !words.is_empty()) {
             continue;
         }
-        clients.sort_by(|a, b| order(state, a, b));
+        clients.sort_by(|a, b| order(state, a, b, at));
         out.push(Group { endpoint, clients });
     }
     out
@@ -55,12 +64,23 @@ pub(crate) fn keep_matching(model: &mut Model, filter: &str) {
 /// Brings the clients of each endpoint into the order of `state`: for what lists them in another way than [`groups`].
 pub(crate) fn sort(model: &mut Model, state: &State) {
     for endpoint in &mut model.endpoints {
-        endpoint.clients.sort_by(|a, b| order(state, a, b));
+        endpoint
+            .clients
+            .sort_by(|a, b| order(state, a, b, At::Report));
     }
 }
 
-fn order(state: &State, a: &Client, b: &Client) -> Ordering {
-    let order = compare(state.sort, a, b);
+/// Where rows are shown, and so what they are sorted by.
+#[derive(Clone, Copy)]
+enum At {
+    /// Rates of the last second; one that doesn't run has its state in place of what bounds it, and of what it waits for.
+    Screen,
+    /// Rates of the last interval; the state has a column of its own.
+    Report,
+}
+
+fn order(state: &State, a: &Client, b: &Client, at: At) -> Ordering {
+    let order = compare(state.sort, a, b, at);
     let order = if state.inverted {
         order.reverse()
     } else {
@@ -123,14 +143,14 @@ pub fn via_name(via: Via) -> &'static str {
 }
 
 /// Numbers sort largest first, names and ids smallest first; what is missing comes last.
-fn compare(key: SortKey, a: &Client, b: &Client) -> Ordering {
+fn compare(key: SortKey, a: &Client, b: &Client, at: At) -> Ordering {
     match key {
         SortKey::Client => a.number.cmp(&b.number),
         SortKey::Peer => a.peer_pid.cmp(&b.peer_pid),
         SortKey::Via => (a.transport as u8).cmp(&(b.transport as u8)),
-        SortKey::Bound => a.verdict.bound.name().cmp(b.verdict.bound.name()),
+        SortKey::Bound => bound(a, at).cmp(bound(b, at)),
         _ => {
-            let (x, y) = (number(key, a), number(key, b));
+            let (x, y) = (number(key, a, at), number(key, b, at));
             match (x, y) {
                 (Some(x), Some(y)) => y.total_cmp(&x),
                 (Some(_), None) => Ordering::Less,
@@ -141,26 +161,40 @@ fn compare(key: SortKey, a: &Client, b: &Client) -> Ordering {
     }
 }
 
-fn number(key: SortKey, c: &Client) -> Option<f64> {
+/// What stands in the column of that name.
+fn bound(c: &Client, at: At) -> &'static str {
+    match at {
+        At::Screen if c.state.stands_still() => c.state.name(),
+        _ => c.verdict.bound.name(),
+    }
+}
+
+/// What is sorted by is what is shown.
+fn number(key: SortKey, c: &Client, at: At) -> Option<f64> {
     fn float(r: &Reading<f64>) -> Option<f64> {
         r.as_ref().ok().copied()
     }
-    let rtt = |pick: fn(&crate::model::Percentiles) -> u64| {
-        c.rtt.interval.as_ref().ok().map(|p| pick(p) as f64)
-    };
-    match key {
-        SortKey::Requests => float(&c.requests_per_s),
-        SortKey::Bytes => float(&c.bytes_per_s),
-        SortKey::RequestRing => c.request_ring().fill(),
-        SortKey::ReplyRing => c.reply_ring().fill(),
-        SortKey::Hits => float(&c.request_ring().cached_index_hit_ratio),
-        SortKey::Wait => {
+    let rtt = |q: Quantile| c.rtt.shown(q).ok().map(|p| q.of(p) as f64);
+    match (key, at) {
+        (SortKey::Requests, At::Screen) => c.steady_requests_per_s().ok(),
+        (SortKey::Requests, At::Report) => float(&c.requests_per_s),
+        (SortKey::Bytes, At::Screen) => c.steady_bytes_per_s().ok(),
+        (SortKey::Bytes, At::Report) => float(&c.bytes_per_s),
+        (SortKey::RequestRing, _) => c.request_ring().fill(),
+        (SortKey::ReplyRing, _) => c.reply_ring().fill(),
+        (SortKey::Hits, _) => float(&c.request_ring().cached_index_hit_ratio),
+        (SortKey::Wait | SortKey::P50 | SortKey::P99 | SortKey::P999, At::Screen)
+            if c.state.stands_still() =>
+        {
+            None
+        }
+        (SortKey::Wait, _) => {
             let wait = c.wait.as_ref().ok()?;
             Some(float(&wait.spin_share)? + float(&wait.yield_share)?)
         }
-        SortKey::P50 => rtt(|p| p.p50),
-        SortKey::P99 => rtt(|p| p.p99),
-        SortKey::P999 => rtt(|p| p.p999),
-        SortKey::Client | SortKey::Peer | SortKey::Via | SortKey::Bound => None,
+        (SortKey::P50, _) => rtt(Quantile::P50),
+        (SortKey::P99, _) => rtt(Quantile::P99),
+        (SortKey::P999, _) => rtt(Quantile::P999),
+        (SortKey::Client | SortKey::Peer | SortKey::Via | SortKey::Bound, _) => None,
     }
 }

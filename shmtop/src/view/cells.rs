@@ -8,8 +8,8 @@ use super::format::{count, duration, mib, missing, whole_percent};
 use super::pen::{Pen, Piece};
 use super::titles::Key;
 use super::{bound_style, client_mark, severity_mark};
-use crate::history::{FINE_NS, History, Point};
-use crate::model::{Client, Percentiles, RingView, RttView, Severity, WaitView};
+use crate::history::FINE_NS;
+use crate::model::{Client, Quantile, RingView, RttView, Severity, WaitView};
 use crate::reading::{Reading, Why};
 use crate::ui::rows::via_name;
 use crate::ui::{SortKey, Theme};
@@ -31,9 +31,14 @@ pub(super) fn draw_cell(
         Ok(text) => pen.put_right(right, y, &text, style),
         Err(why) => pen.put_right(right, y, missing(why, wide), theme.faint),
     };
-    let rtt = |needs: u64, pick: fn(&Percentiles) -> u64| {
-        percentile(&client.rtt, needs).map(|p| duration(pick(p) as f64))
-    };
+    let mut latency =
+        |view: &'_ RttView, quantile: Quantile, style: Style| match view.shown(quantile) {
+            // One that too few values carry is an estimate at best.
+            Ok(p) if !quantile.is_carried_by(p) => {
+                number(Ok(duration(quantile.of(p) as f64)), theme.dim)
+            }
+            shown => number(shown.map(|p| duration(quantile.of(p) as f64)), style),
+        };
     match key {
         Key::Sorted(SortKey::Client) => {
             let (mark, style) = match worst {
@@ -53,13 +58,11 @@ pub(super) fn draw_cell(
             pen.put(x, y, via_name(client.transport), style);
         }
         Key::Sorted(SortKey::Requests) => {
-            let rate = steady(&client.requests_per_s, &client.history, |p| {
-                p.requests_per_s
-            });
+            let rate = client.steady_requests_per_s();
             number(rate.map(count), theme.text);
         }
         Key::Sorted(SortKey::Bytes) => {
-            let rate = steady(&client.bytes_per_s, &client.history, |p| p.bytes_per_s);
+            let rate = client.steady_bytes_per_s();
             number(rate.map(mib), theme.text);
         }
         Key::Name => {
@@ -80,16 +83,15 @@ pub(super) fn draw_cell(
         }
         Key::Sorted(SortKey::Wait) => wait(pen, theme, client),
         Key::Handler => {
-            let handler = percentile(&client.handler, 20);
-            number(handler.map(|p| duration(p.p50 as f64)), theme.dim);
+            latency(&client.handler, Quantile::P50, theme.dim);
         }
         // What it had before would pass for what it has.
         Key::Sorted(SortKey::P50 | SortKey::P99 | SortKey::P999) if client.state.stands_still() => {
             number(Ok("–".to_owned()), theme.faint);
         }
-        Key::Sorted(SortKey::P50) => number(rtt(20, |p| p.p50), theme.text),
-        Key::Sorted(SortKey::P99) => number(rtt(1_000, |p| p.p99), theme.text),
-        Key::Sorted(SortKey::P999) => number(rtt(10_000, |p| p.p999), theme.text),
+        Key::Sorted(SortKey::P50) => latency(&client.rtt, Quantile::P50, theme.text),
+        Key::Sorted(SortKey::P99) => latency(&client.rtt, Quantile::P99, theme.text),
+        Key::Sorted(SortKey::P999) => latency(&client.rtt, Quantile::P999, theme.text),
         // Of one that doesn't run, the state says more than what bounds it.
         Key::Sorted(SortKey::Bound) if client.state.stands_still() => {
             pen.put(x, y, client.state.name(), client_mark(theme, client).1);
@@ -100,27 +102,6 @@ pub(super) fn draw_cell(
         }
         Key::Rate => rates(pen, theme, client, spark),
     }
-}
-
-/// The percentiles of the interval if it has `needs` values, which is what one of them needs to mean something; else
-/// those of the last ten seconds.
-fn percentile(view: &RttView, needs: u64) -> Result<&Percentiles, &Why> {
-    match (&view.interval, &view.recent) {
-        (Ok(interval), _) if interval.count >= needs => Ok(interval),
-        (_, Ok(recent)) => Ok(recent),
-        (Ok(interval), Err(_)) => Ok(interval),
-        (Err(why), Err(_)) => Err(why),
-    }
-}
-
-/// The mean of the last second: a number that changes ten times a second can't be read.
-pub(super) fn steady<'a>(
-    now: &'a Reading<f64>,
-    history: &History,
-    pick: fn(&Point) -> Option<f32>,
-) -> Result<f64, &'a Why> {
-    let now = *now.as_ref()?;
-    Ok(history.last_second(pick).unwrap_or(now))
 }
 
 /// Fill of a ring with the mark of its peak, and percent.

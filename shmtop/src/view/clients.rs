@@ -13,7 +13,7 @@ use super::pen::{Pen, fit};
 use super::titles::{COLUMNS, titles};
 use super::{Hits, Scene};
 use crate::model::{Client, Endpoint, Model, Severity};
-use crate::reading::Reading;
+use crate::reading::Why;
 use crate::ui::Action;
 use crate::ui::rows::{self, Group};
 
@@ -249,9 +249,8 @@ fn caption(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, group: &Group<'_>) {
         Role::Server => plural(totals.clients, "client"),
         Role::Client => "client; its server is not visible".to_owned(),
     };
-    let rate = |r: &Reading<f64>, show: fn(f64) -> String| {
-        r.as_ref().map_or_else(|_| "–".to_owned(), |v| show(*v))
-    };
+    let rate =
+        |r: Result<f64, &Why>, show: fn(f64) -> String| r.map_or_else(|_| "–".to_owned(), show);
     let cpu = match &e.process.cpu {
         Ok(cpu) => format!("{cpu:.2} CPU"),
         Err(_) => String::new(),
@@ -269,14 +268,14 @@ fn caption(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, group: &Group<'_>) {
             (
                 2,
                 vec![(
-                    format!("{} req/s", rate(&totals.requests_per_s, count)),
+                    format!("{} req/s", rate(totals.steady_requests_per_s(), count)),
                     theme.text,
                 )],
             ),
             (
                 3,
                 vec![(
-                    format!("{}/s", rate(&totals.bytes_per_s, bytes)),
+                    format!("{}/s", rate(totals.steady_bytes_per_s(), bytes)),
                     theme.text,
                 )],
             ),

@@ -10,8 +10,8 @@ use super::panels::reason;
 use super::pen::{Pen, width};
 use super::{Scene, chart};
 use crate::history::FINE_NS;
-use crate::model::{Client, RingView, RttView};
-use crate::reading::Reading;
+use crate::model::{Client, Quantile, RingView, RttView};
+use crate::reading::{Reading, Why};
 use crate::ui::Theme;
 
 /// A label and its value at the row.
@@ -263,10 +263,13 @@ pub(super) fn requests(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let theme = scene.theme();
     let inner = chart::frame(pen, theme, "requests", "");
     let mut part = pen.part(inner);
+    let shown = |rate: Result<f64, &Why>, show: fn(f64) -> String| {
+        rate.map_or_else(|why| format!("– {why}"), show)
+    };
     let rate = format!(
         "{}/s, {}/s both ways",
-        or_why(&client.requests_per_s, |v| count(*v)),
-        or_why(&client.bytes_per_s, |v| bytes(*v)),
+        shown(client.steady_requests_per_s(), count),
+        shown(client.steady_bytes_per_s(), bytes),
     );
     fact(&mut part, theme, 0, "rate", &rate, theme.text);
     let oldest = client.oldest_age_ns.as_ref().map_or_else(
@@ -304,11 +307,9 @@ pub(super) fn requests(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
 }
 
 fn handler(view: &RttView) -> String {
-    or_why(&view.interval, |p| {
-        format!(
-            "p50 {}, p99 {}",
-            duration(p.p50 as f64),
-            duration(p.p99 as f64)
-        )
-    })
+    let shown = |q: Quantile| view.shown(q).map(|p| duration(q.of(p) as f64));
+    match (shown(Quantile::P50), shown(Quantile::P99)) {
+        (Ok(p50), Ok(p99)) => format!("p50 {p50}, p99 {p99}"),
+        (Err(why), _) | (_, Err(why)) => format!("– {why}"),
+    }
 }

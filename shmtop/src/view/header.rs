@@ -3,12 +3,10 @@
 use transport::stats::Role;
 
 use super::Scene;
-use super::cells::steady;
 use super::format::{bytes, count, duration, percent, plural};
 use super::pen::{Pen, Piece, fit, width};
-use crate::history::Point;
 use crate::model::Totals;
-use crate::reading::Reading;
+use crate::reading::Why;
 use crate::ui::local_time::clock;
 
 /// Draws the line at `y`.
@@ -82,15 +80,12 @@ fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
         }
     }
     out.push((2, who));
-    let rate = |now: fn(&Totals) -> &Reading<f64>, past: fn(&Point) -> Option<f32>| {
-        let known: Vec<f64> = shown
-            .iter()
-            .filter_map(|e| steady(now(&e.totals), &e.totals.history, past).ok())
-            .collect();
+    let rate = |of: fn(&Totals) -> Result<f64, &Why>| {
+        let known: Vec<f64> = shown.iter().filter_map(|e| of(&e.totals).ok()).collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>())
     };
-    let requests = rate(|t| &t.requests_per_s, |p| p.requests_per_s);
-    let payload = rate(|t| &t.bytes_per_s, |p| p.bytes_per_s);
+    let requests = rate(Totals::steady_requests_per_s);
+    let payload = rate(Totals::steady_bytes_per_s);
     let cell = |value: Option<String>, wide: usize| match value {
         Some(v) => format!("{v:>wide$}"),
         None => format!("{:>wide$}", "–"),

@@ -6,13 +6,13 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::bars::{TRACK, filled};
-use super::cells::{round_up, steady};
+use super::cells::round_up;
 use super::format::{bytes, count, duration, or_why, percent};
 use super::pen::{Pen, wrap};
 use super::{Scene, chart};
 use crate::history::{FINE_NS, Point};
-use crate::model::{Client, Endpoint, Percentiles, RingView};
-use crate::reading::{Reading, Why};
+use crate::model::{Client, Endpoint, Percentiles, Quantile, RingView};
+use crate::reading::Why;
 use crate::ui::Theme;
 
 /// Fill of the request ring over the last minute.
@@ -124,9 +124,7 @@ pub(super) fn rate(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
             p.requests_per_s
         });
     let max = round_up(values.iter().flatten().fold(0f32, |a, b| a.max(*b)));
-    let now = steady(&client.requests_per_s, &client.history, |p| {
-        p.requests_per_s
-    });
+    let now = client.steady_requests_per_s();
     let now = now.map_or_else(|_| "–".to_owned(), |v| format!("now {}/s", count(v)));
     let scale = format!("↑ {}/s", count(f64::from(max)));
     let colour = (theme.request, theme.request_fill);
@@ -155,29 +153,31 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let inner = chart::frame(pen, theme, &title, "now | since start");
     let mut part = pen.part(inner);
     let rtt = &client.rtt;
-    let ((Ok(_), _) | (_, Ok(_))) = (&rtt.interval, &rtt.since_start) else {
+    let ((Ok(_), _) | (_, Ok(_))) = (&rtt.recent, &rtt.since_start) else {
         if let Err(why) = &rtt.since_start {
             reason(&mut part, theme, why);
         }
         return;
     };
-    type Pick = fn(&Percentiles) -> u64;
-    let rows: [(&str, Pick); 4] = [
-        ("p50", |p| p.p50),
-        ("p99", |p| p.p99),
-        ("p99.9", |p| p.p999),
-        ("max", |p| p.max),
+    let rows = [
+        ("p50", Quantile::P50),
+        ("p99", Quantile::P99),
+        ("p99.9", Quantile::P999),
+        ("max", Quantile::Max),
     ];
-    let cell = |r: &Reading<Percentiles>, pick: fn(&Percentiles) -> u64| {
-        r.as_ref()
-            .map_or_else(|_| "–".to_owned(), |p| duration(pick(p) as f64))
-    };
-    for (i, (name, pick)) in rows.into_iter().enumerate() {
+    for (i, (name, quantile)) in rows.into_iter().enumerate() {
         let y = inner.y + i as u16;
+        let cell = |p: Result<&Percentiles, &Why>| {
+            p.map_or_else(|_| "–".to_owned(), |p| duration(quantile.of(p) as f64))
+        };
+        let now = rtt.shown(quantile);
+        let firm = now.is_ok_and(|p| quantile.is_carried_by(p));
+        let style = if firm { theme.text } else { theme.dim };
         part.put(inner.x, y, name, theme.dim);
-        part.put_right(inner.x + 13, y, &cell(&rtt.interval, pick), theme.text);
+        part.put_right(inner.x + 13, y, &cell(now), style);
         part.put(inner.x + 14, y, "|", theme.faint);
-        part.put_right(inner.x + 22, y, &cell(&rtt.since_start, pick), theme.dim);
+        let all = cell(rtt.since_start.as_ref());
+        part.put_right(inner.x + 22, y, &all, theme.dim);
     }
     let n = rtt.interval.as_ref().map_or(0, |p| p.count);
     part.put(

@@ -1,13 +1,16 @@
 //! The screens as snapshots that somebody has looked at: text at several sizes, styles once per theme.
 //!
-//! Drawn from [`fixture`] into ratatui's test backend. A second file, `behaviour`, holds what must be true of every
-//! screen at any size.
+//! Drawn from [`fixture`] into ratatui's test backend. `behaviour` holds what must be true of every screen at any
+//! size; the other files each hold one subject.
 
 mod behaviour;
 mod choice;
 mod expanded;
+mod facts;
 mod fixture;
+mod gone;
 mod keys;
+mod order;
 mod still;
 
 use ratatui::Terminal;
