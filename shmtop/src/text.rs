@@ -203,6 +203,17 @@ fn short(v: f64) -> String {
     }
 }
 
+/// That so many processes could not be searched for stats pages: those of others, unless the viewer is root, who may be kept out of any.
+pub fn unsearched(processes: u32, by_root: bool) -> String {
+    let noun = if processes == 1 {
+        "process"
+    } else {
+        "processes"
+    };
+    let whose = if by_root { "" } else { " of other users" };
+    format!("{processes} {noun}{whose} could not be searched")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

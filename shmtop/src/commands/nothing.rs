@@ -8,6 +8,7 @@ use super::{Failure, Outcome};
 use crate::model::{Model, Unreadable};
 use crate::reading::{Why, WhyKind};
 use crate::sample::{Discovery, Sample};
+use crate::text;
 
 const ALLOWED: &str = "run shmtop as its owner, or as root (sudo shmtop)";
 const LISTS: &str = "`shmtop ps` lists what is running";
@@ -78,7 +79,7 @@ fn not_of(pid: u32) -> Failure {
     let Ok(comm) = fs::read_to_string(format!("{dir}/comm")) else {
         return Failure::NoEndpoint(format!("there is no process {pid}; {LISTS}"));
     };
-    let who = format!("process {pid} ({})", crate::text::clean(comm.trim_end()));
+    let who = format!("process {pid} ({})", text::clean(comm.trim_end()));
     match fs::read_dir(format!("{dir}/fd")) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
             Failure::Permission(format!("{who} may not be searched; {ALLOWED}"))
@@ -92,14 +93,9 @@ fn not_of(pid: u32) -> Failure {
 /// What the search could not look into.
 pub(super) fn unseen(discovery: &Discovery) -> Option<String> {
     let denied = discovery.scan.known().map_or(0, |scan| scan.denied);
-    let processes = if denied == 1 { "process" } else { "processes" };
-    match nix::unistd::geteuid().is_root() {
-        _ if denied == 0 => None,
-        true => Some(format!("{denied} {processes} could not be searched")),
-        false => Some(format!(
-            "{denied} {processes} of other users could not be searched; `sudo shmtop` can"
-        )),
-    }
+    let is_root = nix::unistd::geteuid().is_root();
+    let sudo = if is_root { "" } else { "; `sudo shmtop` can" };
+    (denied > 0).then(|| text::unsearched(denied, is_root) + sudo)
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub(crate) fn build(before: Option<&Sample>, now: &Sample) -> Model {
         host: machine::host(&pair).into(),
         endpoints,
         unreadable,
+        unsearched: now.discovery.scan.known().map_or(0, |scan| scan.denied),
+        viewer_is_root: now.viewer.euid == 0,
         viewer_cpu,
         ..Model::empty()
     }

@@ -63,6 +63,10 @@ pub struct Model {
     pub others: usize,
     /// Pages that were found and can't be shown.
     pub unreadable: Vec<Unreadable>,
+    /// Processes that may have a page, and whose descriptors the viewer may not see.
+    pub unsearched: u32,
+    /// Whether the viewer was root already.
+    pub viewer_is_root: bool,
     /// What is wrong, gravest first, root causes only; consequences stand in [`Finding::explains`].
     pub findings: Shared<Vec<Finding>>,
     /// What could not be checked, and why.
@@ -87,6 +91,8 @@ impl Model {
             left_out: Shared::default(),
             others: 0,
             unreadable: Vec::new(),
+            unsearched: 0,
+            viewer_is_root: false,
             findings: Shared::default(),
             unknown: Shared::default(),
             checked: Shared::default(),

@@ -4,6 +4,7 @@ use ratatui::style::Modifier;
 
 use super::Scene;
 use super::pen::{Pen, Piece, width, wrap};
+use crate::text;
 
 /// Draws the screen.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
@@ -45,6 +46,23 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) {
     } else {
         vec![vec![plain("Looking for stats pages …")]]
     };
+    if scene.model.unsearched > 0 {
+        // What the user is looking for may be there: before what to start instead.
+        let is_root = scene.model.viewer_is_root;
+        let what = text::unsearched(scene.model.unsearched, is_root);
+        let is_live = scene.status.replay.is_none();
+        let title = lines.iter().position(Vec::is_empty).unwrap_or(lines.len());
+        let mut said = if is_live && !is_root {
+            vec![
+                vec![(format!("{what}; this searches them:"), theme.warn)],
+                vec![command("sudo shmtop")],
+            ]
+        } else {
+            vec![vec![(format!("{what}."), theme.dim)]]
+        };
+        said.insert(0, vec![]);
+        lines.splice(title..title, said);
+    }
     if let Some(left) = &scene.status.left {
         let gone = left.gone(scene.status.utc_offset_s);
         lines.insert(0, vec![(gone, theme.warn.add_modifier(Modifier::BOLD))]);

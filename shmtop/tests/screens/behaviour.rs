@@ -135,6 +135,30 @@ fn with_nothing_running_the_screen_says_what_to_type() {
 }
 
 #[test]
+fn with_nothing_to_show_the_screen_says_what_it_could_not_search_and_what_to_type() {
+    let shown = |unsearched, viewer_is_root| {
+        let model = Model {
+            unsearched,
+            viewer_is_root,
+            ..fixture::nothing()
+        };
+        text(&render(&model, &State::default(), &live(), 80, 24).0)
+    };
+    let screen = shown(12, false);
+    assert!(
+        screen.contains("12 processes of other users could not be searched")
+            && screen.contains("sudo shmtop"),
+        "{screen}"
+    );
+    let screen = shown(1, true);
+    assert!(
+        screen.contains("1 process could not be searched.") && !screen.contains("sudo"),
+        "{screen}"
+    );
+    assert!(!shown(0, false).contains("searched"));
+}
+
+#[test]
 fn before_anything_was_checked_nothing_is_said_to_be_well() {
     let mut model = fixture::healthy();
     let line = |model: &Model| {
