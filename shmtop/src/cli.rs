@@ -100,8 +100,10 @@ pub(crate) struct Typed {
     pub(crate) format: bool,
     pub(crate) filter: bool,
     pub(crate) sort: bool,
-    pub(crate) delay: bool,
     pub(crate) count: bool,
+    pub(crate) delay: bool,
+    /// -p or --name.
+    pub(crate) choice: bool,
 }
 
 impl Typed {
@@ -111,8 +113,9 @@ impl Typed {
             format: typed("format"),
             filter: typed("filter"),
             sort: typed("sort"),
-            delay: typed("delay"),
             count: typed("count"),
+            delay: typed("delay"),
+            choice: typed("pids") || typed("name"),
         }
     }
 }

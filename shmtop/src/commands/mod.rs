@@ -17,6 +17,7 @@ mod record;
 mod replay;
 mod settings;
 mod thin;
+mod uses;
 mod watch;
 
 use std::io::{self, Write};
@@ -87,6 +88,7 @@ fn sentence(text: &str) -> String {
 }
 
 fn dispatch(cli: Cli) -> Outcome {
+    uses::check(cli.flags.typed, cli.command.as_ref())?;
     // Asked for with `?` by those who need them: beside a configuration file that can't be read the rest is still told.
     let settings = Settings::new(cli.flags);
     let settings = settings.and_then(|s| {

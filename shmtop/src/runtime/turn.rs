@@ -258,6 +258,11 @@ impl Runtime {
         let rates = model.interval_ns.is_ok();
         let began = *self.began_ns.get_or_insert(at_ns);
         if let Some(replay) = &mut self.status.replay {
+            if !self.status.ready {
+                // It may be of another season.
+                let unix_s = (model.at_realtime_ns / 1_000_000_000) as i64;
+                self.status.utc_offset_s = local_time::utc_offset_s(unix_s);
+            }
             replay.position_ns = at_ns.saturating_sub(began);
         }
         let first = !self.status.ready;
@@ -272,8 +277,8 @@ impl Runtime {
             self.due = Instant::now() + Duration::from_millis(50);
         }
         self.newer = true;
-        // Up to the first rates, and in a replay, each is worth a frame.
-        self.dirty |= !self.rated || self.status.replay.is_some();
+        // Up to the first rates, and in a replay that is not on its way to a moment, each is worth a frame.
+        self.dirty |= !self.rated || (self.status.replay.is_some() && self.goal_ns.is_none());
         self.rated |= rates;
     }
 
@@ -283,6 +288,9 @@ impl Runtime {
         self.drawn = Instant::now();
         let before_ns = thread_cpu_ns();
         self.status.frozen_ns = self.timeline.behind_ns();
+        if let Some(replay) = &mut self.status.replay {
+            replay.seeking = self.goal_ns.is_some();
+        }
         self.status.left = self.timeline.left();
         self.status.lost = self.timeline.lost();
         self.status.own_cost = self.pace.cost();

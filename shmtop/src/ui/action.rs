@@ -1,5 +1,6 @@
 //! Everything a user can ask for, by key, click or wheel, and what the runtime must do about it.
 
+use super::jump::Jump;
 use super::state::{SortKey, View};
 
 /// What a key, a click or the wheel means.
@@ -47,6 +48,8 @@ pub enum Action {
     JumpBack,
     /// Ten seconds forward.
     JumpForward,
+    /// Type a moment to look at.
+    Jump,
     /// Refresh more often; in a replay, play faster.
     Faster,
     /// Refresh less often; in a replay, play slower.
@@ -65,9 +68,9 @@ pub enum Action {
     Select(usize),
     /// Mouse: sort by this column (and invert when it is sorted by already).
     SortBy(SortKey),
-    /// A letter of the filter.
+    /// A letter of the filter, or of the moment.
     Type(char),
-    /// Take the filter's last letter away.
+    /// Take the last letter away.
     Erase,
 }
 
@@ -82,6 +85,8 @@ pub enum Effect {
     Suspend,
     /// Move in time.
     Time(TimeMove),
+    /// Look at this moment.
+    Jump(Jump),
     /// Change the refresh rate (live) or the speed (replay): +1 faster, −1 slower.
     Rate(i8),
 }
@@ -95,4 +100,6 @@ pub enum TimeMove {
     Step(i32),
     /// So many seconds forward (or back).
     Seconds(i32),
+    /// The last refresh up to this moment of CLOCK_MONOTONIC, ns.
+    To(u64),
 }

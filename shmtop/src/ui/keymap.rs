@@ -194,6 +194,7 @@ pub const BINDINGS: &[Binding] = &[
         Group::Time,
         "ten seconds forward",
     ),
+    bind(&[ch('@')], Action::Jump, Group::Time, "go to a time"),
     bind(
         &[ch('+'), ch('=')],
         Action::Faster,
@@ -269,7 +270,7 @@ pub const BINDINGS: &[Binding] = &[
     ),
 ];
 
-/// What this key press means; `typing` while a filter is typed, when letters are letters.
+/// What this key press means; `typing` while a filter or a moment is typed, when letters are letters.
 pub fn action(event: &KeyEvent, typing: bool) -> Option<Action> {
     if typing {
         let plain = !event
@@ -309,7 +310,7 @@ mod tests {
         let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(action(&ctrl_c, false), Some(Action::Quit));
         assert_eq!(action(&ctrl_c, true), Some(Action::Quit));
-        for c in "qhjklgG/si ,.[]+-12345et?".chars() {
+        for c in "qhjklgG/si ,.[]@+-12345et?".chars() {
             assert!(action(&press(KeyCode::Char(c)), false).is_some(), "{c}");
         }
         for code in [

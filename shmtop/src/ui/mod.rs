@@ -6,6 +6,7 @@
 
 pub mod action;
 mod departed;
+pub mod jump;
 pub mod keymap;
 pub mod local_time;
 mod output;
@@ -18,6 +19,7 @@ pub mod timeline;
 pub mod update;
 
 pub use action::{Action, Effect, TimeMove};
+pub use jump::Jump;
 pub use state::{ClientId, FindingId, Left, Lost, SortKey, State, Status, View};
 pub use theme::{Theme, ThemeName};
 pub use timeline::Timeline;

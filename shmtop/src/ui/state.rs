@@ -212,6 +212,8 @@ pub struct State {
     pub filter: String,
     /// Whether the filter is being typed.
     pub typing: bool,
+    /// The moment that is being typed.
+    pub jump: Option<String>,
     /// What the clients are sorted by.
     pub sort: SortKey,
     /// Whether in inverted order.
@@ -229,6 +231,11 @@ pub struct State {
 }
 
 impl State {
+    /// Whether letters are letters.
+    pub fn takes_letters(&self) -> bool {
+        self.typing || self.jump.is_some()
+    }
+
     /// Closes the client or the finding that is open if `model` has it no more: a page of something that has gone would
     /// be a table in which no key works. Says so.
     pub fn close_gone(&mut self, model: &Model) -> Option<String> {
@@ -326,6 +333,8 @@ pub struct Replay {
     pub speed: f64,
     /// Time since the recording began, ns.
     pub position_ns: u64,
+    /// Whether it is being read on up to a moment that the user wants to see.
+    pub seeking: bool,
     /// Whether it ended.
     pub ended: bool,
 }

@@ -152,6 +152,11 @@ impl Timeline {
         self.models.back().map(|(m, _)| m.at_ns)
     }
 
+    /// Moment of the oldest model that is kept.
+    pub fn oldest_ns(&self) -> Option<u64> {
+        self.models.front().map(|(m, _)| m.at_ns)
+    }
+
     /// Freezes at the newest model.
     pub fn stand_still(&mut self) {
         self.still = self.models.back().map(|(m, _)| Arc::clone(m));
@@ -180,8 +185,14 @@ impl Timeline {
                 (wanted.min(last), wanted <= last)
             }
             TimeMove::Step(n) => (older.saturating_sub(n.unsigned_abs() as usize), true),
-            TimeMove::Seconds(s) => {
-                let wanted = here.saturating_add_signed(i64::from(s) * 1_000_000_000);
+            TimeMove::Seconds(_) | TimeMove::To(_) => {
+                let wanted = match to {
+                    TimeMove::Seconds(s) => {
+                        here.saturating_add_signed(i64::from(s) * 1_000_000_000)
+                    }
+                    TimeMove::To(wanted) => wanted,
+                    TimeMove::Toggle | TimeMove::Step(_) => here,
+                };
                 let index = self.before(wanted + 1).saturating_sub(1);
                 (index, wanted <= self.models[last].0.at_ns)
             }
@@ -269,6 +280,19 @@ mod tests {
             t.go(TimeMove::Seconds(-10));
         }
         assert!(t.current().unwrap().at_ns <= 1_000_000_000);
+    }
+
+    #[test]
+    fn a_jump_lands_at_the_last_refresh_up_to_its_moment_from_wherever_one_looks() {
+        let mut t = filled(60);
+        for (wanted, there) in [(57_340, 57_300), (58_000, 58_000), (57_100, 57_100)] {
+            assert!(t.go(TimeMove::To(wanted * 1_000_000)));
+            assert_eq!(t.current().unwrap().at_ns, there * 1_000_000);
+        }
+        assert!(!t.go(TimeMove::To(61_000_000_000)), "a replay reads on");
+        assert_eq!(t.behind_ns(), Some(0));
+        t.go(TimeMove::To(0));
+        assert_eq!(t.current().unwrap().at_ns, t.oldest_ns().unwrap());
     }
 
     #[test]

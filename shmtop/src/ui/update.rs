@@ -1,6 +1,7 @@
 //! What an action does to the state. Pure: the same state, action and model give the same result.
 
 use super::action::{Action, Effect, TimeMove};
+use super::jump::{self, Jump};
 use super::rows;
 use super::state::{ClientId, FindingId, State, View};
 use crate::model::Model;
@@ -10,7 +11,14 @@ pub const WHEEL_ROWS: usize = 3;
 
 /// Applies `action`, and says what is left for the runtime to do.
 pub fn update(state: &mut State, action: Action, model: &Model) -> Effect {
-    if state.typing
+    if let Some(text) = &mut state.jump {
+        if let Some(effect) = typing_moment(text, action) {
+            if action == Action::Back || matches!(effect, Effect::Jump(_)) {
+                state.jump = None;
+            }
+            return effect;
+        }
+    } else if state.typing
         && let Some(effect) = typing(state, action)
     {
         return effect;
@@ -23,6 +31,10 @@ pub fn update(state: &mut State, action: Action, model: &Model) -> Effect {
         Action::StepForward => return Effect::Time(TimeMove::Step(1)),
         Action::JumpBack => return Effect::Time(TimeMove::Seconds(-10)),
         Action::JumpForward => return Effect::Time(TimeMove::Seconds(10)),
+        Action::Jump => {
+            state.jump = Some(String::new());
+            state.typing = false;
+        }
         Action::Faster => return Effect::Rate(1),
         Action::Slower => return Effect::Rate(-1),
         Action::Help => {
@@ -92,7 +104,22 @@ fn typing(state: &mut State, action: Action) -> Option<Effect> {
     Some(Effect::Redraw)
 }
 
+/// The same while a moment is typed. What is none, or not yet, stays to be mended.
+fn typing_moment(text: &mut String, action: Action) -> Option<Effect> {
+    match action {
+        Action::Type(c) if jump::LETTERS.contains(c) && text.len() < jump::LONGEST => text.push(c),
+        Action::Erase => {
+            text.pop();
+        }
+        Action::Open => return Some(Jump::parse(text).map_or(Effect::Redraw, Effect::Jump)),
+        Action::Type(_) | Action::Back => {}
+        _ => return None,
+    }
+    Some(Effect::Redraw)
+}
+
 fn show(state: &mut State, view: View) {
+    state.jump = None;
     state.help = false;
     state.client = None;
     state.finding = None;

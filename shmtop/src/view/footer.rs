@@ -132,6 +132,19 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
     let theme = scene.theme();
     let state = scene.state;
     let area = pen.area();
+    if let Some(moment) = &state.jump {
+        let x = pen.put(area.x + 1, y, "@", theme.accent);
+        let x = pen.put(x, y, moment, theme.text);
+        let x = pen.put(x, y, "█", theme.accent);
+        let since = match scene.status.replay {
+            Some(_) => "the recording began",
+            None => "shmtop began",
+        };
+        let help =
+            format!("12:04:31 as on the clock above, or 90s, 2m since {since}   ↵ go   Esc stay");
+        pen.put(x + 2, y, &help, theme.dim);
+        return;
+    }
     if state.typing {
         let x = pen.put(area.x + 1, y, "/", theme.accent);
         let x = pen.put(x, y, &state.filter, theme.text);
@@ -180,8 +193,12 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
         keys.push((space, "go on", Action::Freeze));
         keys.push((", .", "step", Action::StepBack));
         keys.push(("[ ]", "10 s", Action::JumpBack));
+        keys.push(("@", "time", Action::Jump));
     } else {
         keys.push((space, "freeze", Action::Freeze));
+        if scene.status.replay.is_some() {
+            keys.push(("@", "time", Action::Jump));
+        }
     }
     keys.push(("q", "quit", Action::Quit));
     let tabs_width: usize = View::ALL.iter().map(|v| v.name().len() + 4).sum();

@@ -7,7 +7,7 @@ use super::format::{bytes, count, duration, percent, plural};
 use super::pen::{Pen, Piece, fit, width};
 use crate::model::Totals;
 use crate::reading::Why;
-use crate::ui::local_time::clock;
+use crate::ui::local_time::{clock, stamp};
 
 /// Draws the line at `y`.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
@@ -123,23 +123,27 @@ fn right(scene: &Scene<'_>, narrow: bool, short: bool) -> Vec<(u8, Vec<Piece>)> 
     };
     let mut mode = Vec::new();
     match (&status.replay, status.frozen_ns) {
-        (_, Some(behind)) => {
+        (Some(replay), behind) => {
+            let behind = behind.filter(|_| !replay.seeking);
+            let (what, style) = match behind {
+                _ if replay.seeking => ("▶▶ reading on,", theme.accent),
+                Some(_) => ("❚❚ frozen", theme.warn),
+                None if replay.ended => ("■ ended", theme.accent),
+                None => ("▶ replay", theme.accent),
+            };
+            // Of what is looked at, not of what was read.
+            let position = replay.position_ns.saturating_sub(behind.unwrap_or(0));
+            mode.push((what.to_owned(), style));
+            mode.push((
+                format!(" {} ×{}", duration(position as f64), replay.speed),
+                theme.dim,
+            ));
+        }
+        (None, Some(behind)) => {
             mode.push(("❚❚ frozen".to_owned(), theme.warn));
             if behind > 0 {
                 mode.push((format!(" −{}", duration(behind as f64)), theme.warn));
             }
-        }
-        (Some(replay), None) => {
-            let what = if replay.ended {
-                "■ ended"
-            } else {
-                "▶ replay"
-            };
-            mode.push((what.to_owned(), theme.accent));
-            mode.push((
-                format!(" {} ×{}", duration(replay.position_ns as f64), replay.speed),
-                theme.dim,
-            ));
         }
         (None, None) if !status.ready => mode.push(("○ starting".to_owned(), theme.dim)),
         (None, None) => {
@@ -155,7 +159,11 @@ fn right(scene: &Scene<'_>, narrow: bool, short: bool) -> Vec<(u8, Vec<Piece>)> 
         out.push((1, vec![(format!("▲ {why}"), theme.warn)]));
     }
     out.push((2, own_cost(scene)));
-    let when = clock(scene.model.at_realtime_ns, status.utc_offset_s);
+    let at = scene.model.at_realtime_ns;
+    let when = match status.replay {
+        Some(_) if !narrow => stamp(at, status.utc_offset_s),
+        _ => clock(at, status.utc_offset_s),
+    };
     if scene.model.at_realtime_ns > 0 && !short {
         out.push((3, vec![(when, theme.dim)]));
     }

@@ -11,6 +11,7 @@ mod fixture;
 mod gone;
 mod keys;
 mod order;
+mod replay;
 mod still;
 
 use ratatui::Terminal;

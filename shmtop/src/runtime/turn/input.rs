@@ -15,7 +15,7 @@ use crate::model::Model;
 use crate::ui::signals::Signal;
 use crate::ui::terminal::restore;
 use crate::ui::update::WHEEL_ROWS;
-use crate::ui::{Action, Effect, State, TimeMove, Timeline, keymap, update};
+use crate::ui::{Action, Effect, Jump, State, TimeMove, Timeline, keymap, update};
 
 /// Speeds of a replay to choose from.
 const SPEEDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 200.0];
@@ -60,7 +60,7 @@ impl Runtime {
             };
             let action = match event {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
-                    keymap::action(&key, self.state.typing)
+                    keymap::action(&key, self.state.takes_letters())
                 }
                 Event::Mouse(mouse) => match mouse.kind {
                     MouseEventKind::Down(MouseButton::Left) => {
@@ -93,6 +93,7 @@ impl Runtime {
                 Effect::Quit => return Ok(Some(Ending::Quit)),
                 Effect::Suspend => self.suspend()?,
                 Effect::Time(to) => self.go(to),
+                Effect::Jump(to) => self.jump(to),
                 Effect::Rate(by) => self.change_rate(by),
             }
         }
@@ -104,14 +105,38 @@ impl Runtime {
     fn go(&mut self, to: TimeMove) {
         let here = self.timeline.current().map_or(0, |m| m.at_ns);
         let there = self.timeline.go(to);
+        // Wherever it was on its way to, the user has thought of something else.
+        self.goal_ns = None;
         if !there && self.status.replay.is_some() {
             self.goal_ns = Some(match to {
+                TimeMove::To(at_ns) => at_ns,
                 TimeMove::Seconds(s) => here.saturating_add_signed(i64::from(s) * 1_000_000_000),
                 TimeMove::Step(_) | TimeMove::Toggle => here + 1,
             });
         }
         if self.status.replay.is_some() {
             self.refresh();
+        }
+    }
+
+    /// Goes to a moment that was typed, or says that it is kept no more.
+    fn jump(&mut self, to: Jump) {
+        let Some(here) = self.timeline.current() else {
+            return;
+        };
+        let (began, offset_s) = (
+            self.began_ns.unwrap_or(here.at_ns),
+            self.status.utc_offset_s,
+        );
+        let at_ns = to.at_ns(began, (here.at_ns, here.at_realtime_ns), offset_s);
+        self.go(TimeMove::To(at_ns));
+        let oldest = self.timeline.oldest_ns().unwrap_or(at_ns);
+        if at_ns < oldest {
+            let what = match began == oldest {
+                true => "this is the first moment",
+                false => "nothing older than this is kept (the last five minutes at most)",
+            };
+            self.status.trouble = Some(what.to_owned());
         }
     }
 
