@@ -3,15 +3,18 @@
 //! Exchange and traders are this executable again (`cargo run --bin demo` builds no other), told apart by the first
 //! argument. However this process ends, they end with it: see `crate::children`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use shmtop::model::{Model, ModelBuilder};
-use shmtop::runtime::{self, Settings};
+use shmtop::runtime::{self, SampleSource, Settings};
+use shmtop::sample::{Glance, Sample};
 use shmtop::source::{self, World};
 use shmtop::ui::State;
 
@@ -110,17 +113,47 @@ fn run(args: &[OsString]) -> Result<u8, Failure> {
 
 /// The dashboard until the user leaves. Signals and the terminal are its business.
 fn live(options: &Options) -> Result<u8, Failure> {
-    let mut stage = Stage::set(options)?;
+    let stage = Arc::new(Mutex::new(Stage::set(options)?));
     let settings = Settings {
         duration: options.duration,
         ..Settings::default()
     };
-    let ending = runtime::run(Box::new(world()), settings);
+    let watched = Watched {
+        world: world(),
+        stage: Arc::clone(&stage),
+    };
+    let ending = runtime::run(Box::new(watched), settings);
+    let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
     // Whatever the dashboard showed of a child that failed, the reason is in what it wrote.
     let alive = stage.check();
     stage.clear();
     let ending = ending.map_err(|e| Failure::io("the dashboard", &e))?;
     alive.map(|()| ending.exit_code())
+}
+
+/// The world, and whoever of the demo's own processes has ended: the dashboard says so and goes on, as to end one of them is one of the
+/// things to try.
+struct Watched {
+    world: World,
+    stage: Arc<Mutex<Stage>>,
+}
+
+impl SampleSource for Watched {
+    fn next_sample(&mut self) -> Result<Option<Sample>, String> {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match stage.newly_ended() {
+            Some(who) => Err(format!("{who}; q ends the demo")),
+            None => SampleSource::next_sample(&mut self.world),
+        }
+    }
+
+    fn glance(&mut self, glance: &mut Glance) -> bool {
+        SampleSource::glance(&mut self.world, glance)
+    }
+
+    fn look_closely(&mut self, pids: &BTreeSet<u32>) {
+        SampleSource::look_closely(&mut self.world, pids);
+    }
 }
 
 /// One table at the end, of the last half second; the hints in it have seen all of them.

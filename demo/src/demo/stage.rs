@@ -1,5 +1,6 @@
 //! The demo's processes: started in order, watched, and cleared away in every way out.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, Read};
@@ -24,6 +25,8 @@ const LISTENING: Duration = Duration::from_secs(5);
 pub(super) struct Stage {
     traders: Vec<Child>,
     exchange: Child,
+    /// Told of by [`Self::newly_ended`].
+    told: HashSet<u32>,
     socket: Socket,
 }
 
@@ -59,6 +62,7 @@ impl Stage {
         let mut stage = Self {
             exchange,
             traders: Vec::new(),
+            told: HashSet::new(),
             socket,
         };
         for args in traders {
@@ -76,16 +80,26 @@ impl Stage {
         Ok(())
     }
 
+    /// One that has ended and was not told of yet, in a sentence.
+    pub(super) fn newly_ended(&mut self) -> Option<String> {
+        let exchange = std::iter::once(("the exchange".to_owned(), &mut self.exchange));
+        let traders = self.traders.iter_mut().enumerate();
+        let traders = traders.map(|(i, child)| (format!("trader {}", i + 1), child));
+        exchange.chain(traders).find_map(|(who, child)| {
+            let status = child.ended()?;
+            let pid = child.pid();
+            self.told
+                .insert(pid)
+                .then(|| format!("{who} (pid {pid}) ended with {status}"))
+        })
+    }
+
     /// Ends all: the traders first, so that none of them sees the exchange die.
-    pub(super) fn clear(self) {
-        let Self {
-            exchange,
-            traders,
-            socket,
-        } = self;
-        end_all(traders);
-        end_all(vec![exchange]);
-        drop(socket);
+    pub(super) fn clear(&mut self) {
+        end_all(std::mem::take(&mut self.traders));
+        self.exchange.end();
+        self.exchange.reap();
+        self.socket.clear();
     }
 }
 
@@ -136,6 +150,12 @@ struct Socket(PathBuf);
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Socket {
+    fn clear(&self) {
         let (Some(dir), Some(name)) = (self.0.parent(), self.0.file_name()) else {
             return;
         };
