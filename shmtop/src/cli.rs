@@ -216,6 +216,8 @@ pub(crate) enum Command {
         id: Option<String>,
     },
     /// Records samples into a file until Ctrl-C, --for or -n
+    ///
+    /// There is a sample every 500ms unless -d says otherwise. One takes some 250 KB beside 16 client processes: 30 MB a minute.
     Record {
         /// The file; must not exist
         file: PathBuf,
