@@ -62,7 +62,7 @@ fn socket_fallback(place: &Place) -> Outcome {
             second.pid()
         ))
         .says("memfd_create → EMFILE")
-        .fix(format!("prlimit --pid {server} --nofile="))
+        .fix(format!("let pid {} connect again", second.pid()))
         .word("errno", "EMFILE")
         .number("limit then", |n| n > 3.0);
     second.kill();

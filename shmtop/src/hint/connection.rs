@@ -3,7 +3,7 @@
 use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
-use super::fix::raise_nofile;
+use super::fix::{Bound, has_descriptors, raise_nofile};
 use super::ring::{client_pid, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
@@ -32,9 +32,10 @@ const SETTLED_NS: u64 = 1_000_000_000;
 
 /// The fallback of a row that wanted shared memory and has settled on the socket.
 fn fallback(c: &Client) -> Option<&FallbackFact> {
-    (c.transport == Via::Socket && c.wanted == Via::Shm && c.age_ns > SETTLED_NS)
-        .then_some(c.fallback.as_ref())
-        .flatten()
+    let settled = c.transport == Via::Socket && c.wanted == Via::Shm && c.age_ns > SETTLED_NS;
+    let fallback = c.fallback.as_ref().filter(|_| settled);
+    // One of the two sides was told to keep to the socket.
+    fallback.filter(|f| f.step != Step::Disabled as u32)
 }
 
 /// Where the step ran: the server's pid or the client's.
@@ -69,10 +70,10 @@ fn fire(f: &FallbackFact, says: String, fix: String) -> Fire {
 
 rule! {
     /// Fires only after a second, because every connection starts on the socket and upgrades itself. The sentence
-    /// carries step and errno as they were at that moment; the latency beside the others' says what it costs.
+    /// carries step and errno as they were at that moment, and counts those that met the same; the latency beside the others' says what it costs.
     SOCKET_FALLBACK = "socket-fallback", Warn, "a client that wanted shared memory is on the socket";
     fires: "transport is socket, shared memory was wanted, for more than 1 s";
-    quiet: "the socket was asked for, or the handshake is pending";
+    quiet: "the socket was asked for, by either side, or the handshake is pending";
     fix: "remove what the step and errno name, then let the client reconnect";
     onset: Dated;
     once: true;
@@ -84,7 +85,9 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     };
     let pid = where_it_failed(f, e, c);
-    let on_socket = e.clients.iter().filter(|c| fallback(c).is_some()).count();
+    let alike = |o: &FallbackFact| (o.step, o.errno) == (f.step, f.errno);
+    let rows = e.clients.iter();
+    let on_socket = rows.filter(|o| fallback(o).is_some_and(alike)).count();
     let are = if on_socket == 1 { "is" } else { "are" };
     let one = match on_socket {
         1 => format!("(pid {})", client_pid(e, c)),
@@ -114,6 +117,10 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         );
     }
     let fix = match f.errno {
+        EMFILE if has_descriptors(ctx, pid, f.limit) => format!(
+            "let pid {} connect again: pid {pid} has descriptors left by now",
+            client_pid(e, c)
+        ),
         EMFILE => {
             let wanted = f.limit.max(64).saturating_mul(4).max(4096);
             format!(
@@ -135,9 +142,6 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             Some(Step::Headroom) => format!(
                 "raise the memory limit of pid {pid} ({}), or use smaller rings: Config::ring_bytes (exchange, trader: --ring-size)",
                 text::bytes(f.limit)
-            ),
-            Some(Step::Disabled) => format!(
-                "pid {pid} is configured for the socket only: start it with Config::transport = Auto (exchange, trader: --transport auto)"
             ),
             Some(Step::Layout) => format!(
                 "ls -l /proc/{}/exe /proc/{}/exe   # two versions: start both with the same",
@@ -190,7 +194,8 @@ fn fallback_eagain(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             (
                 "the process locks what it maps, and RLIMIT_MEMLOCK has no room for the rings",
                 format!(
-                    "prlimit --pid {pid} --memlock={need}   # then let pid {} connect again",
+                    "{}   # then let pid {} connect again",
+                    Bound::LockedMemory.raise(ctx, pid, need.saturating_mul(2)),
                     client_pid(e, c)
                 ),
             )
@@ -269,36 +274,33 @@ fn inflight_fds(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 }
 
 rule! {
-    /// Two causes look alike from the errno: a seccomp profile (ENOSYS or EPERM) and vm.memfd_noexec=2 (EACCES). The
-    /// sysctl can be read, so they are told apart.
+    /// A seccomp profile says EPERM or ENOSYS as a rule, a security module (SELinux, AppArmor) EACCES; neither has to. vm.memfd_noexec=2 is no cause: the
+    /// library's memfds are not executable, for good, and it lets those through.
     MEMFD_BLOCKED = "memfd-blocked", Crit, "memfd_create is not allowed";
     fires: "memfd_create failed with ENOSYS, EPERM or EACCES";
     quiet: "it works, or failed for want of descriptors or memory";
-    fix: "allow memfd_create in the seccomp profile, or sysctl vm.memfd_noexec=1";
+    fix: "allow memfd_create in the seccomp profile or the security module's policy";
     explains: ["socket-fallback"];
     onset: Dated;
     check: Client(memfd_blocked);
 }
 
-fn memfd_blocked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn memfd_blocked(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| {
         f.step == Step::MemfdCreate as u32 && matches!(f.errno, ENOSYS | EPERM | EACCES)
     }) else {
         return QUIET;
     };
     let pid = where_it_failed(f, e, c);
-    let noexec = ctx.sample.host.memfd_noexec.get();
-    let (cause, fix) = match noexec {
-        Ok(2) if f.errno == EACCES => (
-            "vm.memfd_noexec is 2",
-            "sysctl vm.memfd_noexec=1".to_owned(),
+    let allow = format!(
+        "allow memfd_create for pid {pid}, e.g. docker run --security-opt seccomp=PROFILE.json"
+    );
+    let (cause, fix) = match f.errno {
+        EACCES => (
+            "a security module (SELinux, AppArmor) or a seccomp profile forbids it",
+            format!("dmesg | grep -i denied   # if a module did, it says so there; else {allow}"),
         ),
-        _ => (
-            "a seccomp profile forbids it",
-            format!(
-                "allow memfd_create for pid {pid}, e.g. docker run --security-opt seccomp=PROFILE.json"
-            ),
-        ),
+        _ => ("a seccomp profile or a security module forbids it", allow),
     };
     fire(
         f,

@@ -3,6 +3,7 @@
 
 use super::Context;
 use crate::model::ThreadView;
+use crate::sample::Limit;
 
 /// How to wait without a core to oneself, in the library's words and in those of the programs that come with it.
 pub(super) const WAIT_WELL: &str =
@@ -13,15 +14,96 @@ pub(super) fn setting(who: &str, (field, value): (&str, u64), flag: &str) -> Str
     format!("Config::{field} = {value} ({who}: {flag} {value})")
 }
 
-/// Raises the descriptor limit of a process. The soft limit alone where the hard one has room: a bare number would set both, and so
-/// take room away that the process was given.
+/// A resource limit that a process may be short of.
+#[derive(Clone, Copy)]
+pub(super) enum Bound {
+    Descriptors,
+    LockedMemory,
+    FileSize,
+    AddressSpace,
+}
+
+impl Bound {
+    /// Its flag of prlimit.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Descriptors => "nofile",
+            Self::LockedMemory => "memlock",
+            Self::FileSize => "fsize",
+            Self::AddressSpace => "as",
+        }
+    }
+
+    /// As it is now, if that could be read.
+    pub(super) fn of(self, ctx: &Context<'_>, pid: u32) -> Option<Limit> {
+        let limits = ctx.process(pid).ok()?.limits.get().ok()?;
+        Some(match self {
+            Self::Descriptors => limits.nofile,
+            Self::LockedMemory => limits.memlock,
+            Self::FileSize => limits.fsize,
+            Self::AddressSpace => limits.address_space,
+        })
+    }
+
+    /// Raises the limit of a process to `wanted`. The soft limit alone where the hard one has room, and that much any user may: a bare
+    /// number would set both, and so take room away that the process was given.
+    pub(super) fn raise(self, ctx: &Context<'_>, pid: u32, wanted: u64) -> String {
+        let hard = self.of(ctx, pid).and_then(|limit| limit.hard);
+        self.set(
+            ctx,
+            pid,
+            &wanted.to_string(),
+            hard.is_none_or(|hard| hard >= wanted),
+        )
+    }
+
+    /// Takes the limit of a process away, or as much of it as its user may where that leaves room for `needed`.
+    pub(super) fn lift(self, ctx: &Context<'_>, pid: u32, needed: u64) -> String {
+        match self.of(ctx, pid).and_then(|limit| limit.hard) {
+            Some(hard) if hard >= needed => self.raise(ctx, pid, hard),
+            hard => self.set(ctx, pid, "unlimited", hard.is_none()),
+        }
+    }
+
+    fn set(self, ctx: &Context<'_>, pid: u32, to: &str, soft_alone: bool) -> String {
+        let flag = self.flag();
+        match soft_alone {
+            true => format!("prlimit --pid {pid} --{flag}={to}:"),
+            // Beyond the hard limit only root gets.
+            false => format!("{}prlimit --pid {pid} --{flag}={to}", sudo(ctx)),
+        }
+    }
+}
+
+/// Before a command that takes root's rights; nothing if who looks has them.
+fn sudo(ctx: &Context<'_>) -> &'static str {
+    match ctx.sample.viewer.euid {
+        0 => "",
+        _ => "sudo ",
+    }
+}
+
+/// Raises the descriptor limit of a process: to `wanted`, and to twice of what it is at least, as that is used up. The kernel has a limit for the
+/// limit, which is raised first where it is reached.
 pub(super) fn raise_nofile(ctx: &Context<'_>, pid: u32, wanted: u64) -> String {
-    let limits = ctx.process(pid).and_then(|p| p.limits.get());
-    let both = matches!(limits, Ok(l) if l.nofile.hard.is_some_and(|hard| hard < wanted));
-    format!(
-        "prlimit --pid {pid} --nofile={wanted}{}",
-        if both { "" } else { ":" }
-    )
+    let soft = Bound::Descriptors.of(ctx, pid).and_then(|limit| limit.soft);
+    let soft = soft.unwrap_or(0);
+    let wanted = wanted.max(soft.saturating_mul(2));
+    let most = ctx.sample.host.nr_open.known().copied();
+    let most = most.unwrap_or(u64::MAX);
+    if most > soft {
+        return Bound::Descriptors.raise(ctx, pid, wanted.min(most));
+    }
+    let (sudo, raise) = (sudo(ctx), Bound::Descriptors.raise(ctx, pid, wanted));
+    format!("{sudo}sysctl fs.nr_open={wanted} && {raise}")
+}
+
+/// Whether a process whose descriptors ran out has some again: enough for a connection and what else it opens beside.
+pub(super) fn has_descriptors(ctx: &Context<'_>, pid: u32, then: u64) -> bool {
+    const ENOUGH: u64 = 16;
+    let used = ctx.process(pid).and_then(|p| p.fds_below_limit());
+    let soft = Bound::Descriptors.of(ctx, pid).and_then(|limit| limit.soft);
+    matches!((used, soft), (Ok(used), Some(soft)) if soft > then && soft.saturating_sub(used) >= ENOUGH)
 }
 
 /// Writes to a file that is root's: the redirection of a `sudo echo` would be done by the shell, without root's rights.

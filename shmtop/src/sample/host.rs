@@ -32,6 +32,8 @@ pub struct Host {
     pub memory: Fact<Memory>,
     /// /proc/sys/fs/file-nr.
     pub file_nr: Fact<FileNr>,
+    /// fs.nr_open: the highest descriptor limit that a process may have.
+    pub nr_open: Fact<u64>,
     /// /proc/sys/kernel/shmmax in bytes: bounds SysV segments, not memfds.
     pub shmmax_bytes: Fact<u64>,
     /// /proc/sys/kernel/shmall in pages: bounds SysV segments, not memfds.

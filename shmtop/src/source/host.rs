@@ -78,6 +78,7 @@ impl HostReader {
             .map(|id| id.replace('-', ""))
             .into();
         seen.kernel = line(&sys("kernel/osrelease")).into();
+        seen.nr_open = number(&sys("fs/nr_open")).into();
         seen.shmmax_bytes = number(&sys("kernel/shmmax")).into();
         seen.shmall_pages = number(&sys("kernel/shmall")).into();
         seen.perf_event_paranoid = number(&sys("kernel/perf_event_paranoid")).into();

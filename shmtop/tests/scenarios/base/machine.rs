@@ -45,6 +45,7 @@ impl Base {
                 used: 3_000,
                 max: i64::MAX as u64,
             }),
+            nr_open: known(1 << 20),
             shmmax_bytes: known(18_446_744_073_692_774_399),
             clocksource: known("tsc".into()),
             clock_gettime_ns: known(24),
