@@ -84,7 +84,7 @@ fn rlimit_fsize_as(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let pid = exchange.pid();
     limit(pid, libc::RLIMIT_FSIZE, Some(1 << 20)).expect("lowered");
-    names(place, pid, "rlimit-fsize-as", "crit")
+    names(place, pid, "rlimit-fsize-as", "warn")
         .says(format!("pid {pid}) may write files of 1.0 MiB"))
         .fix(format!("prlimit --pid {pid} --fsize=unlimited"))
         .number("RLIMIT_FSIZE", |n| n == f64::from(1 << 20));

@@ -65,7 +65,7 @@ fn memcg_headroom(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let pid = exchange.pid();
     group.take(pid);
-    names(place, pid, "memcg-headroom", "crit")
+    names(place, pid, "memcg-headroom", "warn")
         .says(format!(
             "the next client of exchange (pid {pid}) needs 64 MiB"
         ))

@@ -1,6 +1,6 @@
 //! Rules about limits of descriptors, files and SysV memory.
 
-use super::fix::raise_nofile;
+use super::fix::{Bound, raise_nofile};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
@@ -202,9 +202,10 @@ fn shmmax(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// ftruncate beyond RLIMIT_FSIZE kills with SIGXFSZ, mmap beyond RLIMIT_AS fails with ENOMEM: both are known before the
-    /// next client comes. A server with as many clients as it admits has none to come.
-    RLIMIT_FSIZE_AS = "rlimit-fsize-as", Crit, "a resource limit does not leave room for one more client";
+    /// ftruncate beyond RLIMIT_FSIZE would kill with SIGXFSZ, mmap beyond RLIMIT_AS fails with ENOMEM: the library looks before, and refuses a
+    /// client shared memory whose rings would not fit. It is served over the socket, slower. That is known before it comes; a server with
+    /// as many clients as it admits has none to come.
+    RLIMIT_FSIZE_AS = "rlimit-fsize-as", Warn, "a resource limit does not leave room for one more client";
     fires: "RLIMIT_FSIZE below a client's rings, or RLIMIT_AS below what is mapped plus a client's rings";
     quiet: "unlimited, or as many clients as the server admits";
     fix: "prlimit --pid PID --fsize=unlimited --as=unlimited";
@@ -225,13 +226,13 @@ fn rlimit_fsize_as(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if let Some(fsize) = limits.fsize.soft.filter(|l| *l < each) {
         return Fire::new(
             format!(
-                "{} (pid {}) may write files of {} only, the next client's rings have {}: SIGXFSZ",
+                "{} (pid {}) may write files of {} only, the next client's rings have {}: it would be refused shared memory (headroom → EFBIG)",
                 e.name,
                 e.pid,
                 text::bytes(fsize),
                 text::bytes(each)
             ),
-            format!("prlimit --pid {} --fsize=unlimited", e.pid),
+            Bound::FileSize.lift(ctx, e.pid, each),
         )
         .number(
             "RLIMIT_FSIZE",
@@ -251,14 +252,14 @@ fn rlimit_fsize_as(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     }
     Fire::new(
         format!(
-            "{} (pid {}) has mapped {} of {}: the next client's rings ({}) don't fit",
+            "{} (pid {}) has mapped {} of {}: the next client, whose rings take {}, would be refused shared memory (headroom → ENOMEM)",
             e.name,
             e.pid,
             text::bytes(mapped),
             text::bytes(space),
             text::bytes(each)
         ),
-        format!("prlimit --pid {} --as=unlimited", e.pid),
+        Bound::AddressSpace.lift(ctx, e.pid, mapped.saturating_add(each.saturating_mul(2))),
     )
     .number(
         "RLIMIT_AS",

@@ -2,22 +2,31 @@
 
 use transport::stats::Role;
 
-use super::fix::write_as_root;
+use super::fix::{Bound, setting, write_as_root};
+use super::ring_size::smallest_ring;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Severity};
 use crate::rate::delta;
 use crate::reading::Why;
+use crate::sample::MemoryGroup;
 use crate::text;
 
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[MEMCG_HEADROOM, OOM_KILLED, LOW_MEMORY, MEMLOCK];
 
+/// What a process needs besides rings, now and then.
+const SOME_BYTES: u64 = 64 << 20;
+/// A group that is full so soon, at its pace, is an emergency.
+const SOON_NS: u64 = 60_000_000_000;
+
 rule! {
-    /// Shared memory is charged to the group of whoever touches it first, and beyond the limit the kernel kills. Cache that the
-    /// kernel would give up first is not counted as used. Parents bind as well as the own group.
-    MEMCG_HEADROOM = "memcg-headroom", Crit, "the memory limit of the cgroup is near";
-    fires: "less than two more clients' rings, or less than 10 % of the limit, left in the tightest group";
-    quiet: "no limit";
+    /// Shared memory is charged to the group of whoever touches it first, and beyond the limit the kernel swaps, or kills. Cache that the
+    /// kernel would give up first is not counted as used. Parents bind as well as the own group. A client whose rings would not fit is refused
+    /// shared memory and served over the socket: a warning. It is critical where what is left goes at such a pace, over
+    /// ten seconds, that it is gone within a minute. A large group that is nearly full for good is well.
+    MEMCG_HEADROOM = "memcg-headroom", Warn, "the memory limit of the cgroup is near";
+    fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; crit if it is full within a minute at its pace";
+    quiet: "no limit, or no further client is admitted and there is some left";
     fix: "raise memory.max, or smaller rings";
     explains: ["socket-fallback"];
     check: Endpoint(memcg_headroom);
@@ -36,37 +45,50 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     } else {
         0
     };
-    let clients =
-        e.admission.may_come(e.clients.len()) && each > 0 && left < each.saturating_mul(2);
-    if !clients && left as f64 >= 0.1 * limit as f64 {
+    let comes = e.admission.may_come(e.clients.len()) && each > 0;
+    let for_clients = if comes { each.saturating_mul(2) } else { 0 };
+    let near = (limit / 10).min(each.saturating_mul(4).saturating_add(SOME_BYTES));
+    if left >= for_clients.max(near) {
         return QUIET;
     }
     let file = match group.version {
         crate::sample::CgroupVersion::V2 => "memory.max",
         crate::sample::CgroupVersion::V1 => "memory.limit_in_bytes",
     };
-    let says = if each > 0 && left < each {
-        format!(
-            "the next client of {} (pid {}) needs {} and would exceed the {} limit ({} left): the kernel would kill the process",
+    let of = format!("{} of {}", text::bytes(left), text::bytes(limit));
+    let full_ns = full_within_ns(ctx, e, group).filter(|ns| *ns < SOON_NS);
+    let mut says = match left.checked_div(each) {
+        Some(0) if comes => format!(
+            "the next client of {} (pid {}) needs {}, and {of} are left: it would be refused shared memory",
             e.name,
             e.pid,
-            text::bytes(each),
-            text::bytes(limit),
-            text::bytes(left)
-        )
-    } else {
-        format!(
-            "{} (pid {}) has {} of {} left before the kernel kills it",
+            text::bytes(each)
+        ),
+        Some(n) if comes => format!(
+            "{} (pid {}) has {of} left: room for the rings of {n} more client{}, others would be refused shared memory",
             e.name,
             e.pid,
-            text::bytes(left),
-            text::bytes(limit)
-        )
+            if n == 1 { "" } else { "s" }
+        ),
+        _ => format!("{} (pid {}) has {of} left", e.name, e.pid),
+    };
+    if let Some(ns) = full_ns {
+        says += &format!(
+            "; at this pace it is full in {}, and the kernel swaps or kills",
+            text::ns(ns)
+        );
+    }
+    let smaller = match smallest_ring(e) {
+        ring if each > 0 && ring.saturating_mul(2) < each => {
+            let ring = setting("exchange, trader", ("ring_bytes", ring), "--ring-size");
+            format!("   # or smaller rings: {ring}")
+        }
+        _ => String::new(),
     };
     Fire::new(
         says,
         format!(
-            "{}   # or smaller rings: Config::ring_bytes = 1048576 (exchange, trader: --ring-size 1MiB)",
+            "{}{smaller}",
             write_as_root(
                 &limit.saturating_mul(2).to_string(),
                 &format!("{}/{file}", group.path)
@@ -78,7 +100,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         left as f64,
         "bytes",
         format!("{}/{file} less usage and reclaimable cache", group.path),
-        format!("< {}", each.saturating_mul(2).max(limit / 10)),
+        format!("< {}", for_clients.max(near)),
     )
     .number(
         "limit",
@@ -94,7 +116,22 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "stats page: ring_bytes",
         "",
     )
+    .at(match full_ns {
+        Some(_) => Severity::Crit,
+        None => Severity::Warn,
+    })
     .fires()
+}
+
+/// How long until a group is full, at the pace of ten seconds (a process that starts grows for a moment); `None` if it does not grow or that is not known.
+fn full_within_ns(ctx: &Context<'_>, e: &Endpoint, group: &MemoryGroup) -> Option<u64> {
+    let then = ctx.ten_ago().ok()?;
+    let before = then.process(e.pid)?.cgroups.memory.known()?;
+    let before = before.iter().find(|g| g.path == group.path)?;
+    let grown = group.needed_bytes()?.checked_sub(before.needed_bytes()?)?;
+    let took_ns = (ctx.sample.time.monotonic_ns).saturating_sub(then.time.monotonic_ns);
+    let pace = grown as f64 / took_ns as f64;
+    (pace > 0.0).then(|| (group.headroom_bytes().unwrap_or(0) as f64 / pace) as u64)
 }
 
 rule! {
@@ -230,11 +267,7 @@ fn memlock(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             text::bytes(limit),
             text::bytes(e.admission.ring_bytes)
         ),
-        format!(
-            "prlimit --pid {} --memlock={}",
-            e.pid,
-            need.saturating_mul(2)
-        ),
+        Bound::LockedMemory.raise(ctx, e.pid, need.saturating_mul(2)),
     )
     .number(
         "RLIMIT_MEMLOCK",

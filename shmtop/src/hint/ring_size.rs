@@ -1,5 +1,6 @@
 //! Rules about the size of rings: waste at the wrap, memory in vain, a cached index that saves nothing.
 
+use transport::config::MAX_RING_BYTES;
 use transport::stats::{Role, Slot};
 
 use super::fix::setting;
@@ -14,10 +15,24 @@ use crate::text;
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[WRAP_WASTE, RING_OVERSIZED, POINTER_REFRESH];
 
+/// What a message takes in its half of a ring besides itself.
+const HEADER_BYTES: u64 = 64;
+
 /// Rings of another size, which both sides must agree on.
 fn ring_of(bytes: u64) -> String {
+    let bytes = bytes.min(MAX_RING_BYTES as u64);
     let size = setting("exchange, trader", ("ring_bytes", bytes), "--ring-size");
     format!("start both sides with {size}")
+}
+
+/// Bytes of the smallest rings, each way, that a server's clients may have: the library takes none that do not hold two of the largest message
+/// with their headers. And 1 MiB, below which there is little to win.
+pub(super) fn smallest_ring(e: &Endpoint) -> u64 {
+    let allowed = e.clients.iter().map(|c| c.max_message_bytes).max();
+    // No client yet: the library's default.
+    let allowed = allowed.filter(|n| *n > 0).unwrap_or(2 << 20);
+    let least = allowed.saturating_add(HEADER_BYTES).saturating_mul(2);
+    power_of_two_above(least - 1).max(1 << 20)
 }
 
 rule! {
@@ -71,7 +86,7 @@ rule! {
     /// a memory limit: then it bounds how many clients may come.
     RING_OVERSIZED = "ring-oversized", Info, "rings are much larger than ever needed";
     fires: "after 60 s no ring was ever fuller than 5 %, and all rings together are more than 10 % of the memory limit";
-    quiet: "no memory limit";
+    quiet: "no memory limit, or rings as small as the largest message allows";
     fix: "Config::ring_bytes (exchange, trader: --ring-size)";
     check: Endpoint(ring_oversized);
 }
@@ -94,13 +109,19 @@ fn ring_oversized(_: &Context<'_>, e: &Endpoint) -> Answer {
     if peak >= 0.05 {
         return QUIET;
     }
-    let used: u64 = e
+    let used = e
         .clients
         .iter()
         .flat_map(|c| [c.tx.high_water_bytes.clone(), c.rx.high_water_bytes.clone()])
         .flatten()
         .max()
         .unwrap_or(0);
+    let enough = power_of_two_above(used.saturating_mul(8)).max(smallest_ring(e));
+    let rings = e.clients.iter().flat_map(|c| [&c.tx, &c.rx]);
+    let largest = rings.filter_map(|r| r.capacity_bytes.clone().ok()).max();
+    if largest.is_some_and(|now| enough >= now) {
+        return QUIET;
+    }
     Fire::new(
         format!(
             "{} (pid {}) has reserved {} for rings of a {} limit; no ring ever held more than {}",
@@ -110,7 +131,7 @@ fn ring_oversized(_: &Context<'_>, e: &Endpoint) -> Answer {
             text::bytes(limit),
             text::bytes(used)
         ),
-        ring_of(power_of_two_above(used.saturating_mul(8)).max(1 << 20)),
+        ring_of(enough),
     )
     .number(
         "high water",
