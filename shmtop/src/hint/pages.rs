@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use transport::stats::{Role, Slot, Via};
 
+use super::fix::write_as_root;
 use super::perf::waits;
 use super::ring::client_pid;
 use super::swap::RING_SWAPPED;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint, Severity, touched};
+use crate::model::{Client, Endpoint, Severity, Shared, touched};
 use crate::reading::{Reading, Why};
 use crate::sample::Sample;
 use crate::text;
@@ -197,13 +198,17 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     .fires()
 }
 
+/// Whom the kernel gives transparent huge pages of shared memory.
+const THP_SETTING: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
 rule! {
-    /// Shared memory gets transparent huge pages only where shmem_enabled says so. It pays for large rings at gigabytes per
-    /// second; small messages stay in the cache anyway.
-    SHMEM_THP = "shmem-thp", Info, "large rings without transparent huge pages";
-    fires: "shmem_enabled is never, rings of 2 MiB or more, above 1 GB/s";
-    quiet: "small messages";
-    fix: "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    /// Shared memory gets transparent huge pages only where shmem_enabled allows and, unless it says `always`, the program asks for them, as the
+    /// library does with Config::huge_pages; one without the other changes nothing. It pays for large rings at gigabytes per second; small
+    /// messages stay in the cache anyway.
+    SHMEM_THP = "shmem-thp", Info, "large rings without huge pages";
+    fires: "rings of 2 MiB or more in 4 KiB pages, above 1 GB/s, where shmem_enabled is never, or advise and nobody asked for huge pages";
+    quiet: "small messages, or the rings have huge pages";
+    fix: "Config::huge_pages = true (exchange: --huge-pages), and where shmem_enabled is never: echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled";
     once: true;
     check: Endpoint(shmem_thp);
 }
@@ -211,25 +216,40 @@ rule! {
 fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let setting = ctx.sample.host.shmem_enabled.as_reading()?;
     let bytes = e.totals.bytes_per_s.clone()?;
-    let touched = e
-        .clients
-        .iter()
-        .filter(|c| c.transport == Via::Shm)
+    let small = |c: &&Shared<Client>| c.transport == Via::Shm && matches!(c.huge_pages, 0 | 2);
+    let rows = || e.clients.iter().filter(small);
+    let touched = rows()
         .flat_map(|c| [c.tx.touched_bytes.clone(), c.rx.touched_bytes.clone()])
         .flatten()
         .max()
         .unwrap_or(0);
-    if e.role != Role::Server || setting != "never" || bytes <= 1e9 || touched < 2 << 20 {
+    if e.role != Role::Server || bytes <= 1e9 || touched < 2 << 20 {
         return QUIET;
     }
+    // Asked for, and none were free: hugepage-short says so.
+    let asked = rows().any(|c| c.huge_pages == 2);
+    let start = "start it with Config::huge_pages = true (exchange: --huge-pages)";
+    let advise = write_as_root("advise", THP_SETTING);
+    let (because, fix) = match (setting.as_str(), asked) {
+        ("never", true) => (
+            "shmem_enabled is never",
+            format!("{advise}   # then let its clients connect again"),
+        ),
+        ("never", false) => (
+            "shmem_enabled is never",
+            format!("{advise}   # then {start}"),
+        ),
+        ("advise", false) => ("nobody asked for huge pages", start.to_owned()),
+        _ => return QUIET,
+    };
     Fire::new(
         format!(
-            "{} (pid {}) moves {}/s through rings with 4 KiB pages (shmem_enabled is never)",
+            "{} (pid {}) moves {}/s through rings with 4 KiB pages: {because}",
             e.name,
             e.pid,
             text::bytes(bytes as u64)
         ),
-        "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        fix,
     )
     .number(
         "bytes",
@@ -238,11 +258,7 @@ fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "stats page: tx_bytes, rx_bytes",
         "> 1e9",
     )
-    .state(
-        "shmem_enabled",
-        "never",
-        "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-    )
+    .state("shmem_enabled", setting.clone(), THP_SETTING)
     .fires()
 }
 
@@ -253,7 +269,7 @@ rule! {
     RING_LEAKED = "ring-leaked", Warn, "a stranger holds a ring";
     fires: "a process that is neither peer nor viewer holds the ring's memfd for more than 2 s";
     quiet: "the window between fork and exec";
-    fix: "close it there; O_CLOEXEC in what forks";
+    fix: "see what it is; close the ring there, with O_CLOEXEC in what forks";
     check: Client(ring_leaked);
 }
 
@@ -278,7 +294,7 @@ fn ring_leaked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number
         ),
         format!(
-            "kill {}   # and in its parent: open what must not be inherited with O_CLOEXEC",
+            "ls -l /proc/{}/fd   # a child that needs it no more: end it; and in its parent: open what must not be inherited with O_CLOEXEC",
             h.pid
         ),
     )
