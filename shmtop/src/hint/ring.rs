@@ -4,6 +4,7 @@ use transport::stats::{Role, Via};
 
 use super::fix::setting;
 use super::refusals::{NEAR, is_near};
+use super::server::shares_its_worker;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, RingView, Severity};
 use crate::reading::Why;
@@ -46,7 +47,7 @@ rule! {
     RING_FULL = "ring-full", Warn, "a ring is full";
     fires: "occupancy above 80 %; crit if its producer was blocked for more than 1 % of the time";
     quiet: "one burst";
-    fix: "a faster reader, more workers, or fewer requests in flight; a larger ring only moves the point";
+    fix: "a faster reader, more workers where several clients share one, or fewer requests in flight; a larger ring only moves the point";
     explains: ["tail-spread", "outlier-client"];
     check: Client(ring_full);
 }
@@ -83,8 +84,12 @@ fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         let drained = ring.bytes_per_s.clone().unwrap_or(0.0);
         let fix = if reader == "server" {
             format!(
-                "perf top -p {}   # its handler is the place to look; or another worker: Config::workers (exchange: --workers)",
-                server_pid(e, c)
+                "perf top -p {}   # its handler is the place to look{}",
+                server_pid(e, c),
+                match shares_its_worker(e, c) {
+                    true => "; or another worker: Config::workers (exchange: --workers)",
+                    false => ", as a connection has one worker",
+                }
             )
         } else {
             format!(

@@ -16,7 +16,7 @@ rule! {
     HANDLER_BOUND = "handler-bound", Info, "nearly all of the round trip is the handler";
     fires: "the median handler time is above 80 % of the median round trip";
     quiet: "otherwise";
-    fix: "a faster handler, or more workers";
+    fix: "a faster handler, or more workers where several clients share one";
     explains: ["shm-no-win"];
     once: true;
     check: Client(handler_bound);
@@ -41,8 +41,12 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(rtt.p50.saturating_sub(handler.p50))
         ),
         format!(
-            "perf top -p {}   # or more workers: Config::workers (exchange: --workers)",
-            server_pid(e, c)
+            "perf top -p {}   # {}",
+            server_pid(e, c),
+            match shares_its_worker(e, c) {
+                true => "or more workers: Config::workers (exchange: --workers)",
+                false => "more workers would not help: a connection has one",
+            }
         ),
     )
     .number(
@@ -72,6 +76,17 @@ rule! {
     fix: "another worker: Config::workers (exchange: --workers)";
     explains: ["ring-full", "tail-spread"];
     check: Endpoint(server_saturated);
+}
+
+/// Whether the thread that serves this client has requests of others as well. Only then another one would take something off it: a connection has one
+/// worker. The server's own row knows; a client's does not.
+pub(super) fn shares_its_worker(e: &Endpoint, c: &Client) -> bool {
+    let Ok(worker) = c.server_thread.as_ref().map(|t| t.tid) else {
+        return false;
+    };
+    let here = |o: &&Shared<Client>| o.server_thread.as_ref().is_ok_and(|t| t.tid == worker);
+    let others = e.clients.iter().filter(|o| o.number != c.number);
+    others.filter(here).any(|o| matches!(o.in_flight, Ok(1..)))
 }
 
 /// Pollers that have a client: others may be left of a time with more of them.
