@@ -45,13 +45,13 @@ fn with_state(fire: Fire, at: Option<String>, source: String) -> Fire {
 
 rule! {
     /// A stopped process is not dead: its connection stays and works again after SIGCONT. The state letter says so, T by a
-    /// signal and t by a debugger. Seen in two windows, so a debugger that only looks around is not reported. A process that is
-    /// stopped is one finding, however many clients it has.
+    /// signal and t by a debugger. Seen in two windows, so a debugger that only looks around is not reported; nor is strace, under which a
+    /// process is in state t at each system call and messages pass nevertheless. A process that is stopped is one finding, however many clients it has.
     PEER_STOPPED = "peer-stopped", Crit, "a process on a ring is stopped";
-    fires: "/proc/PID/stat says T or t";
-    quiet: "any other state";
+    fires: "/proc/PID/stat says T or t, and no message passes";
+    quiet: "any other state, or messages pass";
     fix: "kill -CONT PID, or leave the debugger";
-    explains: ["consumer-stalled", "ring-full", "mutual-full", "stats-frozen", "late-replies", "outlier-client", "handler-stuck", "tail-spread"];
+    explains: ["consumer-stalled", "ring-full", "mutual-full", "stats-frozen", "late-replies", "outlier-client", "handler-stuck", "tail-spread", "accept-queue"];
     onset: State;
     once: true;
     check: Client(peer_stopped);
@@ -59,7 +59,8 @@ rule! {
 
 fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let own_state = e.process.state.clone();
-    let mine = matches!(own_state, Ok('T' | 't'));
+    let moves = || e.clients.iter().any(|c| c.state == ClientState::Active);
+    let mine = matches!(own_state, Ok('T' | 't')) && !moves();
     let peer = c.state == ClientState::Stopped;
     if !mine && !peer {
         // Without a readable state of the peer there is no answer.

@@ -335,7 +335,8 @@ fn state(row: &Client, own: &Side<'_>, peer: Option<&Process>, pair: &Pair<'_>) 
         if peer.is_dead() || reused {
             return ClientState::Dead;
         }
-        if peer.is_stopped() {
+        // Under strace a process that works is found stopped now and then.
+        if peer.is_stopped() && !has_moved(row) {
             return ClientState::Stopped;
         }
     }

@@ -6,9 +6,10 @@ use transport::stats::{Role, Slot, SlotInfo, SlotKind, SlotState, Snapshot};
 use super::{Process, Sample};
 
 impl Process {
-    /// Whether nothing of it runs any more.
+    /// Whether nothing of it runs any more. The state is its first thread's, which may have ended before the others.
     pub fn is_dead(&self) -> bool {
-        self.gone || matches!(self.state.known(), Some('Z' | 'X'))
+        let others = self.thread_count.known().is_some_and(|n| *n > 1);
+        self.gone || !others && matches!(self.state.known(), Some('Z' | 'X'))
     }
 
     /// Whether it is the process that the page means: a pid is given away again. What neither says is taken as the same.

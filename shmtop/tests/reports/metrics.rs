@@ -187,7 +187,7 @@ fn the_alerts_in_docs_are_printed_from_the_rules() {
 #[test]
 fn dashboard_alerts_and_readme_name_only_metrics_that_exist() {
     let (model, sample) = model(&Base::named("busy"), 4, |s| {
-        s.processes[1].state = shmtop::sample::Fact::Known('T');
+        s.processes[1].gone = true;
     });
     let text = report::metrics(&model, &sample, Dialect::OpenMetrics);
     let exported = series(&text);
