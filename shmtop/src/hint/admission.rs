@@ -18,11 +18,12 @@ const BURST_NS: u64 = 2_000_000_000;
 
 rule! {
     /// A full accept queue answers connect() with EAGAIN while nothing looks wrong at the server. A burst of connects may
-    /// fill it for a moment, so either the queue is at 80 % window after window, or a handshake is older than 2 s.
-    ACCEPT_QUEUE = "accept-queue", Warn, "connections wait to be accepted";
+    /// fill it for a moment, so the queue must be at 80 % window after window. A handshake that is older than 2 s is another matter: that connection
+    /// was accepted, and its client does not go on, or the server is stopped.
+    ACCEPT_QUEUE = "accept-queue", Warn, "connections wait to be let in";
     fires: "queue at 80 % of the backlog or more, or a pending handshake older than 2 s";
     quiet: "a burst of less than 2 s, or the server is ending";
-    fix: "see why the server does not accept";
+    fix: "see why the server does not accept, or who does not finish the handshake";
     explains: ["fallback-eagain"];
     check: Endpoint(accept_queue);
 }
@@ -34,34 +35,17 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if is_ending(ctx, e) {
         return QUIET;
     }
-    let oldest = e.admission.oldest_pending_ns;
-    if e.admission.pending > 0 && oldest > BURST_NS {
-        let (name, pid, age) = (&e.name, e.pid, text::ns(oldest));
-        return Fire::new(
-            match e.admission.pending {
-                1 => format!("1 handshake of {name} (pid {pid}) has been pending for {age}"),
-                n => format!(
-                    "{n} handshakes of {name} (pid {pid}) are pending, the oldest for {age}"
-                ),
-            },
-            format!("ss -xlp | grep -F pid={},", e.pid),
-        )
-        .number(
-            "pending",
-            e.admission.pending as f64,
-            "",
-            "stats page: pending_handshakes",
-            "",
-        )
-        .number(
-            "oldest",
-            oldest as f64,
-            "ns",
-            "stats page: oldest_pending_ns",
-            format!("> {BURST_NS}"),
-        )
-        .fires();
+    let stopped = ctx.process(e.pid).is_ok_and(|p| p.is_stopped());
+    match queued(ctx, e, stopped) {
+        Ok(None) => Ok(unfinished(e, stopped)),
+        // The page's own count needs no socket to be found.
+        Err(why) => unfinished(e, stopped).map_or(Err(why), Fire::fires),
+        full => full,
     }
+}
+
+/// Connections that the kernel keeps until somebody accepts them.
+fn queued(ctx: &Context<'_>, e: &Endpoint, stopped: bool) -> Answer {
     let listener = ctx
         .listener(e)
         .ok_or_else(|| Why::not_there("its listening socket was not found"))?;
@@ -69,7 +53,6 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if backlog == 0 || f64::from(queue) < 0.8 * f64::from(backlog) || queue == 0 {
         return QUIET;
     }
-    let stopped = ctx.process(e.pid).is_ok_and(|p| p.is_stopped());
     let (why, fix) = if stopped {
         ("is stopped", format!("kill -CONT {}", e.pid))
     } else {
@@ -100,6 +83,51 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "",
     )
     .fires()
+}
+
+/// Connections that were accepted and have not told who they are: it is the client that does not go on, unless the server is stopped.
+fn unfinished(e: &Endpoint, stopped: bool) -> Option<Fire> {
+    let (pending, oldest) = (e.admission.pending, e.admission.oldest_pending_ns);
+    if pending == 0 || oldest <= BURST_NS {
+        return None;
+    }
+    let (name, pid, age) = (&e.name, e.pid, text::ns(oldest));
+    let says = match pending {
+        1 => format!(
+            "1 connection to {name} (pid {pid}) was accepted and has not finished its handshake for {age}"
+        ),
+        n => format!(
+            "{n} connections to {name} (pid {pid}) were accepted and have not finished their handshakes, the oldest for {age}"
+        ),
+    };
+    let (says, fix) = match stopped {
+        true => (
+            format!("{says}: pid {pid} is stopped"),
+            format!("kill -CONT {pid}"),
+        ),
+        false => (
+            says,
+            format!(
+                "ss -xp | grep -F pid={pid},   # the other ends have these ports as peers: whose are they, and do they run?"
+            ),
+        ),
+    };
+    let fire = Fire::new(says, fix)
+        .number(
+            "pending",
+            pending as f64,
+            "",
+            "stats page: pending_handshakes",
+            "",
+        )
+        .number(
+            "oldest",
+            oldest as f64,
+            "ns",
+            "stats page: oldest_pending_ns",
+            format!("> {BURST_NS}"),
+        );
+    Some(fire)
 }
 
 rule! {
