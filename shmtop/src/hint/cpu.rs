@@ -1,13 +1,13 @@
 //! Rules about the CPUs themselves: frequency, heat, the hypervisor, the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::Waiter;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Severity;
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
-use crate::sample::Sample;
+use crate::sample::{Fact, Sample};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -110,10 +110,11 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// Counts of the kernel's thermal_throttle files over ten seconds; a package that is hot slows all its cores.
+    /// Counts of the kernel's thermal_throttle files over ten seconds, of the CPUs where a ring thread may run; a package that is hot slows all its
+    /// cores. Both hardware threads of a core count its events: they are counted once.
     THERMAL = "thermal", Warn, "the heat limit slows the CPUs";
     fires: "thermal_throttle counts grew within 10 s";
-    quiet: "they did not";
+    quiet: "they did not, or only of CPUs where no ring thread may run";
     fix: "cooling, or less load";
     explains: ["cpu-freq-low", "tail-spread"];
     onset: State;
@@ -134,30 +135,42 @@ fn thermal(ctx: &Context<'_>) -> Answer {
             .unwrap_or_else(|| no_cpu(ctx)));
     }
     let then = ctx.ten_ago()?;
-    let mut grown: BTreeMap<u32, u64> = BTreeMap::new();
-    // Each CPU of a package says the same of it.
+    let waiters = ctx.waiters();
+    // By core: its hardware threads count the same events. Each CPU of a package says the same of it.
+    let mut cores: BTreeMap<u32, u64> = BTreeMap::new();
     let mut package = 0;
+    let mut hot = Vec::new();
     for c in &ctx.sample.host.cpus {
         let Some(o) = then.host.cpus.iter().find(|o| o.cpu == c.cpu) else {
             continue;
         };
-        if let (Ok(a), Ok(b)) = (o.core_throttle_count.get(), c.core_throttle_count.get()) {
-            grown.insert(c.cpu, delta(a, b)?);
+        if !waiters.iter().any(|w| may_run_on(w, c.cpu)) {
+            continue;
         }
-        let of_package = (
-            o.package_throttle_count.get(),
-            c.package_throttle_count.get(),
-        );
-        if let (Ok(a), Ok(b)) = of_package {
-            package = delta(a, b)?.max(package);
+        let grown = |a: &Fact<u64>, b: &Fact<u64>| match (a.get(), b.get()) {
+            (Ok(a), Ok(b)) => delta(a, b),
+            _ => Ok(0),
+        };
+        let here = grown(&o.core_throttle_count, &c.core_throttle_count)?;
+        let there = grown(&o.package_throttle_count, &c.package_throttle_count)?;
+        let first = c.siblings.known().and_then(|all| all.iter().min());
+        let core = cores.entry(*first.unwrap_or(&c.cpu)).or_default();
+        *core = here.max(*core);
+        package = there.max(package);
+        if here > 0 || there > 0 {
+            hot.push(c.cpu);
         }
     }
-    let hits = grown.values().copied().fold(0u64, u64::saturating_add);
+    let hits = cores.values().copied().fold(0u64, u64::saturating_add);
     let says = match (hits, package) {
         (0, 0) => return QUIET,
         (0, n) => format!("the heat limit of the package slowed all its CPUs {n}× in 10 s"),
         (n, _) => format!("the heat limit slowed the CPUs {n}× in 10 s"),
     };
+    let there = waiters
+        .iter()
+        .filter(|w| hot.iter().any(|cpu| may_run_on(w, *cpu)));
+    let pids = there.map(|w| w.endpoint.pid).collect::<BTreeSet<_>>();
     Fire::new(
         says,
         "sensors   # then see to the cooling, or run less on this machine",
@@ -176,6 +189,7 @@ fn thermal(ctx: &Context<'_>) -> Answer {
         "/sys/devices/system/cpu/cpu*/thermal_throttle/package_throttle_count",
         "> 0",
     )
+    .about(pids)
     .fires()
 }
 

@@ -88,7 +88,7 @@ rule! {
     NO_PMU = "no-pmu", Info, "no hardware counters";
     fires: "perf_event_open says ENOENT or EOPNOTSUPP";
     quiet: "counters can be opened, or they are forbidden (perf-denied)";
-    fix: "a machine type with a virtual PMU, or the bare machine";
+    fix: "of a virtual machine: a type with a virtual PMU, or the bare machine";
     check: Host(no_pmu);
 }
 
@@ -97,10 +97,20 @@ fn no_pmu(ctx: &Context<'_>) -> Answer {
         Perf::NoPmu(why) => Some(why),
         _ => None,
     })?;
+    let (because, fix) = match ctx.model.host.hypervisor {
+        Ok(true) => (
+            "the hypervisor hides them",
+            "run on a machine with a PMU; on QEMU/KVM start the guest with -cpu host,pmu=on",
+        ),
+        _ => (
+            "this machine does not count",
+            "dmesg | grep -iE 'pmu|perf'   # what the kernel found; the firmware may have it switched off",
+        ),
+    };
     Ok(found.map(|(why, pids)| {
         Fire::new(
-            "no hardware counters: the hypervisor hides them; cache misses per message can't be shown, software events still are",
-            "run on a machine with a PMU; on QEMU/KVM start the guest with -cpu host,pmu=on",
+            format!("no hardware counters: {because}; cache misses per message can't be shown, software events still are"),
+            fix,
         )
         .state("perf_event_open", why, "perf_event_open(cycles, cache-misses)")
         .about(pids)

@@ -225,7 +225,9 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             continue;
         };
         let allowed = waiter.thread.and_then(|t| t.allowed_cpus.clone().ok());
-        let cpus = allowed.unwrap_or_else(|| online.clone());
+        let mut cpus = allowed.unwrap_or_else(|| online.clone());
+        // A mask may name CPUs that the machine does not have.
+        cpus.retain(|cpu| online.contains(cpu));
         let took = match ctx.outsiders(e.pid, &cpus) {
             Ok(took) => took,
             Err(why) => {
