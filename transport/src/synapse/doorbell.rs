@@ -1,8 +1,6 @@
 //! For those that wait for many connections, or for descriptors: the same few calls on either transport.
 
-#[cfg(feature = "tokio")]
-use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Synapse, Transport, lost};
 use crate::calls::RequestId;
@@ -18,6 +16,18 @@ impl Synapse {
             Transport::Shm(shm) => Some(shm.fd()),
             Transport::Socket(socket) => Some(socket.fd()),
             Transport::Changing => None,
+        }
+    }
+
+    /// Ends the connection for every descriptor of its socket; unless it has ended, or this is a fork's copy, and the connection its parent's.
+    pub(crate) fn hang_up(&self) {
+        // A child of a raw clone(2) is told by its pid alone.
+        if let Some(fd) = self
+            .fd()
+            .filter(|_| self.is_usable() && self.owner.is_this())
+        {
+            // The end itself is the message; a socket that is gone already says the same.
+            let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }
     }
 
@@ -110,18 +120,6 @@ impl Synapse {
             Transport::Shm(shm) => shm.unanswered(),
             Transport::Socket(socket) => socket.unanswered(),
             Transport::Changing => 0,
-        }
-    }
-
-    /// Ends the connection for every descriptor of its socket; unless it has ended, or this is a fork's copy, and the connection its parent's.
-    pub(crate) fn hang_up(&self) {
-        // A child of a raw clone(2) is told by its pid alone.
-        if let Some(fd) = self
-            .fd()
-            .filter(|_| self.is_usable() && self.owner.is_this())
-        {
-            // The end itself is the message; a socket that is gone already says the same.
-            let _ = nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }
     }
 
