@@ -6,13 +6,14 @@ use std::sync::Arc;
 use transport::stats::{ProcessCounters, Role, Slot, SlotKind, Snapshot};
 
 use super::once::Once;
-use crate::model::join::{is_connection, is_of, slot_at};
+use crate::model::builder::EARLY_NS;
+use crate::model::join::{is_connection, slot_at};
 use crate::model::{Client, Endpoint, EndpointKey, Model, ThreadView, WaitView};
 use crate::reading::{Reading, Why};
 use crate::sample::{Listener, Process, Sample};
 
-/// Ten seconds, the longest look back, in windows.
-const TEN: usize = 10;
+/// The longest look back.
+const TEN_NS: u64 = 10_000_000_000;
 
 /// One window and what came before.
 pub struct Context<'a> {
@@ -76,23 +77,28 @@ impl<'a> Context<'a> {
         Ok(self.model.interval_ns.clone()? as f64 / 1e9)
     }
 
-    /// The sample ten seconds ago.
+    /// The sample ten seconds ago, or the last before that: by the clock, since windows are longer where samples are rarer.
     pub(super) fn ten_ago(&self) -> Reading<&'a Sample> {
-        let n = self.windows.len();
-        if n < TEN {
-            return Err(Why::not_yet(format!("needs {} s more", TEN - n)));
+        let now_ns = self.sample.time.monotonic_ns;
+        let age_ns = |s: &Sample| now_ns.saturating_sub(s.time.monotonic_ns);
+        let old = |s: &&Arc<Sample>| age_ns(s) + EARLY_NS >= TEN_NS;
+        if let Some(then) = self.windows.iter().rev().find(old) {
+            return Ok(then);
         }
-        Ok(&self.windows[n - TEN])
+        let seen_ns = self.windows.front().map_or(0, |s| age_ns(s));
+        let more = TEN_NS.saturating_sub(seen_ns).div_ceil(1_000_000_000);
+        Err(Why::not_yet(format!("needs {more} s more")))
     }
 
     /// The page of an endpoint.
     pub(super) fn page(&self, e: &Endpoint) -> Reading<&'a Snapshot> {
-        page_in(self.sample, &e.key)
+        self.page_now(&e.key)
     }
 
     /// The page of an endpoint at the window's start.
     pub(super) fn old_page(&self, e: &Endpoint) -> Reading<&'a Snapshot> {
-        page_in(self.before()?, &e.key)
+        self.before()?;
+        self.page_before(&e.key)
     }
 
     /// The slot of a row.
@@ -198,16 +204,6 @@ impl<'a> Context<'a> {
         }
         waiters.into_values().collect()
     }
-}
-
-fn page_in<'a>(sample: &'a Sample, wanted: &EndpointKey) -> Reading<&'a Snapshot> {
-    sample
-        .pages
-        .iter()
-        .filter_map(|p| p.snapshot().map(|s| (p, s)))
-        .find(|(p, s)| is_of(wanted, p, s))
-        .map(|(_, s)| s)
-        .ok_or_else(|| Why::not_yet("needs a second sample of its page"))
 }
 
 fn slot_in<'a>(page: &'a Snapshot, c: &Client) -> Reading<&'a Slot> {

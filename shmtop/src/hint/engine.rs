@@ -4,7 +4,7 @@
 //! see [`Onset`]), clears after 5 clean ones, and says "needs N s more" until it has seen enough to be quiet. A window
 //! in which a rule could not be answered counts neither way; after five of them in a row nothing fires, and it is unknown. The first 2 s of a subject's life don't count.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use transport::stats::ProcessCounters;
@@ -15,7 +15,7 @@ use super::refusals::Refusals;
 use super::tracker::Tracker;
 use super::{Answer, Check, Context, Rule, rules};
 use crate::model::asked::Asked;
-use crate::model::builder::needs;
+use crate::model::builder::{EARLY_NS, needs};
 use crate::model::{Client, Endpoint, EndpointKey, Finding, Model, Subject, UnknownRule};
 use crate::reading::Why;
 use crate::sample::Sample;
@@ -52,7 +52,8 @@ pub struct Engine {
     refusals: Refusals,
     suspend: Option<(u64, u64)>,
     asleep_ns: u64,
-    windows: usize,
+    /// Seconds that the windows before reach back.
+    reach_s: u64,
     /// Windows so far, interrupted or not.
     number: u64,
     /// Processes that the reader asked for: where a finding speaks for many, it speaks with their numbers.
@@ -64,7 +65,7 @@ pub struct Engine {
 impl Engine {
     /// The windows before don't connect with those after: only what fires stays. `woke` is the first sample after a suspend.
     pub(crate) fn interrupted(&mut self, woke: Option<&Sample>) {
-        self.windows = 0;
+        self.reach_s = 0;
         for t in self.subjects.values_mut().flat_map(|s| &mut s.trackers) {
             t.interrupted();
         }
@@ -87,7 +88,9 @@ impl Engine {
         sample: &Sample,
         windows: &VecDeque<Arc<Sample>>,
     ) {
-        self.windows = windows.len();
+        let first = windows.front().map(|s| s.time.monotonic_ns);
+        let reach_ns = first.map_or(0, |at| sample.time.monotonic_ns.saturating_sub(at));
+        self.reach_s = (reach_ns + EARLY_NS) / 1_000_000_000;
         self.asleep_ns = sample
             .time
             .boottime_ns
@@ -161,8 +164,8 @@ impl Engine {
                 kept.pop_front();
             }
         }
-        self.minute
-            .retain(|k, _| model.endpoints.iter().any(|e| e.key == *k));
+        let there: HashSet<&EndpointKey> = model.endpoints.iter().map(|e| &e.key).collect();
+        self.minute.retain(|k, _| there.contains(k));
     }
 
     /// Asks the rules about one subject. `check` answers for a rule about its kind, and does not for others.
@@ -254,7 +257,7 @@ impl Engine {
         for watched in self.subjects.values().filter(concerned) {
             for t in &watched.trackers {
                 none = false;
-                tallies[t.number].add(t, watched, self.windows);
+                tallies[t.number].add(t, watched, self.reach_s);
             }
         }
         for (rule, tally) in rules().zip(tallies) {
@@ -305,8 +308,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, t: &Tracker, of: &Watched, windows: usize) {
-        let Some((why, wait_s)) = t.why_unknown(windows, of.warm_up_s) else {
+    fn add(&mut self, t: &Tracker, of: &Watched, reach_s: u64) {
+        let Some((why, wait_s)) = t.why_unknown(reach_s, of.warm_up_s) else {
             self.answered = true;
             return;
         };

@@ -2,36 +2,29 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::causes::Causes;
 use super::rules;
-use crate::model::{Endpoint, Explained, Finding, Model, Subject};
+use crate::model::{Explained, Finding, Model, Subject};
 
 /// So many clients are named one by one.
 const CLIENTS_NAMED: usize = 8;
 
 /// Moves each finding that a graver or equal one explains under its cause.
 pub(super) fn fold_symptoms(findings: Vec<Finding>, model: &Model) -> Vec<Finding> {
-    let explains: HashMap<&str, &[&str]> = rules().map(|r| (r.id, r.explains)).collect();
-    let cause_of = |i: usize| {
-        findings.iter().position(|f| {
-            let me = &findings[i];
-            f.id != me.id
-                && explains.get(f.id).is_some_and(|ids| ids.contains(&me.id))
-                && f.severity >= me.severity
-                && concerns(f, me, model)
-        })
-    };
-    let mut root: Vec<usize> = (0..findings.len()).collect();
-    for (i, slot) in root.iter_mut().enumerate() {
+    let causes = Causes::of(&findings, model);
+    let cause: Vec<Option<usize>> = findings.iter().map(|f| causes.first_of(f)).collect();
+    let root_of = |i: usize| {
         let mut at = i;
         // The catalogue's `explains` has no cycle (a test sees to it); the bound is for the day it has.
         for _ in 0..8 {
-            match cause_of(at) {
+            match cause[at] {
                 Some(next) => at = next,
                 None => break,
             }
         }
-        *slot = at;
-    }
+        at
+    };
+    let root: Vec<usize> = (0..findings.len()).map(root_of).collect();
     let mut out: Vec<Option<Finding>> = findings.iter().cloned().map(Some).collect();
     for (i, &r) in root.iter().enumerate() {
         if i == r {
@@ -76,14 +69,18 @@ pub(super) fn speak_once(
         f.evidence.iter().map(|e| e.text.clone()).collect()
     };
     let mut groups: Vec<Vec<Finding>> = Vec::new();
+    let mut known: HashMap<_, usize> = HashMap::new();
     for f in findings {
-        let same =
-            |o: &Finding| o.id == f.id && o.severity == f.severity && states(o) == states(&f);
-        let group = groups.iter_mut().find(|group| same(&group[0]));
-        match group.filter(|_| once.contains(f.id)) {
-            Some(group) => group.push(f),
-            None => groups.push(vec![f]),
+        if !once.contains(f.id) {
+            groups.push(vec![f]);
+            continue;
         }
+        let group = known.entry((f.id, f.severity, states(&f)));
+        let group = *group.or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(f);
     }
     let before = std::mem::take(speakers);
     let speak = |mut group: Vec<Finding>| {
@@ -158,39 +155,6 @@ fn clients(f: &Finding) -> Option<String> {
     numbers.sort_unstable();
     let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
     Some(numbers.join(", "))
-}
-
-/// Whether a cause can have this consequence.
-fn concerns(cause: &Finding, symptom: &Finding, model: &Model) -> bool {
-    let (a, b) = (&cause.subject, &symptom.subject);
-    if let (Some(a), Some(b)) = (a.connection_id, b.connection_id) {
-        return a == b;
-    }
-    match (a.pid, b.pid) {
-        (Some(a), Some(b)) => related(a, b, model),
-        // What is said about the host reaches those it is about, and who they talk to.
-        (None, Some(pid)) => reaches(cause, pid, model),
-        (Some(pid), None) => reaches(symptom, pid, model),
-        (None, None) => match &symptom.about {
-            Some(pids) => pids.iter().any(|pid| reaches(cause, *pid, model)),
-            None => true,
-        },
-    }
-}
-
-fn reaches(host: &Finding, pid: u32, model: &Model) -> bool {
-    let about = host.about.as_ref();
-    about.is_none_or(|pids| pids.iter().any(|p| related(*p, pid, model)))
-}
-
-/// The same process, or the other end of a connection.
-fn related(a: u32, b: u32, model: &Model) -> bool {
-    let talks = |e: &Endpoint, to: u32| e.clients.iter().any(|c| c.peer_pid == to);
-    a == b
-        || model
-            .endpoints
-            .iter()
-            .any(|e| (e.pid == a && talks(e, b)) || (e.pid == b && talks(e, a)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! successive windows into findings. The catalogue in docs/hints.md is printed from this table.
 
 mod admission;
+mod causes;
 mod connection;
 mod context;
 mod cpu;

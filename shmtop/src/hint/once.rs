@@ -4,14 +4,16 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 
-use transport::stats::{Role, Slot};
+use transport::stats::{Role, Slot, Snapshot};
 
 use super::Context;
 use super::fullest::Fullest;
 use super::outsiders;
 use super::sched::SPINNER;
+use crate::model::join::is_of;
 use crate::model::{Endpoint, EndpointKey};
-use crate::sample::Sample;
+use crate::reading::{Reading, Why};
+use crate::sample::{Page, Sample};
 
 /// By connection id.
 type Slots<'a> = HashMap<u64, &'a Slot>;
@@ -19,6 +21,10 @@ type Slots<'a> = HashMap<u64, &'a Slot>;
 /// Answers so far.
 #[derive(Default)]
 pub struct Once<'a> {
+    pages: OnceCell<Pages<'a>>,
+    old_pages: OnceCell<Pages<'a>>,
+    /// By thread: the largest share of wall time that a waiter on it spins.
+    spins: OnceCell<HashMap<u32, f64>>,
     slots: OnceCell<Slots<'a>>,
     old_slots: OnceCell<Slots<'a>>,
     handlers: OnceCell<HashMap<(u32, u32), u64>>,
@@ -39,6 +45,26 @@ pub(super) struct Spinning {
     pub(super) cpus: Vec<u32>,
 }
 
+/// By process; it may have several.
+type Pages<'a> = HashMap<u32, Vec<(&'a Page, &'a Snapshot)>>;
+
+fn pages_of(sample: &Sample) -> Pages<'_> {
+    let mut pages: Pages<'_> = HashMap::new();
+    for page in &sample.pages {
+        if let Some(snapshot) = page.snapshot() {
+            pages.entry(page.pid).or_default().push((page, snapshot));
+        }
+    }
+    pages
+}
+
+fn page_in<'a>(pages: &Pages<'a>, wanted: &EndpointKey) -> Reading<&'a Snapshot> {
+    let mut mine = pages.get(&wanted.pid).into_iter().flatten();
+    mine.find(|(p, s)| is_of(wanted, p, s))
+        .map(|(_, s)| *s)
+        .ok_or_else(|| Why::not_yet("needs a second sample of its page"))
+}
+
 /// The clients' own slots.
 fn slots_of(sample: &Sample) -> Slots<'_> {
     let mut slots = HashMap::new();
@@ -51,6 +77,30 @@ fn slots_of(sample: &Sample) -> Slots<'_> {
 }
 
 impl<'a> Context<'a> {
+    /// The page of an endpoint.
+    pub(super) fn page_now(&self, key: &EndpointKey) -> Reading<&'a Snapshot> {
+        page_in(self.once.pages.get_or_init(|| pages_of(self.sample)), key)
+    }
+
+    /// The page of an endpoint at the window's start.
+    pub(super) fn page_before(&self, key: &EndpointKey) -> Reading<&'a Snapshot> {
+        let pages = || self.windows.back().map(|s| pages_of(s)).unwrap_or_default();
+        page_in(self.once.old_pages.get_or_init(pages), key)
+    }
+
+    /// The largest share of wall time that a waiter on this thread spins.
+    pub(super) fn spin_on(&self, tid: u32) -> f64 {
+        let spins = self.once.spins.get_or_init(|| {
+            let mut spins: HashMap<u32, f64> = HashMap::new();
+            for w in self.waiters() {
+                let most = spins.entry(w.tid).or_default();
+                *most = most.max(w.spin);
+            }
+            spins
+        });
+        spins.get(&tid).copied().unwrap_or(0.0)
+    }
+
     /// The client's own slot of a connection, now and at the window's start.
     pub(super) fn client_slots(&self, connection_id: u64) -> (Option<&'a Slot>, Option<&'a Slot>) {
         let now = self.once.slots.get_or_init(|| slots_of(self.sample));

@@ -70,12 +70,7 @@ fn same_cpu(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if a != b && !siblings.contains(&b) {
         return QUIET;
     }
-    let busy = ctx
-        .waiters()
-        .iter()
-        .filter(|w| w.tid == client.tid || w.tid == server.tid)
-        .map(|w| w.spin)
-        .fold(0.0, f64::max);
+    let busy = ctx.spin_on(client.tid).max(ctx.spin_on(server.tid));
     if busy <= SPINNER {
         return QUIET;
     }

@@ -127,17 +127,14 @@ impl Tracker {
         })
     }
 
-    /// Why this subject has no answer yet, and the seconds that would change it; `warm_up_s` of them are left of its own warm-up.
-    pub(super) fn why_unknown(
-        &self,
-        windows: usize,
-        warm_up_s: u64,
-    ) -> Option<(Cow<'_, Why>, u64)> {
+    /// Why this subject has no answer yet, and the seconds that would change it; `warm_up_s` of them are left of its own warm-up, and
+    /// the windows reach `reach_s` back.
+    pub(super) fn why_unknown(&self, reach_s: u64, warm_up_s: u64) -> Option<(Cow<'_, Why>, u64)> {
         if self.firing_since.is_some() {
             return None;
         }
         if let Some(why) = &self.unknown {
-            let back = u64::from(self.rule.looks_back_s).saturating_sub(windows as u64);
+            let back = u64::from(self.rule.looks_back_s).saturating_sub(reach_s);
             let wait = if why.kind == WhyKind::NotYet && self.rule.looks_back_s > 1 {
                 back
             } else {

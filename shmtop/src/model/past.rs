@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use transport::stats::Histogram;
 
-use super::builder::KEPT_WINDOWS;
+use super::builder::{EARLY_NS, KEPT_WINDOWS};
 use super::measure::percentiles;
 use super::{Bound, Client, ClientState, Endpoint, Percentiles};
 use crate::history::{History, Point};
 use crate::reading::Reading;
+
+/// What latencies of late are over.
+const RECENT_NS: u64 = 10_000_000_000;
 
 /// What is remembered of one endpoint.
 #[derive(Default)]
@@ -49,7 +52,9 @@ impl Windows {
             _ => Arc::new(h.clone()),
         };
         self.kept.push_back((at_ns, h));
-        if self.kept.len() > KEPT_WINDOWS {
+        // As many as reach ten seconds back, which are fewer where windows are longer.
+        let is_enough = |second: &(u64, _)| at_ns.saturating_sub(second.0) + EARLY_NS >= RECENT_NS;
+        while self.kept.len() > KEPT_WINDOWS || self.kept.len() > 2 && is_enough(&self.kept[1]) {
             self.kept.pop_front();
         }
         self.recent = recent(&self.kept);
@@ -160,5 +165,21 @@ mod tests {
         assert_eq!((past.state_since_ns, past.bound_since_ns), (3, 3));
         past.note(ClientState::Stopped, Bound::Consumer, 4);
         assert_eq!((past.state_since_ns, past.bound_since_ns), (3, 4));
+    }
+
+    #[test]
+    fn of_late_is_ten_seconds_however_long_a_window_is() {
+        for window_s in [1, 3, 10] {
+            let mut windows = Windows::default();
+            for n in 0..=60 / window_s {
+                windows.keep(n * window_s * 1_000_000_000, &Histogram::default());
+            }
+            let (first, last) = (windows.kept[0].0, windows.kept[windows.kept.len() - 1].0);
+            let covered_s = (last - first) / 1_000_000_000;
+            assert!(
+                (10..10 + window_s).contains(&covered_s),
+                "{covered_s} s of {window_s}"
+            );
+        }
     }
 }

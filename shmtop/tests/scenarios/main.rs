@@ -215,6 +215,47 @@ fn a_minute_is_a_minute_however_rarely_one_looks() {
 }
 
 #[test]
+fn ten_seconds_are_ten_however_rarely_one_looks_and_begin_anew_after_a_suspend() {
+    // The hypervisor takes 30 % for one second in every thirty: 3 % of ten seconds that have it, and nothing of others.
+    let sample = |t: u64, asleep_s: u64| {
+        let mut sample = Base::named("busy").sample(t);
+        let stolen = (0..t).filter(|s| s % 30 == 15).count() as u64 * 30;
+        sample.host.cpus[0].jiffies.steal = stolen;
+        sample.host.cpus[0].jiffies.idle -= stolen;
+        sample.time.boottime_ns += asleep_s * 1_000_000_000;
+        sample
+    };
+    for every_s in [1, 2, 5, 10] {
+        let mut builder = ModelBuilder::new();
+        let mut fires = |t| {
+            let model = builder.push(sample(t, 0));
+            model.findings.iter().any(|f| f.id == "steal")
+        };
+        let fired: Vec<u64> = (0..=45).step_by(every_s).filter(|t| fires(*t)).collect();
+        let measured = fired
+            .iter()
+            .all(|t| (16..=26 + 5 * every_s as u64).contains(t));
+        assert!(measured, "every {every_s} s: {fired:?}");
+        assert_eq!(
+            fired.is_empty(),
+            every_s == 10,
+            "every {every_s} s: {fired:?}"
+        );
+    }
+    let mut builder = ModelBuilder::new();
+    let mut unknown = |t: u64, asleep_s| {
+        let model = builder.push(sample(t, asleep_s));
+        let mut all = model.unknown.iter();
+        all.find(|u| u.id == "steal").map(|u| u.why.text.clone())
+    };
+    let before: Vec<_> = (0..=12).map(|t| unknown(t, 0)).collect();
+    assert_eq!(before[12], None);
+    let after: Vec<_> = (13..=26).map(|t| unknown(t, 60)).collect();
+    assert!(after[1..10].iter().all(Option::is_some), "{after:?}");
+    assert_eq!(after[13], None);
+}
+
+#[test]
 fn before_enough_seconds_the_answer_is_that_more_are_needed() {
     let mut builder = ModelBuilder::new();
     let model = builder.push(Base::named("busy").sample(0));
