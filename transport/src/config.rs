@@ -121,7 +121,8 @@ impl WaitPolicy {
     }
 }
 
-/// Settings of both sides. `Config::default()` is good for most; every field says what more and less cost.
+/// Settings of both sides. `Config::default()` is good for most; every field says what more and less cost. Later versions have more fields: write
+/// `Config { …, ..Config::default() }`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Name shown by viewers. Default: the executable's file name. At most 63 bytes are kept.

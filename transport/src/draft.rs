@@ -108,8 +108,7 @@ impl<'a> Draft<'a> {
                         in_flight: client.in_flight(),
                     });
                 }
-                let id = client.submit_draft(&place)?;
-                client.receive_only(id)
+                client.fire_draft(&place)
             }
             Home::Socket(client, buffer) => client.fire_bytes(&buffer),
         }

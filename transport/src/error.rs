@@ -1,12 +1,14 @@
 //! What can go wrong: [`BindError`] of a server, [`ConnectError`] and [`RequestError`] of a client. Each variant calls for a different reaction,
 //! and carries the numbers to decide by.
 
+mod reason;
 mod step;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use reason::{BindStep, Refusal};
 pub use step::{Fallback, Step, errno_name};
 
 use crate::calls::RequestId;
@@ -74,8 +76,16 @@ pub enum ConnectError {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The path is empty, or has a zero byte in it. Sockets have a place in the file system here: abstract names are not supported.
+    #[error("{path:?} is no path of a socket")]
+    #[non_exhaustive]
+    NoPath {
+        /// The path.
+        path: PathBuf,
+    },
     /// The path does not fit into a socket address (107 bytes on Linux).
     #[error("socket path is too long: {length} bytes, at most {limit}: {path}")]
+    #[non_exhaustive]
     PathTooLong {
         /// The path.
         path: PathBuf,
@@ -86,6 +96,7 @@ pub enum ConnectError {
     },
     /// No server: nothing listens there. Retry later or start one.
     #[error("no server at {path}: {source}")]
+    #[non_exhaustive]
     NoServer {
         /// The path.
         path: PathBuf,
@@ -94,6 +105,7 @@ pub enum ConnectError {
     },
     /// The way there is closed to this user: the socket, or a directory before it. Whether a server listens can't be seen.
     #[error("not allowed to connect to {path}: {source}")]
+    #[non_exhaustive]
     Denied {
         /// The path.
         path: PathBuf,
@@ -102,6 +114,7 @@ pub enum ConnectError {
     },
     /// The server is there but did not answer in time (stopped, or its accept queue is full: EAGAIN).
     #[error("server at {path} did not answer within {timeout:?} (step {step}, {source})", step = .step.name())]
+    #[non_exhaustive]
     Unresponsive {
         /// The path.
         path: PathBuf,
@@ -114,17 +127,17 @@ pub enum ConnectError {
     },
     /// The server refused us, and why.
     #[error("server refused: {reason}")]
+    #[non_exhaustive]
     Refused {
         /// Its reason.
-        reason: String,
-        /// Whether it may change its mind: it was full, or ended just then. Not if it takes us for the wrong program or user.
-        may_pass: bool,
+        reason: Refusal,
     },
     /// Shared memory was demanded (`TransportChoice::Shm`) and can't be had.
     #[error("shared memory can't be had: {0}")]
     NoSharedMemory(Fallback),
     /// Another system call failed.
     #[error("{step}: {source}", step = .step.name())]
+    #[non_exhaustive]
     Io {
         /// Which.
         step: Step,
@@ -142,6 +155,7 @@ pub enum ConnectError {
 pub enum RequestError {
     /// The message is above the largest allowed. The ring was not touched.
     #[error("message of {size} bytes is above the largest allowed ({limit})")]
+    #[non_exhaustive]
     TooLarge {
         /// Its size.
         size: usize,
@@ -150,6 +164,7 @@ pub enum RequestError {
     },
     /// More was written into a [`crate::Draft`] than it has room for. Nothing of the last piece was.
     #[error("draft of {size} bytes is above the {room} that were reserved for it")]
+    #[non_exhaustive]
     DraftFull {
         /// What it would have been, in bytes.
         size: usize,
@@ -166,6 +181,7 @@ pub enum RequestError {
     },
     /// No reply in time. Should it still come, it is discarded and counted.
     #[error("no reply within {timeout:?}")]
+    #[non_exhaustive]
     Timeout {
         /// The limit that passed.
         timeout: Duration,
@@ -196,6 +212,13 @@ pub enum RequestError {
     Forked,
 }
 
+impl RequestError {
+    /// That `timeout` has passed, for those who wait with a clock of their own, such as [`Group::wait`](crate::Group::wait)'s.
+    pub fn timed_out(timeout: Duration) -> Self {
+        Self::Timeout { timeout }
+    }
+}
+
 /// What a loss leaves open, behind its reason.
 fn unknown(in_flight: usize) -> String {
     match in_flight {
@@ -209,7 +232,11 @@ fn unknown(in_flight: usize) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
-    /// The peer closed its socket or died.
+    /// The server ended the connection on purpose, and said so: it was told to end. Requests that it had not begun to handle were not carried out;
+    /// which those are, of the ones that have no reply, it does not say.
+    #[error("server was shut down")]
+    Closed,
+    /// The peer closed its socket without a word, or died.
     #[error("peer closed or died")]
     PeerGone,
     /// The peer wrote nonsense.
@@ -227,6 +254,7 @@ impl Lost {
     /// The same loss, told again: to another task, or to who asks later.
     pub(crate) fn again(&self) -> Self {
         match self {
+            Self::Closed => Self::Closed,
             Self::PeerGone => Self::PeerGone,
             Self::Poisoned(poison) => Self::Poisoned(*poison),
             Self::BadFrame(what) => Self::BadFrame(what),
@@ -245,8 +273,16 @@ pub enum BindError {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The path is empty, or has a zero byte in it. Sockets have a place in the file system here: abstract names are not supported.
+    #[error("{path:?} is no path of a socket")]
+    #[non_exhaustive]
+    NoPath {
+        /// The path.
+        path: PathBuf,
+    },
     /// The path does not fit into a socket address.
     #[error("socket path is too long: {length} bytes, at most {limit}: {path}")]
+    #[non_exhaustive]
     PathTooLong {
         /// The path.
         path: PathBuf,
@@ -257,21 +293,24 @@ pub enum BindError {
     },
     /// A live server owns the path. It is left alone.
     #[error("another server is listening at {path}")]
+    #[non_exhaustive]
     InUse {
         /// The path.
         path: PathBuf,
     },
     /// Something that is no socket is at the path. It is left alone.
     #[error("{path} exists and is not a socket")]
+    #[non_exhaustive]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
     /// A system call failed.
     #[error("{step} {path}: {source}")]
+    #[non_exhaustive]
     Io {
         /// What was being done.
-        step: &'static str,
+        step: BindStep,
         /// With what.
         path: PathBuf,
         /// How it failed.

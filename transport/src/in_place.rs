@@ -18,7 +18,8 @@ impl TrustedServer {
     ///
     /// # Safety
     /// The server of each connection that this is used with must not write to a reply once it has sent it, for as long as the
-    /// [`InPlace`] of that reply exists: it is a [`crate::Membrane`], in a process that is trusted like one's own.
+    /// [`InPlace`] of that reply exists: it is a [`crate::Membrane`], in a process that is trusted like one's own. What the kernel knows of that process
+    /// is in [`crate::Synapse::peer`]: look at the user at least, unless nobody else can make files where the socket is.
     #[must_use]
     pub const unsafe fn promise() -> Self {
         Self(())

@@ -100,7 +100,7 @@ pub use draft::Draft;
 pub use group::Group;
 pub use in_place::{InPlace, TrustedServer};
 pub use membrane::Membrane;
-pub use peer::Peer;
+pub use peer::{Peer, ServerPeer};
 pub use reconnect::{Backoff, Reconnecting};
 pub use reply::{Reply, ReplyError};
 pub use shm::ShmClient;

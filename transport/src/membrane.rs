@@ -28,13 +28,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::clock;
 use crate::config::Config;
-use crate::error::{BindError, Step};
+use crate::error::{BindError, BindStep};
 use crate::handler::Handler;
 use crate::mem::fork;
 use crate::reply::Reply;
@@ -49,6 +50,9 @@ use control::Control;
 use descriptors::Descriptors;
 use pool::Pool;
 use users::Users;
+
+/// Between two looks whether all is served. Who drains sends nothing, so it is in no hurry.
+const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 /// A running server: [`Membrane::bind`] starts it, and dropping it or [`Membrane::shutdown`] stops it.
 ///
@@ -102,11 +106,18 @@ struct Shared {
     /// Makes the control thread look around.
     wake: EventFd,
     stop: AtomicBool,
+    /// Nobody is to come any more; who is there is served on until `stop`.
+    drain: AtomicBool,
 }
 
 impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether it stops, or is about to.
+    fn ending(&self) -> bool {
+        self.stopping() || self.drain.load(Ordering::Relaxed)
     }
 
     /// Makes the control thread look around now.
@@ -123,14 +134,23 @@ impl Membrane {
     /// `handler` gets a private copy of the request, 0 bytes to the connection's largest message, and the reply to fill in. Requests of one
     /// connection are handled one at a time and in order; those of different connections may be handled on several threads at once. A handler
     /// that blocks holds up the other clients that its thread serves, see [`Config::workers`] and [`Config::thread_per_client`]. If it panics,
-    /// the client receives an error reply ([`RequestError::Remote`](crate::error::RequestError::Remote)) and the connection lives on.
+    /// the client receives an error reply ([`RequestError::Remote`](crate::error::RequestError::Remote)) and the connection lives on; in a program that
+    /// is built with `panic = "abort"` it ends the program, as any panic does.
+    ///
+    /// A handler is an ordinary function, with no way to answer later: one that waits, for a lock, a disk or a future, holds its thread. For handlers that
+    /// wait, set [`Config::thread_per_client`]; what is async goes into the runtime with `Handle::block_on`, from there: see `examples/async_server.rs`.
+    /// Nothing is told of a client's end: what is kept per [`Peer::connection_id`](crate::Peer::connection_id) has to be bounded or aged by its owner.
+    ///
+    /// All threads inherit the CPUs that the caller of `bind` may run on, and its scheduling class: there is no setting for either. To place
+    /// pollers elsewhere, or to give them a priority, do it in the handler at its first call on a thread (`thread_local!`).
     ///
     /// A handler finds the signal mask that the caller of `bind` had, and so does what it starts, be it a thread or a
     /// [`std::process::Command`]. To have signals handled on threads of your own only, block them before you call `bind`: sigwait(3) and
     /// signalfd(2) ask for that anyway. The server's other threads block all signals but those of faults.
     ///
     /// The socket file gets mode 0600, or 0666 if [`Config::allowed_uids`] names other users. A socket file that a dead server left behind is
-    /// replaced. That of a live server, and any file that is no socket, is left alone.
+    /// replaced. That of a live server, and any file that is no socket, is left alone. Only paths are supported: no abstract names, and no socket that is
+    /// already listening (socket activation).
     ///
     /// # Errors
     /// [`BindError`]: the configuration contradicts itself, the path is too long or taken, or a system call failed. Nothing is left behind.
@@ -151,7 +171,7 @@ impl Membrane {
         config.check()?;
         clock::init();
         let listener = listener::bind(path, !config.allowed_uids.is_empty())?;
-        let io = |step: &'static str| {
+        let io = |step: BindStep| {
             move |source: std::io::Error| BindError::Io {
                 step,
                 path: path.into(),
@@ -159,9 +179,9 @@ impl Membrane {
             }
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
-            .map_err(|e| io("epoll_create")(e.into()))?;
+            .map_err(|e| io(BindStep::Epoll)(e.into()))?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|e| io("eventfd")(e.into()))?;
+            .map_err(|e| io(BindStep::EventFd)(e.into()))?;
         let page = PageWriter::create(&PageDescription {
             name: &config.name,
             role: Role::Server,
@@ -208,14 +228,15 @@ impl Membrane {
             budget: Budget::new(config.memory_budget_bytes),
             page,
             epoll,
-            blocked: Blocked::as_here().map_err(io("pthread_sigmask"))?,
+            blocked: Blocked::as_here().map_err(io(BindStep::SignalMask))?,
             wake,
             stop: AtomicBool::new(false),
+            drain: AtomicBool::new(false),
         });
-        pool::start(&shared).map_err(io(Step::Thread.name()))?;
+        pool::start(&shared).map_err(io(BindStep::Thread))?;
         let control = control::start(Arc::clone(&shared), listener, control).map_err(|e| {
             shared.pool.stop();
-            io(Step::Thread.name())(e)
+            io(BindStep::Thread)(e)
         })?;
         Ok(Self {
             shared,
@@ -262,9 +283,33 @@ impl Membrane {
     /// Stops the server and waits until it has stopped: handlers that are running finish, clients see their connection end, all threads are
     /// joined, and the socket file is removed. No handler runs once this has returned.
     ///
-    /// It waits for as long as a handler runs. A handler must not call it, nor drop the server: it would wait for itself.
+    /// Requests that no handler has begun with are dropped, and not carried out: clients are told [`Lost::Closed`](crate::error::Lost::Closed), and
+    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs. A handler must not call it, nor
+    /// drop the server: it would wait for itself. In async code it blocks the thread: `spawn_blocking(move || server.shutdown())`.
     pub fn shutdown(self) {
         drop(self);
+    }
+
+    /// Stops the server as [`Self::shutdown`] does, but serves first what clients have sent, for at most `limit`. True if nothing was left to serve; if
+    /// not, the rest is dropped as there.
+    ///
+    /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
+    /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the
+    /// socket have sent by the beginning is answered, and nothing later.
+    pub fn drain(self, limit: Duration) -> bool {
+        if self.is_forked() {
+            return false;
+        }
+        self.shared.drain.store(true, Ordering::Relaxed);
+        self.shared.nudge();
+        let begun = Instant::now();
+        loop {
+            let served = self.shared.clients.lock().are_served();
+            if served || begun.elapsed() >= limit {
+                return served;
+            }
+            std::thread::sleep(DRAIN_LOOK.min(limit));
+        }
     }
 }
 

@@ -17,6 +17,17 @@ pub struct Peer {
     pub client_number: u32,
 }
 
+/// The process at the other end of a client's connection, see [`Synapse::peer`](crate::Synapse::peer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ServerPeer {
+    /// Process that listened on the socket, in the kernel's words (SO_PEERCRED) and in the numbers of our pid namespace; 0 if it is not visible here. It
+    /// may have left the socket to a child since, and pids are reused.
+    pub pid: u32,
+    /// Its effective user at that moment, in the numbers of our user namespace.
+    pub uid: u32,
+}
+
 #[cfg(test)]
 impl Peer {
     /// For replies that nobody reads.

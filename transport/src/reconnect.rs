@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::clock::Ticks;
 use crate::config::Config;
 use crate::error::{ConnectError, RequestError, Step};
 use crate::synapse::Synapse;
@@ -17,7 +18,7 @@ use crate::synapse::Synapse;
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 
 /// When to try again: pauses that double from `first` to `longest`, each drawn between half of it and all of it, so that the clients of a
-/// restarted server don't arrive together.
+/// restarted server don't arrive together. Later versions may have more fields: write `Backoff { …, ..Backoff::default() }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// Longest first pause. Default 10 ms.
@@ -93,12 +94,12 @@ impl ConnectError {
             | Self::Denied { .. }
             | Self::Unresponsive { .. }
             | Self::Io { .. } => true,
-            Self::Refused { may_pass, .. } => *may_pass,
+            Self::Refused { reason } => reason.may_pass(),
             // A server for the socket only, or memory that is no ring of ours.
             Self::NoSharedMemory(why) => {
                 !matches!(why.step, Step::Disabled | Step::Validate | Step::Layout)
             }
-            Self::Config(_) | Self::PathTooLong { .. } => false,
+            Self::Config(_) | Self::NoPath { .. } | Self::PathTooLong { .. } => false,
         }
     }
 }
@@ -139,7 +140,7 @@ pub struct Reconnecting {
     config: Config,
     backoff: Backoff,
     synapse: Synapse,
-    used: Instant,
+    used: Ticks,
     reconnects: u64,
 }
 
@@ -159,7 +160,7 @@ impl Reconnecting {
             path: path.into(),
             config: config.clone(),
             backoff,
-            used: Instant::now(),
+            used: Ticks::now(),
             reconnects: 0,
         })
     }
@@ -171,20 +172,21 @@ impl Reconnecting {
     /// # Errors
     /// As [`Self::connect`].
     pub fn synapse(&mut self) -> Result<&mut Synapse, ConnectError> {
-        let now = Instant::now();
+        let now = Ticks::now();
         // With requests in flight the loss is theirs to report.
         if self.synapse.in_flight() == 0
             && self.synapse.is_usable()
-            && now.saturating_duration_since(self.used) >= LOOK_AFTER
+            && now.waited_since(self.used) >= LOOK_AFTER.as_nanos() as u64
         {
             // What is wrong shows in `is_usable`.
             let _ = self.synapse.check_alive();
         }
+        self.used = now;
         if !self.synapse.is_usable() {
             self.synapse = patiently(&self.path, &self.config, &self.backoff)?;
             self.reconnects += 1;
+            self.used = Ticks::now();
         }
-        self.used = Instant::now();
         Ok(&mut self.synapse)
     }
 

@@ -20,6 +20,7 @@ use crate::calls::RequestId;
 use crate::config::Config;
 use crate::error::{Fallback, RequestError};
 use crate::mem::fork::{NotInForks, Owner};
+use crate::peer::ServerPeer;
 use crate::shm::ShmClient;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::wire::handshake::ClientHandshake;
@@ -48,6 +49,10 @@ pub enum Transport {
 ///
 /// One thread uses it at a time (every call takes `&mut self`); it may move between threads. Replies come in the order in which requests were
 /// sent. Once it is lost it stays lost, and every call says so: connect again, or use [`Reconnecting`](crate::Reconnecting).
+///
+/// A call that blocks is ended by its reply, by [`Config::request_timeout`], which is one for all calls of the connection, or by the end of the server:
+/// not by a signal, nor by another thread. For a limit of its own there are [`Group::wait`](crate::Group::wait) with this one connection, and then
+/// [`Self::try_receive`].
 ///
 /// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known.
 ///
@@ -108,6 +113,15 @@ impl Synapse {
     /// shared memory, and where the socket was asked for.
     pub fn fallback(&self) -> Option<Fallback> {
         self.facts.fallback
+    }
+
+    /// Who the server is. In a directory where anybody may make files, such as `/tmp`, anybody may be: a client that minds looks here before it
+    /// sends, since there is no setting for it.
+    pub fn peer(&self) -> ServerPeer {
+        ServerPeer {
+            pid: self.facts.peer_pid,
+            uid: self.facts.peer_uid,
+        }
     }
 
     /// Identifies this connection in the stats pages of both sides. Drawn at random by the server.

@@ -28,6 +28,7 @@ use ::tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::error::{ConnectError, Fallback, RequestError, Step};
 use crate::mem::fork::Unforked;
+use crate::peer::ServerPeer;
 use crate::synapse::Synapse;
 use shared::{Shared, Submitted};
 
@@ -163,6 +164,11 @@ impl AsyncSynapse {
     /// Why the connection is on the socket although shared memory was wanted.
     pub fn fallback(&self) -> Option<Fallback> {
         self.shared.facts.fallback
+    }
+
+    /// As [`Synapse::peer`].
+    pub fn peer(&self) -> ServerPeer {
+        self.shared.facts.peer
     }
 
     /// Drawn at random by the server; joins the two sides' slots in their stats pages.

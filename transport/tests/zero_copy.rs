@@ -98,12 +98,16 @@ fn less_than_the_room_may_be_sent_and_more_is_refused() {
         let mut draft = world.client.draft(10).expect("room");
         draft.extend_from_slice(b"short").expect("room");
         match draft.extend_from_slice(b"too much") {
-            Err(RequestError::DraftFull { size: 13, room: 10 }) => {}
+            Err(RequestError::DraftFull {
+                size: 13, room: 10, ..
+            }) => {}
             other => panic!("{other:?}"),
         }
         // Not even by one.
         match draft.extend_from_slice(b"longer") {
-            Err(RequestError::DraftFull { size: 11, room: 10 }) => {}
+            Err(RequestError::DraftFull {
+                size: 11, room: 10, ..
+            }) => {}
             other => panic!("{other:?}"),
         }
         let id = draft.submit().expect("sent");
@@ -115,6 +119,7 @@ fn less_than_the_room_may_be_sent_and_more_is_refused() {
             Err(RequestError::TooLarge {
                 size: 100_001,
                 limit: 100_000,
+                ..
             }) => {}
             other => panic!("{other:?}"),
         }

@@ -140,7 +140,7 @@ fn wait_for_any(context: &Context<'_>, group: &mut Group, lanes: &mut [(usize, L
     // Who has something is found by the next sweep. Nobody: as when waiting for one.
     let error = match found {
         Ok(Some(_)) => return,
-        Ok(None) => RequestError::Timeout { timeout },
+        Ok(None) => RequestError::timed_out(timeout),
         Err(error) => error,
     };
     let oldest = lanes

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::house::House;
@@ -82,6 +83,20 @@ impl Table {
     pub(super) fn held(&mut self) -> usize {
         self.leaving.retain(|ends| !ends.is_over());
         self.by_key.len() + self.leaving.len()
+    }
+
+    /// Whether no client has sent anything that has no answer yet, as far as can be seen; a request whose handler runs counts as answered, since
+    /// no poller ends within one. Who is on the socket leaves once it is served, and is waited for.
+    pub(super) fn are_served(&self) -> bool {
+        self.by_key.values().all(|client| {
+            client.shm.as_ref().is_some_and(|shm| {
+                // Numbers that make no sense are those of a client whose end comes.
+                let waits = shm.view.look().request_occupancy.unwrap_or(0) > 0;
+                // Relaxed: a hint. Not 0: an answer waits for room in its ring.
+                let blocked = shm.slot.tx().tx_blocked_since_ns.load(Ordering::Relaxed) != 0;
+                !waits && !blocked
+            })
+        })
     }
 
     /// Handshakes under way: all, and of this user.

@@ -214,7 +214,14 @@ impl Connection<'_> {
                         stage
                     };
                     match recv_until(self.socket, decoder.space(), deadline) {
-                        Ok(got) if got.bytes == 0 => return self.over(CloseReason::PeerGone),
+                        // Its end, or ours: a server that ends lets nothing more in. All that came is answered, so nothing is in the way.
+                        Ok(got) if got.bytes == 0 => {
+                            let ending = self.shared.ending();
+                            if ending && self.facts.open && decoder.pending() == 0 {
+                                drive::bye(&**self.socket);
+                            }
+                            return self.over(CloseReason::PeerGone);
+                        }
                         Ok(got) if got.fd_count > 0 => {
                             count_reject(self.shared, self.credentials, Some(Reject::Layout));
                             return self.over(CloseReason::Poisoned);

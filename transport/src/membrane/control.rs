@@ -4,12 +4,13 @@ mod accept;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
@@ -30,10 +31,13 @@ const WAKE: u64 = u64::MAX - 1;
 /// Housekeeping with clients, and without.
 const BUSY_TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long a server that ends waits for threads that answer over a socket. A client that takes no replies would keep it for far longer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(super) struct Control {
     shared: Arc<Shared>,
-    listener: Listener,
+    /// None once nobody may come any more.
+    listener: Option<Listener>,
     /// Given up to accept, and so get rid of, a connection when descriptors have run out: else it would stay in the
     /// queue and epoll report it for ever.
     reserve: Option<OwnedFd>,
@@ -60,7 +64,7 @@ pub(super) fn start(
     shared.epoll.add(&shared.wake, event(WAKE))?;
     let mut control = Control {
         shared,
-        listener,
+        listener: Some(listener),
         reserve: reserve(),
         deaf_until_ns: 0,
         waits_since_ns: 0,
@@ -83,8 +87,34 @@ fn reserve() -> Option<OwnedFd> {
 
 impl Control {
     pub(super) fn run(&mut self) {
-        while !self.shared.stopping() {
+        while !self.shared.ending() {
             self.round();
+        }
+        self.close_door();
+        while !self.shared.stopping() {
+            self.let_finish();
+            self.round();
+        }
+    }
+
+    /// Lets nobody in any more. An end, and no failure: the page says so before the path goes.
+    fn close_door(&mut self) {
+        set(
+            &self.shared.page.process().stopping_since_ns,
+            monotonic_ns(),
+        );
+        self.listener = None;
+        (self.deaf_until_ns, self.waits_since_ns) = (0, 0);
+        self.shared.descriptors.accept_goes_on();
+    }
+
+    /// Who serves a client over its socket answers what was sent, and finds the end there. Handshakes go on: at their end it is known what carries the
+    /// requests.
+    fn let_finish(&self) {
+        for client in self.shared.clients.lock().by_key.values() {
+            if client.shm.is_none() && client.pending_since_ns == 0 {
+                let _ = client.socket.shutdown(Shutdown::Read);
+            }
         }
     }
 
@@ -191,7 +221,7 @@ impl Control {
         // Its descriptor leaves the epoll set when it is closed; the other holder, if any, is about to.
         let _ = self.shared.epoll.delete(&*client.socket);
         // The end is the message; a socket that has ended already says the same.
-        let _ = client.socket.shutdown(std::net::Shutdown::Both);
+        let _ = client.socket.shutdown(Shutdown::Both);
         if let Some(shm) = client.shm {
             shm.slot.close(reason);
             shm.ends.set_gone();
@@ -214,15 +244,20 @@ impl Control {
         // Before the pollers, one of which may be in a handler for long: who serves a client over its socket answers what it was asked, and
         // finds the end there.
         for client in clients.values().filter(|c| c.shm.is_none()) {
-            let _ = client.socket.shutdown(std::net::Shutdown::Read);
+            let _ = client.socket.shutdown(Shutdown::Read);
         }
         shared.pool.stop();
+        // Who has something to answer, and the client takes it: a moment to do that, and to say goodbye.
+        let begun = Instant::now();
+        while begun.elapsed() < FAREWELL && self.threads.values().any(|t| !t.is_finished()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for client in clients.values() {
             if client.shm.is_some() {
                 drive::bye(&*client.socket);
             }
             // Wakes handshake and socket threads out of whatever they wait for.
-            let _ = client.socket.shutdown(std::net::Shutdown::Both);
+            let _ = client.socket.shutdown(Shutdown::Both);
             if let Some(shm) = &client.shm {
                 shm.slot.close(CloseReason::Shutdown);
             }

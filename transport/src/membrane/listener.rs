@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 
-use crate::error::BindError;
+use crate::error::{BindError, BindStep};
 use crate::mem::fork::NotInForks;
 use crate::synapse::MAX_PATH_BYTES;
 
@@ -95,7 +95,11 @@ impl Drop for Listener {
 
 /// Listens at `path`. `others`: connectable by other users too, whose credentials are then checked at accept.
 pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
-    let length = path.as_os_str().as_bytes().len();
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(BindError::NoPath { path: path.into() });
+    }
+    let length = bytes.len();
     // The lock file's name must fit too, but into a file name only.
     if length > MAX_PATH_BYTES {
         return Err(BindError::PathTooLong {
@@ -104,13 +108,13 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
             limit: MAX_PATH_BYTES,
         });
     }
-    let failed = |step: &'static str, e: io::Error| BindError::Io {
+    let failed = |step: BindStep, e: io::Error| BindError::Io {
         step,
         path: path.into(),
         source: e,
     };
     // For later; the address has room for the shorter one that we were given.
-    let absolute = std::path::absolute(path).map_err(|e| failed("current directory", e))?;
+    let absolute = std::path::absolute(path).map_err(|e| failed(BindStep::CurrentDirectory, e))?;
     let lock = lock(path, &absolute)?;
     clear(path)?;
 
@@ -120,13 +124,13 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     )
-    .map_err(|e| failed("socket", e.into()))?;
+    .map_err(|e| failed(BindStep::Socket, e.into()))?;
     let not_in_forks = NotInForks::new(&fd);
     // Before bind: Linux gives the socket file this mode, so that there is no moment at which others could connect.
-    fchmod(&fd, Mode::from_bits_truncate(0o600)).map_err(|e| failed("fchmod", e.into()))?;
-    let address = UnixAddr::new(path).map_err(|e| failed("bind", e.into()))?;
-    socket::bind(fd.as_raw_fd(), &address).map_err(|e| failed("bind", e.into()))?;
-    let backlog = Backlog::new(BACKLOG).map_err(|e| failed("listen", e.into()))?;
+    fchmod(&fd, Mode::from_bits_truncate(0o600)).map_err(|e| failed(BindStep::Mode, e.into()))?;
+    let address = UnixAddr::new(path).map_err(|e| failed(BindStep::Bind, e.into()))?;
+    socket::bind(fd.as_raw_fd(), &address).map_err(|e| failed(BindStep::Bind, e.into()))?;
+    let backlog = Backlog::new(BACKLOG).map_err(|e| failed(BindStep::Listen, e.into()))?;
     let listening = socket::listen(&fd, backlog).map_err(io::Error::from);
     let opened = listening.and_then(|()| if others { open_to_all(path) } else { Ok(()) });
     let meta = opened.and_then(|()| std::fs::symlink_metadata(path));
@@ -142,7 +146,7 @@ pub(super) fn bind(path: &Path, others: bool) -> Result<Listener, BindError> {
         Err(e) => {
             // We bound it a moment ago, under the lock.
             let _ = std::fs::remove_file(path);
-            Err(failed("listen", e))
+            Err(failed(BindStep::Listen, e))
         }
     }
 }
@@ -169,12 +173,12 @@ fn lock(path: &Path, absolute: &Path) -> Result<PathLock, BindError> {
     let failed = |e: io::Error| match path.parent() {
         // The lock file is the first that would be there; it is not what the user meant.
         Some(dir) if e.kind() == io::ErrorKind::NotFound => BindError::Io {
-            step: "the socket's directory",
+            step: BindStep::Directory,
             path: dir.into(),
             source: e,
         },
         _ => BindError::Io {
-            step: "lock",
+            step: BindStep::Lock,
             path: lock_path.clone(),
             source: e,
         },
@@ -226,14 +230,14 @@ fn probe(path: &Path) -> nix::Result<()> {
 
 /// Removes a socket that a dead server left behind; refuses anything else that is at the path.
 fn clear(path: &Path) -> Result<(), BindError> {
-    let failed = |step: &'static str, e: io::Error| BindError::Io {
+    let failed = |step: BindStep, e: io::Error| BindError::Io {
         step,
         path: path.into(),
         source: e,
     };
     let before = match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("stat", e)),
+        Err(e) => return Err(failed(BindStep::Stat, e)),
         Ok(meta) => meta,
     };
     if !before.file_type().is_socket() {
@@ -244,14 +248,14 @@ fn clear(path: &Path) -> Result<(), BindError> {
         // EAGAIN: its queue is full.
         Ok(()) | Err(Errno::EAGAIN) => return Err(BindError::InUse { path: path.into() }),
         Err(Errno::ECONNREFUSED) => {}
-        Err(e) => return Err(failed("connect", e.into())),
+        Err(e) => return Err(failed(BindStep::Probe, e.into())),
     }
-    let after = std::fs::symlink_metadata(path).map_err(|e| failed("stat", e))?;
+    let after = std::fs::symlink_metadata(path).map_err(|e| failed(BindStep::Stat, e))?;
     if (after.dev(), after.ino()) != (before.dev(), before.ino()) {
         return Err(BindError::InUse { path: path.into() });
     }
     fault_point!(PathProbed);
-    std::fs::remove_file(path).map_err(|e| failed("unlink", e))
+    std::fs::remove_file(path).map_err(|e| failed(BindStep::Unlink, e))
 }
 
 #[cfg(test)]

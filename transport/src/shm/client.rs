@@ -164,7 +164,7 @@ impl ShmClient {
     fn lose(&mut self, reason: Lost) -> RequestError {
         let close = match &reason {
             Lost::Poisoned(_) | Lost::BadFrame(_) => CloseReason::Poisoned,
-            Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
+            Lost::Closed | Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
         };
         self.lost = Some(Box::new(reason.again()));
         self.slot.close(close);

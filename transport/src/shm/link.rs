@@ -16,6 +16,7 @@ use crate::ring::plan::Plan;
 use crate::ring::producer::Producer;
 use crate::ring::storage::{Bell, Direction, Flag, Mapped, Storage, Word};
 use crate::wait::futex;
+use crate::wire::frame::{Kind, MAGIC};
 
 /// One end of a connection.
 pub(crate) struct Rings {
@@ -154,16 +155,26 @@ impl HouseView {
 /// To a client that sleeps on futexes, nothing but the end (or a farewell, which comes right before it) travels over the socket in
 /// shared-memory mode. One that asked to be woken over the socket must not ask here.
 pub(crate) fn alive(socket: &UnixStream) -> Result<(), Lost> {
-    let mut byte = [0u8; 1];
+    let mut bytes = [0u8; 8];
     match recv(
         socket.as_fd().as_raw_fd(),
-        &mut byte,
+        &mut bytes,
         MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
     ) {
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(()),
+        Ok(n) if is_farewell(&bytes[..n]) => Err(Lost::Closed),
         Ok(_) | Err(nix::errno::Errno::ECONNRESET) => Err(Lost::PeerGone),
         Err(errno) => Err(Lost::Io(io::Error::from(errno))),
     }
+}
+
+/// Whether what stands on the socket begins a BYE. Only as much as there is was read: one that is cut short is one, too, since nothing else may come.
+pub(crate) fn is_farewell(bytes: &[u8]) -> bool {
+    let mut bye = [0; 8];
+    bye[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    bye[4..].copy_from_slice(&(Kind::Bye as u32).to_le_bytes());
+    let n = bytes.len().min(bye.len());
+    n > 0 && bytes[..n] == bye[..n]
 }
 
 /// Wakes a sleeping peer, the way it asked for.

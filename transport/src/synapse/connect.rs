@@ -123,11 +123,14 @@ impl Synapse {
 fn open(path: &Path, config: &Config) -> Result<(UnixStream, NotInForks), ConnectError> {
     use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
-    let length = path.as_os_str().as_bytes().len();
-    if length > MAX_PATH_BYTES {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(ConnectError::NoPath { path: path.into() });
+    }
+    if bytes.len() > MAX_PATH_BYTES {
         return Err(ConnectError::PathTooLong {
             path: path.into(),
-            length,
+            length: bytes.len(),
             limit: MAX_PATH_BYTES,
         });
     }
@@ -181,20 +184,18 @@ fn open(path: &Path, config: &Config) -> Result<(UnixStream, NotInForks), Connec
 
 /// A handshake's end as an error of connecting.
 fn refused(ending: impl Into<Ending>, path: &Path, config: &Config) -> ConnectError {
-    match ending.into() {
-        Ending::Timeout => ConnectError::Unresponsive {
+    let ending = ending.into();
+    match (ending.refusal(), ending) {
+        (Some(reason), _) => ConnectError::Refused { reason },
+        (None, Ending::Failed(e)) => ConnectError::Io {
+            step: e.step,
+            source: std::io::Error::from_raw_os_error(e.errno),
+        },
+        (None, _) => ConnectError::Unresponsive {
             path: path.into(),
             step: Step::Handshake,
             timeout: config.handshake_timeout,
             source: std::io::ErrorKind::TimedOut.into(),
-        },
-        Ending::Failed(e) => ConnectError::Io {
-            step: e.step,
-            source: std::io::Error::from_raw_os_error(e.errno),
-        },
-        other => ConnectError::Refused {
-            reason: other.to_string(),
-            may_pass: other.may_pass(),
         },
     }
 }

@@ -158,7 +158,7 @@ impl SocketClient {
         self.usable()?;
         match crate::shm::alive(&self.stream) {
             // Bytes that wait to be read are replies here, not the end.
-            Err(Lost::PeerGone) if crate::shm::has_input(&self.stream) => Ok(()),
+            Err(Lost::Closed | Lost::PeerGone) if crate::shm::has_input(&self.stream) => Ok(()),
             Err(lost) => Err(self.lose(lost)),
             Ok(()) => Ok(()),
         }
@@ -193,7 +193,7 @@ impl SocketClient {
     fn lose(&mut self, reason: Lost) -> RequestError {
         let close = match reason {
             Lost::BadFrame(_) | Lost::Poisoned(_) => CloseReason::Poisoned,
-            Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
+            Lost::Closed | Lost::PeerGone | Lost::Io(_) => CloseReason::PeerGone,
         };
         self.give_up(close, reason.again());
         RequestError::Disconnected {
@@ -201,11 +201,27 @@ impl SocketClient {
             in_flight: self.calls.abandon_all(),
         }
     }
-}
 
-fn gone_or_io(e: std::io::Error) -> Lost {
-    match e.kind() {
-        std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => Lost::PeerGone,
-        _ => Lost::Io(e),
+    /// Why a call on the socket failed. Who finds it closed while sending may have the server's farewell in front of it, received or not.
+    #[cold]
+    fn gone_or_io(&self, e: std::io::Error) -> Lost {
+        let is_end = matches!(
+            e.kind(),
+            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+        );
+        if !is_end {
+            return Lost::Io(e);
+        }
+        let received = self.decoder.unread();
+        let farewell = if received.is_empty() {
+            matches!(crate::shm::alive(&self.stream), Err(Lost::Closed))
+        } else {
+            crate::shm::is_farewell(received)
+        };
+        if farewell {
+            Lost::Closed
+        } else {
+            Lost::PeerGone
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::waiters::{Line, Waiters};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::error::{Fallback, Lost, RequestError};
 use crate::mem::fork;
+use crate::peer::ServerPeer;
 use crate::shm::Drained;
 use crate::synapse::Synapse;
 
@@ -39,6 +40,7 @@ pub(super) struct Facts {
     pub(super) timeout: Duration,
     pub(super) is_shm: bool,
     pub(super) fallback: Option<Fallback>,
+    pub(super) peer: ServerPeer,
     pub(super) connection_id: u64,
     pub(super) max_message: usize,
 }
@@ -103,6 +105,7 @@ impl Shared {
                 timeout: synapse.timeout(),
                 is_shm: synapse.is_shm(),
                 fallback: synapse.fallback(),
+                peer: synapse.peer(),
                 connection_id: synapse.connection_id(),
                 max_message: synapse.max_message(),
             },

@@ -21,7 +21,8 @@ pub(crate) trait Look {
     /// What is found.
     type Found;
 
-    /// Looks once. Called in a tight loop: a load or two, no system call.
+    /// Looks once. Called in a tight loop: a load or two. (For members of a group that are on the socket a system call each time, and for room a
+    /// reservation that is given back.)
     fn look(&mut self) -> Option<Self::Found>;
 
     /// Announces, fences, looks again and sleeps until woken, for at most `limit`. May return early at any time.

@@ -240,6 +240,11 @@ impl Decoder {
         self.end - self.start
     }
 
+    /// Those bytes.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
     /// Whether [`Self::next`] would give a frame or an error.
     pub(crate) fn is_ready(&self) -> bool {
         self.pending() >= self.wanted()

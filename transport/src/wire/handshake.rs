@@ -39,6 +39,7 @@ pub(crate) use server::{ServerAction, ServerHandshake, ServerTerms};
 use super::frame::{FrameError, HANDSHAKE_BYTES};
 use super::messages::{Message, MessageError, Offer, Refused, Reject, Version};
 use crate::config::{MAX_RING_BYTES, MIN_RING_BYTES};
+use crate::error::Refusal;
 use crate::mem::StepError;
 use crate::ring::plan::max_payload;
 
@@ -130,24 +131,20 @@ impl Ending {
 }
 
 impl Ending {
-    /// Client: whether another attempt may end otherwise.
-    pub(crate) fn may_pass(&self) -> bool {
-        match self {
-            Self::Refused(refused) => match Reject::from_number(refused.reason) {
-                Some(Reject::Magic | Reject::Version | Reject::Layout | Reject::Uid) => false,
-                Some(
-                    Reject::Timeout
-                    | Reject::Full
-                    | Reject::Descriptors
-                    | Reject::Pending
-                    | Reject::Resources,
-                ) => true,
-                // A newer server's. Who tries again has a limit to that.
-                None => true,
+    /// Client: what the server's no amounts to; `None` if it is none, but a limit of time or a call that failed here.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        Some(match self {
+            Self::Refused(refused) => refused.refusal(),
+            Self::Version { theirs } => Refusal::Version {
+                theirs: (theirs.major, theirs.minor),
+                ours: (Version::OURS.major, Version::OURS.minor),
             },
-            Self::Version { .. } | Self::Broken { .. } => false,
-            Self::Timeout | Self::NoRoom | Self::PeerGone | Self::Bye | Self::Failed(_) => true,
-        }
+            Self::Broken { what, .. } => Refusal::Nonsense(what),
+            Self::NoRoom => Refusal::Resources,
+            Self::PeerGone => Refusal::Gone,
+            Self::Bye => Refusal::Ending,
+            Self::Timeout | Self::Failed(_) => return None,
+        })
     }
 }
 

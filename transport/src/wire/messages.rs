@@ -23,6 +23,7 @@ mod tests;
 
 use super::frame::FrameError;
 use crate::config::TransportChoice;
+use crate::error::Refusal;
 use crate::mem::StepError;
 
 /// A protocol version. Majors must be equal; minors may differ, and both sides use the smaller one's features.
@@ -170,38 +171,33 @@ pub(crate) struct Refused {
     pub(crate) used: u64,
 }
 
+impl Refused {
+    /// For who connects.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let (used, limit) = (self.used, self.limit);
+        match Reject::from_number(self.reason) {
+            Some(Reject::Magic) => Refusal::NotAClient,
+            Some(Reject::Version) => Refusal::Version {
+                theirs: (self.server.major, self.server.minor),
+                ours: (self.client.major, self.client.minor),
+            },
+            Some(Reject::Layout) => Refusal::Sizes,
+            Some(Reject::Uid) => Refusal::User { uid: used },
+            Some(Reject::Timeout) => Refusal::TooSlow,
+            Some(Reject::Full) => Refusal::Full { used, limit },
+            Some(Reject::Descriptors) => Refusal::Descriptors { used, limit },
+            Some(Reject::Pending) => Refusal::Handshakes { used, limit },
+            Some(Reject::Resources) => Refusal::Resources,
+            None => Refusal::Unknown {
+                number: self.reason,
+            },
+        }
+    }
+}
+
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match Reject::from_number(self.reason) {
-            Some(Reject::Magic) => write!(f, "it does not recognise us as a client"),
-            Some(Reject::Version) => {
-                write!(
-                    f,
-                    "it speaks protocol version {}, we speak {}",
-                    self.server, self.client
-                )
-            }
-            Some(Reject::Layout) => write!(f, "it rejected our sizes or the order of our messages"),
-            Some(Reject::Uid) => write!(f, "user {} is not allowed", self.used),
-            Some(Reject::Timeout) => write!(f, "our handshake was too slow"),
-            Some(Reject::Full) => write!(f, "it is full ({} of {})", self.used, self.limit),
-            Some(Reject::Descriptors) => {
-                write!(
-                    f,
-                    "it has no file descriptor left ({} of {} used)",
-                    self.used, self.limit
-                )
-            }
-            Some(Reject::Pending) => write!(
-                f,
-                "too many connections of this user are in their handshake ({} of {})",
-                self.used, self.limit
-            ),
-            Some(Reject::Resources) => {
-                write!(f, "it has no memory or thread left for another client")
-            }
-            None => write!(f, "reason {} (unknown to this version)", self.reason),
-        }
+        self.refusal().fmt(f)
     }
 }
 

@@ -18,6 +18,7 @@ fn a_message_above_the_limit_is_refused_before_anything_is_sent() {
                 Err(RequestError::TooLarge {
                     size: s,
                     limit: 100_000,
+                    ..
                 }) => assert_eq!(s, size),
                 other => panic!("{other:?}"),
             }

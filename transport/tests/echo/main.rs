@@ -1,5 +1,6 @@
 //! One suite, every transport and wait policy: what a user of `Synapse` and `Membrane` relies on.
 
+mod ending;
 mod failures;
 #[path = "../own_page/mod.rs"]
 mod own_page;
@@ -152,11 +153,46 @@ fn a_batch_is_answered_in_order() {
         let mut seen = 0;
         client
             .fire_batch(&requests, |i, reply| {
-                assert_eq!((i, reply), (seen, &requests[i][..]));
+                assert_eq!((i, reply.expect("a reply")), (seen, &requests[i][..]));
                 seen += 1;
             })
             .expect("a batch");
         assert_eq!(seen, 500);
+    });
+}
+
+#[test]
+fn a_request_of_a_batch_that_fails_hides_the_fate_of_no_other() {
+    everywhere(|world| {
+        let _server = world.serve(|request, reply| match request {
+            b"no" => reply.fail("as asked"),
+            other => reply.extend_from_slice(other).expect("room"),
+        });
+        let mut client = world.client();
+        let mut seen = Vec::new();
+        client
+            .fire_batch(&["a", "no", "b", "no", "c"], |i, answer| {
+                seen.push(match answer {
+                    Ok(reply) => (i, String::from_utf8_lossy(reply).into_owned()),
+                    Err(RequestError::Remote { message, .. }) => (i, message),
+                    Err(other) => panic!("{other:?}"),
+                });
+            })
+            .expect("a batch");
+        let seen: Vec<_> = seen.iter().map(|(i, said)| (*i, &said[..])).collect();
+        let all = ["a", "as asked", "b", "as asked", "c"];
+        assert!(seen.into_iter().eq(all.into_iter().enumerate()));
+        assert_eq!(client.fire_bytes(b"on").expect("a reply"), b"on");
+    });
+}
+
+#[test]
+fn a_client_can_ask_who_serves_it() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let peer = world.client().peer();
+        let own = nix::unistd::geteuid().as_raw();
+        assert_eq!((peer.pid, peer.uid), (std::process::id(), own));
     });
 }
 

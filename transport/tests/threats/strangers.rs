@@ -75,7 +75,7 @@ fn another_user_is_kept_out_by_the_files_mode_and_if_let_near_by_its_credentials
         let error =
             as_user(STRANGER, || Synapse::connect(world.path(), &config)).expect_err("kept out");
         assert!(
-            matches!(&error, ConnectError::Denied { path, source }
+            matches!(&error, ConnectError::Denied { path, source, .. }
                 if *path == world.path() && source.raw_os_error() == Some(libc::EACCES)),
             "{error}"
         );

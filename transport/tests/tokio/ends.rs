@@ -26,7 +26,7 @@ fn a_request_without_a_reply_times_out_and_its_late_reply_is_nobodys() {
             b"before"
         );
         match client.fire_bytes(b"held").await {
-            Err(RequestError::Timeout { timeout }) => {
+            Err(RequestError::Timeout { timeout, .. }) => {
                 assert_eq!(timeout, Duration::from_millis(50));
             }
             other => panic!("{other:?}"),

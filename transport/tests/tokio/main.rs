@@ -187,6 +187,7 @@ fn every_size_comes_back_whole() {
             Err(RequestError::TooLarge {
                 size: 100_001,
                 limit: 100_000,
+                ..
             }) => {}
             other => panic!("{other:?}"),
         }

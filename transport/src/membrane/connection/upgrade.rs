@@ -142,6 +142,7 @@ impl Connection<'_> {
         }
         // The server may have begun to end before the table had this client's poller: then nobody else tells it.
         if self.shared.stopping() {
+            drive::bye(&**self.socket);
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
         }
     }

@@ -1,6 +1,6 @@
 //! Taking connections in: who waits at the listener, with which descriptor, and whether it may come in.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ impl Control {
         let mut counted = None;
         for _ in 0..ACCEPTS_PER_ROUND {
             let returned = shared.descriptors.returned();
-            match accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            match self.accept_one() {
                 Ok(fd) => {
                     process.accepted.fetch_add(1, Ordering::Relaxed);
                     // SAFETY: accept4 just returned this descriptor to us, and nobody else knows it.
@@ -72,6 +72,21 @@ impl Control {
         }
     }
 
+    fn accept_one(&self) -> nix::Result<RawFd> {
+        match &self.listener {
+            Some(listener) => accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC),
+            None => Err(Errno::EAGAIN),
+        }
+    }
+
+    /// Takes the listener out of the epoll set.
+    fn go_deaf(&self) {
+        if let Some(listener) = &self.listener {
+            // ENOENT if it is out already.
+            let _ = self.shared.epoll.delete(listener);
+        }
+    }
+
     /// accept found no descriptor, after so many had come back. If one is on loan, the connection stays in the queue for a
     /// while. A listener that epoll reports all the time would keep this thread spinning.
     fn waits_for_a_descriptor(&mut self, returned: u64) -> Wanted {
@@ -83,8 +98,7 @@ impl Control {
         let wanted = self.shared.descriptors.accept_waits(returned);
         if wanted == Wanted::OnLoan && self.waits_since_ns == 0 {
             self.waits_since_ns = now_ns;
-            // ENOENT if it is out already.
-            let _ = self.shared.epoll.delete(&self.listener);
+            self.go_deaf();
         }
         wanted
     }
@@ -102,7 +116,10 @@ impl Control {
 
     /// Whether a connection is in the queue.
     fn somebody_waits(&self) -> bool {
-        let mut listener = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        let Some(listener) = &self.listener else {
+            return false;
+        };
+        let mut listener = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         // An error tells nothing: then accept's word counts.
         poll(&mut listener, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
     }
@@ -113,7 +130,9 @@ impl Control {
             self.deaf_until_ns = 0;
             let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
             // ENOMEM, ENOSPC: try again at the next tick.
-            if self.shared.epoll.add(&self.listener, event).is_err() {
+            if let Some(listener) = &self.listener
+                && self.shared.epoll.add(listener, event).is_err()
+            {
                 self.deaf_until_ns = now_ns + ACCEPT_BACKOFF.as_nanos() as u64;
             }
         }
@@ -125,7 +144,7 @@ impl Control {
     /// `counted`: limit and use of the full table, counted once in a round, since counting takes a system call for each number.
     fn shed(&mut self, errno: Errno, counted: &mut Option<(Errno, (u64, u64))>) -> bool {
         if matches!(errno, Errno::EMFILE | Errno::ENFILE) && self.reserve.take().is_some() {
-            let accepted = accept4(self.listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC);
+            let accepted = self.accept_one();
             if let Ok(fd) = accepted {
                 // SAFETY: as in `accept`.
                 let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -152,8 +171,7 @@ impl Control {
                 Err(_) => {}
             }
         }
-        // ENOENT if it is out already.
-        let _ = self.shared.epoll.delete(&self.listener);
+        self.go_deaf();
         self.deaf_until_ns = monotonic_ns() + ACCEPT_BACKOFF.as_nanos() as u64;
         false
     }

@@ -44,6 +44,17 @@ impl ShmClient {
             });
         }
         let id = self.publish(request)?;
+        self.take_reply(id, request.len(), take)
+    }
+
+    /// Takes the reply to the only request in flight, of `length` bytes, which was published and neither booked nor belled.
+    #[inline(always)]
+    pub(super) fn take_reply<T>(
+        &mut self,
+        id: u64,
+        length: usize,
+        take: impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<T, RequestError> {
         // As in `look_briefly`, but returned from where it is found: a result that is handed on through memory, written
         // field by field and copied as a whole, keeps the next request waiting. Booked after these looks: neither the
         // request nor a reply that comes soon waits for the books.
@@ -52,18 +63,18 @@ impl ShmClient {
                 Ok(None) if n % LOOKS_PER_PAUSE == 0 => std::hint::spin_loop(),
                 Ok(None) => {}
                 Ok(Some(arrived)) => {
-                    self.book(request.len());
+                    self.book(length);
                     return Ok(arrived);
                 }
                 Err(poison) => {
-                    self.book(request.len());
+                    self.book(length);
                     let error = self.lose(Lost::Poisoned(poison));
                     self.abandon(id);
                     return Err(error);
                 }
             }
         }
-        self.book(request.len());
+        self.book(length);
         self.fire_on(id, &take)
     }
 

@@ -71,6 +71,23 @@ impl ShmClient {
     /// Publishes a draft and wakes the server.
     #[inline]
     pub(crate) fn submit_draft(&mut self, place: &Place) -> Result<RequestId, RequestError> {
+        let id = self.publish_draft(place)?;
+        self.book(place.written());
+        self.ring_bell();
+        Ok(RequestId(id))
+    }
+
+    /// Publishes a draft and waits for its reply, as [`Self::fire_bytes`]; nothing else is in flight.
+    #[inline]
+    pub(crate) fn fire_draft(&mut self, place: &Place) -> Result<&[u8], RequestError> {
+        let id = self.publish_draft(place)?;
+        let Arrived { length, failed, .. } = self.take_reply(id, place.written(), Self::arrived)?;
+        self.deliver(id, length, failed)
+    }
+
+    /// As [`Self::publish`](Self::publish): neither books it nor rings the bell.
+    #[inline(always)]
+    fn publish_draft(&mut self, place: &Place) -> Result<u64, RequestError> {
         self.usable()?;
         let Some(id) = self.calls.next_id() else {
             return Err(RequestError::Full {
@@ -80,20 +97,6 @@ impl ShmClient {
         let timed = self.timing.begin();
         self.tx.resume(place).commit(Kind::Request, id);
         self.enter(id, timed);
-        self.book(place.written());
-        self.ring_bell();
-        Ok(RequestId(id))
-    }
-
-    /// Waits for the reply to the only request in flight, which has this id.
-    #[inline]
-    pub(crate) fn receive_only(&mut self, id: RequestId) -> Result<&[u8], RequestError> {
-        match self.await_reply(Self::arrived) {
-            Ok(Arrived { id, length, failed }) => self.deliver(id, length, failed),
-            Err(error) => {
-                self.abandon(id.0);
-                Err(error)
-            }
-        }
+        Ok(id)
     }
 }

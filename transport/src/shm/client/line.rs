@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
-use super::super::link::alive;
+use super::super::link::{alive, is_farewell};
 use crate::error::Lost;
 
 /// Reads that one look takes at most: a server that sends without end must not keep us from everything else.
@@ -20,6 +20,8 @@ pub(super) struct Line {
     rung: bool,
     /// The end was met while draining; the next call that finds no reply reports it.
     ended: bool,
+    /// That end was a farewell.
+    farewell: bool,
 }
 
 /// How a drain ended.
@@ -39,6 +41,7 @@ impl Line {
             socket,
             rung: false,
             ended: false,
+            farewell: false,
         }
     }
 
@@ -57,26 +60,43 @@ impl Line {
         self.ended
     }
 
+    /// How it ended, once it has.
+    #[cold]
+    pub(super) fn end(&self) -> Lost {
+        if self.farewell {
+            Lost::Closed
+        } else {
+            Lost::PeerGone
+        }
+    }
+
     /// Whether the server still holds its end. A system call.
     pub(super) fn alive(&self) -> Result<(), Lost> {
         if self.ended {
-            return Err(Lost::PeerGone);
+            return Err(self.end());
         }
         if !self.rung {
             return alive(&self.socket);
         }
         match read_bells(&self.socket)? {
-            Drained::Ended => Err(Lost::PeerGone),
-            Drained::Empty | Drained::More => Ok(()),
+            Bells::Ended => Err(Lost::PeerGone),
+            Bells::Farewell => Err(Lost::Closed),
+            Bells::None | Bells::More => Ok(()),
         }
     }
 
     /// Takes doorbell bytes off the socket.
     pub(super) fn drain(&mut self) -> Drained {
         // An error of the socket is its end; the next call reports that.
-        let drained = read_bells(&self.socket).unwrap_or(Drained::Ended);
-        self.ended |= drained == Drained::Ended;
-        drained
+        match read_bells(&self.socket).unwrap_or(Bells::Ended) {
+            Bells::None => Drained::Empty,
+            Bells::More => Drained::More,
+            end => {
+                self.ended = true;
+                self.farewell |= end == Bells::Farewell;
+                Drained::Ended
+            }
+        }
     }
 
     /// Ends the connection. Errors don't matter, the end is the message.
@@ -85,17 +105,32 @@ impl Line {
     }
 }
 
-/// Reads zeros. Anything else is a farewell, which comes right before the end.
-fn read_bells(socket: &UnixStream) -> Result<Drained, Lost> {
+/// What was read off the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bells {
+    /// Nothing is left.
+    None,
+    /// There may be more.
+    More,
+    Ended,
+    Farewell,
+}
+
+/// Reads zeros. Anything else is a farewell, which comes right before the end, or nonsense, which is an end as well.
+fn read_bells(socket: &UnixStream) -> Result<Bells, Lost> {
     let mut bytes = [0u8; 64];
     for _ in 0..MAX_READS {
         match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-            Ok(n) if n > 0 && bytes[..n].iter().all(|b| *b == 0) => {}
-            Ok(_) | Err(Errno::ECONNRESET) => return Ok(Drained::Ended),
-            Err(Errno::EAGAIN) => return Ok(Drained::Empty),
+            Ok(0) | Err(Errno::ECONNRESET) => return Ok(Bells::Ended),
+            Ok(n) => match bytes[..n].iter().position(|b| *b != 0) {
+                None => {}
+                Some(at) if is_farewell(&bytes[at..n]) => return Ok(Bells::Farewell),
+                Some(_) => return Ok(Bells::Ended),
+            },
+            Err(Errno::EAGAIN) => return Ok(Bells::None),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(Lost::Io(io::Error::from(errno))),
         }
     }
-    Ok(Drained::More)
+    Ok(Bells::More)
 }

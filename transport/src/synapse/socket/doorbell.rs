@@ -6,7 +6,7 @@ use super::SocketClient;
 use crate::stats::recorder::set;
 
 #[cfg(feature = "tokio")]
-use super::{Arrived, gone_or_io};
+use super::Arrived;
 #[cfg(feature = "tokio")]
 use crate::calls::RequestId;
 #[cfg(feature = "tokio")]
@@ -83,7 +83,7 @@ impl SocketClient {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => self.decoder.filled(got.bytes),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) => return Err(self.lose(gone_or_io(e))),
+                Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::{Arrived, SocketClient, gone_or_io};
+use super::{Arrived, SocketClient};
 use crate::calls::{Answered, RequestId};
 use crate::clock::{Ticks, monotonic_ns};
 use crate::error::{Lost, RequestError};
@@ -64,7 +64,7 @@ impl SocketClient {
             let failed = match header.kind {
                 Kind::Reply => false,
                 Kind::ErrorReply => true,
-                Kind::Bye => return Err(self.lose(Lost::PeerGone)),
+                Kind::Bye => return Err(self.lose(Lost::Closed)),
                 _ => return Err(self.lose(Lost::BadFrame("not a reply"))),
             };
             let taken = self.slot.taken();
@@ -137,7 +137,7 @@ impl SocketClient {
                         timeout: self.timeout,
                     });
                 }
-                Err(e) => return Err(self.lose(gone_or_io(e))),
+                Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
         }
     }

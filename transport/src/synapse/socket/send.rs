@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 
 use nix::poll::PollFlags;
 
-use super::{SocketClient, gone_or_io};
+use super::SocketClient;
 use crate::calls::{RequestId, Timed};
 use crate::error::{Lost, RequestError};
 use crate::stats::recorder::{bump, raise, set};
-use crate::wire::edge::{Deadline, ready, send_until};
+use crate::wire::edge::{Deadline, ready, recv_until, send_until};
 use crate::wire::fdpass::{try_recv, try_send};
 use crate::wire::frame::{Header, Kind};
 
@@ -88,7 +88,7 @@ impl SocketClient {
                         _ => {}
                     }
                 }
-                Err(e) => return Err(self.lose(gone_or_io(e))),
+                Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
         }
     }
@@ -107,7 +107,12 @@ impl SocketClient {
             return Ok(id);
         };
         if e.source.kind() != ErrorKind::TimedOut {
-            return Err(self.lose(gone_or_io(e.source)));
+            let lost = if e.source.kind() == ErrorKind::BrokenPipe {
+                self.last_word(deadline)
+            } else {
+                self.gone_or_io(e.source)
+            };
+            return Err(self.lose(lost));
         }
         if e.sent == 0 {
             return Err(RequestError::Full {
@@ -139,12 +144,31 @@ impl SocketClient {
             ) {
                 Ok(n) => self.outgoing.1 += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) => return Err(self.lose(gone_or_io(e))),
+                Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
         }
         self.outgoing.0.clear();
         self.outgoing.1 = 0;
         Ok(true)
+    }
+
+    /// The server takes nothing more. One that ends on purpose says so, once it has answered what came before; that is waited for, and nothing else of
+    /// what comes is of use any more.
+    #[cold]
+    fn last_word(&mut self, deadline: Deadline) -> Lost {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(frame)) if frame.header.kind == Kind::Bye => return Lost::Closed,
+                Ok(Some(_)) => {}
+                Ok(None) => match recv_until(&self.stream, self.decoder.space(), deadline) {
+                    Ok(got) if got.bytes > 0 && !deadline.passed() => {
+                        self.decoder.filled(got.bytes);
+                    }
+                    _ => return Lost::PeerGone,
+                },
+                Err(_) => return Lost::PeerGone,
+            }
+        }
     }
 
     /// Whether the request may be sent, and the frame's header.
