@@ -6,6 +6,7 @@
 mod batch;
 mod connect;
 mod doorbell;
+mod into;
 mod page;
 mod socket;
 mod upgrade;
@@ -50,9 +51,8 @@ pub enum Transport {
 /// One thread uses it at a time (every call takes `&mut self`); it may move between threads. Replies come in the order in which requests were
 /// sent. Once it is lost it stays lost, and every call says so: connect again, or use [`Reconnecting`](crate::Reconnecting).
 ///
-/// A call that blocks is ended by its reply, by [`Config::request_timeout`], which is one for all calls of the connection, or by the end of the server:
-/// not by a signal, nor by another thread. For a limit of its own there are [`Group::wait`](crate::Group::wait) with this one connection, and then
-/// [`Self::try_receive`].
+/// A call that blocks is ended by its reply, by [`Config::request_timeout`] or a limit of its own ([`Self::fire_bytes_within`]), or by the end of the
+/// server: not by a signal, nor by another thread.
 ///
 /// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known.
 ///

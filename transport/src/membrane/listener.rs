@@ -289,7 +289,13 @@ mod tests {
             std::thread::spawn(move || done.send(bind(&path, false).map(drop)));
             let ended = ended.recv_timeout(Duration::from_secs(30)).expect("a hang");
             assert!(
-                matches!(ended, Err(BindError::Io { step: "lock", .. })),
+                matches!(
+                    ended,
+                    Err(BindError::Io {
+                        step: BindStep::Lock,
+                        ..
+                    })
+                ),
                 "{ended:?}"
             );
         }

@@ -5,6 +5,7 @@ mod call;
 mod doorbell;
 mod draft;
 mod in_place;
+mod into;
 mod line;
 mod looks;
 mod pipeline;

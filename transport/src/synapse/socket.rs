@@ -1,6 +1,7 @@
 //! The fallback: requests and replies as frames over the Unix socket, with the same calls and errors as shared memory.
 
 mod doorbell;
+mod into;
 mod receive;
 mod send;
 
@@ -100,6 +101,11 @@ impl SocketClient {
     /// # Errors
     /// As there.
     pub(crate) fn fire_bytes(&mut self, request: &[u8]) -> Result<&[u8], RequestError> {
+        let Arrived { id, failed } = self.fire(request)?;
+        self.deliver(id, failed)
+    }
+
+    fn fire(&mut self, request: &[u8]) -> Result<Arrived, RequestError> {
         if self.calls.live() > 0 {
             self.usable()?;
             return Err(RequestError::Full {
@@ -108,13 +114,11 @@ impl SocketClient {
         }
         let deadline = Deadline::after(self.timeout);
         let id = self.send(request, deadline)?;
-        match self.wait(deadline) {
-            Ok(Arrived { id, failed }) => self.deliver(id, failed),
-            Err(error) => {
-                self.abandon(id);
-                Err(error)
-            }
+        let arrived = self.wait(deadline);
+        if arrived.is_err() {
+            self.abandon(id);
         }
+        arrived
     }
 
     /// As [`crate::Synapse::draft`], in a private buffer.

@@ -2,6 +2,7 @@
 
 mod ending;
 mod failures;
+mod into;
 #[path = "../own_page/mod.rs"]
 mod own_page;
 mod turns;

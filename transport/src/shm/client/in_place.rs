@@ -14,6 +14,13 @@ pub(crate) struct Lying {
     failed: bool,
 }
 
+impl Lying {
+    /// Its bytes.
+    pub(super) fn length(&self) -> usize {
+        self.record.length
+    }
+}
+
 impl ShmClient {
     /// Sends a request and takes its reply in hand, until [`Self::give_back`].
     #[inline]

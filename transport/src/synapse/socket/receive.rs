@@ -19,12 +19,16 @@ impl SocketClient {
     /// # Errors
     /// As there.
     pub(crate) fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
+        let Arrived { id, failed } = self.receive_one()?;
+        self.deliver(id, failed).map(|bytes| (RequestId(id), bytes))
+    }
+
+    pub(super) fn receive_one(&mut self) -> Result<Arrived, RequestError> {
         self.usable()?;
         if self.calls.live() == 0 {
             return Err(RequestError::NothingInFlight);
         }
-        let Arrived { id, failed } = self.wait(Deadline::after(self.timeout))?;
-        self.deliver(id, failed).map(|bytes| (RequestId(id), bytes))
+        self.wait(Deadline::after(self.timeout))
     }
 
     /// As [`crate::Synapse::try_receive`].
