@@ -17,6 +17,10 @@ mod error {
     pub(crate) use transport::error::Poison;
 }
 
+#[path = "../src/limits.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the ring needs one of them")]
+mod limits;
+
 #[path = "../src/ring"]
 #[allow(
     dead_code,

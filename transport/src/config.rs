@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::limits::{MAX_SLOTS, max_payload};
 
 /// Smallest ring per direction: 4 KiB.
 pub const MIN_RING_BYTES: usize = 4 * 1024;
@@ -215,7 +216,7 @@ impl Config {
                 self.ring_bytes
             ));
         }
-        let largest = crate::ring::plan::max_payload(self.ring_bytes);
+        let largest = max_payload(self.ring_bytes);
         if self.max_message_bytes == 0 || self.max_message_bytes > largest {
             return fail(format!(
                 "largest message must be 1 to {largest} bytes (half of a {}-byte ring, less a header), not {}",
@@ -225,10 +226,10 @@ impl Config {
         if self.request_timeout.is_zero() || self.handshake_timeout.is_zero() {
             return fail("timeouts must be above zero".into());
         }
-        if self.max_clients == 0 || self.max_clients > crate::stats::schema::MAX_SLOTS / 2 {
+        if self.max_clients == 0 || self.max_clients > MAX_SLOTS / 2 {
             return fail(format!(
                 "max clients must be 1 to {}, not {}",
-                crate::stats::schema::MAX_SLOTS / 2,
+                MAX_SLOTS / 2,
                 self.max_clients
             ));
         }

@@ -2,10 +2,11 @@
 //! for tests, which replay the committed corpus, and under cargo-fuzz.
 
 use crate::error::MAX_ERROR_BYTES;
+use crate::limits::max_payload;
 use crate::ring;
 use crate::ring::consumer::Consumer;
 use crate::ring::heap::Heap;
-use crate::ring::plan::{Plan, max_payload};
+use crate::ring::plan::Plan;
 use crate::ring::producer::{NoSlot, Producer};
 use crate::ring::storage::{Storage, Word};
 use crate::wire::frame::{Decoder, HANDSHAKE_BYTES, HEADER_BYTES};

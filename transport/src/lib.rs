@@ -71,6 +71,7 @@ pub mod group;
 mod handler;
 pub mod in_place;
 mod layout;
+mod limits;
 mod mem;
 pub mod membrane;
 mod peer;

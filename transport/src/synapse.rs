@@ -26,9 +26,6 @@ use crate::shm::ShmClient;
 use crate::stats::slot::{SlotFacts, SlotWriter};
 use crate::wire::handshake::ClientHandshake;
 
-/// Longest path a socket address takes: `sun_path` less its final zero.
-pub(crate) const MAX_PATH_BYTES: usize = 107;
-
 /// What carries the requests of a [`Synapse`].
 #[derive(Debug)]
 #[expect(

@@ -16,8 +16,8 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::{Mode, fchmod};
 
 use crate::error::{BindError, BindStep};
+use crate::limits::MAX_PATH_BYTES;
 use crate::mem::fork::NotInForks;
-use crate::synapse::MAX_PATH_BYTES;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 1024;

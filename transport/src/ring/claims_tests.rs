@@ -3,10 +3,11 @@
 use super::consumer::Consumer;
 use super::heap::Heap;
 use super::model_tests::pair;
-use super::plan::{Commit, Kind, Plan, max_payload};
+use super::plan::{Commit, Kind, Plan};
 use super::producer::Producer;
 use super::storage::{Storage, Word};
 use crate::error::Poison;
+use crate::limits::max_payload;
 
 const CAPACITY: usize = 1 << 16;
 /// What is skipped, and where.

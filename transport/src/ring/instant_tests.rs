@@ -8,9 +8,10 @@ use std::rc::Rc;
 use super::consumer::Consumer;
 use super::heap::Heap;
 use super::model_tests::pair;
-use super::plan::{Kind, Plan, STREAM_FROM_BYTES, max_payload};
+use super::plan::{Kind, Plan, STREAM_FROM_BYTES};
 use super::producer::Producer;
 use super::storage::{Flag, Storage, Word};
+use crate::limits::max_payload;
 
 const CAPACITY: usize = 64 << 10;
 

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 
 use super::consumer::Consumer;
 use super::heap::Heap;
-use super::plan::{Commit, Kind, Plan, max_payload, record_bytes};
+use super::plan::{Commit, Kind, Plan, record_bytes};
 use super::producer::{NoSlot, Producer};
 use super::storage::{Storage, Word};
 use crate::error::Poison;
+use crate::limits::max_payload;
 
 pub(super) fn pair(
     capacity: usize,

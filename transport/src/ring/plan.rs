@@ -1,5 +1,7 @@
 //! Pure arithmetic of the ring: offsets, sizes, the commit word. No memory, no atomics; used by both roles.
 
+use crate::limits;
+
 /// Bytes before a record's payload: commit word and id.
 pub(crate) const HEADER_BYTES: u64 = 16;
 /// Bytes of the zero word behind the last record (invariant I1).
@@ -71,12 +73,6 @@ impl Commit {
     }
 }
 
-/// Largest payload a ring of `capacity` bytes takes: half of it, less a header and the word behind a record.
-/// With at most half the ring per record, a record fits either before or after the wrap of an empty ring, at every offset.
-pub(crate) const fn max_payload(capacity: usize) -> usize {
-    capacity / 2 - 64
-}
-
 /// Ring bytes of a record with this payload: header and payload, rounded up to 8.
 #[inline(always)]
 pub(crate) const fn record_bytes(payload: usize) -> u64 {
@@ -109,7 +105,7 @@ impl Plan {
             "capacity {capacity}"
         );
         assert!(
-            max_payload <= self::max_payload(capacity),
+            max_payload <= limits::max_payload(capacity),
             "payload {max_payload} in {capacity}"
         );
         Self {
@@ -180,6 +176,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::max_payload;
     use proptest::prelude::*;
 
     proptest! {

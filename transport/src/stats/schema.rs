@@ -54,6 +54,7 @@ pub mod info;
 
 use std::sync::atomic::AtomicU64;
 
+pub use crate::limits::MAX_SLOTS;
 pub use descriptor::{Descriptor, Kind, Scope, Unit};
 
 /// First word of a page; read as bytes it spells `SHMTOP01`.
@@ -72,8 +73,6 @@ pub const DESCRIPTORS_OFFSET: usize = 0x1000;
 pub const DESCRIPTOR_BYTES: usize = 128;
 /// Bytes of one slot.
 pub const SLOT_STRIDE: usize = 16 * 1024;
-/// Upper bound a reader accepts for the number of slots; a hostile page can't make it allocate more.
-pub const MAX_SLOTS: usize = 4096;
 /// Upper bound a reader accepts for the number of descriptors.
 pub const MAX_DESCRIPTORS: usize = 512;
 

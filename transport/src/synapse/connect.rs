@@ -11,12 +11,13 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::upgrade::UpgradeError;
-use super::{MAX_PATH_BYTES, SocketClient, Synapse, Transport, page};
+use super::{SocketClient, Synapse, Transport, page};
 use crate::calls::Calls;
 use crate::clock;
 use crate::config::{Config, TransportChoice};
 use crate::error::{ConnectError, Step};
 use crate::layout;
+use crate::limits::MAX_PATH_BYTES;
 use crate::mem::fork::{NotInForks, Owner};
 use crate::process::start_ticks;
 use crate::stats::Via;

@@ -40,8 +40,8 @@ use super::frame::{FrameError, HANDSHAKE_BYTES};
 use super::messages::{Message, MessageError, Offer, Refused, Reject, Version};
 use crate::config::{MAX_RING_BYTES, MIN_RING_BYTES};
 use crate::error::Refusal;
+use crate::limits::max_payload;
 use crate::mem::StepError;
-use crate::ring::plan::max_payload;
 
 /// The ring memory's layout as the handshake needs to know it.
 #[derive(Clone, Copy, Debug)]
