@@ -6,7 +6,40 @@ use crate::calls::RequestId;
 use crate::error::RequestError;
 use crate::ring::producer::Place;
 use crate::shm::ShmClient;
-use crate::synapse::SocketClient;
+use crate::synapse::{SocketClient, Synapse, Transport, lost};
+
+impl Synapse {
+    /// Reserves room for a request of up to `room` bytes, to be written where it will be sent from. Waits for that room as
+    /// [`Self::submit`] does; nothing is sent before [`Draft::submit`] or [`Draft::fire`].
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    ///
+    /// # fn send(synapse: &mut transport::Synapse) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut draft = synapse.draft(64)?;
+    /// write!(draft, "order {} at {:.2}", 7, 101.25)?;
+    /// let reply: &[u8] = draft.fire()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::submit`], with `room` for the size.
+    #[inline]
+    pub fn draft(&mut self, room: usize) -> Result<Draft<'_>, RequestError> {
+        match self.transport_mut() {
+            Transport::Shm(shm) => {
+                let place = shm.reserve(room)?;
+                Ok(Draft::in_ring(shm, place, room))
+            }
+            Transport::Socket(socket) => {
+                socket.reserve(room)?;
+                Ok(Draft::in_buffer(socket, room))
+            }
+            Transport::Changing => Err(lost()),
+        }
+    }
+}
 
 /// A request being written, in shared memory: into the record reserved for it. From [`crate::Synapse::draft`].
 ///
@@ -26,14 +59,14 @@ enum Home<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn in_ring(client: &'a mut ShmClient, place: Place, room: usize) -> Self {
+    fn in_ring(client: &'a mut ShmClient, place: Place, room: usize) -> Self {
         Self {
             home: Home::Ring(client, place),
             room,
         }
     }
 
-    pub(crate) fn in_buffer(client: &'a mut SocketClient, room: usize) -> Self {
+    fn in_buffer(client: &'a mut SocketClient, room: usize) -> Self {
         Self {
             home: Home::Socket(client, Vec::with_capacity(room)),
             room,

@@ -2,8 +2,10 @@
 
 use std::ops::Deref;
 
+use crate::calls::RequestId;
+use crate::error::RequestError;
 use crate::shm::{Lying, ShmClient};
-use crate::synapse::SocketClient;
+use crate::synapse::{SocketClient, Synapse, Transport, lost};
 
 /// The promise that a server leaves a reply alone once it has sent it: what reading in place rests on, and copying does not.
 ///
@@ -26,6 +28,54 @@ impl TrustedServer {
     }
 }
 
+impl Synapse {
+    /// As [`Self::fire_bytes`], but the reply is not copied: it is read where the server wrote it, until what is returned is dropped. Pays for
+    /// large replies of which little is looked at, or that are copied to where they belong anyway.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn fire_in_place(
+        &mut self,
+        request: &[u8],
+        trusted: TrustedServer,
+    ) -> Result<InPlace<'_>, RequestError> {
+        match self.transport_mut() {
+            Transport::Shm(shm) => {
+                let lying = shm.fire_in_hand(request)?;
+                Ok(InPlace::in_ring(shm, lying, trusted))
+            }
+            Transport::Socket(socket) => {
+                socket.fire_bytes(request)?;
+                Ok(InPlace::in_buffer(socket))
+            }
+            Transport::Changing => Err(lost()),
+        }
+    }
+
+    /// As [`Self::receive`], in place.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn receive_in_place(
+        &mut self,
+        trusted: TrustedServer,
+    ) -> Result<(RequestId, InPlace<'_>), RequestError> {
+        match self.transport_mut() {
+            Transport::Shm(shm) => {
+                let (id, lying) = shm.receive_in_hand()?;
+                Ok((id, InPlace::in_ring(shm, lying, trusted)))
+            }
+            Transport::Socket(socket) => {
+                let (id, _) = socket.receive()?;
+                Ok((id, InPlace::in_buffer(socket)))
+            }
+            Transport::Changing => Err(lost()),
+        }
+    }
+}
+
 /// A reply where it lies: in the ring, whose room the server gets back when this is dropped; on the socket, in the private buffer.
 ///
 /// From [`crate::Synapse::fire_in_place`]. Holding it holds up nothing but that room: the server answers on until the ring is full.
@@ -45,14 +95,14 @@ enum Home<'a> {
 
 impl<'a> InPlace<'a> {
     /// Only with a promise: see `deref`.
-    pub(crate) fn in_ring(client: &'a mut ShmClient, lying: Lying, _: TrustedServer) -> Self {
+    fn in_ring(client: &'a mut ShmClient, lying: Lying, _: TrustedServer) -> Self {
         Self {
             home: Home::Ring(client, lying),
         }
     }
 
     /// The reply that was received last.
-    pub(crate) fn in_buffer(client: &'a SocketClient) -> Self {
+    fn in_buffer(client: &'a SocketClient) -> Self {
         Self {
             home: Home::Socket(client),
         }

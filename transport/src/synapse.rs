@@ -10,7 +10,6 @@ mod into;
 mod page;
 mod socket;
 mod upgrade;
-mod zero_copy;
 
 pub use socket::SocketClient;
 pub use upgrade::{HandshakeEnd, UpgradeError};
@@ -99,6 +98,11 @@ impl Synapse {
     /// What carries the requests: shared memory or the socket.
     pub fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    #[inline]
+    pub(crate) fn transport_mut(&mut self) -> &mut Transport {
+        &mut self.transport
     }
 
     /// True on shared memory.
@@ -266,7 +270,7 @@ impl AsMut<Synapse> for Synapse {
     }
 }
 
-fn lost() -> RequestError {
+pub(crate) fn lost() -> RequestError {
     RequestError::Disconnected {
         reason: crate::error::Lost::PeerGone,
         in_flight: 0,

@@ -121,11 +121,11 @@ impl SocketClient {
         arrived
     }
 
-    /// As [`crate::Synapse::draft`], in a private buffer.
+    /// Waits for room for one request, as [`crate::Synapse::draft`].
     ///
     /// # Errors
     /// As there.
-    pub(crate) fn draft(&mut self, room: usize) -> Result<crate::draft::Draft<'_>, RequestError> {
+    pub(crate) fn reserve(&mut self, room: usize) -> Result<(), RequestError> {
         self.usable()?;
         if room > self.max_message {
             return Err(RequestError::TooLarge {
@@ -134,8 +134,7 @@ impl SocketClient {
             });
         }
         // Now, because what is refused once it has been written is lost.
-        self.await_room(room, Deadline::after(self.timeout))?;
-        Ok(crate::draft::Draft::in_buffer(self, room))
+        self.await_room(room, Deadline::after(self.timeout))
     }
 
     /// The reply that was received last, until the next call that receives.

@@ -3,26 +3,18 @@
 use super::{Arrived, ShmClient};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::clock::Ticks;
-use crate::draft::Draft;
 use crate::error::{Lost, RequestError};
 use crate::mem::fork;
 use crate::ring::plan::Kind;
 use crate::ring::producer::{NoSlot, Place};
 
 impl ShmClient {
-    /// As [`crate::Synapse::draft`].
+    /// Room for one request, as [`crate::Synapse::draft`]; and an id is free for it.
     ///
     /// # Errors
     /// As there.
     #[inline]
-    pub(crate) fn draft(&mut self, room: usize) -> Result<Draft<'_>, RequestError> {
-        let place = self.reserve(room)?;
-        Ok(Draft::in_ring(self, place, room))
-    }
-
-    /// Room for one request; and an id is free for it.
-    #[inline]
-    fn reserve(&mut self, room: usize) -> Result<Place, RequestError> {
+    pub(crate) fn reserve(&mut self, room: usize) -> Result<Place, RequestError> {
         self.usable()?;
         self.check_size(room)?;
         let mut began = None;
