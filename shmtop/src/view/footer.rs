@@ -193,7 +193,6 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
         keys.push((space, "go on", Action::Freeze));
         keys.push((", .", "step", Action::StepBack));
         keys.push(("[ ]", "10 s", Action::JumpBack));
-        keys.push(("@", "time", Action::Jump));
     } else {
         keys.push((space, "freeze", Action::Freeze));
         if scene.status.replay.is_some() {

@@ -16,7 +16,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
     pen.tint_line(y, theme.head);
     let narrow = area.width < 60;
     let right = fit(
-        right(scene, narrow, area.width < 100),
+        right(scene, narrow, area.width),
         usize::from(area.width) * 3 / 5,
         2,
     );
@@ -38,6 +38,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
     let x = area.right().saturating_sub(right_width as u16 + 1);
     pen.pieces(x.max(area.x), y, &on_head(right));
 }
+
+/// Cells from which on a replay's clock says its day: who is there and how much moves comes first.
+const STAMPED: u16 = 140;
 
 /// What is looked at and how much moves.
 fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
@@ -108,7 +111,7 @@ fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
 }
 
 /// Live or not, own cost, time.
-fn right(scene: &Scene<'_>, narrow: bool, short: bool) -> Vec<(u8, Vec<Piece>)> {
+fn right(scene: &Scene<'_>, narrow: bool, wide: u16) -> Vec<(u8, Vec<Piece>)> {
     let theme = scene.theme();
     let status = scene.status;
     let hz = if status.interval_ns > 0 {
@@ -134,6 +137,9 @@ fn right(scene: &Scene<'_>, narrow: bool, short: bool) -> Vec<(u8, Vec<Piece>)> 
             // Of what is looked at, not of what was read.
             let position = replay.position_ns.saturating_sub(behind.unwrap_or(0));
             mode.push((what.to_owned(), style));
+            if let Some(behind) = behind.filter(|b| *b > 0) {
+                mode.push((format!(" −{}", duration(behind as f64)), style));
+            }
             mode.push((
                 format!(" {} ×{}", duration(position as f64), replay.speed),
                 theme.dim,
@@ -161,10 +167,16 @@ fn right(scene: &Scene<'_>, narrow: bool, short: bool) -> Vec<(u8, Vec<Piece>)> 
     out.push((2, own_cost(scene)));
     let at = scene.model.at_realtime_ns;
     let when = match status.replay {
-        Some(_) if !narrow => stamp(at, status.utc_offset_s),
-        _ => clock(at, status.utc_offset_s),
+        Some(_) if wide >= STAMPED => stamp(at, status.utc_offset_s),
+        Some(_) => {
+            let stamp = stamp(at, status.utc_offset_s);
+            stamp
+                .split_once(' ')
+                .map_or(String::new(), |(_, time)| time.to_owned())
+        }
+        None => clock(at, status.utc_offset_s),
     };
-    if scene.model.at_realtime_ns > 0 && !short {
+    if scene.model.at_realtime_ns > 0 && wide >= 100 {
         out.push((3, vec![(when, theme.dim)]));
     }
     out

@@ -27,16 +27,22 @@ fn first_line(status: &Status, width: u16) -> String {
 
 #[test]
 fn a_replay_says_where_it_is_of_which_day_and_by_whose_clock() {
-    let line = first_line(&replayed(), 120);
+    let line = first_line(&replayed(), 160);
     assert!(line.contains("▶ replay 83 s ×2"), "{line}");
-    assert!(line.ends_with("2023-11-14 14:04:31 +02:00"), "{line}");
+    assert!(line.ends_with(" 2023-11-14 14:04:31 +02:00"), "{line}");
+    let line = first_line(&replayed(), 120);
+    assert!(line.ends_with(" 14:04:31 +02:00"), "{line}");
+    assert!(
+        line.contains("15 shm, 1 socket"),
+        "still who is there: {line}"
+    );
     let frozen = Status {
         frozen_ns: Some(60_000_000_000),
         ..replayed()
     };
     let line = first_line(&frozen, 120);
     assert!(
-        line.contains("❚❚ frozen 23 s ×2"),
+        line.contains("❚❚ frozen −60 s 23 s ×2"),
         "what is looked at: {line}"
     );
     let mut seeking = frozen;
