@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use shmtop::model::listing::Listing;
 use shmtop::model::{Model, ModelBuilder};
 use shmtop::runtime::{self, SampleSource, Settings};
 use shmtop::sample::{Glance, Sample};
 use shmtop::source::{self, World};
-use shmtop::ui::State;
 
 use crate::failure::Failure;
 use crate::options::{WaitName, parse};
@@ -192,7 +192,7 @@ fn world() -> World {
 
 /// The table of `shmtop snapshot`, and below it what was found.
 fn print(model: &Model, why: &str) -> Result<u8, Failure> {
-    let mut text = shmtop::report::table(model, &State::default());
+    let mut text = shmtop::report::table(model, Listing::default());
     for f in &model.findings {
         text.push_str(&shmtop::report::finding_text(f, false));
     }

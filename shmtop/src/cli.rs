@@ -141,7 +141,7 @@ pub(crate) struct Flags {
     pub(crate) filter: Option<String>,
     /// Order of the clients: client, peer, via, requests, bytes, ring, reply-ring, hits, wait, p50, p99, p99.9, bound (dashboard, snapshot, replay)
     #[arg(long, global = true, env = "SHMTOP_SORT", value_name = "KEY", value_parser = sort_key)]
-    pub(crate) sort: Option<crate::ui::SortKey>,
+    pub(crate) sort: Option<crate::model::listing::SortKey>,
     /// Time between two looks, with a unit: 500ms, 1s; for hints at most 10s
     #[arg(short, long, global = true, env = "SHMTOP_DELAY", value_name = "TIME", value_parser = duration)]
     pub(crate) delay: Option<Duration>,
@@ -274,9 +274,12 @@ fn address(text: &str) -> Result<std::net::SocketAddr, String> {
         .map_err(|_| "give an address and a port, e.g. 127.0.0.1:9752 or [::1]:9752".to_owned())
 }
 
-fn sort_key(text: &str) -> Result<crate::ui::SortKey, String> {
-    crate::ui::SortKey::from_name(text).ok_or_else(|| {
-        let names: Vec<&str> = crate::ui::SortKey::ALL.iter().map(|k| k.name()).collect();
+fn sort_key(text: &str) -> Result<crate::model::listing::SortKey, String> {
+    crate::model::listing::SortKey::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = crate::model::listing::SortKey::ALL
+            .iter()
+            .map(|k| k.name())
+            .collect();
         format!("no such column; choose one of {}", names.join(", "))
     })
 }

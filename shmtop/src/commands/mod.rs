@@ -26,10 +26,10 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use crate::cli::{Cli, Command, Format, Misread};
+use crate::model::listing::{keep_matching, sort};
 use crate::model::{Model, Severity};
 use crate::report::Dialect;
 use crate::runtime;
-use crate::ui::rows::{keep_matching, sort};
 use crate::{hint, report};
 pub(crate) use failure::{Failure, Outcome};
 use nothing::unseen;
@@ -264,13 +264,13 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
         if !matches!(format, Format::Table | Format::Csv) {
             // Those two filter for themselves: they sort as well.
             keep_matching(&mut watch.model, &settings.state.filter);
-            sort(&mut watch.model, &settings.state);
+            sort(&mut watch.model, settings.state.listing());
         }
         let model = &watch.model;
         match format {
             Format::Table => {
                 let gap = if i > 0 { "\n" } else { "" };
-                let table = match report::table(model, &settings.state) {
+                let table = match report::table(model, settings.state.listing()) {
                     empty if empty.is_empty() && settings.state.filter.is_empty() => {
                         "no client has a connection\n".into()
                     }
@@ -283,7 +283,7 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
             }
             Format::Json => say(&json(model))?,
             Format::Csv => {
-                let text = report::csv(model, &settings.state);
+                let text = report::csv(model, settings.state.listing());
                 // One heading for the whole file.
                 let body = if i > 0 {
                     text.split_once("\r\n").map_or("", |(_, b)| b)

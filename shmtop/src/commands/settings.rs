@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::Failure;
 use crate::cli::{Flags, Format, Typed, duration};
+use crate::model::listing::SortKey;
 use crate::model::{Choice, LONGEST_NS, Model, ModelBuilder};
 use crate::source::PerfScope;
 use crate::text;
-use crate::ui::{SortKey, State, ThemeName};
+use crate::ui::{State, ThemeName};
 
 /// The configuration file. Every key is optional; an unknown one is a mistake and said so.
 #[derive(Debug, Default, Deserialize)]

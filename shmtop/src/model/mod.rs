@@ -13,6 +13,7 @@ pub mod finding;
 mod glance;
 pub mod host;
 pub(crate) mod join;
+pub mod listing;
 mod machine;
 pub(crate) mod measure;
 mod past;

@@ -1,19 +1,18 @@
 //! `snapshot -f csv`: one line per client, RFC 4180, an empty field for what is missing.
 
-use super::json::{role, via};
+use super::json::role;
+use crate::model::listing::{Listing, reported};
 use crate::model::{Client, Endpoint, Model};
 use crate::reading::Reading;
-use crate::ui::State;
-use crate::ui::rows::reported;
 
 const HEAD: &str = "endpoint,pid,role,client,peer_pid,peer_comm,transport,state,requests_per_s,bytes_per_s,\
 request_ring_capacity_bytes,request_ring_occupancy_bytes,reply_ring_capacity_bytes,reply_ring_occupancy_bytes,\
 cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight,timeouts,errors,bound,at_realtime_ns";
 
-/// The clients that `state` lists, in its order. Each line says of which moment it is: rows of several samples stand below each other.
-pub fn csv(model: &Model, state: &State) -> String {
+/// The clients that `listing` lists, in its order. Each line says of which moment it is: rows of several samples stand below each other.
+pub fn csv(model: &Model, listing: Listing<'_>) -> String {
     let mut out = format!("{HEAD}\r\n");
-    for group in reported(model, state) {
+    for group in reported(model, listing) {
         for c in &group.clients {
             out += &line(model.at_realtime_ns, group.endpoint, c);
             out += "\r\n";
@@ -42,7 +41,7 @@ fn line(at_realtime_ns: u64, e: &Endpoint, c: &Client) -> String {
             pid => pid.to_string(),
         },
         quoted(&c.peer_comm),
-        via(c.transport).into(),
+        c.transport.name().into(),
         c.state.name().into(),
         float(&c.requests_per_s),
         float(&c.bytes_per_s),

@@ -7,7 +7,7 @@ mod object;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use transport::stats::{Role, Via};
+use transport::stats::Role;
 
 use object::Object;
 
@@ -78,14 +78,6 @@ pub(super) fn role(r: Role) -> &'static str {
     match r {
         Role::Server => "server",
         Role::Client => "client",
-    }
-}
-
-/// `shm` or `socket`.
-pub(super) fn via(v: Via) -> &'static str {
-    match v {
-        Via::Shm => "shm",
-        Via::Socket => "socket",
     }
 }
 
@@ -164,8 +156,8 @@ fn client(c: &Client) -> Value {
         .put("peer_name", c.peer_name.as_str())
         .put("peer_comm", c.peer_comm.as_str())
         .put("state", c.state.name())
-        .put("transport", via(c.transport))
-        .put("wanted", via(c.wanted))
+        .put("transport", c.transport.name())
+        .put("wanted", c.wanted.name())
         .put(
             "fallback",
             c.fallback.as_ref().map_or(Value::Null, fallback),

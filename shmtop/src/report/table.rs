@@ -2,20 +2,18 @@
 
 use transport::stats::{Role, Via};
 
-use super::json::via;
+use crate::model::listing::{Listing, reported};
 use crate::model::{Client, Endpoint, Model, Quantile};
 use crate::reading::Reading;
 use crate::text;
-use crate::ui::State;
-use crate::ui::rows::reported;
 
 /// A cell that is missing.
 const NONE: &str = "–";
 
-/// The clients that `state` lists, in its order, one block per endpoint.
-pub fn table(model: &Model, state: &State) -> String {
+/// The clients that `listing` lists, in its order, one block per endpoint.
+pub fn table(model: &Model, listing: Listing<'_>) -> String {
     let mut out = String::new();
-    for group in reported(model, state) {
+    for group in reported(model, listing) {
         let e = group.endpoint;
         if !out.is_empty() {
             out.push('\n');
@@ -89,7 +87,7 @@ fn row(c: &Client) -> [String; 13] {
             0 => NONE.into(),
             pid => pid.to_string(),
         },
-        via(c.transport).into(),
+        c.transport.name().into(),
         c.state.name().into(),
         rate(&c.requests_per_s, text::count),
         rate(&c.bytes_per_s, |b| format!("{:.1}", b / 1_048_576.0)),

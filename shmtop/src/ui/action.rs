@@ -1,7 +1,8 @@
 //! Everything a user can ask for, by key, click or wheel, and what the runtime must do about it.
 
 use super::jump::Jump;
-use super::state::{SortKey, View};
+use super::state::View;
+use crate::model::listing::SortKey;
 
 /// What a key, a click or the wheel means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

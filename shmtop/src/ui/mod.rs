@@ -18,9 +18,10 @@ pub mod theme;
 pub mod timeline;
 pub mod update;
 
+pub use crate::model::listing::SortKey;
 pub use action::{Action, Effect, TimeMove};
 pub use jump::Jump;
-pub use state::{ClientId, FindingId, Left, Lost, SortKey, State, Status, View};
+pub use state::{ClientId, FindingId, Left, Lost, State, Status, View};
 pub use theme::{Theme, ThemeName};
 pub use timeline::Timeline;
 pub use update::update;

@@ -2,6 +2,7 @@
 
 use super::local_time::clock;
 use super::theme::ThemeName;
+use crate::model::listing::{Listing, SortKey};
 use crate::model::{Client, Endpoint, EndpointKey, Finding, Model, Subject};
 
 /// A screen.
@@ -50,87 +51,6 @@ impl View {
     pub fn turn(self, by: isize) -> Self {
         let n = Self::ALL.len() as isize;
         Self::ALL[(self.index() as isize + by).rem_euclid(n) as usize]
-    }
-}
-
-/// What the clients are sorted by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum SortKey {
-    /// Client number.
-    #[default]
-    Client,
-    /// Peer's pid.
-    Peer,
-    /// Transport.
-    Via,
-    /// Requests per second.
-    Requests,
-    /// Bytes per second.
-    Bytes,
-    /// Fill of the request ring.
-    RequestRing,
-    /// Fill of the reply ring.
-    ReplyRing,
-    /// Pointer-cache hits.
-    Hits,
-    /// Share of time awake while waiting.
-    Wait,
-    /// Median round trip.
-    P50,
-    /// 99th percentile.
-    P99,
-    /// 99.9th percentile.
-    P999,
-    /// Verdict.
-    Bound,
-}
-
-impl SortKey {
-    /// All, in the order of the columns.
-    pub const ALL: [Self; 13] = [
-        Self::Client,
-        Self::Peer,
-        Self::Via,
-        Self::Requests,
-        Self::Bytes,
-        Self::RequestRing,
-        Self::ReplyRing,
-        Self::Hits,
-        Self::Wait,
-        Self::P50,
-        Self::P99,
-        Self::P999,
-        Self::Bound,
-    ];
-
-    /// Name on the command line and in the footer.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Peer => "peer",
-            Self::Via => "via",
-            Self::Requests => "requests",
-            Self::Bytes => "bytes",
-            Self::RequestRing => "ring",
-            Self::ReplyRing => "reply-ring",
-            Self::Hits => "hits",
-            Self::Wait => "wait",
-            Self::P50 => "p50",
-            Self::P99 => "p99",
-            Self::P999 => "p99.9",
-            Self::Bound => "bound",
-        }
-    }
-
-    /// The key of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|k| k.name() == name)
-    }
-
-    /// The key `by` columns further on, round and round.
-    pub fn turn(self, by: isize) -> Self {
-        let n = Self::ALL.len() as isize;
-        Self::ALL[(self as isize + by).rem_euclid(n) as usize]
     }
 }
 
@@ -231,6 +151,15 @@ pub struct State {
 }
 
 impl State {
+    /// Which clients are listed, and in which order.
+    pub fn listing(&self) -> Listing<'_> {
+        Listing {
+            filter: &self.filter,
+            sort: self.sort,
+            inverted: self.inverted,
+        }
+    }
+
     /// Whether letters are letters.
     pub fn takes_letters(&self) -> bool {
         self.typing || self.jump.is_some()

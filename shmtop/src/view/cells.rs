@@ -11,7 +11,6 @@ use super::{bound_style, client_mark, severity_mark};
 use crate::history::FINE_NS;
 use crate::model::{Client, Quantile, RingView, RttView, Severity, WaitView};
 use crate::reading::{Reading, Why};
-use crate::ui::rows::via_name;
 use crate::ui::{SortKey, Theme};
 
 /// Draws one cell of a client's row; `worst` is the gravest thing said of it, `spark` says when sparklines end (CLOCK_MONOTONIC ns) and
@@ -55,7 +54,7 @@ pub(super) fn draw_cell(
                 (Via::Socket, Via::Socket) => theme.dim,
                 (Via::Shm, _) => theme.text,
             };
-            pen.put(x, y, via_name(client.transport), style);
+            pen.put(x, y, client.transport.name(), style);
         }
         Key::Sorted(SortKey::Requests) => {
             let rate = client.steady_requests_per_s();

@@ -9,10 +9,10 @@ use std::path::Path;
 use base::{BASES, Base};
 use proptest::prelude::*;
 use serde_json::Value;
+use shmtop::model::listing::Listing;
 use shmtop::model::{Model, ModelBuilder};
 use shmtop::report::{self, Dialect};
 use shmtop::sample::{PageContent, Sample};
-use shmtop::ui::State;
 
 fn schema(name: &str) -> jsonschema::Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/{name}.schema.json"));
@@ -141,7 +141,7 @@ fn what_a_page_has_as_0_because_it_does_not_know_is_null_with_a_reason() {
         client["why"].as_str().unwrap().contains("pid namespace"),
         "{client}"
     );
-    let csv = report::csv(&model, &State::default());
+    let csv = report::csv(&model, Listing::default());
     let row = csv.lines().nth(1).unwrap();
     assert_eq!(row.split(',').nth(4), Some(""), "{row}");
 }
@@ -200,10 +200,10 @@ fn no_report_lets_a_strangers_text_steer_a_terminal_or_a_parser() {
             }
         }
     });
-    let state = State::default();
+    let listing = Listing::default();
     let texts = [
-        report::table(&model, &state),
-        report::csv(&model, &state),
+        report::table(&model, listing),
+        report::csv(&model, listing),
         report::ps(&model),
         report::doctor_text(&model, false, ""),
         report::metrics(&model, &sample, Dialect::OpenMetrics),
@@ -221,7 +221,7 @@ fn no_report_lets_a_strangers_text_steer_a_terminal_or_a_parser() {
             "the name is shown all the same: {text}"
         );
     }
-    for line in report::csv(&model, &state).lines() {
+    for line in report::csv(&model, listing).lines() {
         assert_eq!(line.chars().filter(|c| *c == '"').count() % 2, 0, "{line}");
     }
 }
@@ -229,11 +229,11 @@ fn no_report_lets_a_strangers_text_steer_a_terminal_or_a_parser() {
 #[test]
 fn rows_are_sorted_and_filtered_as_asked() {
     let (model, _) = model(&Base::named("busy"), 2, |_| {});
-    let state = State {
-        filter: "4237".into(),
-        ..State::default()
+    let listing = Listing {
+        filter: "4237",
+        ..Listing::default()
     };
-    let lines = report::csv(&model, &state).lines().count();
+    let lines = report::csv(&model, listing).lines().count();
     assert_eq!(lines, 2, "a heading and one client");
 }
 
@@ -280,8 +280,8 @@ proptest! {
             let _ = report::snapshot_json(&model);
             let _ = report::doctor_json(&model);
             let _ = report::doctor_text(&model, true, "");
-            let _ = report::table(&model, &State::default());
-            let _ = report::csv(&model, &State::default());
+            let _ = report::table(&model, Listing::default());
+            let _ = report::csv(&model, Listing::default());
             let _ = report::metrics(&model, &sample, Dialect::OpenMetrics);
         }
     }

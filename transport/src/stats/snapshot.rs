@@ -71,6 +71,16 @@ pub enum Via {
     Shm = 2,
 }
 
+impl Via {
+    /// `socket` or `shm`, as reports and the dashboard have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Shm => "shm",
+        }
+    }
+}
+
 /// Why a connection that wanted shared memory is on the socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(

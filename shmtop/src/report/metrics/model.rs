@@ -3,7 +3,6 @@
 use super::{Exposition, Labelled, MAX_CLIENTS, Type, escape};
 use crate::model::{Client, Model, Subject};
 use crate::reading::Reading;
-use crate::report::json::via;
 
 /// All of them.
 pub(super) fn write(out: &mut Exposition, endpoints: &[Labelled<'_>], model: &Model) {
@@ -37,7 +36,7 @@ fn clients(out: &mut Exposition, endpoints: &[Labelled<'_>]) {
                     pid => pid.to_string(),
                 },
                 escape(&c.peer_comm),
-                via(c.transport)
+                c.transport.name()
             );
             ("", more, 1)
         }),
