@@ -1,12 +1,16 @@
-//! The event loop of the dashboard: the only place where clock, terminal, signals, samples and model meet.
+//! The dashboard's only loop, where clock, terminal, signals, samples and model meet.
 //!
 //! Called by the command line and by the demo. One `poll` waits for keys, signals, models and the next refresh;
-//! everything else is pure (`ui`, `view`) or in a leaf (`ui::terminal`, `ui::signals`, the sampler thread).
+//! everything else is pure (`ui`, `view`) or in a leaf (`terminal` with `output`, `signals`, `tty`, the sampler thread).
 
 mod feed;
+mod output;
 mod pace;
+mod signals;
+pub mod terminal;
 mod tty;
 mod turn;
+mod utc_offset;
 
 use std::io;
 use std::time::{Duration, Instant};

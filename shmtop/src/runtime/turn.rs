@@ -11,14 +11,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::feed::{Fed, Feed, Focus, SampleSource};
 use super::pace::Pace;
+use super::signals::Signals;
+use super::terminal::Screen;
 use super::tty::Tty;
+use super::utc_offset::utc_offset_s;
 use super::{Ending, Settings};
 use crate::model::Model;
 use crate::source::thread_cpu_ns;
-use crate::ui::signals::Signals;
 use crate::ui::state::Replay;
-use crate::ui::terminal::Screen;
-use crate::ui::{State, Status, Timeline, local_time};
+use crate::ui::{State, Status, Timeline};
 use crate::view::{Hits, Scene, draw};
 
 /// Longest wait between two frames of a recording: a hole in it is not sat out.
@@ -82,7 +83,7 @@ impl Runtime {
             pace: Pace::new(settings.interval, now.elapsed().as_nanos() as u64 ^ unix_s),
             state: settings.state,
             status: Status {
-                utc_offset_s: local_time::utc_offset_s(unix_s as i64),
+                utc_offset_s: utc_offset_s(unix_s as i64),
                 replay: recording.map(|name| Replay {
                     name,
                     speed: 1.0,
@@ -261,7 +262,7 @@ impl Runtime {
             if !self.status.ready {
                 // It may be of another season.
                 let unix_s = (model.at_realtime_ns / 1_000_000_000) as i64;
-                self.status.utc_offset_s = local_time::utc_offset_s(unix_s);
+                self.status.utc_offset_s = utc_offset_s(unix_s);
             }
             replay.position_ns = at_ns.saturating_sub(began);
         }

@@ -1,20 +1,4 @@
-//! The user's offset from UTC: the one thing about wall clocks that std can't say. Called by the runtime at start.
-
-/// Seconds to add to UTC at `unix_s` for local time, by the system's time zone data; 0 if that can't be had.
-pub fn utc_offset_s(unix_s: i64) -> i64 {
-    let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
-    let at: libc::time_t = unix_s;
-    // SAFETY: both pointers are to live locals of the right types, and localtime_r keeps neither; it writes `parts`
-    // fully or returns null. All-zero bytes are a valid `tm` (integers and a pointer), so reading it is fine in
-    // either case; `tm_zone`, which may dangle later, is not looked at.
-    let parts = unsafe {
-        if libc::localtime_r(&raw const at, parts.as_mut_ptr()).is_null() {
-            return 0;
-        }
-        parts.assume_init()
-    };
-    parts.tm_gmtoff
-}
+//! Moments on the user's wall clock; `runtime` says how far that is from UTC.
 
 /// `12:04:31` of a moment on CLOCK_REALTIME, shifted by `offset_s`.
 pub fn clock(realtime_ns: u64, offset_s: i64) -> String {
@@ -70,10 +54,5 @@ mod tests {
         assert_eq!(at(951_868_799, 1), "2000-03-01 00:00:00 +00:00");
         assert_eq!(at(1_709_164_800, 0), "2024-02-29 00:00:00 +00:00");
         assert_eq!(at(1_764_154_800, 7_200), "2025-11-26 13:00:00 +02:00");
-    }
-
-    #[test]
-    fn the_offset_is_that_of_some_time_zone() {
-        assert!(utc_offset_s(1_700_000_000).abs() <= 14 * 3_600);
     }
 }

@@ -1,19 +1,15 @@
 //! What the user is looking at, and what a key or click does to it: pure data and functions, no terminal, no clock.
 //!
 //! `runtime` turns terminal events into `Action`s through `keymap`, applies them with `update` and carries out
-//! the `Effect` that comes back; `view` draws `State` and the model. Only `terminal` (with `output`) and `signals` touch the
-//! outside world, and only the runtime uses them.
+//! the `Effect` that comes back; `view` draws `State` and the model.
 
 pub mod action;
 mod departed;
 pub mod jump;
 pub mod keymap;
 pub mod local_time;
-mod output;
 pub mod rows;
-pub mod signals;
 pub mod state;
-pub mod terminal;
 pub mod theme;
 pub mod timeline;
 pub mod update;

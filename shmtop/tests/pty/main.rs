@@ -293,7 +293,7 @@ fn state_of(pid: u32) -> char {
 #[test]
 #[ignore = "panics on purpose, on the terminal that the next test gives it"]
 fn a_dashboard_that_panics() {
-    let _screen = shmtop::ui::terminal::Screen::enter().unwrap();
+    let _screen = shmtop::runtime::terminal::Screen::enter().unwrap();
     panic!("the reason of the panic");
 }
 

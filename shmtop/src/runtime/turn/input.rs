@@ -9,11 +9,11 @@ use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::super::Ending;
+use super::super::signals::Signal;
+use super::super::terminal::restore;
 use super::super::tty::Tty;
 use super::{Runtime, Turn};
 use crate::model::Model;
-use crate::ui::signals::Signal;
-use crate::ui::terminal::restore;
 use crate::ui::update::WHEEL_ROWS;
 use crate::ui::{Action, Effect, Jump, State, TimeMove, Timeline, keymap, update};
 

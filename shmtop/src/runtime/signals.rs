@@ -18,13 +18,13 @@ use signal_hook::low_level::emulate_default_handler;
 use super::terminal::restore_in_time;
 
 /// How long a deadly signal waits for the runtime to leave.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 const WATCHED: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH];
 
 /// What a signal asks of the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(super) enum Signal {
     /// End, by this signal.
     End(i32),
     /// Stop (SIGTSTP).
@@ -50,7 +50,7 @@ fn lock(desk: &Desk) -> MutexGuard<'_, Option<UnixStream>> {
 
 /// The listening end. One at a time; a second one takes over from the first.
 #[derive(Debug)]
-pub struct Signals {
+pub(super) struct Signals {
     stream: UnixStream,
 }
 
@@ -59,7 +59,7 @@ impl Signals {
     ///
     /// # Errors
     /// When the handlers, the socket or the thread can't be made.
-    pub fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         let (stream, far) = UnixStream::pair()?;
         stream.set_nonblocking(true)?;
         far.set_nonblocking(true)?;
@@ -84,12 +84,12 @@ impl Signals {
     }
 
     /// What to poll for reading.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
     /// The next signal, if one came.
-    pub fn take(&mut self) -> Option<Signal> {
+    pub(super) fn take(&mut self) -> Option<Signal> {
         let mut byte = [0u8];
         match self.stream.read(&mut byte) {
             Ok(1) => Some(match i32::from(byte[0]) {
