@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use shmtop::judge::Judge;
+use shmtop::model::Model;
 use shmtop::model::listing::Listing;
-use shmtop::model::{Model, ModelBuilder};
 use shmtop::runtime::{self, SampleSource, Settings};
 use shmtop::sample::{Glance, Sample};
 use shmtop::source::{self, World};
@@ -162,7 +163,7 @@ fn once(options: &Options, why: &str) -> Result<u8, Failure> {
     let (end, ended) = channel();
     signals::on_signal(move || _ = end.send(()))?;
     let mut stage = Stage::set(options)?;
-    let (mut world, mut models) = (world(), ModelBuilder::new());
+    let (mut world, mut models) = (world(), Judge::new());
     let deadline = Instant::now() + options.duration.unwrap_or(DEFAULT_DURATION);
     loop {
         let model = models.push(world.sample());

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shmtop::model::ModelBuilder;
+use shmtop::judge::Judge;
 use shmtop::recording::{Recorder, Recording};
 use shmtop::report;
 
@@ -31,10 +31,10 @@ fn play(bytes: &[u8]) {
         return;
     };
     assert!(!recording.name().contains('\u{1b}'));
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut last = None;
     while let Ok(Some(sample)) = recording.next_sample() {
-        let model = builder.push(sample);
+        let model = judge.push(sample);
         for text in [
             report::doctor_text(&model, true),
             report::doctor_text(&model, false),

@@ -1,6 +1,6 @@
 //! shmtop's parts as a library; the binary is a thin shell around it.
 //!
-//! Data flows one way: `source` (pages, /proc, perf, limits) → `sample` → `model` → `hint` → `report` | `ui`.
+//! Data flows one way: `source` (pages, /proc, perf, limits) → `sample` → `model` → `hint` → `judge` → `report` | `view`.
 #![cfg(target_os = "linux")]
 
 pub mod check;
@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 pub mod hint;
 pub mod history;
+pub mod judge;
 pub mod model;
 pub mod rate;
 pub mod reading;

@@ -32,6 +32,11 @@ pub use process::{
 
 use serde::{Deserialize, Serialize};
 
+/// Length of a window, ns: what lies between two samples for rules, and for what is not read at each sample.
+pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
+/// A sample may come this much early (ns) and still close the window: refresh timers jitter.
+pub(crate) const EARLY_NS: u64 = 60_000_000;
+
 /// One look at the world.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

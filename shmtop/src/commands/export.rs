@@ -21,10 +21,10 @@ pub(super) fn serve(settings: &Settings, listen: SocketAddr) -> Outcome {
     })?;
     let address = listener.local_addr()?;
     let mut world = super::world(settings);
-    let mut builder = settings.builder();
+    let mut judge = settings.judge();
     let mut look = || {
         let sample = Arc::new(world.sample());
-        let mut model = builder.push(Arc::clone(&sample));
+        let mut model = judge.push(Arc::clone(&sample));
         settings.select(&mut model);
         let model = Arc::new(model);
         let body = |dialect| {

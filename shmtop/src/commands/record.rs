@@ -66,7 +66,7 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
         text::ns(start.elapsed().as_nanos() as u64)
     ))?;
     still_there(choice, &seen, &live)?;
-    let mut model = settings.builder().push(last.clone());
+    let mut model = settings.judge().push(last.clone());
     settings.select(&mut model);
     nothing::endpoints(&model, &last, settings).map_err(|why| match why {
         Failure::NoEndpoint(_) if choice.pids.is_empty() => Failure::NoEndpoint(

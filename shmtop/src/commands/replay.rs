@@ -16,7 +16,8 @@ use super::{
 };
 use crate::check::{Summary, Watch};
 use crate::cli::Format;
-use crate::model::{Finding, Model, ModelBuilder, Severity, Subject};
+use crate::judge::Judge;
+use crate::model::{Finding, Model, Severity, Subject};
 use crate::recording::Recording;
 use crate::runtime;
 use crate::sample::Sample;
@@ -27,7 +28,7 @@ struct Player<'s> {
     settings: &'s Settings,
     path: &'s Path,
     recording: Recording<BufReader<File>>,
-    builder: ModelBuilder,
+    judge: Judge,
     first_ns: Option<u64>,
     last_ns: u64,
 }
@@ -38,7 +39,7 @@ impl<'s> Player<'s> {
             settings,
             path,
             recording: Recording::open(path)?,
-            builder: settings.builder(),
+            judge: settings.judge(),
             first_ns: None,
             last_ns: 0,
         })
@@ -52,7 +53,7 @@ impl<'s> Player<'s> {
             return Ok(None);
         };
         let sample = Arc::new(sample);
-        let mut model = self.builder.push(Arc::clone(&sample));
+        let mut model = self.judge.push(Arc::clone(&sample));
         self.settings.select(&mut model);
         self.first_ns.get_or_insert(model.at_ns);
         self.last_ns = model.at_ns;

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::Failure;
 use crate::cli::{Flags, Format, Typed, duration};
+use crate::judge::Judge;
 use crate::model::listing::SortKey;
-use crate::model::{Choice, LONGEST_NS, Model, ModelBuilder};
+use crate::model::{Choice, LONGEST_NS, Model};
 use crate::source::PerfScope;
 use crate::text;
 use crate::ui::{State, ThemeName};
@@ -187,8 +188,8 @@ impl Settings {
     }
 
     /// What makes models of samples, and lets a finding about many speak of who was asked for.
-    pub(crate) fn builder(&self) -> ModelBuilder {
-        ModelBuilder::new().asked_for(&self.choice.pids)
+    pub(crate) fn judge(&self) -> Judge {
+        Judge::new().asked_for(&self.choice.pids)
     }
 
     /// Whether only some endpoints are wanted.
@@ -248,7 +249,7 @@ mod tests {
         use crate::model::{Finding, Severity, Subject};
         use crate::sample::{Page, Sample};
         let page = |pid| Page::read(pid, transport::stats::Snapshot::default());
-        let mut model = ModelBuilder::new().push(Sample {
+        let mut model = Judge::new().push(Sample {
             pages: vec![page(1), page(2)],
             ..Sample::default()
         });
@@ -293,7 +294,7 @@ mod tests {
             page(2, "trader", Role::Client, 1),
         ];
         let rows = |args: &[&str]| {
-            let mut model = ModelBuilder::new().push(Sample {
+            let mut model = Judge::new().push(Sample {
                 pages: pages.clone(),
                 ..Sample::default()
             });

@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use super::settings::Settings;
 use super::{Failure, Outcome, nothing};
-use crate::model::{Choice, EndpointKey, Model, ModelBuilder};
+use crate::judge::Judge;
+use crate::model::{Choice, EndpointKey, Model};
 use crate::sample::Sample;
 use crate::source::World;
 
 /// Time between looks of `doctor` and `check`: two per window, so that short states are seen.
 const STEP: Duration = Duration::from_millis(500);
 
-/// A world, a builder and the last model.
+/// A world, a judge and the last model.
 pub(super) struct Look<'a> {
     settings: &'a Settings,
     world: World,
-    builder: ModelBuilder,
+    judge: Judge,
     sample: Arc<Sample>,
     /// What was known at the last step, of the endpoints that are wanted.
     pub(super) model: Model,
@@ -33,7 +34,7 @@ impl<'a> Look<'a> {
         Self {
             world: super::world(settings),
             settings,
-            builder: settings.builder(),
+            judge: settings.judge(),
             sample: Arc::default(),
             model: Model::empty(),
             seen: BTreeSet::new(),
@@ -45,7 +46,7 @@ impl<'a> Look<'a> {
     /// Looks once.
     pub(super) fn step(&mut self) {
         self.sample = Arc::new(self.world.sample());
-        self.model = self.builder.push(Arc::clone(&self.sample));
+        self.model = self.judge.push(Arc::clone(&self.sample));
         self.settings.select(&mut self.model);
         self.seen
             .extend(self.model.endpoints.iter().map(|e| e.key.clone()));

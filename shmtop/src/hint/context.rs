@@ -6,11 +6,10 @@ use std::sync::Arc;
 use transport::stats::{ProcessCounters, Role, Slot, SlotKind, Snapshot};
 
 use super::once::Once;
-use crate::model::builder::EARLY_NS;
 use crate::model::join::{is_connection, slot_at};
 use crate::model::{Client, Endpoint, EndpointKey, Model, ThreadView, WaitView};
 use crate::reading::{Reading, Why};
-use crate::sample::{Listener, Process, Sample};
+use crate::sample::{EARLY_NS, Listener, Process, Sample};
 
 /// The longest look back.
 const TEN_NS: u64 = 10_000_000_000;

@@ -15,10 +15,10 @@ use super::refusals::Refusals;
 use super::tracker::Tracker;
 use super::{Answer, Check, Context, Rule, rules};
 use crate::model::asked::Asked;
-use crate::model::builder::{EARLY_NS, needs};
+use crate::model::builder::needs;
 use crate::model::{Client, Endpoint, EndpointKey, Finding, Model, Subject, UnknownRule};
 use crate::reading::Why;
-use crate::sample::Sample;
+use crate::sample::{EARLY_NS, Sample};
 
 /// The first part of a subject's life that does not count.
 const WARM_UP_NS: u64 = 2_000_000_000;

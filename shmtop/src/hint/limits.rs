@@ -2,6 +2,7 @@
 
 use super::fix::{Bound, raise_nofile};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
+use crate::model::machine::{HANDED_OVER, room_for_clients};
 use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
 use crate::text;
@@ -11,8 +12,6 @@ pub(super) const RULES: &[Rule] = &[FD_HEADROOM, SYSTEM_FD_HEADROOM, SHMMAX, RLI
 
 /// Fewer free descriptors than this are an emergency: a log file, a resolver and a pipe need them too.
 const FDS_LEFT: u64 = 6;
-/// Descriptors that a handshake holds for a moment besides those that the client keeps.
-const HANDED_OVER: u64 = 1;
 /// Below this use of the table the clients that may still come are a plan, not a need.
 const FDS_USED_SHARE: f64 = 0.8;
 
@@ -29,11 +28,6 @@ rule! {
     fix: "prlimit --pid PID --nofile=N; LimitNOFILE= in the unit; docker run --ulimit nofile=N";
     explains: ["socket-fallback"];
     check: Endpoint(fd_headroom);
-}
-
-/// Clients that get shared memory with so many free descriptors, one after the other.
-pub(crate) fn room_for_clients(free: u64, each: u64) -> u64 {
-    free.saturating_sub(HANDED_OVER) / each.max(1)
 }
 
 fn fd_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {

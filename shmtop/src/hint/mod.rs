@@ -41,7 +41,6 @@ mod view;
 pub use context::Context;
 pub use docs::{catalogue, explain};
 pub use engine::Engine;
-pub(crate) use limits::room_for_clients;
 
 use crate::model::{Client, Endpoint, Evidence, Severity};
 use crate::reading::Reading;

@@ -2,10 +2,9 @@
 
 use super::{Answer, Context, Fire, QUIET, rule};
 use crate::model::Endpoint;
-use crate::model::builder::WINDOW_NS;
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
-use crate::sample::RingMapping;
+use crate::sample::{RingMapping, WINDOW_NS};
 use crate::text;
 
 rule! {

@@ -1,5 +1,5 @@
 //! [`ModelBuilder`]: samples in, models out. It holds what one pair of samples can't know: histories, since when a state
-//! lasts, one-second windows for the hints, ten seconds for rare latencies.
+//! lasts, one-second windows for the hints, ten seconds for rare latencies. `judge` runs it and lets the rules look at each window.
 //!
 //! Pure: time comes from the samples, so a recording gives the same models as the live world.
 
@@ -13,16 +13,11 @@ use super::glance::{glanced, wanted};
 use super::join::{is_connection, key};
 use super::past::{Past, Remembered, Windows, sums};
 use super::slow::carry;
-use super::{Client, Endpoint, EndpointKey, Finding, Model, Shared, UnknownRule};
-use crate::hint::Engine;
+use super::{Client, Endpoint, EndpointKey, Model};
 use crate::history::HeatColumn;
 use crate::reading::Why;
-use crate::sample::{Glance, Sample};
+use crate::sample::{EARLY_NS, Glance, Sample, WINDOW_NS};
 
-/// Length of a window.
-pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
-/// A sample may come this much early and still close the window: refresh timers jitter.
-pub(crate) const EARLY_NS: u64 = 60_000_000;
 /// Windows whose samples are kept: the longest look back of a rule is ten seconds.
 pub(super) const KEPT_WINDOWS: usize = 11;
 /// After a longer hole between two samples nothing earlier is comparable. The slowest refresh is 10 s, 5 % more or less, and a look.
@@ -30,89 +25,90 @@ pub(crate) const HOLE_NS: u64 = 12_000_000_000;
 /// The longest wanted time between two looks that leaves no hole.
 pub(crate) const LONGEST_NS: u64 = 10_000_000_000;
 
-/// Makes a [`Model`] of each [`Sample`].
+/// Makes a [`Model`] of each [`Sample`], without findings.
 #[derive(Default)]
-pub struct ModelBuilder {
+pub(crate) struct ModelBuilder {
     last: Option<Arc<Sample>>,
     /// Whether `last` had one before it.
     has_rates: bool,
     /// Samples at window borders, oldest first.
     windows: VecDeque<Arc<Sample>>,
     past: HashMap<EndpointKey, Past>,
-    engine: Engine,
-    /// The model over the last window, without findings.
+    /// The model over the last window.
     window: Option<Model>,
-    /// What the rules say since the last window: they look at windows only, so it holds until the next one.
-    said: Option<Said>,
 }
 
-/// What the rules said at the end of a window.
-struct Said {
-    findings: Shared<Vec<Finding>>,
-    unknown: Shared<Vec<UnknownRule>>,
-    checked: Shared<Vec<&'static str>>,
-    needs_s: u32,
+/// What does not connect with what was before: another boot, time running backwards, a suspend or a long hole.
+pub(crate) struct Gap {
+    /// Whether the machine slept.
+    pub(crate) suspended: bool,
+}
+
+/// What is known with one more sample.
+pub(crate) struct Built<'a> {
+    /// Everything, without findings.
+    pub(crate) model: Model,
+    /// Whether a second is full with it, or the first one begins.
+    pub(crate) closes: bool,
+    /// The second that is full with it: its model, and the samples at the borders before its end.
+    pub(crate) window: Option<(&'a Model, &'a VecDeque<Arc<Sample>>)>,
 }
 
 impl ModelBuilder {
-    /// A builder that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The processes that the reader asked for: a finding that speaks for many speaks with their numbers.
-    pub fn asked_for(mut self, pids: &[u32]) -> Self {
-        self.engine.asked_for = pids.to_vec();
-        self
-    }
-
-    /// Takes the next sample and says what is known now. Samples that are not later than the last one give a model without
-    /// rates and leave no trace.
-    pub fn push(&mut self, sample: impl Into<Arc<Sample>>) -> Model {
-        let sample = sample.into();
-        self.forget_if_incomparable(&sample);
-        let mut model = build(self.last.as_deref(), &sample);
-        let closes = self.closes_window(&sample);
+    /// Says what is known with the next sample, which [`Self::keep`] is to be called with before the one after it. Samples that
+    /// are not later than the last one give a model without rates and leave no trace.
+    pub(crate) fn build(&mut self, sample: &Arc<Sample>) -> Built<'_> {
+        let mut model = build(self.last.as_deref(), sample);
+        let closes = self.closes_window(sample);
         let start = self.windows.back().filter(|_| closes).cloned();
+        let full = start.is_some();
         match (start, &self.last) {
             // Nothing lies between the window's start and its end: its model is this one.
             (Some(start), Some(last)) if Arc::ptr_eq(last, &start) => {
-                self.remember(&mut model, &sample, closes);
-                self.ask_rules(model.clone(), &sample);
+                self.remember(&mut model, sample, closes);
+                self.window = Some(model.clone());
             }
             (start, _) => {
                 if let Some(start) = start {
-                    let mut window = build(Some(&start), &sample);
+                    let mut window = build(Some(&start), sample);
                     self.date(&mut window);
-                    self.ask_rules(window, &sample);
+                    self.window = Some(window);
                 }
                 if let Some(window) = &self.window {
                     carry(&mut model, window);
                 }
-                self.remember(&mut model, &sample, closes);
+                self.remember(&mut model, sample, closes);
             }
         }
-        if closes {
+        self.has_rates = model.interval_ns.is_ok();
+        let window = self.window.as_ref().filter(|_| full);
+        Built {
+            model,
+            closes,
+            window: window.map(|w| (w, &self.windows)),
+        }
+    }
+
+    /// Takes the sample that was built from: the next one is compared with it.
+    pub(crate) fn keep(&mut self, sample: Arc<Sample>) {
+        if self.closes_window(&sample) {
             self.windows.push_back(Arc::clone(&sample));
             if self.windows.len() > KEPT_WINDOWS {
                 self.windows.pop_front();
             }
         }
-        self.show(&mut model, closes);
-        self.has_rates = model.interval_ns.is_ok();
         self.last = Some(sample);
-        model
     }
 
     /// What a glance that continues the last sample has to read: `on_screen` are connection ids. `None` before the first
     /// two samples, which make the first rates.
-    pub fn glance(&self, on_screen: &HashSet<u64>) -> Option<Glance> {
+    pub(crate) fn glance(&self, on_screen: &HashSet<u64>) -> Option<Glance> {
         let last = self.last.as_deref()?;
         self.has_rates.then(|| wanted(last, on_screen))
     }
 
     /// The last model as of a glance; `None` if that is not later. Nothing that rules look at changes.
-    pub fn glanced(&mut self, last: &Model, glance: &Glance) -> Option<Model> {
+    pub(crate) fn glanced(&mut self, last: &Model, glance: &Glance) -> Option<Model> {
         let (mut model, changed) = glanced(last, self.last.as_deref()?, glance)?;
         let at_ns = model.at_ns;
         for (e, c) in changed.rows {
@@ -135,33 +131,9 @@ impl ModelBuilder {
         Some(model)
     }
 
-    /// Adds what the rules say; going through them all costs more than the rest of a model, and only a window changes
-    /// their answers.
-    fn show(&mut self, model: &mut Model, closed: bool) {
-        match &self.said {
-            Some(said) if !closed => {
-                model.findings.clone_from(&said.findings);
-                model.unknown.clone_from(&said.unknown);
-                model.checked.clone_from(&said.checked);
-                model.needs_s = said.needs_s;
-            }
-            _ => {
-                self.engine.show(model);
-                self.said = Some(Said {
-                    findings: model.findings.clone(),
-                    unknown: model.unknown.clone(),
-                    checked: model.checked.clone(),
-                    needs_s: model.needs_s,
-                });
-            }
-        }
-    }
-
-    /// Another boot, time running backwards, a suspend or a long hole: windows would span it and mean nothing.
-    fn forget_if_incomparable(&mut self, sample: &Sample) {
-        let Some(last) = &self.last else {
-            return;
-        };
+    /// Forgets what is not comparable with the next sample, if there is a gap before it: windows would span it and mean nothing.
+    pub(crate) fn forget_at_gap(&mut self, sample: &Sample) -> Option<Gap> {
+        let last = self.last.as_ref()?;
         let (a, b) = (&last.time, &sample.time);
         let asleep = |c: &crate::sample::Clocks| c.boottime_ns.saturating_sub(c.monotonic_ns);
         let suspended = b.boottime_ns != 0 && asleep(b).saturating_sub(asleep(a)) > WINDOW_NS;
@@ -178,12 +150,12 @@ impl ModelBuilder {
                 r.rtt = Windows::default();
                 r.handler = Windows::default();
             }
-            self.engine.interrupted(suspended.then_some(sample));
-            self.said = None;
             if backwards || rebooted {
                 self.last = None;
             }
+            return Some(Gap { suspended });
         }
+        None
     }
 
     /// Whether a second is full with this sample, or the first one begins.
@@ -192,12 +164,6 @@ impl ModelBuilder {
             let full = start.time.monotonic_ns.saturating_add(WINDOW_NS - EARLY_NS);
             sample.time.monotonic_ns >= full
         })
-    }
-
-    /// Runs the rules on a window; it ends with `sample`.
-    fn ask_rules(&mut self, window: Model, sample: &Sample) {
-        self.engine.window(&window, sample, &self.windows);
-        self.window = Some(window);
     }
 
     /// How long each client has been in its state: a rule may say so.

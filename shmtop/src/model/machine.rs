@@ -16,6 +16,14 @@ pub(super) fn first() -> Why {
     Why::not_yet("needs a second sample")
 }
 
+/// Descriptors that a handshake holds for a moment besides those that the client keeps.
+pub(crate) const HANDED_OVER: u64 = 1;
+
+/// Clients that get shared memory with so many free descriptors, one after the other.
+pub(crate) fn room_for_clients(free: u64, each: u64) -> u64 {
+    free.saturating_sub(HANDED_OVER) / each.max(1)
+}
+
 /// The machine.
 pub(super) fn host(pair: &Pair<'_>) -> HostView {
     let h = &pair.now.host;
@@ -252,7 +260,7 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
             return Err(Why::not_applicable("not a server"));
         }
         let free = soft.clone()?.saturating_sub(now.fds_below_limit()?);
-        Ok(crate::hint::room_for_clients(free, each))
+        Ok(room_for_clients(free, each))
     };
     let no_limit = || Why::not_applicable("no memory limit is set");
     let group = now

@@ -1,12 +1,12 @@
 //! What shmtop knows at one moment: plain data, computed from samples, borrowed read-only by every view.
 //!
-//! [`ModelBuilder`] makes it; `hint` adds the findings; `report` and `ui` show it. Nothing
+//! [`builder`] makes it; `judge` has the rules of `hint` add the findings; `report` and `view` show it. Nothing
 //! here reads a clock, a file or a page. A value that can't be had is an `Err(Why)`, never 0.
 
 pub(crate) mod asked;
 mod build;
 pub(crate) mod build_client;
-pub mod builder;
+pub(crate) mod builder;
 pub mod client;
 pub mod counters;
 pub mod finding;
@@ -14,7 +14,7 @@ mod glance;
 pub mod host;
 pub(crate) mod join;
 pub mod listing;
-mod machine;
+pub(crate) mod machine;
 pub(crate) mod measure;
 mod past;
 mod ring;
@@ -26,7 +26,6 @@ pub(crate) mod verdict;
 pub use asked::Choice;
 pub(crate) use build::{build, rejected, rejected_of};
 pub(crate) use builder::LONGEST_NS;
-pub use builder::ModelBuilder;
 pub use client::{
     Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,
     WaitView,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use transport::stats::Histogram;
 
-use super::builder::{EARLY_NS, KEPT_WINDOWS};
+use super::builder::KEPT_WINDOWS;
 use super::measure::percentiles;
 use super::{Bound, Client, ClientState, Endpoint, Percentiles};
 use crate::history::{History, Point};
 use crate::reading::Reading;
+use crate::sample::EARLY_NS;
 
 /// What latencies of late are over.
 const RECENT_NS: u64 = 10_000_000_000;

@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::model::{Choice, Model, ModelBuilder};
+use crate::judge::Judge;
+use crate::model::{Choice, Model};
 use crate::sample::{Glance, Sample};
 use crate::source::World;
 
@@ -96,7 +97,7 @@ pub(super) enum Fed {
 struct Look {
     source: Box<dyn SampleSource>,
     choice: Choice,
-    builder: ModelBuilder,
+    judge: Judge,
     last: Option<Arc<Model>>,
     samples: u32,
     /// When the last sample began, and how long it took to have its model.
@@ -110,7 +111,7 @@ impl Look {
     fn at(source: Box<dyn SampleSource>, choice: Choice) -> Self {
         Self {
             source,
-            builder: ModelBuilder::new().asked_for(&choice.pids),
+            judge: Judge::new().asked_for(&choice.pids),
             choice,
             last: None,
             samples: 0,
@@ -137,7 +138,7 @@ impl Look {
         match self.source.next_sample() {
             Ok(Some(sample)) => {
                 self.samples = self.samples.saturating_add(1);
-                let mut model = self.builder.push(sample);
+                let mut model = self.judge.push(sample);
                 self.choice.select(&mut model);
                 let model = Arc::new(model);
                 self.took = self.sampled.elapsed();
@@ -157,7 +158,7 @@ impl Look {
         }
         let last = self.last.as_deref()?;
         if self.glance.is_none() {
-            self.glance = self.builder.glance(&self.focus.on_screen);
+            self.glance = self.judge.glance(&self.focus.on_screen);
         }
         let glance = self.glance.as_mut()?;
         if !self.source.glance(glance) {
@@ -166,7 +167,7 @@ impl Look {
         if glance.outdated && age >= self.took * REST {
             return None;
         }
-        self.builder.glanced(last, glance).map(Arc::new)
+        self.judge.glanced(last, glance).map(Arc::new)
     }
 }
 

@@ -7,14 +7,15 @@ use super::file::{field, line, nonsense, number, text};
 use super::{Options, clock};
 use crate::reading::{Reading, Why};
 use crate::sample::{
-    Fact, FileNr, FileSystem, Host, HugePages, LoadAverage, Memory, Pressure, PressureLine,
+    EARLY_NS, Fact, FileNr, FileSystem, Host, HugePages, LoadAverage, Memory, Pressure,
+    PressureLine, WINDOW_NS,
 };
 use procfs::FromRead;
 use std::path::{Path, PathBuf};
 
-/// As long as the shortest window: read at the same samples, so that a CPU's time and that of the threads on it are of the same second however
+/// As long as the shortest window: read at the samples that close one, so that a CPU's time and that of the threads on it are of the same second however
 /// the refresh jitters; long enough for a share in clock ticks to mean something.
-const MOVING_NS: u64 = 940_000_000;
+const MOVING_NS: u64 = WINDOW_NS - EARLY_NS;
 const SETTINGS_NS: u64 = 10_000_000_000;
 
 /// Reads the machine.
@@ -221,11 +222,9 @@ fn pressure(text: &str) -> Option<Pressure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::builder::{EARLY_NS, WINDOW_NS};
 
     #[test]
     fn the_machine_is_read_anew_at_each_sample_that_closes_a_window() {
-        assert_eq!(MOVING_NS, WINDOW_NS - EARLY_NS);
         let mut reader = HostReader::new(&Options::default());
         let mut read = |now_ns| reader.read(now_ns, &mut Vec::new()).at_ns;
         // As the first sample does, which begins one; the clock is the real one.

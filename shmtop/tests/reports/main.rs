@@ -9,8 +9,9 @@ use std::path::Path;
 use base::{BASES, Base};
 use proptest::prelude::*;
 use serde_json::Value;
+use shmtop::judge::Judge;
+use shmtop::model::Model;
 use shmtop::model::listing::Listing;
-use shmtop::model::{Model, ModelBuilder};
 use shmtop::report::{self, Dialect};
 use shmtop::sample::{PageContent, Sample};
 
@@ -32,12 +33,12 @@ fn valid(schema: &jsonschema::Validator, document: &Value, what: &str) {
 
 /// The model after `seconds` of a healthy machine, changed by `change` in each sample.
 fn model(base: &Base, seconds: u64, change: impl Fn(&mut Sample)) -> (Model, Sample) {
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut last = None;
     for t in 0..=seconds {
         let mut sample = base.sample(t);
         change(&mut sample);
-        last = Some((builder.push(sample.clone()), sample));
+        last = Some((judge.push(sample.clone()), sample));
     }
     last.unwrap()
 }
@@ -266,7 +267,7 @@ proptest! {
 
     #[test]
     fn whatever_a_hostile_recording_claims_every_report_is_written(seed in any::<u64>(), rarely in 8u8..120) {
-        let mut builder = ModelBuilder::new();
+        let mut judge = Judge::new();
         let mut state = seed | 1;
         for t in 0..5 {
             let mut world = serde_json::to_value(Base::named("busy").sample(t)).unwrap();
@@ -276,7 +277,7 @@ proptest! {
             });
             scribble(&mut world, &mut picks);
             let sample: Sample = serde_json::from_value(world).unwrap();
-            let model = builder.push(sample.clone());
+            let model = judge.push(sample.clone());
             let _ = report::snapshot_json(&model);
             let _ = report::doctor_json(&model);
             let _ = report::doctor_text(&model, true, "");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use shmtop::model::ModelBuilder;
+use shmtop::judge::Judge;
 
 use super::base::Base;
 use super::play::{Scenario, played, scenarios};
@@ -72,11 +72,11 @@ fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
         let text = std::fs::read_to_string(path).unwrap();
         let s: Scenario = toml::from_str(&text).unwrap();
         let base = Base::named(&s.base);
-        let mut builder = ModelBuilder::new();
+        let mut judge = Judge::new();
         for t in 0..=s.seconds {
             let mut sample = patch::sample(&base, &s.patch, t);
             hostile::rename(&mut sample);
-            let model = builder.push(sample);
+            let model = judge.push(sample);
             let report = shmtop::report::doctor_text(&model, false, "");
             let steers = |c: char| c.is_control() && c != '\n';
             assert!(!report.contains(steers), "{report:?}");

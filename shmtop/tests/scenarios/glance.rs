@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use shmtop::model::{Client, ModelBuilder};
+use shmtop::judge::Judge;
+use shmtop::model::Client;
 use shmtop::sample::{Glance, Sample};
 use transport::stats::Role;
 
@@ -42,13 +43,13 @@ fn renewed(c: &Client) -> String {
 fn a_glance_shows_the_numbers_that_a_sample_would() {
     for name in ["busy", "crowded", "large", "idle"] {
         let base = Base::named(name);
-        let mut builder = ModelBuilder::new();
-        builder.push(base.sample(0));
-        let before = builder.push(base.sample(1));
-        let mut glance = builder.glance(&HashSet::new()).unwrap();
+        let mut judge = Judge::new();
+        judge.push(base.sample(0));
+        let before = judge.push(base.sample(1));
+        let mut glance = judge.glance(&HashSet::new()).unwrap();
         fill(&mut glance, &base.sample(2));
-        let glanced = builder.glanced(&before, &glance).unwrap();
-        let sampled = builder.push(base.sample(2));
+        let glanced = judge.glanced(&before, &glance).unwrap();
+        let sampled = judge.push(base.sample(2));
         assert_eq!(glanced.at_ns, sampled.at_ns);
         let rows = |m: &shmtop::model::Model| -> Vec<String> {
             m.rows().map(|(_, c)| renewed(c)).collect()
@@ -70,7 +71,7 @@ fn a_glance_shows_the_numbers_that_a_sample_would() {
 #[test]
 fn findings_are_the_same_with_and_without_glances() {
     let base = Base::named("crowded");
-    let (mut with, mut without) = (ModelBuilder::new(), ModelBuilder::new());
+    let (mut with, mut without) = (Judge::new(), Judge::new());
     for t in 0..12 {
         let model = with.push(base.sample(t));
         let other = without.push(base.sample(t));
@@ -97,7 +98,7 @@ fn findings_are_the_same_with_and_without_glances() {
 #[test]
 fn of_many_connections_only_those_on_the_screen_are_read() {
     let base = Base::named("crowded");
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut many = [base.sample(0), base.sample(1)];
     for sample in &mut many {
         for page in &mut sample.pages {
@@ -124,9 +125,9 @@ fn of_many_connections_only_those_on_the_screen_are_read() {
         .find(|s| s.info.poller_slot.is_some());
     let on_screen = HashSet::from([one.unwrap().info.connection_id]);
     for sample in many {
-        builder.push(sample);
+        judge.push(sample);
     }
-    let glance = builder.glance(&on_screen).unwrap();
+    let glance = judge.glance(&on_screen).unwrap();
     let slots: Vec<_> = glance.pages.iter().flat_map(|p| &p.slots).collect();
     assert!((1..=2).contains(&slots.len()), "{} slots", slots.len());
     let connections = slots.iter().map(|g| g.slot.info.connection_id);

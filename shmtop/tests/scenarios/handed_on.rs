@@ -1,7 +1,8 @@
 //! Connections that one thread opened and handed on to others: their slots name a thread that does nothing, and what is said of a thread must
 //! not be said of that one.
 
-use shmtop::model::{Model, ModelBuilder};
+use shmtop::judge::Judge;
+use shmtop::model::Model;
 use shmtop::sample::{Fact, PageContent, Sample, ThreadPolicy};
 use transport::stats::Snapshot;
 
@@ -22,7 +23,7 @@ fn page(sample: &mut Sample, pid: u32) -> &mut Snapshot {
 fn after(works: u64, spin: u64) -> Model {
     let base = Base::named("crowded");
     let first = Base::client_pid(1);
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut model = Model::empty();
     for t in 0..=6 {
         let mut sample = base.sample(t);
@@ -47,7 +48,7 @@ fn after(works: u64, spin: u64) -> Model {
                 thread.policy = Fact::Known(ThreadPolicy::Fifo);
             }
         }
-        model = builder.push(sample);
+        model = judge.push(sample);
     }
     model
 }

@@ -39,7 +39,8 @@ use std::path::Path;
 use base::{BASES, Base};
 use play::{check, dir, played, scenarios};
 use shmtop::hint::rules;
-use shmtop::model::{Model, ModelBuilder, Severity};
+use shmtop::judge::Judge;
+use shmtop::model::{Model, Severity};
 
 #[test]
 fn every_scenario_gets_its_answer() {
@@ -91,9 +92,9 @@ fn every_hint_has_its_four_scenarios() {
 #[test]
 fn a_healthy_workload_raises_nothing_at_warn_or_above() {
     for base in BASES {
-        let mut builder = ModelBuilder::new();
+        let mut judge = Judge::new();
         for t in 0..=15 {
-            let model = builder.push(base.sample(t));
+            let model = judge.push(base.sample(t));
             let loud: Vec<_> = model
                 .findings
                 .iter()
@@ -109,7 +110,7 @@ fn a_finding_that_speaks_for_many_counts_nobody_who_was_not_asked_for() {
     let base = Base::named("busy");
     let pid = Base::client_pid(1);
     let says = |asked: &[u32]| {
-        let mut builder = ModelBuilder::new().asked_for(asked);
+        let mut judge = Judge::new().asked_for(asked);
         let mut last = Model::empty();
         for t in 0..=4 {
             let mut sample = base.sample(t);
@@ -118,7 +119,7 @@ fn a_finding_that_speaks_for_many_counts_nobody_who_was_not_asked_for() {
                     s.debug_build = true;
                 }
             }
-            last = builder.push(sample);
+            last = judge.push(sample);
         }
         let found = last.findings.iter().find(|f| f.id == "debug-build");
         found.unwrap().says.clone()
@@ -131,10 +132,10 @@ fn a_finding_that_speaks_for_many_counts_nobody_who_was_not_asked_for() {
 #[test]
 fn on_a_machine_that_shows_everything_no_rule_is_left_unanswered() {
     let base = Base::named("busy");
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut last = Model::empty();
     for t in 0..=13 {
-        last = builder.push(base.sample(t));
+        last = judge.push(base.sample(t));
     }
     assert!(last.unknown.is_empty(), "{:#?}", last.unknown);
     assert_eq!(last.checked.len(), rules().count());
@@ -166,10 +167,10 @@ fn what_is_said_per_second_is_per_second_however_long_a_window_is() {
         ("inconsistent-peer", lies, 300.0),
     ] {
         let patches: [patch::Patch; 1] = [toml::from_str(patch).unwrap()];
-        let mut builder = ModelBuilder::new();
+        let mut judge = Judge::new();
         let mut last = Model::empty();
         for t in 0..=6 {
-            last = builder.push(patch::sample(&base, &patches, t * 3));
+            last = judge.push(patch::sample(&base, &patches, t * 3));
         }
         let finding = last.findings.iter().find(|f| f.id == id).unwrap();
         let rate = finding.evidence.iter().find(|e| e.unit == "1/s").unwrap();
@@ -180,7 +181,7 @@ fn what_is_said_per_second_is_per_second_however_long_a_window_is() {
 #[test]
 fn at_the_slowest_refresh_there_still_are_hints() {
     let base = Base::named("busy");
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut last = Model::empty();
     // 10 s, the most that the jitter adds, and a look.
     for t in (0..=44).step_by(11) {
@@ -190,7 +191,7 @@ fn at_the_slowest_refresh_there_still_are_hints() {
                 s.debug_build = true;
             }
         });
-        last = builder.push(sample);
+        last = judge.push(sample);
     }
     assert!(last.findings.iter().any(|f| f.id == "debug-build"));
 }
@@ -202,9 +203,9 @@ fn a_minute_is_a_minute_however_rarely_one_looks() {
     let over = toml::from_str("set = { \"page.server.process.rejected_uid\" = 10 }\nfrom = 11");
     let patches: [patch::Patch; 2] = [refused.unwrap(), over.unwrap()];
     let base = Base::named("busy");
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut fires = |t| {
-        let model = builder.push(patch::sample(&base, &patches, t));
+        let model = judge.push(patch::sample(&base, &patches, t));
         let mut findings = model.findings.iter();
         findings.any(|f| f.id == "handshake-rejected")
     };
@@ -226,9 +227,9 @@ fn ten_seconds_are_ten_however_rarely_one_looks_and_begin_anew_after_a_suspend()
         sample
     };
     for every_s in [1, 2, 5, 10] {
-        let mut builder = ModelBuilder::new();
+        let mut judge = Judge::new();
         let mut fires = |t| {
-            let model = builder.push(sample(t, 0));
+            let model = judge.push(sample(t, 0));
             model.findings.iter().any(|f| f.id == "steal")
         };
         let fired: Vec<u64> = (0..=45).step_by(every_s).filter(|t| fires(*t)).collect();
@@ -242,9 +243,9 @@ fn ten_seconds_are_ten_however_rarely_one_looks_and_begin_anew_after_a_suspend()
             "every {every_s} s: {fired:?}"
         );
     }
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut unknown = |t: u64, asleep_s| {
-        let model = builder.push(sample(t, asleep_s));
+        let model = judge.push(sample(t, asleep_s));
         let mut all = model.unknown.iter();
         all.find(|u| u.id == "steal").map(|u| u.why.text.clone())
     };
@@ -257,8 +258,8 @@ fn ten_seconds_are_ten_however_rarely_one_looks_and_begin_anew_after_a_suspend()
 
 #[test]
 fn before_enough_seconds_the_answer_is_that_more_are_needed() {
-    let mut builder = ModelBuilder::new();
-    let model = builder.push(Base::named("busy").sample(0));
+    let mut judge = Judge::new();
+    let model = judge.push(Base::named("busy").sample(0));
     assert!(model.checked.is_empty() && model.needs_s >= 3);
     assert!(
         model.unknown.iter().all(|u| u.why.text.contains("more")),

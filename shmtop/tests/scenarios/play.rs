@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use shmtop::model::{Model, ModelBuilder};
+use shmtop::judge::Judge;
+use shmtop::model::Model;
 
 use super::base::Base;
 use super::patch;
@@ -59,9 +60,9 @@ pub(crate) fn scenarios() -> Vec<PathBuf> {
 /// The models of a scenario, one per second.
 pub(crate) fn play(s: &Scenario) -> Vec<Model> {
     let base = Base::named(&s.base);
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     (0..=s.seconds)
-        .map(|t| builder.push(patch::sample(&base, &s.patch, t)))
+        .map(|t| judge.push(patch::sample(&base, &s.patch, t)))
         .collect()
 }
 

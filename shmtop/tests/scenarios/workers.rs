@@ -1,7 +1,8 @@
 //! Two pinned workers of one server: what is said of a thread is true for the thread that is named, others are blamed only for what none of
 //! the watched threads can have used, and where that is not certain the rule says that nobody knows.
 
-use shmtop::model::{Model, ModelBuilder};
+use shmtop::judge::Judge;
+use shmtop::model::Model;
 use shmtop::sample::{Fact, PageContent, Process, Sample};
 use transport::stats::{SlotState, Snapshot};
 
@@ -107,12 +108,12 @@ fn after(cpus: [Cpu; 2], clients: Clients) -> Model {
 
 /// The same, where each second's sample is changed before it is looked at.
 fn after_with(cpus: [Cpu; 2], clients: Clients, change: impl Fn(&mut Sample, u64)) -> Model {
-    let mut builder = ModelBuilder::new();
+    let mut judge = Judge::new();
     let mut model = None;
     for t in 0..=6 {
         let mut sample = sample(cpus, clients, t);
         change(&mut sample, t);
-        model = Some(builder.push(sample));
+        model = Some(judge.push(sample));
     }
     model.expect("the seventh")
 }
