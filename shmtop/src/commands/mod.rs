@@ -23,7 +23,7 @@ mod watch;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, ValueEnum};
 
 use crate::cli::{Cli, Command, Format, Misread};
 use crate::model::listing::{keep_matching, sort};
@@ -163,9 +163,10 @@ fn format(settings: &Settings, allowed: &[Format]) -> Result<Format, Failure> {
     if !settings.typed.format {
         return Ok(Format::Table);
     }
-    Err(Failure::Usage(
-        format!("this command has no format {wanted:?}").to_lowercase(),
-    ))
+    // Every format has a name on the command line.
+    let wanted = wanted.to_possible_value();
+    let name = wanted.as_ref().map_or("", |v| v.get_name());
+    Err(Failure::Usage(format!("this command has no format {name}")))
 }
 
 fn dashboard(settings: &Settings) -> Outcome {

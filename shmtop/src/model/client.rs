@@ -8,6 +8,7 @@ use transport::stats::{FallbackFact, Role, Via};
 use super::finding::Evidence;
 use super::host::ThreadView;
 use super::shared::Shared;
+use super::time::TimeShares;
 use crate::history::History;
 use crate::reading::{Reading, Why};
 
@@ -305,43 +306,6 @@ impl PerfView {
             faults_per_message: Err(why.clone()),
             context_switches_per_message: Err(why.clone()),
         }
-    }
-}
-
-/// Where a thread's wall time went; the shares add up to 1.
-///
-/// `no_core` comes from the scheduler and overlaps with what the page measured, so it is taken out of yield,
-/// spin, useful and sleep in that order: an estimate, as runs and gaps are not matched one by one.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct TimeShares {
-    /// Handler, copies, the caller's own code.
-    pub useful: f64,
-    /// Spinning.
-    pub spin: f64,
-    /// In sched_yield.
-    pub yielding: f64,
-    /// Asleep or parked.
-    pub sleep: f64,
-    /// Waiting for room in a full ring.
-    pub blocked: f64,
-    /// Runnable without a core.
-    pub no_core: f64,
-    /// The rest: nothing to do.
-    pub idle: f64,
-}
-
-impl TimeShares {
-    /// Name and share, in the order of display.
-    pub fn parts(&self) -> [(&'static str, f64); 7] {
-        [
-            ("useful", self.useful),
-            ("spin", self.spin),
-            ("yield", self.yielding),
-            ("sleep", self.sleep),
-            ("blocked", self.blocked),
-            ("no core", self.no_core),
-            ("idle", self.idle),
-        ]
     }
 }
 

@@ -5,10 +5,11 @@
 
 use transport::stats::histogram::{self, Histogram};
 
-use super::client::{Percentiles, RttView, TimeShares, WaitView};
+use super::client::{Percentiles, RttView, WaitView};
 use super::host::ThreadView;
 use super::join::Side;
 use super::machine::first;
+use super::time::TimeShares;
 use crate::rate::{Span, ratio};
 use crate::reading::{Reading, Why};
 use crate::text;

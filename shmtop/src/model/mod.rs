@@ -21,14 +21,14 @@ mod ring;
 mod shared;
 mod shown;
 mod slow;
+pub(crate) mod time;
 pub(crate) mod verdict;
 
 pub use asked::Choice;
 pub(crate) use build::{build, rejected, rejected_of};
 pub(crate) use builder::LONGEST_NS;
 pub use client::{
-    Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, TimeShares, Verdict,
-    WaitView,
+    Bound, Client, ClientState, Percentiles, PerfView, RingView, RttView, Verdict, WaitView,
 };
 pub use counters::CountersView;
 pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
@@ -36,6 +36,7 @@ pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
 pub(crate) use ring::touched;
 pub use shared::Shared;
 pub use shown::Quantile;
+pub use time::{TimeShares, TimeUse};
 
 use std::collections::HashMap;
 

@@ -11,7 +11,7 @@ use super::format::{bytes, count, duration, or_why, percent};
 use super::pen::{Pen, wrap};
 use super::{Scene, chart};
 use crate::history::{FINE_NS, Point};
-use crate::model::{Client, Endpoint, Percentiles, Quantile, RingView};
+use crate::model::{Client, Endpoint, Percentiles, Quantile, RingView, TimeUse};
 use crate::reading::Why;
 use crate::ui::Theme;
 
@@ -226,16 +226,16 @@ pub(super) fn time(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         }
     };
     let wide = usize::from(inner.width.saturating_sub(16)).min(40);
-    for (i, (name, share)) in shares.parts().into_iter().enumerate() {
+    for (i, (what, share)) in shares.parts().into_iter().enumerate() {
         let y = inner.y + i as u16;
-        let style = match name {
-            "useful" => theme.useful,
-            "spin" => theme.spin,
-            "yield" => theme.yielding,
-            "blocked" | "no core" => theme.blocked,
-            _ => theme.park,
+        let style = match what {
+            TimeUse::Useful => theme.useful,
+            TimeUse::Spin => theme.spin,
+            TimeUse::Yield => theme.yielding,
+            TimeUse::Blocked | TimeUse::NoCore => theme.blocked,
+            TimeUse::Sleep | TimeUse::Idle => theme.park,
         };
-        part.put(inner.x, y, name, theme.dim);
+        part.put(inner.x, y, what.name(), theme.dim);
         let track: String = std::iter::repeat_n(TRACK, wide).collect();
         part.put(inner.x + 8, y, &track, theme.faint);
         part.put(inner.x + 8, y, &filled(wide, share), style);
