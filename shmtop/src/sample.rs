@@ -135,6 +135,19 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_policy_is_recorded_by_its_name_and_one_of_a_later_version_is_unknown() {
+        use transport::config::PolicyKind;
+        for number in 0..=6 {
+            let kind = PolicyKind::of(number);
+            let name = serde_json::to_string(&kind).unwrap();
+            assert_eq!(name, format!("{:?}", kind.name()));
+            assert_eq!(serde_json::from_str::<PolicyKind>(&name).unwrap(), kind);
+        }
+        let later = serde_json::from_str::<PolicyKind>("\"later\"");
+        assert_eq!(later.unwrap(), PolicyKind::Unknown);
+    }
+
+    #[test]
     fn a_sample_survives_its_recording() {
         let sample = Sample {
             pages: vec![Page::default()],

@@ -87,37 +87,75 @@ impl WaitPolicy {
         }
     }
 
+    /// Which one it is, without its rungs.
+    pub fn kind(self) -> PolicyKind {
+        match self {
+            Self::Adaptive => PolicyKind::Adaptive,
+            Self::Spin => PolicyKind::Spin,
+            Self::Park => PolicyKind::Park,
+            p if p == Self::DOCUMENT => PolicyKind::Document,
+            Self::Ladder { .. } => PolicyKind::Ladder,
+        }
+    }
+
     /// Stable name: `adaptive`, `spin`, `park`, `document` or `ladder`.
+    pub fn name(self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// Stable number, as it stands in a stats page.
+    pub fn number(self) -> u32 {
+        self.kind() as u32
+    }
+}
+
+/// A [`WaitPolicy`] as a stats page names it. The numbers are those in the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// [`WaitPolicy::Adaptive`].
+    Adaptive = 1,
+    /// [`WaitPolicy::Spin`].
+    Spin = 2,
+    /// [`WaitPolicy::Park`].
+    Park = 3,
+    /// [`WaitPolicy::DOCUMENT`].
+    Document = 4,
+    /// [`WaitPolicy::Ladder`] with other rungs.
+    Ladder = 5,
+    /// One that this version does not know.
+    #[default]
+    #[cfg_attr(feature = "serde", serde(rename = "?", other))]
+    Unknown = 0,
+}
+
+impl PolicyKind {
+    /// That of a number out of a page.
+    pub fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Adaptive,
+            2 => Self::Spin,
+            3 => Self::Park,
+            4 => Self::Document,
+            5 => Self::Ladder,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Stable name: `adaptive`, `spin`, `park`, `document` or `ladder`; `"?"` for one this version does not know.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adaptive => "adaptive",
             Self::Spin => "spin",
             Self::Park => "park",
-            p if p == Self::DOCUMENT => "document",
-            Self::Ladder { .. } => "ladder",
-        }
-    }
-
-    /// Stable number, as it stands in a stats page.
-    pub fn number(self) -> u32 {
-        match self {
-            Self::Adaptive => 1,
-            Self::Spin => 2,
-            Self::Park => 3,
-            p if p == Self::DOCUMENT => 4,
-            Self::Ladder { .. } => 5,
-        }
-    }
-
-    /// Name for a number out of a page; `"?"` for one this version does not know.
-    pub fn name_of(number: u32) -> &'static str {
-        match number {
-            1 => "adaptive",
-            2 => "spin",
-            3 => "park",
-            4 => "document",
-            5 => "ladder",
-            _ => "?",
+            Self::Document => "document",
+            Self::Ladder => "ladder",
+            Self::Unknown => "?",
         }
     }
 }

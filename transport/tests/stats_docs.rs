@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use transport::WaitPolicy;
+use transport::config::PolicyKind;
 use transport::error::Step;
 use transport::stats::schema::{
     self, Descriptor, HISTOGRAM_HEADS, HISTOGRAMS, HouseCounters, Kind, ProcessCounters,
@@ -197,7 +197,7 @@ fn printed() -> String {
     numbers(&mut out, "close reason", error, "CloseReason");
     named(&mut out, "step", |n| Step::from_number(n).map(Step::name));
     named(&mut out, "wait policy", |n| {
-        Some(WaitPolicy::name_of(n)).filter(|name| *name != "?")
+        Some(PolicyKind::of(n).name()).filter(|name| *name != "?")
     });
     numbers(&mut out, "kind of a descriptor", descriptor, "Kind");
     numbers(&mut out, "unit", descriptor, "Unit");

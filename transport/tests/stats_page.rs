@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
 use transport::WaitPolicy;
+use transport::config::PolicyKind;
 use transport::error::{CloseReason, Fallback, Step};
 use transport::stats::page::{PageDescription, PageWriter};
 use transport::stats::recorder::{bump, raise, set};
@@ -112,7 +113,7 @@ fn a_viewer_learns_every_fact_of_a_connection() {
         (4242, 1000, 99)
     );
     assert_eq!(info.peer_name, "trader\u{fffd}[31m", "made safe to show");
-    assert_eq!((info.tid, info.wait_policy.as_str()), (4243, "park"));
+    assert_eq!((info.tid, info.wait_policy), (4243, PolicyKind::Park));
     assert_eq!(
         (info.tx_capacity, info.rx_capacity, info.max_message),
         (1 << 25, 1 << 24, 1 << 21)

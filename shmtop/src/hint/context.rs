@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use transport::config::PolicyKind;
 use transport::stats::{ProcessCounters, Role, Slot, SlotKind, Snapshot};
 
 use super::once::Once;
@@ -42,7 +43,7 @@ pub(super) struct Waiter<'a> {
     pub(super) yielding: f64,
     pub(super) yields_per_s: f64,
     pub(super) messages_per_s: f64,
-    pub(super) policy: String,
+    pub(super) policy: PolicyKind,
     pub(super) thread: Option<&'a ThreadView>,
 }
 
@@ -162,7 +163,7 @@ impl<'a> Context<'a> {
                 yielding: 0.0,
                 yields_per_s: 0.0,
                 messages_per_s: 0.0,
-                policy: wait.policy.clone(),
+                policy: wait.policy,
                 thread: thread(tid).filter(|_| apart == 0),
             });
             w.spin = (w.spin + wait.spin_share.clone().unwrap_or(0.0)).min(1.0);

@@ -4,6 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 
+use transport::config::PolicyKind;
 use transport::stats::{Role, Slot, Snapshot};
 
 use super::Context;
@@ -137,7 +138,11 @@ impl<'a> Context<'a> {
             all.map(|w| Spinning {
                 pid: w.endpoint.pid,
                 takes: (w.spin + w.yielding).min(1.0),
-                may_take: if w.policy == "adaptive" { w.spin } else { 1.0 },
+                may_take: if w.policy == PolicyKind::Adaptive {
+                    w.spin
+                } else {
+                    1.0
+                },
                 cpus: w
                     .thread
                     .and_then(|t| t.allowed_cpus.clone().ok())

@@ -1,6 +1,6 @@
 //! Rules about waiting: sleeps that last too long, spins and yields that bring nothing.
 
-use transport::config::MAX_RUNG;
+use transport::config::{MAX_RUNG, PolicyKind};
 use transport::stats::Role;
 
 use super::fix::WAIT_WELL;
@@ -99,7 +99,8 @@ rule! {
 fn idle_burn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let mut unknown = None;
     for w in ctx.waiters_of(e) {
-        if w.policy == "spin" || w.messages_per_s >= 1000.0 || w.spin + w.yielding <= 0.5 {
+        if w.policy == PolicyKind::Spin || w.messages_per_s >= 1000.0 || w.spin + w.yielding <= 0.5
+        {
             continue;
         }
         let cpu = match w.thread.map(|t| t.cpu.clone()) {
@@ -121,7 +122,7 @@ fn idle_burn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 "{} uses {cpu:.2} core for {} msg/s (policy {})",
                 w.name(),
                 text::count(w.messages_per_s),
-                text::clean(&w.policy)
+                w.policy.name()
             ),
             format!("restart pid {} with {WAIT_WELL}", e.pid),
         )
@@ -179,7 +180,7 @@ fn spins_for((share, rate): &(Reading<f64>, Reading<f64>), ns: u64) -> u64 {
 
 fn sleep_on_path(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let wait: WaitView = c.wait.clone()?;
-    if wait.policy == "park" || wait.crowded || c.requests_per_s.clone()? < 100.0 {
+    if wait.policy == PolicyKind::Park || wait.crowded || c.requests_per_s.clone()? < 100.0 {
         return QUIET;
     }
     let wait_costs = (wait.spin_share.clone(), wait.spins_per_s.clone());

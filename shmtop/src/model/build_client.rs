@@ -108,7 +108,7 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
         time,
         thread: client_thread,
         server_thread,
-        wait_policy: text::clean(&info.wait_policy),
+        wait_policy: info.wait_policy,
         max_message_bytes: info.max_message,
         huge_pages: info.huge_pages,
         verdict: verdict::none().into(),

@@ -3,6 +3,7 @@
 //! A row of a server joins what the server's page says with what the client's own page says about the same
 //! connection id; the client's numbers are claims, and [`Client::doubt`] says when the server contradicts them.
 
+use transport::config::PolicyKind;
 use transport::stats::{FallbackFact, Role, Via};
 
 use super::finding::Evidence;
@@ -79,8 +80,8 @@ pub struct Client {
     pub thread: Reading<Shared<ThreadView>>,
     /// The server's thread that serves this connection.
     pub server_thread: Reading<Shared<ThreadView>>,
-    /// Name of the wait policy on this side.
-    pub wait_policy: String,
+    /// The wait policy on this side.
+    pub wait_policy: PolicyKind,
     /// Largest payload allowed, bytes.
     pub max_message_bytes: u64,
     /// 0 not asked, 1 in use, 2 asked but short, 3 short and transparent ones instead.
@@ -230,8 +231,8 @@ pub struct WaitView {
     pub park: RttView,
     /// What a sleep asks for, ns; `Err` when parking.
     pub asked_sleep_ns: Reading<u64>,
-    /// Name of the policy in force.
-    pub policy: String,
+    /// The policy in force.
+    pub policy: PolicyKind,
     /// True while the waiter takes the CPUs to be oversubscribed.
     pub crowded: bool,
     /// Spin time after which it parks at the moment, ns.

@@ -12,7 +12,6 @@ use super::machine::first;
 use super::time::TimeShares;
 use crate::rate::{Span, ratio};
 use crate::reading::{Reading, Why};
-use crate::text;
 
 /// The past of a side, or why there is none.
 pub(super) fn past<'a>(side: &Side<'a>) -> Reading<(&'a transport::stats::Slot, Span)> {
@@ -78,7 +77,7 @@ pub(super) fn wait(side: &Side<'_>, now_ns: u64) -> WaitView {
             0 => Err(Why::not_applicable("it parks: nobody asked for a time")),
             ns => Ok(ns),
         },
-        policy: text::clean(&side.slot.info.wait_policy),
+        policy: side.slot.info.wait_policy,
         crowded: w.crowded != 0,
         spin_budget_ns: w.spin_budget_ns,
     }

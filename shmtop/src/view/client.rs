@@ -221,7 +221,7 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
             3,
             vec![
                 ("policy ".to_owned(), theme.dim),
-                (client.wait_policy.clone(), theme.text),
+                (client.wait_policy.name().to_owned(), theme.text),
             ],
         ),
         (

@@ -197,7 +197,6 @@ fn no_report_lets_a_strangers_text_steer_a_terminal_or_a_parser() {
             page.debug_build = true;
             for slot in &mut page.slots {
                 slot.info.peer_name = evil.into();
-                slot.info.wait_policy = evil.into();
             }
         }
     });

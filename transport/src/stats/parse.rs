@@ -16,7 +16,7 @@ use super::schema::{
 use super::seqlock::{self, SeqRead};
 use super::snapshot::{FallbackFact, Slot, SlotInfo, SlotKind, SlotState, Snapshot, Via};
 use super::text::sanitise;
-use crate::config::WaitPolicy;
+use crate::config::PolicyKind;
 
 /// Looks at a slot before it is given up as torn.
 const TRIES: u32 = 16;
@@ -275,7 +275,7 @@ fn slot_info(words: &[u64; schema::INFO_WORDS]) -> Option<SlotInfo> {
         peer_start_ticks: words[info::PEER_START_TICKS],
         peer_name: sanitise(peer_name),
         tid: small(words[info::TID]),
-        wait_policy: WaitPolicy::name_of(small(words[info::WAIT_POLICY])).into(),
+        wait_policy: PolicyKind::of(small(words[info::WAIT_POLICY])),
         tx_capacity: words[info::TX_CAPACITY],
         rx_capacity: words[info::RX_CAPACITY],
         max_message: words[info::MAX_MESSAGE],

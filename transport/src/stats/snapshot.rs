@@ -6,6 +6,7 @@ use super::histogram::Histogram;
 use super::schema::{
     HouseCounters, ProcessCounters, ReqCounters, RxCounters, TxCounters, WaitCounters,
 };
+use crate::config::PolicyKind;
 
 /// What a process is on its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,8 +134,8 @@ pub struct SlotInfo {
     pub peer_name: String,
     /// Thread that owns this side.
     pub tid: u32,
-    /// Name of the wait policy in force (see [`crate::config::WaitPolicy::name`]).
-    pub wait_policy: String,
+    /// The wait policy in force; by its name in a recording.
+    pub wait_policy: PolicyKind,
     /// Outgoing ring, bytes; 0 on the socket.
     pub tx_capacity: u64,
     /// Incoming ring, bytes; 0 on the socket.

@@ -1,5 +1,6 @@
 //! The stats pages of a workload: the server's with a slot for each connection, and one for each client.
 
+use transport::config::PolicyKind;
 use transport::stats::*;
 
 use super::{Base, CREATED_NS, Load, POLLER, S, SERVER, START_NS};
@@ -26,7 +27,7 @@ impl Base {
                 state: SlotState::Open,
                 kind: SlotKind::Poller,
                 tid: POLLER,
-                wait_policy: "adaptive".into(),
+                wait_policy: PolicyKind::Adaptive,
                 opened_ns: CREATED_NS,
                 ..SlotInfo::default()
             },
@@ -108,7 +109,7 @@ impl Base {
                 peer_uid: 1000,
                 peer_start_ticks: 90_000,
                 peer_name: "trader".into(),
-                wait_policy: "adaptive".into(),
+                wait_policy: PolicyKind::Adaptive,
                 tx_capacity: 32 << 20,
                 rx_capacity: 32 << 20,
                 max_message: 2 << 20,
