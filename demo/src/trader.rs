@@ -236,14 +236,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A line for people; with `--json` stdout is the object's alone. A reader that has seen enough (`| head -1`) ends the run.
+    /// A line for people. A reader that has seen enough (`| head -1`) ends the run; with `--json` the line is on stderr, stdout is the
+    /// object's alone, and that is wanted whether anybody reads the lines or not.
     fn say(&mut self, line: &str) -> Result<(), Failure> {
         let line = format!("{line}\n");
-        let is_read = match self.json {
-            true => print(&mut std::io::stderr(), &line)?,
-            false => print(&mut std::io::stdout(), &line)?,
-        };
-        if !is_read {
+        if self.json {
+            let _ = print(&mut std::io::stderr(), &line)?;
+        } else if !print(&mut std::io::stdout(), &line)? {
             self.stop();
         }
         Ok(())

@@ -152,19 +152,31 @@ fn a_stopped_exchange_is_not_a_dead_one() {
     assert!(!trader.stderr.contains("connection lost"), "{trader:?}");
 }
 
+/// A reader that leaves is no failure, and hides none: one of the two clients is refused.
 #[test]
-fn a_trader_ends_when_nobody_reads_its_output() {
+fn a_trader_whose_reader_leaves_ends_with_the_verdict_of_what_was_run() {
+    for (clients, code) in [("1", 0), ("2", 1)] {
+        let place = Place::new();
+        let _exchange = place.exchange("--max-clients 1");
+        let trader = place.start("trader", &format!("{clients} ping --duration forever"));
+        let trader = trader.finish_unread();
+        assert_eq!(trader.code(), code, "{clients}: {trader:?}");
+    }
+}
+
+/// With --json the lines on stderr are for people, and the object is what a script waits for.
+#[test]
+fn with_json_nobody_has_to_read_the_lines_for_people() {
     let place = Place::new();
     let _exchange = place.exchange("");
-    let mut command = place.command("trader", "1 ping --duration forever");
+    let mut command = place.command("trader", "1 ping --think 1ms --duration 1500ms --json");
     let mut child = command.spawn().expect("it starts");
-    drop(child.stdout.take());
-    let mut status = None;
-    wait_until("its end", || {
-        status = child.try_wait().expect("a child");
-        status.is_some()
-    });
-    assert_eq!(status.and_then(|s| s.code()), Some(1));
+    drop(child.stderr.take());
+    let trader = child.wait_with_output().expect("a child");
+    assert_eq!(trader.status.code(), Some(0), "{trader:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&trader.stdout).expect("one object");
+    let seconds = summary["seconds"].as_f64().expect("a number");
+    assert!(seconds >= 1.5, "all that was asked for: {summary}");
 }
 
 #[test]
