@@ -79,12 +79,7 @@ impl World {
             own_place: place::own(&options.proc_root),
             own_program: std::fs::read_link(options.proc_root.join("self/exe"))
                 .map_or_else(|_| String::new(), |p| program(&p.to_string_lossy())),
-            pages: pages::PageStore::new(
-                options.runtime_dir.clone(),
-                options.proc_root.clone(),
-                options.scan,
-                options.hurry,
-            ),
+            pages: pages::PageStore::new(&options),
             host: host::HostReader::new(&options),
             cgroups: cgroup::CgroupReader::new(&options.proc_root, &options.sys_root),
             processes: BTreeMap::new(),

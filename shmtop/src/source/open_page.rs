@@ -2,7 +2,7 @@
 
 use super::budget::{self, Share};
 use super::file::why;
-use super::place::ns_inode;
+use crate::reading::Reading;
 use crate::sample::{Ended, FoundBy, PageContent};
 use std::path::Path;
 use transport::stats::registry::Found;
@@ -100,16 +100,16 @@ impl OpenPage {
         ))
     }
 
-    /// A forked child that kept the descriptor: the page itself says whose it is. Across pid namespaces it can't be told.
-    pub(super) fn is_inherited(&self) -> bool {
+    /// A forked child that kept the descriptor: the page itself says whose it is. Across pid namespaces (`own_pid_ns` is the reader's) it can't
+    /// be told.
+    pub(super) fn is_inherited(&self, own_pid_ns: &Reading<u64>) -> bool {
         if self.found_by == FoundBy::Registry {
             return false;
         }
         let Ok(Ok(snapshot)) = self.reader.as_ref().map(PageReader::snapshot) else {
             return false;
         };
-        let here = ns_inode(Path::new("/proc/self"), "pid");
-        here == Ok(snapshot.pid_ns_inode) && snapshot.pid != self.pid
+        *own_pid_ns == Ok(snapshot.pid_ns_inode) && snapshot.pid != self.pid
     }
 }
 

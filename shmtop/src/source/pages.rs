@@ -2,9 +2,12 @@
 //!
 //! `search` finds them. A mapping outlives its owner, so a page counts only while it is still found.
 
+use super::Options;
 use super::budget::{Budget, Counted, Share};
 use super::open_page::OpenPage;
+use super::place::ns_inode;
 use super::search::Search;
+use crate::reading::Reading;
 use crate::sample::{Discovery, Ended, FoundBy, Glance, Page, PageContent};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -24,6 +27,7 @@ pub(super) struct PageStore {
     search: Search,
     /// Whether the first look leaves the scan to the second.
     hurries: bool,
+    own_pid_ns: Reading<u64>,
     registry_due_ns: u64,
     budget: Budget,
     counted: Counted,
@@ -37,15 +41,12 @@ pub(super) struct PageStore {
 }
 
 impl PageStore {
-    pub(super) fn new(
-        runtime_dir: PathBuf,
-        proc_root: PathBuf,
-        scans: bool,
-        hurries: bool,
-    ) -> Self {
+    pub(super) fn new(options: &Options) -> Self {
+        let (runtime_dir, proc_root) = (&options.runtime_dir, &options.proc_root);
         Self {
-            search: Search::new(runtime_dir, proc_root, scans),
-            hurries,
+            search: Search::new(runtime_dir.clone(), proc_root.clone(), options.scan),
+            hurries: options.hurry,
+            own_pid_ns: ns_inode(&proc_root.join("self"), "pid"),
             registry_due_ns: 0,
             budget: Budget::default(),
             counted: Counted::default(),
@@ -222,7 +223,7 @@ impl PageStore {
                 Some(page) if page.reader.is_ok() && page.identity == identity => page,
                 _ => {
                     let page = OpenPage::open(&found, found_by, identity, uid);
-                    if page.is_inherited() {
+                    if page.is_inherited(&self.own_pid_ns) {
                         continue;
                     }
                     page

@@ -38,7 +38,10 @@ fn who_holds_a_ring_for_a_moment_is_not_said_to_hold_it_until_the_next_scan() {
     let ring = std::fs::File::from(fd);
     let inode = ring.metadata().unwrap().ino();
     let dir = tempfile::tempdir().unwrap();
-    let mut pages = PageStore::new(dir.path().into(), "/proc".into(), true, false);
+    let mut pages = PageStore::new(&Options {
+        runtime_dir: dir.path().into(),
+        ..Options::default()
+    });
     let mut holds = |now_ns| {
         pages.look_for(now_ns);
         let holders = pages.discovery().ring_holders.known().unwrap();

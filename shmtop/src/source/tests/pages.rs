@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use transport::stats::page::{PageDescription, PageWriter};
@@ -11,6 +11,7 @@ use transport::stats::slot::{SlotFacts, SlotWriter};
 use transport::stats::{Role, SlotKind, registry};
 
 use crate::sample::{Page, PageContent};
+use crate::source::Options;
 use crate::source::budget::{Budget, Counted, distinct};
 use crate::source::pages::PageStore;
 
@@ -47,7 +48,11 @@ fn announced(dir: &Path, name: &str, connections: u32) -> Announced {
 }
 
 fn read(dir: &Path, budget: Budget) -> (PageStore, Vec<Page>) {
-    let mut store = PageStore::new(dir.to_owned(), PathBuf::from("/proc"), false, false);
+    let mut store = PageStore::new(&Options {
+        runtime_dir: dir.to_owned(),
+        scan: false,
+        ..Options::default()
+    });
     store = store.with_budget(budget);
     let pages = looked(&mut store, 1);
     (store, pages)
