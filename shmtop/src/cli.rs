@@ -2,16 +2,21 @@
 //!
 //! Precedence: flag, `SHMTOP_…` in the environment, configuration file, default. `commands` carries it out.
 
-use std::ffi::{OsStr, OsString};
+mod uses;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Shows processes that talk through shared memory, live, and says what is wrong with them, why, and what to type.
 ///
 /// Without a command it opens the dashboard; with -f, or if stdout is not a terminal, it prints one snapshot.
+///
+/// Each flag has a variable in the environment, as it says; SHMTOP_PID=1,2 is two. What is typed comes first, then the variable, then the
+/// configuration file. With a command stand the flags that it reads; the others do nothing there, and -n, -f, --filter and --sort are refused.
 ///
 /// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, or a file, an address or a device that can't be used
 /// (a damaged recording, an address in use, a full disk), 3 no endpoint, 4 permission, 5 incompatible page, 6 peer died while watched.
@@ -32,48 +37,51 @@ impl Cli {
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, Misread> {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        // A variable that is set to nothing wishes for nothing, as with NO_COLOR: that is how compose files pass on what may be unset.
-        let set = |name: &OsStr| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-        let matches = match Self::hears(set).try_get_matches_from(&args) {
+        let typed = match Self::hears(|_| false).try_get_matches_from(&args) {
+            Ok(typed) => typed,
+            // Help names all variables, those that are set as well.
+            Err(e) if !e.use_stderr() => Self::listed().try_get_matches_from(&args)?,
+            Err(e) => return Err(e.into()),
+        };
+        let mut reads = uses::reads(typed.subcommand_name()).to_vec();
+        // Without a command it is one snapshot: the number is that of the commands that print or record several.
+        reads.retain(|id| typed.subcommand_name().is_some() || *id != "count");
+        let heard = |arg: &Arg| reads.contains(&arg.get_id().as_str()) && is_set(arg);
+        let matches = match Self::hears(heard).try_get_matches_from(&args) {
             Ok(matches) => matches,
-            Err(error) => Self::without_environment(&args, error)?,
+            Err(error) => {
+                let command = Self::command();
+                let mut heard = command.get_arguments().filter(|arg| heard(arg));
+                let alone = |arg: &&Arg| {
+                    let hears = Self::hears(|other| other.get_id() == arg.get_id());
+                    hears.try_get_matches_from(&args).is_err()
+                };
+                let variable = heard.find(alone).and_then(Arg::get_env);
+                let variable = variable.map(|n| n.to_string_lossy().into_owned());
+                return Err(Misread { error, variable });
+            }
         };
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.flags.typed = Typed::of(&matches);
         Ok(cli)
     }
 
-    /// The command line that hears these variables.
-    fn hears(heard: impl Fn(&OsStr) -> bool) -> clap::Command {
-        Self::command().mut_args(|arg| {
-            let deaf = arg.get_env().is_some_and(|name| !heard(name));
-            if deaf { arg.env(None) } else { arg }
-        })
+    /// The command line as help and completions show it: with each command the flags that it reads.
+    pub(crate) fn listed() -> clap::Command {
+        uses::listed(Self::command())
     }
 
-    /// What was typed, if the mistake is in the environment and the command has no use for it; else whose mistake it is.
-    fn without_environment(args: &[OsString], error: clap::Error) -> Result<ArgMatches, Misread> {
-        let typed = Self::hears(|_| false).try_get_matches_from(args);
-        let typed = match typed {
-            Ok(typed) if error.use_stderr() => typed,
-            _ => return Err(error.into()),
-        };
-        if matches!(
-            typed.subcommand_name(),
-            Some("explain" | "completions" | "man")
-        ) {
-            return Ok(typed);
-        }
-        let command = Self::command();
-        let mut names = command.get_arguments().filter_map(clap::Arg::get_env);
-        let wrong = |name: &&OsStr| {
-            let alone = Self::hears(|heard| heard == *name && !heard.is_empty());
-            std::env::var_os(name).is_some_and(|v| !v.is_empty())
-                && alone.try_get_matches_from(args).is_err()
-        };
-        let variable = names.find(wrong).map(|n| n.to_string_lossy().into_owned());
-        Err(Misread { error, variable })
+    /// The command line that hears the variables of these flags.
+    fn hears(heard: impl Fn(&Arg) -> bool) -> clap::Command {
+        Self::command().mut_args(|arg| if heard(&arg) { arg } else { arg.env(None) })
     }
+}
+
+/// Whether the flag's variable wishes for something. One that is set to nothing does not, as with NO_COLOR: that is how compose files pass
+/// on what may be unset.
+fn is_set(arg: &Arg) -> bool {
+    let value = arg.get_env().and_then(std::env::var_os);
+    value.is_some_and(|v| !v.is_empty())
 }
 
 /// Why a command line can't be read.
@@ -102,8 +110,6 @@ pub(crate) struct Typed {
     pub(crate) sort: bool,
     pub(crate) count: bool,
     pub(crate) delay: bool,
-    /// -p or --name.
-    pub(crate) choice: bool,
 }
 
 impl Typed {
@@ -115,7 +121,6 @@ impl Typed {
             sort: typed("sort"),
             count: typed("count"),
             delay: typed("delay"),
-            choice: typed("pids") || typed("name"),
         }
     }
 }
@@ -145,7 +150,7 @@ pub(crate) struct Flags {
     /// Time between two looks, with a unit: 500ms, 1s; for hints at most 10s
     #[arg(short, long, global = true, env = "SHMTOP_DELAY", value_name = "TIME", value_parser = duration)]
     pub(crate) delay: Option<Duration>,
-    /// Number of samples to print or record; of several, JSON is a document per line
+    /// Number of samples to print or record; of several, JSON is a document per line (snapshot, record)
     #[arg(short = 'n', long = "count", global = true, env = "SHMTOP_COUNT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Output format; without a command it prints one snapshot, and then it has to be typed: the dashboard has no format, and what is not a terminal gets one table

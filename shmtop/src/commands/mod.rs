@@ -23,7 +23,7 @@ mod watch;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, ValueEnum};
+use clap::ValueEnum;
 
 use crate::cli::{Cli, Command, Format, Misread};
 use crate::model::listing::{keep_matching, sort};
@@ -117,7 +117,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Some(Command::Export { listen }) => export::serve(&settings.and_then(of_hints)?, listen),
         Some(Command::Completions { shell }) => {
             let mut out = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "shmtop", &mut out);
+            clap_complete::generate(shell, &mut Cli::listed(), "shmtop", &mut out);
             io::stdout().write_all(&out).map_err(Failure::from)
         }
         Some(Command::Man) => say(&man::page()?),
@@ -177,7 +177,11 @@ fn dashboard(settings: &Settings) -> Outcome {
         // Whatever the environment wishes of commands that have a format.
         snapshot_in(settings, Format::Table)?;
         // On stderr, and whether anybody reads it or not: stdout is the document's.
-        let note = format!("{why}: printed one snapshot (see `shmtop snapshot --help`)");
+        let printed = match settings.count {
+            None | Some(1) => "one snapshot".to_owned(),
+            Some(several) => format!("{several} snapshots"),
+        };
+        let note = format!("{why}: printed {printed} (see `shmtop snapshot --help`)");
         let _ = writeln!(io::stderr(), "shmtop: {note}");
         return Ok(());
     }

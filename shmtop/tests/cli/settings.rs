@@ -73,6 +73,15 @@ fn a_wish_in_the_environment_breaks_no_command_that_has_no_use_for_it() {
     let bogus = [("SHMTOP_FORMAT", "bogus")];
     let (code, out, err) = with(p.dir.path(), &["explain", "fd-headroom"], &bogus);
     assert_eq!((code, &*err), (0, ""), "{out}");
+    for (name, value) in [
+        ("COUNT", "0"),
+        ("SORT", "bogus"),
+        ("DELAY", "soon"),
+        ("THEME", "pink"),
+    ] {
+        let (code, _, err) = with(p.dir.path(), &["ps"], &[(&format!("SHMTOP_{name}"), value)]);
+        assert_eq!((code, &*err), (0, ""), "{name}");
+    }
     let (code, _, err) = with(p.dir.path(), &["ps"], &bogus);
     assert_eq!(code, 2);
     assert!(
@@ -91,6 +100,55 @@ fn a_wish_in_the_environment_breaks_no_command_that_has_no_use_for_it() {
 }
 
 #[test]
+fn the_help_and_the_manual_name_every_variable_whether_it_is_set_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = "PID NAME FILTER SORT DELAY COUNT FORMAT NO_COLOR ASCII THEME";
+    for env in [&[][..], &[("SHMTOP_SORT", "bogus"), ("SHMTOP_NAME", "")]] {
+        for args in [&["--help"], &["-h"], &["man"]] {
+            let (code, out, err) = with(dir.path(), args, env);
+            assert_eq!(code, 0, "{args:?}: {err}");
+            for name in all.split(' ') {
+                assert!(out.contains(&format!("SHMTOP_{name}")), "{args:?}: {name}");
+            }
+        }
+    }
+}
+
+/// `alias shmtop='shmtop -d 200ms --theme light --name exchange'` is for every command.
+#[test]
+fn a_flag_that_does_no_harm_is_no_mistake_and_stands_in_the_help_of_those_that_read_it() {
+    let p = pair();
+    let file = p.dir.path().join("some.rec");
+    let file = file.to_str().unwrap();
+    for args in [
+        &["record", file, "-n", "3"][..],
+        &["ps"],
+        &["replay", file, "--at", "10ms"],
+        &["diff", file, file],
+        &["explain"],
+        &["man"],
+        &["config"],
+    ] {
+        let alias = ["-d", "10ms", "--theme", "light", "--name", &p.name];
+        let (code, _, err) = run(p.dir.path(), &[&alias, args].concat());
+        assert_eq!((code, &*err), (0, ""), "{args:?}");
+    }
+    for (command, reads, not) in [
+        ("ps", "--format", "--delay"),
+        ("replay", "--filter", "--delay"),
+        ("diff", "--name", "--count"),
+        ("export", "--delay", "--format"),
+        ("record", "--count", "--format"),
+        ("check", "--delay", "--count"),
+        ("explain", "--help", "--pid"),
+    ] {
+        let (_, help, _) = run(p.dir.path(), &[command, "--help"]);
+        assert!(help.contains(reads), "{command}: {help}");
+        assert!(!help.contains(not), "{command}: {help}");
+    }
+}
+
+#[test]
 fn a_number_of_samples_in_the_environment_is_heard_where_there_can_be_several() {
     let p = pair();
     let two = [
@@ -102,6 +160,13 @@ fn a_number_of_samples_in_the_environment_is_heard_where_there_can_be_several() 
     assert_eq!((code, out.lines().count()), (0, 3), "{err}{out}");
     let (code, _, err) = with(p.dir.path(), &["snapshot", "-f", "prom"], &two);
     assert_eq!(code, 0, "{err}");
+    // In place of the dashboard there is one, unless more are typed.
+    let (code, out, err) = with(p.dir.path(), &[], &two);
+    assert_eq!((code, out.matches("CLIENT").count()), (0, 1), "{out}");
+    assert!(err.contains("printed one snapshot"), "{err}");
+    let (code, out, err) = with(p.dir.path(), &["-n", "3"], &two);
+    assert_eq!((code, out.matches("CLIENT").count()), (0, 3), "{out}");
+    assert!(err.contains("printed 3 snapshots"), "{err}");
 }
 
 #[test]
