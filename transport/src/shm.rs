@@ -14,6 +14,8 @@ mod server;
 pub use client::ShmClient;
 pub(crate) use client::{Drained, FLOODED, Lying};
 pub(crate) use inbox::{Ends, Inbox, MAX_CONNECTIONS};
-pub(crate) use link::{HouseLook, HouseView, Rings, alive, has_input, is_farewell, is_readable};
+pub(crate) use link::{
+    HouseLook, HouseView, Rings, alive, has_input, is_readable, is_whole_farewell, says_farewell,
+};
 pub(crate) use poller::{Poller, handle_shm_loop};
 pub(crate) use server::{Kept, ShmServer};

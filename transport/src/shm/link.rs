@@ -177,6 +177,18 @@ pub(crate) fn is_farewell(bytes: &[u8]) -> bool {
     n > 0 && bytes[..n] == bye[..n]
 }
 
+/// As [`is_farewell`] where replies may come instead, which begin as a BYE does: too little to tell them apart is none.
+pub(crate) fn is_whole_farewell(bytes: &[u8]) -> bool {
+    bytes.len() >= 8 && is_farewell(bytes)
+}
+
+/// Whether what waits to be read begins with a whole BYE.
+pub(crate) fn says_farewell(socket: &UnixStream) -> bool {
+    let mut bytes = [0u8; 8];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(socket.as_raw_fd(), &mut bytes, flags).is_ok_and(|n| is_whole_farewell(&bytes[..n]))
+}
+
 /// Wakes a sleeping peer, the way it asked for.
 #[inline]
 pub(crate) fn ring(bell: Bell, word: &AtomicU32, socket: &UnixStream) {

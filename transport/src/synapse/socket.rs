@@ -160,7 +160,13 @@ impl SocketClient {
     pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
         match crate::shm::alive(&self.stream) {
-            // Bytes that wait to be read are replies here, not the end.
+            // A farewell with nothing in front of it.
+            Err(Lost::Closed | Lost::PeerGone)
+                if self.decoder.unread().is_empty() && crate::shm::says_farewell(&self.stream) =>
+            {
+                Err(self.lose(Lost::Closed))
+            }
+            // Other bytes that wait to be read are replies here, not the end.
             Err(Lost::Closed | Lost::PeerGone) if crate::shm::has_input(&self.stream) => Ok(()),
             Err(lost) => Err(self.lose(lost)),
             Ok(()) => Ok(()),
@@ -217,9 +223,9 @@ impl SocketClient {
         }
         let received = self.decoder.unread();
         let farewell = if received.is_empty() {
-            matches!(crate::shm::alive(&self.stream), Err(Lost::Closed))
+            crate::shm::says_farewell(&self.stream)
         } else {
-            crate::shm::is_farewell(received)
+            crate::shm::is_whole_farewell(received)
         };
         if farewell {
             Lost::Closed

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use transport::error::{BindError, ConnectError, Lost, RequestError};
+use transport::reconnect::{Backoff, Reconnecting};
 use transport::{Config, Membrane, Synapse};
 
 use super::{WATCHDOG, World, echo, everywhere};
@@ -145,6 +146,30 @@ fn an_end_on_purpose_can_be_told_from_a_crash() {
             other => panic!("{:?}: {other:?}", world.config.transport),
         }
         ending.join().expect("no panic");
+    });
+}
+
+#[test]
+fn who_is_idle_when_the_server_ends_is_told_before_a_request_is_lost() {
+    everywhere(|world| {
+        let server = world.serve(echo);
+        let mut idle = world.client();
+        let backoff = Backoff::default();
+        let mut lasting =
+            Reconnecting::connect(world.path(), &world.config, backoff).expect("a server");
+        lasting.fire_bytes(b"first").expect("a reply");
+        server.shutdown();
+        match idle.check_alive() {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                ..
+            }) => {}
+            other => panic!("{:?}: {other:?}", world.config.transport),
+        }
+        let _server = world.serve(echo);
+        // So long without a request that the connection is looked at: what is promised depends on time.
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(lasting.fire_bytes(b"next").expect("a reply"), b"next");
     });
 }
 
