@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::calls::Calls;
 use crate::error::{CloseReason, Lost, RequestError};
 use crate::mem::fork;
-use crate::stats::recorder::set;
+use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::timing::Timing;
 use crate::wire::edge::Deadline;
@@ -115,8 +115,11 @@ impl SocketClient {
         let deadline = Deadline::after(self.timeout);
         let id = self.send(request, deadline)?;
         let arrived = self.wait(deadline);
-        if arrived.is_err() {
+        if let Err(error) = &arrived {
             self.abandon(id);
+            if let RequestError::Timeout { .. } = error {
+                bump(&self.slot.req().timeouts, 1);
+            }
         }
         arrived
     }

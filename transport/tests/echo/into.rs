@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use transport::Synapse;
 use transport::error::RequestError;
 
+use crate::own_page::slot_of;
+
 use super::{WATCHDOG, World, echo, everywhere, pattern};
 
 #[test]
@@ -93,5 +95,34 @@ fn a_call_may_have_a_limit_of_its_own_and_the_next_has_the_usual_one() {
         let mut reply = Vec::new();
         ask_three_times(&mut client, &mut reply).expect("a reply");
         assert_eq!(reply, b"a");
+    });
+}
+
+#[test]
+fn looks_without_waiting_find_what_has_come_and_give_nothing_up() {
+    everywhere(|world| {
+        let _server = world.serve(echo);
+        let mut client = world.client();
+        let begun = Instant::now();
+        client.submit(b"one").expect("room");
+        loop {
+            match client.receive_within(Duration::ZERO) {
+                Ok((_, reply)) => break assert_eq!(reply, b"one"),
+                Err(RequestError::Timeout { .. }) if begun.elapsed() < WATCHDOG => {}
+                other => panic!("{:?}: {other:?}", world.config.transport),
+            }
+        }
+        let req = slot_of(client.connection_id()).req;
+        assert_eq!(req.timeouts, 0, "looked for, and not given up");
+        // More than find room if nobody reads what was given up.
+        let mut sent = 0;
+        while sent < 500 {
+            match client.fire_bytes_within(b"more", Duration::ZERO) {
+                Ok(_) | Err(RequestError::Timeout { .. }) => sent += 1,
+                Err(RequestError::Full { .. }) if begun.elapsed() < WATCHDOG => {}
+                other => panic!("{:?}, {sent}: {other:?}", world.config.transport),
+            }
+        }
+        assert_eq!(client.fire_bytes(b"last").expect("a reply"), b"last");
     });
 }

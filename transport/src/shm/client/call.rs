@@ -91,8 +91,11 @@ impl ShmClient {
         let (blocked, since) = self.blocked;
         let began = if blocked == id { since } else { Ticks::now() };
         let reply = self.await_long(take, began);
-        if reply.is_err() {
+        if let Err(error) = &reply {
             self.abandon(id);
+            if let RequestError::Timeout { .. } = error {
+                bump(&self.slot.req().timeouts, 1);
+            }
         }
         reply
     }
@@ -209,7 +212,6 @@ impl ShmClient {
                 None => {}
             }
             if self.left_since(began).is_zero() {
-                bump(&self.slot.req().timeouts, 1);
                 return Err(RequestError::Timeout {
                     timeout: self.timeout,
                 });

@@ -100,16 +100,16 @@ impl SocketClient {
         }
     }
 
-    /// Waits for the next live reply.
+    /// Waits for the next live reply. Looks once even if the deadline has passed.
     pub(super) fn wait(&mut self, deadline: Deadline) -> Result<Arrived, RequestError> {
+        let mut looked = false;
         loop {
             if let Some(arrived) = self.arrived()? {
                 return Ok(arrived);
             }
-            if deadline.passed() {
+            if looked && deadline.passed() {
                 // Bytes may be there each time: a server that answers nobody's requests must not keep the caller for ever.
                 bump(&self.slot.wait().timed_out, 1);
-                bump(&self.slot.req().timeouts, 1);
                 return Err(RequestError::Timeout {
                     timeout: self.timeout,
                 });
@@ -128,6 +128,7 @@ impl SocketClient {
             bump(&wait.sleeps, 1);
             bump(&wait.sleep_ns, ns);
             self.timing.paused();
+            looked = true;
             match got {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => {
@@ -136,7 +137,6 @@ impl SocketClient {
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                     bump(&wait.timed_out, 1);
-                    bump(&req.timeouts, 1);
                     return Err(RequestError::Timeout {
                         timeout: self.timeout,
                     });

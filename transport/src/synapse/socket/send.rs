@@ -63,15 +63,17 @@ impl SocketClient {
     }
 
     /// Finishes a frame that was given up half way, and waits for replies to given-up requests, which no call of the caller's receives, until
-    /// neither is in the way of `length` bytes more; until the deadline. Only while nobody waits for a reply. It does both at once: a
+    /// neither is in the way of `length` bytes more; until the deadline, and at least one look long. Only while nobody waits for a reply. It does both at once: a
     /// server may send its replies before it reads on.
     #[cold]
     fn await_late(&mut self, length: usize, deadline: Deadline) -> Result<(), RequestError> {
+        let mut looked = false;
         loop {
             let sent = self.flush()?;
-            if self.arrived()?.is_some() || self.has_room(length) || deadline.passed() {
+            if self.arrived()?.is_some() || self.has_room(length) || (looked && deadline.passed()) {
                 return Ok(());
             }
+            looked = true;
             match try_recv(self.stream.as_fd(), self.decoder.space()) {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => self.decoder.filled(got.bytes),
