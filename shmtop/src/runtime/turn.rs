@@ -19,7 +19,7 @@ use super::{Ending, Settings};
 use crate::model::Model;
 use crate::source::thread_cpu_ns;
 use crate::ui::state::Replay;
-use crate::ui::{State, Status, Timeline};
+use crate::ui::{State, Status, TimeMove, Timeline};
 use crate::view::{Hits, Scene, draw};
 
 /// Longest wait between two frames of a recording: a hole in it is not sat out.
@@ -46,8 +46,8 @@ pub(super) struct Runtime {
     due: Instant,
     /// Replay: the model that is read and not yet due.
     held: Option<Arc<Model>>,
-    /// Replay while frozen: read on up to this moment.
-    goal_ns: Option<u64>,
+    /// Replay while frozen: read on until this move can be made.
+    goal: Option<TimeMove>,
     /// Moment of the first model.
     began_ns: Option<u64>,
     /// Something changed that is to be seen at once: a key, a signal, the window.
@@ -95,7 +95,7 @@ impl Runtime {
             hits: Hits::default(),
             due: now,
             held: None,
-            goal_ns: None,
+            goal: None,
             began_ns: None,
             dirty: true,
             unread: false,
@@ -172,12 +172,15 @@ impl Runtime {
         self.due = Instant::now() + next;
         self.status.interval_ns = self.pace.interval().as_nanos() as u64;
         if self.status.replay.is_some() {
-            if !self.timeline.is_frozen() || self.goal_ns.is_some() {
+            if !self.timeline.is_frozen() || self.goal.is_some() {
                 if let Some(model) = self.held.take() {
                     self.show(model);
                 }
                 if self.status.replay.as_ref().is_some_and(|r| r.ended) {
-                    self.goal_ns = None;
+                    if self.goal.take().is_some() {
+                        self.timeline.stand_still();
+                        self.status.trouble = Some("the recording ends here".to_owned());
+                    }
                 } else {
                     self.feed.ask(Focus::default());
                 }
@@ -218,10 +221,13 @@ impl Runtime {
                 }
                 Fed::Glance(model) => self.show(model),
                 Fed::Ended => {
-                    self.goal_ns = None;
                     self.dirty = true;
                     if let Some(replay) = &mut self.status.replay {
                         replay.ended = true;
+                    }
+                    if self.goal.is_some() {
+                        // It stands still at the last.
+                        self.refresh();
                     }
                 }
                 Fed::Failed(why) => {
@@ -241,7 +247,7 @@ impl Runtime {
             .timeline
             .newest_ns()
             .map_or(0, |last| model.at_ns.saturating_sub(last));
-        let hurry = self.goal_ns.is_some() || self.began_ns.is_none();
+        let hurry = self.goal.is_some() || self.began_ns.is_none();
         let wait = if hurry {
             Duration::ZERO
         } else {
@@ -268,10 +274,13 @@ impl Runtime {
         }
         let first = !self.status.ready;
         self.status.ready = true;
-        self.timeline.push(model);
-        if self.goal_ns.is_some_and(|goal| at_ns >= goal) {
-            self.goal_ns = None;
-            self.timeline.stand_still();
+        match self.goal {
+            Some(goal) => {
+                if self.timeline.push_towards(goal, model) {
+                    self.goal = None;
+                }
+            }
+            None => self.timeline.push(model),
         }
         if first {
             // The second sample makes the first rates: worth hurrying for.
@@ -279,7 +288,7 @@ impl Runtime {
         }
         self.newer = true;
         // Up to the first rates, and in a replay that is not on its way to a moment, each is worth a frame.
-        self.dirty |= !self.rated || (self.status.replay.is_some() && self.goal_ns.is_none());
+        self.dirty |= !self.rated || (self.status.replay.is_some() && self.goal.is_none());
         self.rated |= rates;
     }
 
@@ -290,7 +299,7 @@ impl Runtime {
         let before_ns = thread_cpu_ns();
         self.status.frozen_ns = self.timeline.behind_ns();
         if let Some(replay) = &mut self.status.replay {
-            replay.seeking = self.goal_ns.is_some();
+            replay.seeking = self.goal.is_some();
         }
         self.status.left = self.timeline.left();
         self.status.lost = self.timeline.lost();

@@ -73,6 +73,29 @@ impl Timeline {
         }
     }
 
+    /// Adds the next model of a recording that is read on to `goal`, a move that [`Self::go`] could not make yet. `true` if it is made: the
+    /// screen then stands still where it leads once all has been read. Of a moment that is the last refresh up to it, which is held before
+    /// a newer one can displace it: a hole in the recording may be longer than what is kept.
+    pub fn push_towards(&mut self, goal: TimeMove, model: Arc<Model>) -> bool {
+        let at_ns = model.at_ns;
+        match goal {
+            TimeMove::To(wanted) if at_ns < wanted => {
+                self.push(model);
+                false
+            }
+            TimeMove::To(wanted) if at_ns > wanted && !self.models.is_empty() => {
+                self.stand_still();
+                self.push(model);
+                true
+            }
+            _ => {
+                self.push(model);
+                self.stand_still();
+                true
+            }
+        }
+    }
+
     /// Drops the model that just left the dense span if its second has one already. One per push is enough, as one
     /// leaves per push.
     fn thin(&mut self, now: u64) {
@@ -295,6 +318,44 @@ mod tests {
         assert_eq!(t.behind_ns(), Some(0));
         t.go(TimeMove::To(0));
         assert_eq!(t.current().unwrap().at_ns, t.oldest_ns().unwrap());
+    }
+
+    #[test]
+    fn a_replay_that_reads_on_stops_where_the_same_jump_leads_once_all_is_read() {
+        let ticks = [500, 1_000, 1_500, 2_000, 62_000, 62_500, 63_000, 900_000];
+        for (wanted, there) in [
+            (1_700, 1_500),
+            (1_500, 1_500),
+            (62_600, 62_500),
+            (30_000, 2_000),
+            (700_000, 63_000),
+        ] {
+            let goal = TimeMove::To(wanted * 1_000_000);
+            let (mut read_on, mut all) = (Timeline::default(), Timeline::default());
+            read_on.push(at(500));
+            assert!(!read_on.go(goal), "not read yet");
+            let reached = ticks[1..]
+                .iter()
+                .find(|t| read_on.push_towards(goal, at(**t)));
+            assert!(reached.is_some_and(|t| *t >= wanted), "{wanted}");
+            assert_eq!(
+                read_on.current().unwrap().at_ns,
+                there * 1_000_000,
+                "to {wanted}"
+            );
+            for tick in ticks.iter().take_while(|t| Some(*t) <= reached) {
+                all.push(at(*tick));
+            }
+            // What a long hole displaces can't be found again.
+            if wanted < 30_000 || wanted == 62_600 {
+                assert!(all.go(goal));
+                assert_eq!(all.current().unwrap().at_ns, there * 1_000_000, "{wanted}");
+            }
+        }
+        let mut stepping = filled(1);
+        assert!(!stepping.go(TimeMove::Step(1)));
+        assert!(stepping.push_towards(TimeMove::Step(1), at(1_100)));
+        assert_eq!(stepping.current().unwrap().at_ns, 1_100_000_000);
     }
 
     #[test]

@@ -110,6 +110,28 @@ fn whoever_asks_for_one_client_sees_one_row_and_what_rules_say_of_all() {
     assert_eq!(terminal.wait().code(), Some(0));
 }
 
+/// Not at the moment that was looked at before all was read.
+#[test]
+fn a_moment_after_the_end_of_a_recording_leads_to_its_end_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = dir.path().join("market.shmtop");
+    let mut recorder = Recorder::new(std::fs::File::create(&recording).unwrap()).unwrap();
+    for t in 0..=market::SECONDS {
+        recorder.push(&market::sample(t)).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
+    command.arg("replay").arg(&recording).env("TZ", "UTC");
+    let mut terminal = Terminal::sized(command, 120, 40);
+    terminal.wait_to_see_all("BOUND BY");
+    for key in ["@", "2", "h", "\r"] {
+        terminal.type_keys(key);
+    }
+    terminal.wait_to_see_all("the recording ends here");
+    terminal.wait_to_see_all(&format!("frozen {} s ×1", market::SECONDS));
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+}
+
 /// The screens of the session at this size.
 fn walk(recording: &Path, columns: u16, rows: u16) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));

@@ -106,12 +106,14 @@ impl Runtime {
         let here = self.timeline.current().map_or(0, |m| m.at_ns);
         let there = self.timeline.go(to);
         // Wherever it was on its way to, the user has thought of something else.
-        self.goal_ns = None;
+        self.goal = None;
         if !there && self.status.replay.is_some() {
-            self.goal_ns = Some(match to {
-                TimeMove::To(at_ns) => at_ns,
-                TimeMove::Seconds(s) => here.saturating_add_signed(i64::from(s) * 1_000_000_000),
-                TimeMove::Step(_) | TimeMove::Toggle => here + 1,
+            self.goal = Some(match to {
+                TimeMove::Seconds(s) => {
+                    // From here, wherever reading on has got by then.
+                    TimeMove::To(here.saturating_add_signed(i64::from(s) * 1_000_000_000))
+                }
+                TimeMove::To(_) | TimeMove::Step(_) | TimeMove::Toggle => to,
             });
         }
         if self.status.replay.is_some() {
