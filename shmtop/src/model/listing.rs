@@ -114,9 +114,14 @@ pub fn groups<'a>(model: &'a Model, listing: Listing<'_>) -> Vec<Group<'a>> {
     groups_at(model, listing, At::Screen)
 }
 
-/// The same in the order of what a report of one interval shows.
-pub(crate) fn reported<'a>(model: &'a Model, listing: Listing<'_>) -> Vec<Group<'a>> {
-    groups_at(model, listing, At::Report)
+/// The same in the order of what the plain table shows.
+pub(crate) fn tabulated<'a>(model: &'a Model, listing: Listing<'_>) -> Vec<Group<'a>> {
+    groups_at(model, listing, At::Table)
+}
+
+/// The same in the order of what a report for programs shows: the last interval, whatever it carries.
+pub(crate) fn of_interval<'a>(model: &'a Model, listing: Listing<'_>) -> Vec<Group<'a>> {
+    groups_at(model, listing, At::Interval)
 }
 
 fn groups_at<'a>(model: &'a Model, listing: Listing<'_>, at: At) -> Vec<Group<'a>> {
@@ -152,12 +157,12 @@ pub(crate) fn keep_matching(model: &mut Model, filter: &str) {
     });
 }
 
-/// Brings the clients of each endpoint into the order of `listing`: for what lists them in another way than [`groups`].
+/// Brings the clients of each endpoint into the order of `listing`, by the last interval: for what lists them in another way than [`groups`].
 pub(crate) fn sort(model: &mut Model, listing: Listing<'_>) {
     for endpoint in &mut model.endpoints {
         endpoint
             .clients
-            .sort_by(|a, b| order(listing, a, b, At::Report));
+            .sort_by(|a, b| order(listing, a, b, At::Interval));
     }
 }
 
@@ -166,8 +171,10 @@ pub(crate) fn sort(model: &mut Model, listing: Listing<'_>) {
 enum At {
     /// Rates of the last second; one that doesn't run has its state in place of what bounds it, and of what it waits for.
     Screen,
-    /// Rates of the last interval; the state has a column of its own.
-    Report,
+    /// Rates of the last interval; percentiles as on the screen. The state has a column of its own.
+    Table,
+    /// Rates and percentiles of the last interval.
+    Interval,
 }
 
 fn order(listing: Listing<'_>, a: &Client, b: &Client, at: At) -> Ordering {
@@ -239,12 +246,18 @@ fn number(key: SortKey, c: &Client, at: At) -> Option<f64> {
     fn float(r: &Reading<f64>) -> Option<f64> {
         r.as_ref().ok().copied()
     }
-    let rtt = |q: Quantile| c.rtt.shown(q).ok().map(|p| q.of(p) as f64);
+    let rtt = |q: Quantile| {
+        let of = match at {
+            At::Screen | At::Table => c.rtt.shown(q),
+            At::Interval => c.rtt.interval.as_ref(),
+        };
+        of.ok().map(|p| q.of(p) as f64)
+    };
     match (key, at) {
         (SortKey::Requests, At::Screen) => c.steady_requests_per_s().ok(),
-        (SortKey::Requests, At::Report) => float(&c.requests_per_s),
+        (SortKey::Requests, At::Table | At::Interval) => float(&c.requests_per_s),
         (SortKey::Bytes, At::Screen) => c.steady_bytes_per_s().ok(),
-        (SortKey::Bytes, At::Report) => float(&c.bytes_per_s),
+        (SortKey::Bytes, At::Table | At::Interval) => float(&c.bytes_per_s),
         (SortKey::RequestRing, _) => c.request_ring().fill(),
         (SortKey::ReplyRing, _) => c.reply_ring().fill(),
         (SortKey::Hits, _) => float(&c.request_ring().cached_index_hit_ratio),

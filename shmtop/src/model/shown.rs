@@ -1,7 +1,7 @@
 //! What is shown of a client, where that is not a value of the last look: numbers that can be read, and percentiles that mean something.
 //!
-//! Screens, tables and the order of rows go by these, so that rows are sorted by what stands in them. JSON, CSV and metrics have the
-//! interval's own values, with the count beside.
+//! Screens, tables and the order of their rows go by these, so that rows are sorted by what stands in them. JSON, CSV and metrics have
+//! the interval's own values, and so their order; JSON and metrics with the count beside.
 
 use super::{Client, Percentiles, RttView, Totals};
 use crate::history::{History, Point};

@@ -1,7 +1,7 @@
 //! `snapshot -f csv`: one line per client, RFC 4180, an empty field for what is missing.
 
 use super::json::role;
-use crate::model::listing::{Listing, reported};
+use crate::model::listing::{Listing, of_interval};
 use crate::model::{Client, Endpoint, Model};
 use crate::reading::Reading;
 
@@ -12,7 +12,7 @@ cached_index_hit_ratio,blocked_ratio,rtt_p50_ns,rtt_p99_ns,rtt_p999_ns,in_flight
 /// The clients that `listing` lists, in its order. Each line says of which moment it is: rows of several samples stand below each other.
 pub fn csv(model: &Model, listing: Listing<'_>) -> String {
     let mut out = format!("{HEAD}\r\n");
-    for group in reported(model, listing) {
+    for group in of_interval(model, listing) {
         for c in &group.clients {
             out += &line(model.at_realtime_ns, group.endpoint, c);
             out += "\r\n";

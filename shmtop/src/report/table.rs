@@ -2,7 +2,7 @@
 
 use transport::stats::{Role, Via};
 
-use crate::model::listing::{Listing, reported};
+use crate::model::listing::{Listing, tabulated};
 use crate::model::{Client, Endpoint, Model, Quantile};
 use crate::reading::Reading;
 use crate::text;
@@ -13,7 +13,7 @@ const NONE: &str = "–";
 /// The clients that `listing` lists, in its order, one block per endpoint.
 pub fn table(model: &Model, listing: Listing<'_>) -> String {
     let mut out = String::new();
-    for group in reported(model, listing) {
+    for group in tabulated(model, listing) {
         let e = group.endpoint;
         if !out.is_empty() {
             out.push('\n');
