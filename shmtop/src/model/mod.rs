@@ -33,6 +33,7 @@ pub use client::{
 pub use counters::CountersView;
 pub use finding::{Evidence, Explained, Finding, Severity, Subject, UnknownRule};
 pub use host::{CpuView, HostView, LimitsView, ProcessView, ThreadView};
+pub(crate) use past::RECENT_NS;
 pub(crate) use ring::touched;
 pub use shared::Shared;
 pub use shown::Quantile;

@@ -13,8 +13,8 @@ use crate::history::{History, Point};
 use crate::reading::Reading;
 use crate::sample::EARLY_NS;
 
-/// What latencies of late are over.
-const RECENT_NS: u64 = 10_000_000_000;
+/// What latencies of late are over, unless an interval is longer, ns.
+pub(crate) const RECENT_NS: u64 = 10_000_000_000;
 
 /// What is remembered of one endpoint.
 #[derive(Default)]

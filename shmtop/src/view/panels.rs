@@ -11,7 +11,7 @@ use super::format::{bytes, count, duration, or_why, percent};
 use super::pen::{Pen, wrap};
 use super::{Scene, chart};
 use crate::history::{FINE_NS, Point};
-use crate::model::{Client, Endpoint, Percentiles, Quantile, RingView, TimeUse};
+use crate::model::{Client, Endpoint, Percentiles, Quantile, RECENT_NS, RingView, TimeUse};
 use crate::reading::Why;
 use crate::ui::Theme;
 
@@ -179,13 +179,14 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         let all = cell(rtt.since_start.as_ref());
         part.put_right(inner.x + 22, y, &all, theme.dim);
     }
-    let n = rtt.interval.as_ref().map_or(0, |p| p.count);
-    part.put(
-        inner.x,
-        inner.y + 4,
-        &format!("{} timed", count(n as f64)),
-        theme.dim,
-    );
+    // What the largest is of, and each percentile that the interval doesn't carry. Those of a longer interval are all of that one.
+    let span = match &scene.model.interval_ns {
+        Ok(ns) if *ns > RECENT_NS => "",
+        _ => " in 10 s",
+    };
+    let timed = rtt.shown(Quantile::Max).map_or(0, |p| p.count);
+    let timed = format!("{} timed{span}", count(timed as f64));
+    part.put(inner.x, inner.y + 4, &timed, theme.dim);
     if inner.width >= 40 {
         let x = inner.x + 25;
         let map = Rect {

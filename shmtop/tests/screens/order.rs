@@ -2,7 +2,7 @@
 
 use shmtop::Why;
 use shmtop::model::{Client, Model};
-use shmtop::ui::{SortKey, State};
+use shmtop::ui::{ClientId, SortKey, State};
 
 use super::{fixture, live, render, text};
 
@@ -86,4 +86,21 @@ fn what_is_missing_comes_last() {
     client(&mut model, 5).requests_per_s = Err(Why::not_yet("needs 1 s more"));
     let rows = column(&model, SortKey::Requests, "CLIENT", " PEER");
     assert!(rows.last().expect("rows").ends_with('5'), "{rows:?}");
+}
+
+#[test]
+fn the_count_below_the_percentiles_is_of_the_values_that_they_are_out_of() {
+    let mut model = fixture::healthy();
+    let c = client(&mut model, 1);
+    let mut interval = c.rtt.interval.clone().expect("it was timed");
+    let mut recent = interval;
+    (interval.count, recent.count) = (900, 12_000);
+    (c.rtt.interval, c.rtt.recent) = (Ok(interval), Ok(recent));
+    let endpoint = &model.endpoints[0];
+    let state = State {
+        client: Some(ClientId::of(endpoint, &endpoint.clients[0])),
+        ..State::default()
+    };
+    let screen = text(&render(&model, &state, &live(), 120, 40).0);
+    assert!(screen.contains("12.0 k timed in 10 s"), "{screen}");
 }
