@@ -36,8 +36,8 @@ fn play(bytes: &[u8]) {
     while let Ok(Some(sample)) = recording.next_sample() {
         let model = judge.push(sample);
         for text in [
-            report::doctor_text(&model, true),
-            report::doctor_text(&model, false),
+            report::doctor_text(&model, true, ""),
+            report::doctor_text(&model, false, ""),
         ] {
             assert!(
                 !text.chars().any(|c| c.is_control() && c != '\n'),
