@@ -40,6 +40,9 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(5);
 /// An exchange, its traders and the dashboard.
 ///
 /// In a terminal the dashboard is live until q; elsewhere it runs for --duration and prints one table.
+///
+/// A process of the demo that ends is named. The live dashboard goes on, and the exit code is that of the way out: 0, or 128 and the
+/// signal's number. Without a terminal that is the end, with exit code 1.
 #[derive(Parser)]
 #[command(name = "demo", version)]
 struct Options {
@@ -125,11 +128,14 @@ fn live(options: &Options) -> Result<u8, Failure> {
     };
     let ending = runtime::run(Box::new(watched), settings);
     let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-    // Whatever the dashboard showed of a child that failed, the reason is in what it wrote.
+    // Whatever the dashboard showed of a child that ended, the reason is in what it wrote.
     let alive = stage.check();
     stage.clear();
+    if let Err(ended) = alive {
+        crate::note(format_args!("demo: {}", ended.sentence));
+    }
     let ending = ending.map_err(|e| Failure::io("the dashboard", &e))?;
-    alive.map(|()| ending.exit_code())
+    Ok(ending.exit_code())
 }
 
 /// The world, and whoever of the demo's own processes has ended: the dashboard says so and goes on, as to end one of them is one of the
@@ -141,11 +147,13 @@ struct Watched {
 
 impl SampleSource for Watched {
     fn next_sample(&mut self) -> Result<Option<Sample>, String> {
+        SampleSource::next_sample(&mut self.world)
+    }
+
+    fn news(&mut self) -> Option<String> {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        match stage.newly_ended() {
-            Some(who) => Err(format!("{who}; q ends the demo")),
-            None => SampleSource::next_sample(&mut self.world),
-        }
+        let who = stage.newly_ended()?;
+        Some(format!("{who}; q ends the demo"))
     }
 
     fn glance(&mut self, glance: &mut Glance) -> bool {
@@ -206,4 +214,22 @@ fn print(model: &Model, why: &str) -> Result<u8, Failure> {
         "demo: {why}: printed one table (in a terminal the dashboard is live)"
     ));
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_ended_is_told_once_and_costs_no_sample() {
+        let mut watched = Watched {
+            world: world(),
+            stage: Arc::new(Mutex::new(Stage::of_ended(3))),
+        };
+        let news = watched.news().expect("all of them have ended");
+        assert!(news.starts_with("the exchange (pid "), "{news}");
+        assert!(news.ends_with(", and 3 traders; q ends the demo"), "{news}");
+        assert!(watched.next_sample().is_ok_and(|sample| sample.is_some()));
+        assert_eq!(watched.news(), None);
+    }
 }

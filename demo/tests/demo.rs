@@ -59,17 +59,6 @@ fn every_way_to_end_it_ends_its_children() {
     }
 }
 
-/// Kills the first child with this word in its command line.
-fn kill_one(place: &Place, word: &str) {
-    let is_it = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.contains(word))
-    };
-    let child = place.processes().into_iter().find(is_it);
-    let pid = nix::unistd::Pid::from_raw(child.expect("such a child"));
-    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("killed");
-}
-
 #[test]
 fn a_killed_child_ends_it_with_its_name_and_the_reason() {
     for (word, name) in [
@@ -79,7 +68,7 @@ fn a_killed_child_ends_it_with_its_name_and_the_reason() {
         let place = Place::new();
         let demo = place.start("demo", "--clients 2 --duration 60s");
         place.wait_for_processes(4);
-        kill_one(&place, word);
+        place.kill_one(word);
         let demo = demo.finish();
         assert_eq!(demo.code(), 1, "{demo:?}");
         assert!(demo.stderr.contains(name), "{demo:?}");

@@ -114,6 +114,30 @@ fn a_signal_ends_it_with_the_terminal_as_before() {
     assert_eq!(place.files(), [""; 0]);
 }
 
+/// To end one of its processes is one of the things to try.
+#[test]
+fn a_child_that_ended_is_named_in_the_end_and_leaves_the_exit_code_to_the_way_out() {
+    for (key, signal, code) in [
+        (&b"q"[..], None, 0),
+        (b"", Some(Signal::SIGTERM), 128 + Signal::SIGTERM as i32),
+    ] {
+        let place = Place::new();
+        let mut demo = Shown::start(&place, "--clients 2");
+        place.wait_for_processes(4);
+        demo.wait_for("exchange");
+        place.kill_one("__exchange");
+        place.wait_for_processes(3);
+        demo.press(key);
+        if let Some(signal) = signal {
+            kill(Pid::from_raw(demo.child.id() as i32), signal).expect("a child");
+        }
+        demo.wait_for("ended with signal: 9 (SIGKILL); it");
+        assert_eq!(demo.ended(), Some(code));
+        place.wait_for_processes(0);
+        assert_eq!(place.files(), [""; 0]);
+    }
+}
+
 #[test]
 fn a_duration_ends_it_in_a_terminal_too() {
     let place = Place::new();

@@ -1,11 +1,10 @@
 //! The demo's processes: started in order, watched, and cleared away in every way out.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -25,8 +24,8 @@ const LISTENING: Duration = Duration::from_secs(5);
 pub(super) struct Stage {
     traders: Vec<Child>,
     exchange: Child,
-    /// Told of by [`Self::newly_ended`].
-    told: HashSet<u32>,
+    /// Told of by [`Self::newly_ended`], in that order.
+    told: Vec<Ended>,
     socket: Socket,
 }
 
@@ -62,7 +61,7 @@ impl Stage {
         let mut stage = Self {
             exchange,
             traders: Vec::new(),
-            told: HashSet::new(),
+            told: Vec::new(),
             socket,
         };
         for args in traders {
@@ -80,18 +79,25 @@ impl Stage {
         Ok(())
     }
 
-    /// One that has ended and was not told of yet, in a sentence.
+    /// All that have ended, in a sentence, if one of them was not told of yet. Reaps them.
     pub(super) fn newly_ended(&mut self) -> Option<String> {
-        let exchange = std::iter::once(("the exchange".to_owned(), &mut self.exchange));
+        let known = self.told.len();
+        let exchange = std::iter::once((None, &mut self.exchange));
         let traders = self.traders.iter_mut().enumerate();
-        let traders = traders.map(|(i, child)| (format!("trader {}", i + 1), child));
-        exchange.chain(traders).find_map(|(who, child)| {
-            let status = child.ended()?;
+        let traders = traders.map(|(i, child)| (Some(i + 1), child));
+        for (trader, child) in exchange.chain(traders) {
             let pid = child.pid();
-            self.told
-                .insert(pid)
-                .then(|| format!("{who} (pid {pid}) ended with {status}"))
-        })
+            if let Some(status) = child.ended()
+                && self.told.iter().all(|t| t.pid != pid)
+            {
+                self.told.push(Ended {
+                    trader,
+                    pid,
+                    status,
+                });
+            }
+        }
+        (self.told.len() > known).then(|| sentence(&self.told))
     }
 
     /// Ends all: the traders first, so that none of them sees the exchange die.
@@ -101,6 +107,45 @@ impl Stage {
         self.exchange.reap();
         self.socket.clear();
     }
+}
+
+/// A child that has ended.
+struct Ended {
+    /// Its number; `None` is the exchange.
+    trader: Option<usize>,
+    pid: u32,
+    status: ExitStatus,
+}
+
+/// Who has ended, in the order in which it was seen: the first is the likely cause and stays in the sentence, as does the exchange, without
+/// which no trader goes on; the others are counted. There is one at least.
+fn sentence(ended: &[Ended]) -> String {
+    let mut text = String::new();
+    let mut others = 0;
+    for (i, one) in ended.iter().enumerate() {
+        let who = match one.trader {
+            None => "the exchange".to_owned(),
+            Some(n) if i == 0 => format!("trader {n}"),
+            Some(_) => {
+                others += 1;
+                continue;
+            }
+        };
+        let (then, did) = if i == 0 {
+            ("", "ended ")
+        } else {
+            (", then ", "")
+        };
+        text += &format!("{then}{who} (pid {}) {did}with {}", one.pid, one.status);
+    }
+    match (others, ended[0].trader) {
+        (0, _) => {}
+        (1, None) => text += ", and 1 trader",
+        (n, None) => text += &format!(", and {n} traders"),
+        (1, Some(_)) => text += ", and 1 other trader",
+        (n, Some(_)) => text += &format!(", and {n} other traders"),
+    }
+    text
 }
 
 fn ended(who: &str, child: &mut Child) -> Result<(), Failure> {
@@ -173,5 +218,68 @@ impl Socket {
                 _ = fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    impl Stage {
+        /// An exchange and traders that have ended, and nobody knows it yet: the test program refuses their command line.
+        pub(crate) fn of_ended(traders: usize) -> Self {
+            let start = || Child::start(&["--no-such-option".into()], Stdio::null());
+            let mut stage = Self {
+                exchange: start().expect("it starts"),
+                traders: Vec::new(),
+                told: Vec::new(),
+                socket: Socket(std::env::temp_dir().join("no-such-place/demo.sock")),
+            };
+            for _ in 0..traders {
+                stage.traders.push(start().expect("it starts"));
+            }
+            let began = Instant::now();
+            let mut all = || {
+                stage.exchange.ended().is_some()
+                    && stage.traders.iter_mut().all(|t| t.ended().is_some())
+            };
+            while !all() {
+                assert!(began.elapsed() < Duration::from_secs(60), "they don't end");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            stage
+        }
+    }
+
+    fn gone(trader: impl Into<Option<usize>>, status: i32) -> Ended {
+        let trader = trader.into();
+        Ended {
+            trader,
+            pid: 100 + trader.unwrap_or(0) as u32,
+            status: ExitStatus::from_raw(status),
+        }
+    }
+
+    #[test]
+    fn who_ended_first_and_the_exchange_stay_in_the_sentence() {
+        const GAVE_UP: i32 = 6 << 8;
+        let killed = "the exchange (pid 100) ended with signal: 9 (SIGKILL)";
+        assert_eq!(sentence(&[gone(None, 9)]), killed);
+        let mut all = vec![gone(None, 9), gone(1, GAVE_UP)];
+        assert_eq!(sentence(&all), format!("{killed}, and 1 trader"));
+        all.extend((2..=16).map(|n| gone(n, GAVE_UP)));
+        assert_eq!(sentence(&all), format!("{killed}, and 16 traders"));
+
+        let killed = "trader 3 (pid 103) ended with signal: 9 (SIGKILL)";
+        let mut all = vec![gone(3, 9)];
+        assert_eq!(sentence(&all), killed);
+        all.push(gone(7, GAVE_UP));
+        assert_eq!(sentence(&all), format!("{killed}, and 1 other trader"));
+        all.extend([gone(None, 11), gone(8, GAVE_UP)]);
+        let both = format!("{killed}, then the exchange (pid 100) with signal: 11 (SIGSEGV)");
+        assert_eq!(sentence(&all), format!("{both}, and 2 other traders"));
     }
 }

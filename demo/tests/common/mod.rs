@@ -97,6 +97,15 @@ impl Place {
         wait_until("the number of processes", || self.processes().len() == n);
     }
 
+    /// Kills the first process here with this word in its command line.
+    pub fn kill_one(&self, word: &str) {
+        let is_it = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(word))
+        };
+        let child = self.processes().into_iter().find(is_it);
+        kill(Pid::from_raw(child.expect("such a child")), Signal::SIGKILL).expect("killed");
+    }
+
     /// What lies in the runtime directory.
     pub fn files(&self) -> Vec<String> {
         fs::read_dir(self.dir())

@@ -34,6 +34,12 @@ pub trait SampleSource: Send {
     /// In a sentence: a recording that can't be read on.
     fn next_sample(&mut self) -> Result<Option<Sample>, String>;
 
+    /// What has happened since it was asked last, in one sentence for the foot of the screen. Asked before each sample, whose place it
+    /// does not take.
+    fn news(&mut self) -> Option<String> {
+        None
+    }
+
     /// Reads again what `glance` is about, if this source can: a recording has samples only.
     fn glance(&mut self, glance: &mut Glance) -> bool {
         let _ = glance;
@@ -85,6 +91,8 @@ pub(super) enum Fed {
     Model(Arc<Model>),
     /// The next model, of a glance.
     Glance(Arc<Model>),
+    /// What the source has to say, beside the answer that follows it.
+    News(String),
     /// The recording is over.
     Ended,
     /// The source failed.
@@ -122,7 +130,8 @@ impl Look {
         }
     }
 
-    fn look(&mut self, focus: Focus) -> Fed {
+    /// Answers a question; `tell` takes what there is to say besides.
+    fn look(&mut self, focus: Focus, tell: impl FnOnce(String)) -> Fed {
         let closer = focus.closely != self.focus.closely;
         if focus.on_screen != self.focus.on_screen {
             self.glance = None;
@@ -133,6 +142,9 @@ impl Look {
             return Fed::Glance(model);
         }
         self.glance = None;
+        if let Some(news) = self.source.news() {
+            tell(news);
+        }
         self.source.look_closely(&self.focus.closely);
         self.sampled = Instant::now();
         match self.source.next_sample() {
@@ -195,7 +207,8 @@ impl Feed {
             .spawn(move || {
                 let mut look = Look::at(source, choice);
                 for focus in asked {
-                    let fed = look.look(focus);
+                    // It rings with the answer, which comes at once; a runtime that has left shows there.
+                    let fed = look.look(focus, |news| _ = answer.send(Fed::News(news)));
                     // Both fail only when the runtime has left.
                     if answer.send(fed).is_err() || far.write_all(b"!").is_err() {
                         return;
@@ -238,7 +251,8 @@ impl Feed {
         }
         match self.answers.try_recv() {
             Ok(fed) => {
-                self.asked = false;
+                // The answer is still to come after news.
+                self.asked &= matches!(fed, Fed::News(_));
                 Some(fed)
             }
             Err(TryRecvError::Empty) => None,
@@ -294,6 +308,10 @@ mod tests {
         }
     }
 
+    fn ask(look: &mut Look, focus: Focus) -> Fed {
+        look.look(focus, |news| panic!("nothing happened: {news}"))
+    }
+
     fn is_sample(fed: &Fed) -> bool {
         matches!(fed, Fed::Model(_))
     }
@@ -305,13 +323,13 @@ mod tests {
             ..Nothing::default()
         };
         let mut look = Look::at(Box::new(source), Choice::default());
-        assert!(is_sample(&look.look(focus(100))));
-        assert!(is_sample(&look.look(focus(100))), "the first rates");
-        assert!(matches!(look.look(focus(100)), Fed::Glance(_)));
+        assert!(is_sample(&ask(&mut look, focus(100))));
+        assert!(is_sample(&ask(&mut look, focus(100))), "the first rates");
+        assert!(matches!(ask(&mut look, focus(100)), Fed::Glance(_)));
         look.sampled = Instant::now().checked_sub(SAMPLE).unwrap();
-        assert!(is_sample(&look.look(focus(100))), "a second is over");
-        assert!(matches!(look.look(focus(500)), Fed::Glance(_)));
-        assert!(is_sample(&look.look(focus(1_000))), "a slow screen");
+        assert!(is_sample(&ask(&mut look, focus(100))), "a second is over");
+        assert!(matches!(ask(&mut look, focus(500)), Fed::Glance(_)));
+        assert!(is_sample(&ask(&mut look, focus(1_000))), "a slow screen");
     }
 
     #[test]
@@ -323,13 +341,52 @@ mod tests {
         };
         let mut look = Look::at(Box::new(source), Choice::default());
         for _ in 0..2 {
-            look.look(focus(100));
+            ask(&mut look, focus(100));
         }
         look.took = Duration::ZERO;
-        assert!(is_sample(&look.look(focus(100))));
+        assert!(is_sample(&ask(&mut look, focus(100))));
         // But not if samples are dear: a flood of connections must not decide what is spent on it.
         look.took = Duration::from_secs(1);
-        assert!(matches!(look.look(focus(100)), Fed::Glance(_)));
+        assert!(matches!(ask(&mut look, focus(100)), Fed::Glance(_)));
+    }
+
+    /// A world where something has happened before each sample.
+    struct Eventful(Nothing);
+
+    impl SampleSource for Eventful {
+        fn next_sample(&mut self) -> Result<Option<Sample>, String> {
+            self.0.next_sample()
+        }
+
+        fn news(&mut self) -> Option<String> {
+            Some("it ended".to_owned())
+        }
+    }
+
+    #[test]
+    fn news_come_beside_the_sample_and_do_not_cost_it() {
+        let source = Eventful(Nothing::default());
+        let mut feed = Feed::start(Box::new(source), Choice::default()).unwrap();
+        for _ in 0..3 {
+            feed.ask(focus(1_000));
+            let mut told = Vec::new();
+            while told.len() < 2 {
+                let bell = nix::poll::PollFd::new(feed.fd(), nix::poll::PollFlags::POLLIN);
+                nix::poll::poll(&mut [bell], nix::poll::PollTimeout::NONE).unwrap();
+                while let Some(fed) = feed.take() {
+                    assert_eq!(
+                        feed.asked,
+                        matches!(fed, Fed::News(_)),
+                        "one question, one answer"
+                    );
+                    told.push(fed);
+                }
+            }
+            assert!(
+                matches!(&told[..], [Fed::News(news), Fed::Model(_)] if news == "it ended"),
+                "{told:?}"
+            );
+        }
     }
 
     /// What a recording is to the thread: samples, and nothing said of glances.
@@ -345,7 +402,7 @@ mod tests {
     fn a_recording_has_samples_only() {
         let mut look = Look::at(Box::new(Recorded(Nothing::default())), Choice::default());
         for _ in 0..5 {
-            assert!(is_sample(&look.look(focus(100))));
+            assert!(is_sample(&ask(&mut look, focus(100))));
         }
     }
 

@@ -230,7 +230,7 @@ impl Runtime {
                         self.refresh();
                     }
                 }
-                Fed::Failed(why) => {
+                Fed::Failed(why) | Fed::News(why) => {
                     self.status.trouble = Some(why);
                     self.dirty = true;
                 }
