@@ -2,6 +2,7 @@
 
 use super::budget::{self, Share};
 use super::file::why;
+use super::pages::admissions;
 use crate::reading::Reading;
 use crate::sample::{Ended, FoundBy, PageContent};
 use std::path::Path;
@@ -22,6 +23,8 @@ pub(super) struct OpenPage {
     pub(super) refused_ns: Option<u64>,
     /// What a copy of it took when it was last read.
     pub(super) bytes: usize,
+    /// What stood in it of connections that come and go when that was last asked.
+    admitted: [u64; 5],
     /// Read into first: its vectors have grown already, and a copy of it has vectors as long as they need to be.
     scratch: Snapshot,
 }
@@ -33,6 +36,8 @@ impl OpenPage {
         identity: Option<(u64, u64)>,
         uid: u32,
     ) -> Self {
+        let reader = PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link));
+        let admitted = reader.as_ref().map(|r| admissions(&r.process()));
         Self {
             pid: found.pid,
             found_by,
@@ -40,7 +45,8 @@ impl OpenPage {
             uid,
             refused_ns: None,
             bytes: 0,
-            reader: PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link)),
+            admitted: admitted.unwrap_or_default(),
+            reader,
             scratch: Snapshot::default(),
         }
     }
@@ -68,6 +74,15 @@ impl OpenPage {
                 self.too_much()
             }
         }
+    }
+
+    /// Whether connections came or went since this was last asked.
+    pub(super) fn has_admitted(&mut self) -> bool {
+        let Ok(reader) = &self.reader else {
+            return false;
+        };
+        let now = admissions(&reader.process());
+        std::mem::replace(&mut self.admitted, now) != now
     }
 
     /// The connections that it left open, if its process has ended: a mapping outlives its owner, and what stands in it is the last that

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use transport::stats::ProcessCounters;
 
 const REGISTRY_NS: u64 = 1_000_000_000;
+/// The same where somebody has connected or left, whose page would be missed until then. However many come and go, it is no more often.
+const BUSY_REGISTRY_NS: u64 = 100_000_000;
 /// Of what said too much one page of each user is tried again after this long.
 const TOO_MUCH_NS: u64 = 10_000_000_000;
 /// Owner of a page whose owner may not be seen.
@@ -29,6 +31,10 @@ pub(super) struct PageStore {
     hurries: bool,
     own_pid_ns: Reading<u64>,
     registry_due_ns: u64,
+    /// When the registry was last listed.
+    listed_ns: u64,
+    /// Whether a page has told of connections that came or went since.
+    admitted: bool,
     budget: Budget,
     counted: Counted,
     /// By user: when one of the pages that said too much was last tried again.
@@ -48,6 +54,8 @@ impl PageStore {
             hurries: options.hurry,
             own_pid_ns: ns_inode(&proc_root.join("self"), "pid"),
             registry_due_ns: 0,
+            listed_ns: 0,
+            admitted: false,
             budget: Budget::default(),
             counted: Counted::default(),
             tried_ns: HashMap::new(),
@@ -84,16 +92,23 @@ impl PageStore {
     /// Looks for pages that are new, and for those that have gone, if that is due. It may take as long as all of /proc, so it comes before
     /// the moment that the counters are told to be of.
     pub(super) fn look_for(&mut self, now_ns: u64) {
+        for page in self.open.values_mut() {
+            self.admitted |= page.has_admitted();
+        }
         if now_ns < self.registry_due_ns {
+            // The scan of /proc keeps its own time.
+            if self.admitted && now_ns >= self.listed_ns + BUSY_REGISTRY_NS {
+                self.list(now_ns);
+            }
             return;
         }
         self.registry_due_ns = now_ns + REGISTRY_NS;
         let hurries = std::mem::take(&mut self.hurries);
-        if hurries && self.found_announced() {
+        if hurries && self.found_announced(now_ns) {
             self.registry_due_ns = now_ns;
         } else {
             self.search.scan(now_ns, self.budget);
-            self.find();
+            self.list(now_ns);
         }
     }
 
@@ -187,9 +202,14 @@ impl PageStore {
     }
 
     /// Looks for announced pages alone; false if there are none.
-    fn found_announced(&mut self) -> bool {
-        self.find();
+    fn found_announced(&mut self, now_ns: u64) -> bool {
+        self.list(now_ns);
         !self.open.is_empty()
+    }
+
+    fn list(&mut self, now_ns: u64) {
+        (self.listed_ns, self.admitted) = (now_ns, false);
+        self.find();
     }
 
     /// Brings `open` in line with what the registry and the last scan found.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use transport::stats::page::{PageDescription, PageWriter};
 use transport::stats::registry::Found;
@@ -17,7 +18,7 @@ use crate::source::pages::PageStore;
 
 /// A page with so many connections, announced while it lives.
 struct Announced {
-    _page: Arc<PageWriter>,
+    page: Arc<PageWriter>,
     _slots: Vec<SlotWriter>,
     _link: registry::Announcement,
 }
@@ -41,7 +42,7 @@ fn announced(dir: &Path, name: &str, connections: u32) -> Announced {
     let fd: BorrowedFd<'_> = page.fd().unwrap();
     let link = registry::announce(dir, name, std::process::id(), fd).unwrap();
     Announced {
-        _page: Arc::clone(&page),
+        page: Arc::clone(&page),
         _slots: slots,
         _link: link,
     }
@@ -74,6 +75,27 @@ fn said(pages: &[Page]) -> Vec<String> {
         .collect();
     said.sort();
     said
+}
+
+/// A second later `check` may be over, and could not say what the client gave up.
+#[test]
+fn the_page_of_a_client_that_connects_is_found_with_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = announced(dir.path(), "server", 1);
+    let (mut store, pages) = read(dir.path(), Budget::default());
+    assert_eq!(said(&pages), ["server"]);
+    let _client = announced(dir.path(), "client", 1);
+    let half_second = 500_000_000;
+    assert_eq!(
+        said(&looked(&mut store, half_second)),
+        ["server"],
+        "nobody has connected: it can wait"
+    );
+    server.page.process().accepted.fetch_add(1, Relaxed);
+    assert_eq!(
+        said(&looked(&mut store, half_second + 1)),
+        ["client", "server"]
+    );
 }
 
 #[test]
