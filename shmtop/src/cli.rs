@@ -19,7 +19,8 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 /// configuration file. With a command stand the flags that it reads; the others do nothing there, and -n, -f, --filter and --sort are refused.
 ///
 /// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, or a file, an address or a device that can't be used
-/// (a damaged recording, an address in use, a full disk), 3 no endpoint, 4 permission, 5 incompatible page, 6 peer died while watched.
+/// (a damaged recording, an address in use, a full disk), 3 no endpoint, 4 permission, 5 incompatible page, 6 peer died while watched:
+/// what was watched has ended, or the other end of it has without closing the connection (killed, or an exit that drops nothing).
 #[derive(Debug, Parser)]
 #[command(name = "shmtop", version, max_term_width = 100)]
 pub(crate) struct Cli {

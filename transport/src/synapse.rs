@@ -50,7 +50,9 @@ pub enum Transport {
 /// A call that blocks is ended by its reply, by [`Config::request_timeout`] or a limit of its own ([`Self::fire_bytes_within`]), or by the end of the
 /// server: not by a signal, nor by another thread.
 ///
-/// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known.
+/// Dropping it closes the connection. Requests in flight are abandoned: whether the server carries them out is not known. A process that ends
+/// without dropping it (it stands in a `static`, [`std::process::exit`], a signal that nobody handles) looks as if it had been killed:
+/// `shmtop check` counts a death.
 ///
 /// ```no_run
 /// use transport::{Config, Synapse};

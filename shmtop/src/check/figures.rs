@@ -53,7 +53,7 @@ figures! {
     "shm_clients" 0 State "of them on shared memory";
     "socket_clients" 0 State "of them on the socket";
     "stalls" -1 Events "times a client was seen to stall or to be stopped";
-    "deaths" -1 Events "connections whose client or server died";
+    "deaths" -1 Events "connections whose client or server ended without closing them";
     "errors" -1 Events "error replies";
     "timeouts" -1 Events "requests given up";
     "late_replies" -1 Events "replies that came after their timeout";

@@ -19,7 +19,7 @@ pub(crate) fn reads(command: Option<&str>) -> &'static [&'static str] {
         Some("doctor" | "check") => &["pids", "name", "delay", "format", "ascii"],
         Some("record") => &["pids", "name", "delay", "count"],
         Some("replay") => &[
-            "pids", "name", "filter", "sort", "format", "no_color", "ascii", "theme",
+            "pids", "name", "filter", "sort", "delay", "format", "no_color", "ascii", "theme",
         ],
         Some("diff") => &["pids", "name", "format", "ascii"],
         Some("export") => &["pids", "name", "delay"],

@@ -25,7 +25,7 @@ pub(super) struct Look<'a> {
     seen: BTreeSet<EndpointKey>,
     /// Connections that were seen.
     connections: HashSet<u64>,
-    /// Who ended first and left one of them open.
+    /// Who ended first and left one of them open: killed, or ended by itself without closing. The page can't tell one from the other.
     died: Option<(String, u32)>,
 }
 
@@ -99,12 +99,12 @@ impl<'a> Look<'a> {
         nothing::endpoints(&self.model, &self.sample, self.settings)
     }
 
-    /// An error as of [`Self::still_there`], or if a process died while it was connected: what was watched, or the other end of it.
+    /// An error as of [`Self::still_there`], or if a process ended while it was connected: what was watched, or the other end of it.
     pub(super) fn nobody_died(&self) -> Outcome {
         self.still_there()?;
         match &self.died {
             Some((name, pid)) => Err(Failure::Died(format!(
-                "{name} (pid {pid}) died while it was watched: it left its connections open"
+                "{name} (pid {pid}) ended while it was watched and left its connections open: killed, or it never closed them"
             ))),
             None => Ok(()),
         }

@@ -135,7 +135,7 @@ fn a_flag_that_does_no_harm_is_no_mistake_and_stands_in_the_help_of_those_that_r
     }
     for (command, reads, not) in [
         ("ps", "--format", "--delay"),
-        ("replay", "--filter", "--delay"),
+        ("replay", "--filter", "--count"),
         ("diff", "--name", "--count"),
         ("export", "--delay", "--format"),
         ("record", "--count", "--format"),

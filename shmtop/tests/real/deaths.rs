@@ -34,7 +34,8 @@ fn a_client_that_is_killed_while_its_server_is_watched_is_a_death_and_exit_6() {
     assert!(out.contains("fails: deaths==0   (deaths = 2.000)"), "{out}");
     assert!(out.contains("holds: errors==0"), "{out}");
     assert!(
-        err.contains("trader (pid ") && err.contains("died while it was watched"),
+        err.contains("trader (pid ")
+            && err.contains("ended while it was watched and left its connections open"),
         "{err}"
     );
 }
