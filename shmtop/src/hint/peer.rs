@@ -292,8 +292,8 @@ fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64>
 rule! {
     /// One request has been in the handler for more than a second. The thread's state says whether it computes (R), waits for
     /// something (S) or for a disk (D). A server whose requests take longer and are well says so in its configuration, once. The beginning of most
-    /// runs is not timed; a request that was taken and has no answer tells of those, and since when is known to a tenth of a second (on the socket:
-    /// since the last look).
+    /// runs is not timed; a request that was taken and has no answer tells of those, and since when is known to a tenth of a second. Not on
+    /// the socket: there a reply that its client does not collect looks the same, and only a run that was timed is known.
     HANDLER_STUCK = "handler-stuck", Crit, "a request is stuck in the handler";
     fires: "one run of the handler lasts more than 1 s, or than Config::long_handler if that is longer";
     quiet: "it returned, or runs as long were declared";

@@ -222,7 +222,8 @@ fn moving(own: &Side<'_>, other: Option<&Side<'_>>, now_ns: u64) -> Moving {
 }
 
 /// For how long a run of the handler has lasted whose beginning was not timed, ns: of most it is not. A request that was taken and has no answer is in
-/// the handler, unless its answer waits for room. That is said of one that was there a look ago already.
+/// the handler, unless its answer waits for room. That is said of one that was there a look ago already, and of rings alone: on the socket an answer
+/// that waits for its client looks the same, and nothing tells since when.
 fn untimed_handler(server: &Side<'_>, house: Option<House>, now_ns: u64) -> Reading<u64> {
     let none = || Err(Why::not_applicable("the handler does not run"));
     let counted = |s: &Slot| (s.req.requests, s.req.replies);
@@ -235,12 +236,13 @@ fn untimed_handler(server: &Side<'_>, house: Option<House>, now_ns: u64) -> Read
         return none();
     }
     // The request left the ring when it was taken: that was seen to a tenth of a second.
-    let moved_ns = house.map_or(0, |h| h.moved_ns);
-    let seen_ns = now_ns.saturating_sub(moved_ns.max(server.slot.info.opened_ns));
-    Ok(match moved_ns {
-        0 => span.ns(),
-        _ => seen_ns.max(span.ns()),
-    })
+    match house.map_or(0, |h| h.moved_ns) {
+        0 => none(),
+        moved_ns => {
+            let taken_ns = moved_ns.max(server.slot.info.opened_ns);
+            Ok(now_ns.saturating_sub(taken_ns).max(span.ns()))
+        }
+    }
 }
 
 /// Renews a row of the last model with what a glance saw. Latencies, threads, shares of time and the verdict are a
