@@ -272,7 +272,7 @@ fn replies_are_wanted(ctx: &Context<'_>, c: &Client, own: Option<&Slot>) -> Read
         return Ok(true);
     }
     let own = own.ok_or_else(|| {
-        Why::no_permission("the client's own page is not visible: it may wait for no reply")
+        Why::not_visible("the client's own page is not visible: it may wait for no reply")
     })?;
     let runs = matches!(&c.thread, Ok(t) if matches!(t.state, Ok('R')));
     let since_ns = own.req.oldest_ns;
