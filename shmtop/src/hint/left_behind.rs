@@ -20,7 +20,7 @@ rule! {
     /// in good order takes its socket's path away first; one that is killed leaves it there, with nobody who listens. Only that is an alarm:
     /// a client that waits while a server is stopped on purpose is as it should be, and so is one that gave its connection up itself.
     SERVER_GONE = "server-gone", Crit, "clients are left without a server";
-    fires: "the server's process died more than 2 s ago and left its socket behind, nobody listens there, and the client lives and has no other connection";
+    fires: "the server's process died more than 2 s ago (where the client has not noticed: was seen to be dead for 2 s) and left its socket behind, nobody listens there, and the client lives and has no other connection";
     quiet: "the server shut down in good order (its socket's path is gone), another one listens there, or the client has ended or found back";
     fix: "see why it died, and start it again";
     explains: ["peer-gone", "consumer-stalled", "ring-full", "late-replies", "mutual-full"];
@@ -46,7 +46,7 @@ fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         at => ctx.model.at_ns.saturating_sub(at),
     };
     let noticed = info.closed_ns != 0;
-    if noticed && age_ns <= RESTART_NS {
+    if age_ns <= RESTART_NS {
         return QUIET;
     }
     match died(info) {
@@ -66,7 +66,8 @@ fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let left = ctx
         .listener(e)
         .ok_or_else(|| Why::not_yet("what is left of its server's socket was not looked at"))?;
-    if left.path_inode.get()? == 0 || matches!(left.backlog.known(), Some(1..)) {
+    // Where that can't be seen (another network namespace), another server may well listen there.
+    if left.path_inode.get()? == 0 || left.backlog.get()? > 0 {
         return QUIET;
     }
     let who = match text::clean(&info.peer_name) {
@@ -92,7 +93,10 @@ fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "without a server for",
         age_ns as f64,
         "ns",
-        "stats page: closed_ns",
+        match noticed {
+            true => "stats page: closed_ns".to_owned(),
+            false => format!("/proc/{}: gone for so long while shmtop looked", info.peer_pid),
+        },
         format!("> {RESTART_NS}"),
     )
     .state("server", format!("{who} is gone"), format!("/proc/{}", info.peer_pid))
