@@ -16,6 +16,8 @@ pub(super) const RULES: &[Rule] = &[MEMCG_HEADROOM, OOM_KILLED, LOW_MEMORY, MEML
 
 /// What a process needs besides rings, now and then.
 const SOME_BYTES: u64 = 64 << 20;
+/// A group grows if it takes a hundredth of its limit in ten seconds, or this much: less than either is the breath of one that stands.
+const GROWS_BYTES: u64 = 16 << 20;
 /// A group that is full so soon, at its pace, is an emergency.
 const SOON_NS: u64 = 60_000_000_000;
 
@@ -23,9 +25,10 @@ rule! {
     /// Shared memory is charged to the group of whoever touches it first, and beyond the limit the kernel swaps, or kills. Cache that the
     /// kernel would give up first is not counted as used. Parents bind as well as the own group. A client whose rings would not fit is refused
     /// shared memory and served over the socket: a warning. It is critical where what is left goes at such a pace, over
-    /// ten seconds, that it is gone within a minute. A large group that is nearly full for good is well.
+    /// ten seconds, that it is gone within a minute. A large group that is nearly full for good is well, and one that gives and takes some pages
+    /// at its limit does not grow.
     MEMCG_HEADROOM = "memcg-headroom", Warn, "the memory limit of the cgroup is near";
-    fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; crit if it is full within a minute at its pace";
+    fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; crit if it is full within a minute at its pace, and took 1 % of the limit or 16 MiB within ten seconds";
     quiet: "no limit, or no further client is admitted and there is some left";
     fix: "raise memory.max, or smaller rings";
     explains: ["socket-fallback"];
@@ -123,15 +126,17 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     .fires()
 }
 
-/// How long until a group is full, at the pace of ten seconds (a process that starts grows for a moment); `None` if it does not grow or that is not known.
+/// How long until a group is full, at the pace of ten seconds (a process that starts grows for a moment); `None` if it hardly grows or that is not known.
 fn full_within_ns(ctx: &Context<'_>, e: &Endpoint, group: &MemoryGroup) -> Option<u64> {
     let then = ctx.ten_ago().ok()?;
+    let limit = group.limit_bytes.get().ok()??;
     let before = then.process(e.pid)?.cgroups.memory.known()?;
     let before = before.iter().find(|g| g.path == group.path)?;
     let grown = group.needed_bytes()?.checked_sub(before.needed_bytes()?)?;
     let took_ns = (ctx.sample.time.monotonic_ns).saturating_sub(then.time.monotonic_ns);
     let pace = grown as f64 / took_ns as f64;
-    (pace > 0.0).then(|| (group.headroom_bytes().unwrap_or(0) as f64 / pace) as u64)
+    let grows = grown >= (limit / 100).clamp(1, GROWS_BYTES);
+    grows.then(|| (group.headroom_bytes().unwrap_or(0) as f64 / pace) as u64)
 }
 
 rule! {
