@@ -44,15 +44,12 @@ pub(super) struct Refusals {
     sides: HashMap<(u64, bool), Side>,
     /// Of few.
     near: HashMap<(u64, bool), Largest>,
-    /// When the first sample was taken in.
-    began_ns: Option<u64>,
 }
 
 impl Refusals {
     /// Takes in a sample; once more is no harm. What a connection younger than a minute refused before we looked counts as well.
     pub(super) fn note(&mut self, sample: &Sample) {
         let now_ns = sample.time.monotonic_ns;
-        let is_first = *self.began_ns.get_or_insert(now_ns) == now_ns;
         let pages = sample.pages.iter().filter_map(|p| p.snapshot());
         for (role, slot) in pages.flat_map(|p| p.slots.iter().map(|s| (p.role, s))) {
             if !is_connection(slot) {
@@ -60,14 +57,14 @@ impl Refusals {
             }
             let total = slot.tx.tx_rejected_size;
             let young = now_ns.saturating_sub(slot.info.opened_ns) <= MINUTE_NS;
-            self.note_largest(slot, role, now_ns, is_first && !young);
-            let side = self
-                .sides
-                .entry((slot.info.connection_id, role == Role::Server))
-                .or_insert_with(|| Side {
-                    before: if young { 0 } else { total },
-                    ..Side::default()
-                });
+            let key = (slot.info.connection_id, role == Role::Server);
+            // Its page was found, or could be read again, only now: when that was has no bearing on what its messages did before.
+            let is_new = !self.sides.contains_key(&key);
+            self.note_largest(slot, role, now_ns, is_new && !young);
+            let side = self.sides.entry(key).or_insert_with(|| Side {
+                before: if young { 0 } else { total },
+                ..Side::default()
+            });
             side.seen_ns = now_ns;
             let last = side.grown.back().map_or(side.before, |(_, n)| *n);
             if total < last {
