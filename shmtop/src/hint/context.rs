@@ -13,7 +13,7 @@ use crate::reading::{Reading, Why};
 use crate::sample::{EARLY_NS, Listener, Process, Sample};
 
 /// The longest look back.
-const TEN_NS: u64 = 10_000_000_000;
+pub(super) const TEN_NS: u64 = 10_000_000_000;
 
 /// One window and what came before.
 pub struct Context<'a> {

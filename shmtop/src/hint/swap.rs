@@ -1,10 +1,11 @@
 //! The rule about ring memory that was swapped out.
 
+use super::context::TEN_NS;
 use super::{Answer, Context, Fire, QUIET, rule};
 use crate::model::Endpoint;
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
-use crate::sample::{RingMapping, WINDOW_NS};
+use crate::sample::{EARLY_NS, RingMapping, WINDOW_NS};
 use crate::text;
 
 rule! {
@@ -51,8 +52,13 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             text::ns(age_ns)
         )));
     }
-    if swapped == 0 || came_back(ctx, e.pid) == Some(false) {
+    if swapped == 0 {
         return QUIET;
+    }
+    match came_back(ctx, e.pid) {
+        Some(false) => return QUIET,
+        None if !is_old => return Err(Why::not_yet("needs a second reading of its mappings")),
+        _ => {}
     }
     let when = match is_old {
         true => format!(" when it was looked at {} ago", text::ns(age_ns)),
@@ -115,6 +121,11 @@ fn came_back(ctx: &Context<'_>, pid: u32) -> Option<bool> {
         })
         .collect();
     readings.dedup_by_key(|(at_ns, _)| *at_ns);
+    // Windows may be longer than a second. The last reading before is what the first within is compared with.
+    let is_late =
+        |(at_ns, _): &(u64, _)| ctx.model.at_ns.saturating_sub(*at_ns) <= TEN_NS + EARLY_NS;
+    let first = readings.iter().position(is_late)?;
+    readings.drain(..first.saturating_sub(1));
     let fewer = |old: &[RingMapping], new: &[RingMapping]| {
         let before = |ring: &RingMapping| old.iter().find(|o| o.inode == ring.inode);
         new.iter()
