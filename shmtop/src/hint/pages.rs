@@ -67,7 +67,7 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     }
     let waits = |tid| {
         let mut rows = e.clients.iter();
-        rows.any(|c| matches!(&c.thread, Ok(t) if t.tid == tid) && waits(c) >= 0.5)
+        rows.any(|c| matches!(&c.thread, Ok(t) if t.tid == tid) && waits(e, c) >= 0.5)
     };
     let (of_whom, severity) = match e.role {
         Role::Client if !is_many(faults_of_ring_threads(e, waits)?) => {

@@ -2,7 +2,7 @@
 
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint, Severity};
+use crate::model::{Client, Endpoint, Severity, Shared};
 use crate::reading::{Reading, Why};
 use crate::sample::Perf;
 use crate::text;
@@ -38,7 +38,7 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     }
     let pid = client_pid(e, c);
-    let waits = waits(c);
+    let waits = waits(e, c);
     let (of_whom, severity) = match waits >= 0.5 {
         true => ("", Severity::Warn),
         false => ("; they may be of code of its own", Severity::Info),
@@ -54,12 +54,21 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     .fires()
 }
 
-/// The share of its CPU time that a client's thread spins or yields (0..=1); 0 where that is not known.
-pub(super) fn waits(c: &Client) -> f64 {
-    let (Ok(wait), Ok(thread)) = (&c.wait, &c.thread) else {
+/// The share of its CPU time that a client's thread spins or yields (0..=1), for all connections that it waits on; 0 where that is not known.
+pub(super) fn waits(e: &Endpoint, c: &Client) -> f64 {
+    let Ok(thread) = &c.thread else {
         return 0.0;
     };
-    let waiting = wait.spin_share.clone().unwrap_or(0.0) + wait.yield_share.clone().unwrap_or(0.0);
+    let share = |r: &Reading<f64>| r.as_ref().map_or(0.0, |share| *share);
+    let of_thread = |o: &&Shared<Client>| matches!(&o.thread, Ok(t) if t.tid == thread.tid);
+    let waits = e
+        .clients
+        .iter()
+        .filter(of_thread)
+        .filter_map(|o| o.wait.as_ref().ok());
+    let waiting: f64 = waits
+        .map(|w| share(&w.spin_share) + share(&w.yield_share))
+        .sum();
     match thread.cpu {
         Ok(cpu) if cpu > 0.0 => (waiting / cpu).min(1.0),
         _ => 0.0,
