@@ -48,8 +48,8 @@ pub(super) struct Runtime {
     held: Option<Arc<Model>>,
     /// Replay while frozen: read on until this move can be made.
     goal: Option<TimeMove>,
-    /// Moment of the first model.
-    began_ns: Option<u64>,
+    /// Moment of the first model, on CLOCK_MONOTONIC and in ns since 1970.
+    began: Option<(u64, u64)>,
     /// Something changed that is to be seen at once: a key, a signal, the window.
     dirty: bool,
     /// crossterm may hold events though the terminal has nothing to read.
@@ -96,7 +96,7 @@ impl Runtime {
             due: now,
             held: None,
             goal: None,
-            began_ns: None,
+            began: None,
             dirty: true,
             unread: false,
             newer: false,
@@ -247,7 +247,7 @@ impl Runtime {
             .timeline
             .newest_ns()
             .map_or(0, |last| model.at_ns.saturating_sub(last));
-        let hurry = self.goal.is_some() || self.began_ns.is_none();
+        let hurry = self.goal.is_some() || self.began.is_none();
         let wait = if hurry {
             Duration::ZERO
         } else {
@@ -263,14 +263,14 @@ impl Runtime {
     fn show(&mut self, model: Arc<Model>) {
         let at_ns = model.at_ns;
         let rates = model.interval_ns.is_ok();
-        let began = *self.began_ns.get_or_insert(at_ns);
+        let (began_ns, _) = *self.began.get_or_insert((at_ns, model.at_realtime_ns));
         if let Some(replay) = &mut self.status.replay {
             if !self.status.ready {
                 // It may be of another season.
                 let unix_s = (model.at_realtime_ns / 1_000_000_000) as i64;
                 self.status.utc_offset_s = utc_offset_s(unix_s);
             }
-            replay.position_ns = at_ns.saturating_sub(began);
+            replay.position_ns = at_ns.saturating_sub(began_ns);
         }
         let first = !self.status.ready;
         self.status.ready = true;

@@ -2,6 +2,7 @@
 
 use super::jump::Jump;
 use super::state::View;
+use crate::model::Model;
 use crate::model::listing::SortKey;
 
 /// What a key, a click or the wheel means.
@@ -103,4 +104,17 @@ pub enum TimeMove {
     Seconds(i32),
     /// The last refresh up to this moment of CLOCK_MONOTONIC, ns.
     To(u64),
+    /// The last refresh up to this moment of CLOCK_REALTIME, ns since 1970; the later one if that clock was set back over it.
+    ToClock(u64),
+}
+
+impl TimeMove {
+    /// Of a move to a moment: that moment, and the one that `model` is of on the same clock, ns.
+    pub fn moment(self, model: &Model) -> Option<(u64, u64)> {
+        match self {
+            Self::To(wanted) => Some((wanted, model.at_ns)),
+            Self::ToClock(wanted) => Some((wanted, model.at_realtime_ns)),
+            Self::Toggle | Self::Step(_) | Self::Seconds(_) => None,
+        }
+    }
 }

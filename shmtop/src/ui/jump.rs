@@ -1,9 +1,11 @@
 //! Where in time the user wants to be, as typed after `@`.
 
+use super::action::TimeMove;
+
 /// A moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jump {
-    /// Time of day on the user's clock, in seconds; of the day that is looked at.
+    /// Time of day on the user's clock, in seconds.
     Clock(u32),
     /// Since the first look, or the beginning of the recording, in ns.
     Since(u64),
@@ -12,8 +14,8 @@ pub enum Jump {
 /// Letters of what can be typed, and how many at most.
 pub(super) const LETTERS: &str = "0123456789:.smh";
 pub(super) const LONGEST: usize = 12;
-const DAY_S: u32 = 86_400;
-const SECOND_NS: f64 = 1e9;
+const DAY_S: i64 = 86_400;
+const SECOND_NS: u64 = 1_000_000_000;
 
 impl Jump {
     /// `12:04` and `12:04:31`; `90s`, `1.5m`, `2h`. `None` if it is neither, or not yet.
@@ -35,23 +37,47 @@ impl Jump {
         };
         let number: f64 = number.parse().ok().filter(|n| *n >= 0.0)?;
         // A float too large for it becomes the largest.
-        Some(Self::Since((number * seconds * SECOND_NS) as u64))
+        Some(Self::Since((number * seconds * SECOND_NS as f64) as u64))
     }
 
-    /// The moment on CLOCK_MONOTONIC, ns. `began_ns` is the first look on that clock; `here` the moment that is looked at, on it and in ns
-    /// since 1970; `offset_s` what the user's clock is ahead of UTC.
-    pub fn at_ns(self, began_ns: u64, here: (u64, u64), offset_s: i64) -> u64 {
-        match self {
-            Self::Since(ns) => began_ns.saturating_add(ns),
-            Self::Clock(wanted_s) => {
-                let day_ns = u64::from(DAY_S) * 1_000_000_000;
-                let shift_ns = offset_s.rem_euclid(i64::from(DAY_S)) as u64 * 1_000_000_000;
-                let of_day_ns = here.1.saturating_add(shift_ns) % day_ns;
-                let wanted_ns = u64::from(wanted_s) * 1_000_000_000;
-                (here.0.saturating_add(wanted_ns)).saturating_sub(of_day_ns)
-            }
-        }
+    /// The move to it. A time of day is that of the day that is looked at, the day before or the day after: the one in the time that was
+    /// seen, else the nearest to it.
+    pub fn to(self, seen: &Seen) -> TimeMove {
+        let wanted_s = match self {
+            Self::Since(ns) => return TimeMove::To(seen.began_ns.saturating_add(ns)),
+            Self::Clock(wanted_s) => i64::from(wanted_s),
+        };
+        let here_s = (seen.here_realtime_ns / SECOND_NS) as i64;
+        let today = (here_s + seen.offset_s).div_euclid(DAY_S);
+        let moment = |day: i64| {
+            let unix_s = (today + day) * DAY_S + wanted_s - seen.offset_s;
+            u64::try_from(unix_s).map_or(0, |s| s.saturating_mul(SECOND_NS))
+        };
+        let (began, newest) = (seen.began_realtime_ns, seen.newest_realtime_ns);
+        let away = |at: &u64| began.saturating_sub(*at).max(at.saturating_sub(newest));
+        // A recording that is still read may well reach this evening; it has nothing of the one before it began.
+        let before = Some(moment(-1)).filter(|at| !seen.reads_on || *at >= began);
+        let days = [Some(moment(0)), before, Some(moment(1))];
+        let nearest = days.into_iter().flatten().min_by_key(away);
+        TimeMove::ToClock(nearest.unwrap_or_else(|| moment(0)))
     }
+}
+
+/// The time in which a moment is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The first look on CLOCK_MONOTONIC, ns.
+    pub began_ns: u64,
+    /// The same in ns since 1970.
+    pub began_realtime_ns: u64,
+    /// The moment that is looked at, in ns since 1970.
+    pub here_realtime_ns: u64,
+    /// The newest that there is, in ns since 1970.
+    pub newest_realtime_ns: u64,
+    /// What the user's clock is ahead of UTC, seconds.
+    pub offset_s: i64,
+    /// Whether there is more to read.
+    pub reads_on: bool,
 }
 
 #[cfg(test)]
@@ -72,14 +98,39 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_day_is_found_from_wherever_one_looks() {
-        const S: u64 = 1_000_000_000;
-        // 12:04:31 UTC, and 500 s since boot: on a clock that is two hours ahead 14:04:31.
-        let here = (500 * S, (19_000 * 86_400 + 43_471) * S + 7);
-        let at = |text, offset_s| Jump::parse(text).map(|j| j.at_ns(100 * S, here, offset_s));
-        assert_eq!(at("12:04:31", 0), Some(500 * S - 7));
-        assert_eq!(at("14:04:21", 7_200), Some(490 * S - 7));
-        assert_eq!(at("10:05:31", -7_200), Some(560 * S - 7));
-        assert_eq!(at("20s", 7_200), Some(120 * S));
+    fn a_time_of_day_is_found_on_the_users_clock_and_over_midnight() {
+        const DAY: u64 = 19_000 * 86_400 * SECOND_NS;
+        let seen = |began_s: u64, newest_s: u64, offset_s, reads_on| Seen {
+            began_ns: 100 * SECOND_NS,
+            began_realtime_ns: DAY + began_s * SECOND_NS,
+            here_realtime_ns: DAY + newest_s * SECOND_NS + 7,
+            newest_realtime_ns: DAY + newest_s * SECOND_NS + 7,
+            offset_s,
+            reads_on,
+        };
+        let to = |text, seen: Seen| Jump::parse(text).map(|j| j.to(&seen));
+        let at = |s: u64| Some(TimeMove::ToClock(DAY + s * SECOND_NS));
+        // 12:04:31 UTC: on a clock that is two hours ahead 14:04:31.
+        let noon = |offset_s| seen(43_000, 43_471, offset_s, false);
+        assert_eq!(to("12:04:31", noon(0)), at(43_471));
+        assert_eq!(to("14:04:21", noon(7_200)), at(43_461));
+        assert_eq!(to("10:04:21", noon(-7_200)), at(43_461));
+        assert_eq!(to("12:05", noon(0)), at(43_500), "yet to come");
+        assert_eq!(to("20s", noon(7_200)), Some(TimeMove::To(120 * SECOND_NS)));
+        // Two minutes past midnight, begun at 23:50; and a recording of which no more is read than up to 23:55.
+        let midnight = 86_400;
+        let late = |offset_s| seen(midnight - 600, midnight + 120, offset_s, false);
+        assert_eq!(to("23:58", late(0)), at(midnight - 120));
+        assert_eq!(to("00:01", late(0)), at(midnight + 60));
+        assert_eq!(to("01:58", late(7_200)), at(midnight - 120));
+        let reads_on = seen(midnight - 600, midnight - 300, 0, true);
+        assert_eq!(to("00:02", reads_on), at(midnight + 120));
+        // Begun at ten in the morning: this evening it may have, the last it has not.
+        let morning = |reads_on| seen(36_000, 36_300, 0, reads_on);
+        assert_eq!(to("23:00", morning(true)), at(82_800));
+        assert_eq!(
+            to("23:00", morning(false)),
+            Some(TimeMove::ToClock(DAY - 3_600 * SECOND_NS))
+        );
     }
 }

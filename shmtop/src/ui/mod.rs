@@ -16,7 +16,7 @@ pub mod update;
 
 pub use crate::model::listing::SortKey;
 pub use action::{Action, Effect, TimeMove};
-pub use jump::Jump;
+pub use jump::{Jump, Seen};
 pub use state::{ClientId, FindingId, Left, Lost, State, Status, View};
 pub use theme::{Theme, ThemeName};
 pub use timeline::Timeline;

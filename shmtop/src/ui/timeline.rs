@@ -77,13 +77,12 @@ impl Timeline {
     /// screen then stands still where it leads once all has been read. Of a moment that is the last refresh up to it, which is held before
     /// a newer one can displace it: a hole in the recording may be longer than what is kept.
     pub fn push_towards(&mut self, goal: TimeMove, model: Arc<Model>) -> bool {
-        let at_ns = model.at_ns;
-        match goal {
-            TimeMove::To(wanted) if at_ns < wanted => {
+        match goal.moment(&model) {
+            Some((wanted, is)) if is < wanted => {
                 self.push(model);
                 false
             }
-            TimeMove::To(wanted) if at_ns > wanted && !self.models.is_empty() => {
+            Some((wanted, is)) if is > wanted && !self.models.is_empty() => {
                 self.stand_still();
                 self.push(model);
                 true
@@ -122,6 +121,19 @@ impl Timeline {
     /// How many of `models` are older than `at_ns`.
     fn before(&self, at_ns: u64) -> usize {
         self.models.partition_point(|(m, _)| m.at_ns < at_ns)
+    }
+
+    /// The last of `models` up to this moment of CLOCK_REALTIME, and whether it lies no further on than the newest. That clock goes on in a
+    /// suspend, in which the models' own stands still, and can be set back: none but the models know when it was what.
+    fn on_clock(&self, wanted: u64) -> (usize, bool) {
+        let clock = |i: usize| self.models[i].0.at_realtime_ns;
+        let last = self.models.len() - 1;
+        let passes = |i: &usize| clock(*i) <= wanted && wanted < clock(i + 1);
+        match (0..last).rev().find(passes) {
+            Some(i) => (i, true),
+            None if wanted < clock(last) => (0, true),
+            None => (last, wanted == clock(last)),
+        }
     }
 
     /// Who was there last, servers first, if at the moment that is looked at nobody is: no server, and no client with a connection.
@@ -177,9 +189,9 @@ impl Timeline {
         self.models.back().map(|(m, _)| m.at_ns)
     }
 
-    /// Moment of the oldest model that is kept.
-    pub fn oldest_ns(&self) -> Option<u64> {
-        self.models.front().map(|(m, _)| m.at_ns)
+    /// The newest model, whichever is looked at.
+    pub fn newest(&self) -> Option<&Arc<Model>> {
+        self.models.back().map(|(m, _)| m)
     }
 
     /// Freezes at the newest model.
@@ -216,11 +228,12 @@ impl Timeline {
                         here.saturating_add_signed(i64::from(s) * 1_000_000_000)
                     }
                     TimeMove::To(wanted) => wanted,
-                    TimeMove::Toggle | TimeMove::Step(_) => here,
+                    _ => here,
                 };
                 let index = self.before(wanted + 1).saturating_sub(1);
                 (index, wanted <= self.models[last].0.at_ns)
             }
+            TimeMove::ToClock(wanted) => self.on_clock(wanted),
         };
         let there = &self.models[wanted].0;
         // What is looked at may be older than all that is left: nothing lies behind it.
@@ -317,7 +330,33 @@ mod tests {
         assert!(!t.go(TimeMove::To(61_000_000_000)), "a replay reads on");
         assert_eq!(t.behind_ns(), Some(0));
         t.go(TimeMove::To(0));
-        assert_eq!(t.current().unwrap().at_ns, t.oldest_ns().unwrap());
+        assert_eq!(t.current().unwrap().at_ns, t.models[0].0.at_ns);
+    }
+
+    #[test]
+    fn a_clock_that_stood_on_the_screen_is_found_again_over_a_suspend_and_a_step_of_the_clock() {
+        let mut t = Timeline::default();
+        // Suspended for an hour after 3 s; set back by 1,000 s after 5 s.
+        let clocks = [1_000, 1_001, 1_002, 4_603, 4_604, 3_605, 3_606];
+        for (i, clock) in clocks.into_iter().enumerate() {
+            t.push(Arc::new(Model {
+                at_ns: (i as u64 + 1) * 1_000_000_000,
+                at_realtime_ns: clock * 1_000_000_000,
+                ..Model::empty()
+            }));
+        }
+        for (wanted, at_s) in [
+            (1_001, 2),
+            (1_002, 3),
+            (2_000, 3),
+            (3_605, 6),
+            (4_603, 4),
+            (999, 1),
+        ] {
+            assert!(t.go(TimeMove::ToClock(wanted * 1_000_000_000)), "{wanted}");
+            assert_eq!(t.current().unwrap().at_ns, at_s * 1_000_000_000, "{wanted}");
+        }
+        assert!(!t.go(TimeMove::ToClock(5_000_000_000_000)), "yet to come");
     }
 
     #[test]

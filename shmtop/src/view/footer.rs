@@ -140,8 +140,7 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
             Some(_) => "the recording began",
             None => "shmtop began",
         };
-        let help =
-            format!("12:04:31 as on the clock above, or 90s, 2m since {since}   ↵ go   Esc stay");
+        let help = format!("12:04:31 on your clock, or 90s, 2m since {since}   ↵ go   Esc stay");
         pen.put(x + 2, y, &help, theme.dim);
         return;
     }

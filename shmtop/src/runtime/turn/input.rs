@@ -15,7 +15,7 @@ use super::super::tty::Tty;
 use super::{Runtime, Turn};
 use crate::model::Model;
 use crate::ui::update::WHEEL_ROWS;
-use crate::ui::{Action, Effect, Jump, State, TimeMove, Timeline, keymap, update};
+use crate::ui::{Action, Effect, Jump, Seen, State, TimeMove, Timeline, keymap, update};
 
 /// Speeds of a replay to choose from.
 const SPEEDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0, 200.0];
@@ -92,7 +92,9 @@ impl Runtime {
                 Effect::Redraw => {}
                 Effect::Quit => return Ok(Some(Ending::Quit)),
                 Effect::Suspend => self.suspend()?,
-                Effect::Time(to) => self.go(to),
+                Effect::Time(to) => {
+                    self.go(to);
+                }
                 Effect::Jump(to) => self.jump(to),
                 Effect::Rate(by) => self.change_rate(by),
             }
@@ -101,8 +103,8 @@ impl Runtime {
         Ok(None)
     }
 
-    /// Moves in time; a replay reads on where the move leads beyond what was read.
-    fn go(&mut self, to: TimeMove) {
+    /// Moves in time; a replay reads on where the move leads beyond what was read. `false` then, and live if that is yet to come.
+    fn go(&mut self, to: TimeMove) -> bool {
         let here = self.timeline.current().map_or(0, |m| m.at_ns);
         let there = self.timeline.go(to);
         // Wherever it was on its way to, the user has thought of something else.
@@ -113,33 +115,41 @@ impl Runtime {
                     // From here, wherever reading on has got by then.
                     TimeMove::To(here.saturating_add_signed(i64::from(s) * 1_000_000_000))
                 }
-                TimeMove::To(_) | TimeMove::Step(_) | TimeMove::Toggle => to,
+                TimeMove::To(_) | TimeMove::ToClock(_) | TimeMove::Step(_) | TimeMove::Toggle => to,
             });
         }
         if self.status.replay.is_some() {
             self.refresh();
         }
+        there
     }
 
-    /// Goes to a moment that was typed, or says that it is kept no more.
-    fn jump(&mut self, to: Jump) {
-        let Some(here) = self.timeline.current() else {
+    /// Goes to a moment that was typed, or says that it is kept no more or yet to come.
+    fn jump(&mut self, jump: Jump) {
+        let (Some(here), Some(newest)) = (self.timeline.current(), self.timeline.newest()) else {
             return;
         };
-        let (began, offset_s) = (
-            self.began_ns.unwrap_or(here.at_ns),
-            self.status.utc_offset_s,
-        );
-        let at_ns = to.at_ns(began, (here.at_ns, here.at_realtime_ns), offset_s);
-        self.go(TimeMove::To(at_ns));
-        let oldest = self.timeline.oldest_ns().unwrap_or(at_ns);
-        if at_ns < oldest {
-            let what = match began == oldest {
-                true => "this is the first moment",
-                false => "nothing older than this is kept (the last five minutes at most)",
-            };
-            self.status.trouble = Some(what.to_owned());
-        }
+        let (began_ns, began_realtime_ns) = self.began.unwrap_or((here.at_ns, here.at_realtime_ns));
+        let replay = self.status.replay.as_ref();
+        let is_live = replay.is_none();
+        let to = jump.to(&Seen {
+            began_ns,
+            began_realtime_ns,
+            here_realtime_ns: here.at_realtime_ns,
+            newest_realtime_ns: newest.at_realtime_ns,
+            offset_s: self.status.utc_offset_s,
+            reads_on: replay.is_some_and(|r| !r.ended),
+        });
+        let there = self.go(to);
+        let landed = self.timeline.current();
+        let before = landed.filter(|m| to.moment(m).is_some_and(|(wanted, is)| wanted < is));
+        let said = match before {
+            _ if !there && is_live => "that is yet to come",
+            Some(first) if first.at_ns == began_ns => "this is the first moment",
+            Some(_) => "nothing older than this is kept (the last five minutes at most)",
+            None => return,
+        };
+        self.status.trouble = Some(said.to_owned());
     }
 
     fn change_rate(&mut self, by: i8) {
