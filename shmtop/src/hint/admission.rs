@@ -2,7 +2,7 @@
 
 use transport::stats::{ProcessCounters, Snapshot};
 
-use super::trust::is_ending;
+use super::trust::{FROZEN_NS, is_ending};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
@@ -19,7 +19,8 @@ const BURST_NS: u64 = 2_000_000_000;
 rule! {
     /// A full accept queue answers connect() with EAGAIN while nothing looks wrong at the server. A burst of connects may
     /// fill it for a moment, so the queue must be at 80 % window after window. A handshake that is older than 2 s is another matter: that connection
-    /// was accepted, and its client does not go on, or the server is stopped.
+    /// was accepted, and its client does not go on, or the server is stopped. Of that a page tells that is kept up to date: one that stands still while
+    /// the process is not stopped may name a handshake that has long ended (stats-frozen).
     ACCEPT_QUEUE = "accept-queue", Warn, "connections wait to be let in";
     fires: "queue at 80 % of the backlog or more, or a pending handshake older than 2 s";
     quiet: "a burst of less than 2 s, or the server is ending";
@@ -36,10 +37,15 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return QUIET;
     }
     let stopped = ctx.process(e.pid).is_ok_and(|p| p.is_stopped());
+    let is_kept = e
+        .heartbeat_age_ns
+        .as_ref()
+        .is_ok_and(|age| *age <= FROZEN_NS);
+    let unfinished = || unfinished(e, stopped).filter(|_| is_kept || stopped);
     match queued(ctx, e, stopped) {
-        Ok(None) => Ok(unfinished(e, stopped)),
+        Ok(None) => Ok(unfinished()),
         // The page's own count needs no socket to be found.
-        Err(why) => unfinished(e, stopped).map_or(Err(why), Fire::fires),
+        Err(why) => unfinished().map_or(Err(why), Fire::fires),
         full => full,
     }
 }

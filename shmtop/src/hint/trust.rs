@@ -24,6 +24,9 @@ rule! {
     check: Endpoint(stats_frozen);
 }
 
+/// A page whose heart has not beaten for so long is not kept up to date.
+pub(super) const FROZEN_NS: u64 = 3_000_000_000;
+
 /// Whether this server was told to end and only waits for its handlers: nobody can reach it any more, and nobody keeps its house.
 pub(super) fn is_ending(ctx: &Context<'_>, e: &Endpoint) -> bool {
     ctx.page(e).is_ok_and(|p| p.process.stopping_since_ns != 0)
@@ -32,7 +35,7 @@ pub(super) fn is_ending(ctx: &Context<'_>, e: &Endpoint) -> bool {
 fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let age = e.heartbeat_age_ns.clone()?;
     let process = ctx.process(e.pid)?;
-    if age <= 3_000_000_000 || process.is_stopped() || process.gone || is_ending(ctx, e) {
+    if age <= FROZEN_NS || process.is_stopped() || process.gone || is_ending(ctx, e) {
         return QUIET;
     }
     let state = process
