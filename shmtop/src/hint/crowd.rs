@@ -90,6 +90,9 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
     fire.about(pids).fires()
 }
 
+/// Parts of the CPUs that are looked at by themselves, at most.
+const MOST_SETS: usize = 64;
+
 /// Spinners that get in each other's way.
 struct Crowd<'a> {
     spinners: Vec<Waiter<'a>>,
@@ -102,11 +105,23 @@ struct Crowd<'a> {
 }
 
 impl<'a> Crowd<'a> {
-    /// The spinners that can't leave a part of its CPUs, for each part that is all of what one of them may use: the others may have room elsewhere,
-    /// these have not.
+    /// The spinners that can't leave a part of its CPUs, for each part that is all of what one of them, or several whose CPUs overlap, may use: the
+    /// others may have room elsewhere, these have not.
     fn parts(&self) -> Vec<Self> {
-        let sets: BTreeSet<&BTreeSet<u32>> = self.allowed.iter().collect();
-        let parts = sets.into_iter().filter(|set| **set != self.cpus);
+        let mut sets: BTreeSet<BTreeSet<u32>> = self.allowed.iter().cloned().collect();
+        let singles: Vec<BTreeSet<u32>> = sets.iter().cloned().collect();
+        let mut grown = singles.clone();
+        while let Some(set) = grown.pop() {
+            for single in &singles {
+                let union: BTreeSet<u32> = set.union(single).copied().collect();
+                // A machine has a handful; somebody who makes up many gets no longer search.
+                if sets.len() < MOST_SETS && !set.is_disjoint(single) && sets.insert(union.clone())
+                {
+                    grown.push(union);
+                }
+            }
+        }
+        let parts = sets.iter().filter(|set| **set != self.cpus);
         let part = |set: &BTreeSet<u32>| {
             let all = self.spinners.iter().zip(&self.allowed);
             let inside = all.filter(|(_, allowed)| allowed.is_subset(set));
@@ -138,7 +153,7 @@ impl<'a> Crowd<'a> {
 }
 
 /// Spinners that share CPUs with each other, directly or through a third; those among them that may run on a part of these CPUs only, for each
-/// such part that is all that one of them has; and beside them those that share a quota smaller than
+/// such part that is all that one of them has, or some whose CPUs overlap; and beside them those that share a quota smaller than
 /// the CPUs they may use. Two programs that are kept to CPUs of their own have nothing to do with each other.
 fn crowds<'w>(
     ctx: &Context<'_>,
