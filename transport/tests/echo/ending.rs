@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use transport::error::{BindError, ConnectError, Lost, RequestError};
 use transport::reconnect::{Backoff, Reconnecting};
-use transport::{Config, Membrane, Synapse};
+use transport::{Config, Membrane, Synapse, TransportChoice, UpgradeError, WaitPolicy};
 
 use super::{WATCHDOG, World, echo, everywhere};
 
@@ -171,6 +171,25 @@ fn who_is_idle_when_the_server_ends_is_told_before_a_request_is_lost() {
         std::thread::sleep(Duration::from_millis(60));
         assert_eq!(lasting.fire_bytes(b"next").expect("a reply"), b"next");
     });
+}
+
+#[test]
+fn an_upgrade_that_meets_the_end_says_which_end_it_was() {
+    let world = World::new(TransportChoice::Socket, WaitPolicy::Adaptive);
+    let server = world.serve(echo);
+    let mut client = world.client();
+    server.shutdown();
+    match client.try_upgrade_to_shm() {
+        Err(UpgradeError::Lost(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    match client.fire_bytes(b"there?") {
+        Err(RequestError::Disconnected {
+            reason: Lost::Closed,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
