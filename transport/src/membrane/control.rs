@@ -99,13 +99,21 @@ impl Control {
 
     /// Lets nobody in any more. An end, and no failure: the page says so before the path goes.
     fn close_door(&mut self) {
-        set(
-            &self.shared.page.process().stopping_since_ns,
-            monotonic_ns(),
-        );
+        self.tell_end();
+        // Closing does not do it where a process that nobody can reach (a raw clone(2)'s child) has the listener, too: it would be reported for ever.
+        self.go_deaf();
         self.listener = None;
         (self.deaf_until_ns, self.waits_since_ns) = (0, 0);
         self.shared.descriptors.accept_goes_on();
+    }
+
+    /// The page says since when it ends; the first word holds.
+    fn tell_end(&self) {
+        let since_ns = &self.shared.page.process().stopping_since_ns;
+        // Relaxed: this thread alone writes it.
+        if since_ns.load(Ordering::Relaxed) == 0 {
+            set(since_ns, monotonic_ns());
+        }
     }
 
     /// Who serves a client over its socket answers what was sent, and finds the end there. Handshakes go on: at their end it is known what carries the
@@ -234,10 +242,8 @@ impl Control {
         // If nobody asked for it.
         shared.stop.store(true, Ordering::Relaxed);
         // Before the path goes: nobody does the housekeeping from here on, and a handler may run for long. That is an end, and no failure.
-        let process = shared.page.process();
-        let now_ns = monotonic_ns();
-        raise(&process.heartbeat_ns, now_ns);
-        set(&process.stopping_since_ns, now_ns);
+        raise(&shared.page.process().heartbeat_ns, monotonic_ns());
+        self.tell_end();
         drop(self.listener);
         let clients = std::mem::take(&mut shared.clients.lock().by_key);
         shared.descriptors.accept_goes_on();

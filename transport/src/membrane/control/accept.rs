@@ -80,7 +80,7 @@ impl Control {
     }
 
     /// Takes the listener out of the epoll set.
-    fn go_deaf(&self) {
+    pub(super) fn go_deaf(&self) {
         if let Some(listener) = &self.listener {
             // ENOENT if it is out already.
             let _ = self.shared.epoll.delete(listener);
