@@ -284,18 +284,20 @@ impl Membrane {
     /// joined, and the socket file is removed. No handler runs once this has returned.
     ///
     /// Requests that no handler has begun with are dropped, and not carried out: clients are told [`Lost::Closed`](crate::error::Lost::Closed), and
-    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs. A handler must not call it, nor
-    /// drop the server: it would wait for itself. In async code it blocks the thread: `spawn_blocking(move || server.shutdown())`.
+    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs, and for up to a second more if a client
+    /// on the socket takes no replies. A handler must not call it, nor drop the server: it would wait for itself. In async code it blocks the thread: `spawn_blocking(move || server.shutdown())`.
     pub fn shutdown(self) {
         drop(self);
     }
 
-    /// Stops the server as [`Self::shutdown`] does, but serves first what clients have sent, for at most `limit`. True if nothing was left to serve; if
-    /// not, the rest is dropped as there.
+    /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if nothing was
+    /// left to serve; if not, the rest is dropped as there.
     ///
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the
-    /// socket have sent by the beginning is answered, and nothing later.
+    /// socket have sent by the beginning is answered, and nothing later: a client there that sends on meanwhile finds its connection closed, and loses with it
+    /// the replies that it has not received yet (`Disconnected`, outcome unknown; on tokio all tasks of the connection). Who is about to connect is waited for,
+    /// for at most [`Config::handshake_timeout`].
     pub fn drain(self, limit: Duration) -> bool {
         if self.is_forked() {
             return false;
