@@ -37,7 +37,7 @@ impl Synapse {
     }
 
     /// As [`Self::fire_bytes`], but the reply becomes what is in `into`, in one copy, and the connection is free for the next call: for replies that are
-    /// kept, and for calls in a loop. Nothing is allocated once the vector is large enough.
+    /// kept, and for calls in a loop. Nothing is allocated once the vector is large enough. Don't clear it in between: what it has to grow is zeroed first.
     ///
     /// # Errors
     /// As there; `into` is as it was then.
