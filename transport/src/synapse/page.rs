@@ -72,10 +72,12 @@ pub(super) fn slot(path: &Path, config: &Config) -> SlotWriter {
         *guard = None;
     }
     let (page, _) = guard.get_or_insert_with(|| {
+        // As the server's page names it. Without a current directory as it was given.
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
         let page = PageWriter::create(&PageDescription {
             name: &config.name,
             role: Role::Client,
-            socket_path: path,
+            socket_path: &absolute,
             slots: SLOTS,
         });
         let dir = config
