@@ -29,7 +29,7 @@
 
 //!
 //! `handler_since_ns` counts only where a request is taken and not answered: of runs that are not timed it is written by the housekeeping, which
-//! comes up to 100 ms late, also when the run is over.
+//! comes up to 100 ms late, also when the run is over and another one has begun.
 
 use super::schema::{
     RECORD_HEADER_BYTES, ReqCounters, RxCounters, SentCounters, TakenCounters, TxCounters,
