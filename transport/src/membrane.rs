@@ -284,8 +284,9 @@ impl Membrane {
     /// joined, and the socket file is removed. No handler runs once this has returned.
     ///
     /// Requests that no handler has begun with are dropped, and not carried out: clients are told [`Lost::Closed`](crate::error::Lost::Closed), and
-    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs, and for up to a second more if a client
-    /// on the socket takes no replies. A handler must not call it, nor drop the server: it would wait for itself. In async code it blocks the thread: `spawn_blocking(move || server.shutdown())`.
+    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs, and for up to a second more if a
+    /// client on the socket takes no replies. A handler must not call it, nor drop the server: it would wait for itself. In async code it blocks
+    /// the thread: `spawn_blocking(move || server.shutdown())`.
     pub fn shutdown(self) {
         drop(self);
     }

@@ -112,8 +112,8 @@ fn look(shm: &mut ShmPart, now_ns: u64) -> bool {
 /// Says since when the handler runs where its thread does not: it reads the clock for the requests drawn for it only, and the one that hangs
 /// is mostly another. At most one request of a connection is taken and not answered; if none came since the last look, it is the same one.
 ///
-/// Too short by the time between two looks. Until the next one it may stand beside a later request, and be too long by that. Compared and exchanged, because the handler's thread writes that word, too: only
-/// over what nobody or we have written.
+/// Too short by the time between two looks. Until the next one it may stand beside a later request, and be too long by that. Compared and
+/// exchanged, because the handler's thread writes that word, too: only over what nobody or we have written.
 fn watch_handler(house: &mut House, slot: &SlotWriter, now_ns: u64) {
     // Relaxed, here and below: numbers that publish nothing else, and after a look without change they are old.
     let has_room = slot.tx().tx_blocked_since_ns.load(Relaxed) == 0;
