@@ -1,6 +1,6 @@
 //! What shmtop knows at one moment: plain data, computed from samples, borrowed read-only by every view.
 //!
-//! [`builder`] makes it; `judge` has the rules of `hint` add the findings; `report` and `view` show it. Nothing
+//! `builder` makes it; `judge` has the rules of `hint` add the findings; `report` and `view` show it. Nothing
 //! here reads a clock, a file or a page. A value that can't be had is an `Err(Why)`, never 0.
 
 pub(crate) mod asked;

@@ -1,7 +1,7 @@
 //! The terminal while the dashboard has it, and its way back: raw mode, alternate screen, mouse.
 //!
 //! The runtime makes one [`Screen`]. Whatever ends it (a return, `?`, a panic in any thread, a signal, see
-//! [`super::signals`]) ends in [`restore`] or `restore_in_time`, which may be called any number of times from any thread.
+//! `signals`) ends in [`restore`] or `restore_in_time`, which may be called any number of times from any thread.
 
 use std::io::{self, BufWriter, Write};
 use std::mem::ManuallyDrop;
@@ -118,7 +118,7 @@ fn take() -> io::Result<()> {
 }
 
 /// Gives the terminal back as it was, if it is ours. The modes first: they can't block on a stuck terminal. The rest waits
-/// until the terminal takes it; a signal ends that, too (see [`super::signals`]).
+/// until the terminal takes it; a signal ends that, too (see `signals`).
 pub fn restore() {
     give_back(|sequence| Output.write_all(sequence));
 }
