@@ -128,10 +128,10 @@ fn hugepage_short(place: &Place) -> Outcome {
     Ok(())
 }
 
-/// Fresh memory for each request.
+/// Fresh memory for every tenth request.
 fn faults_on_path(place: &Place) -> Outcome {
     // Answers that take a while: of a client that waits for less than half of its CPU time the faults may be its own affair (info).
-    let exchange = place.exchange("--work 200us");
+    let exchange = place.exchange("--work 40us");
     let client = start(place, "client forgetful");
     names(place, client.pid(), "faults-on-path", "warn")
         .says(format!("(pid {})", client.pid()))
