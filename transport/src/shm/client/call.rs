@@ -56,8 +56,8 @@ impl ShmClient {
         take: impl Fn(&mut Self) -> Result<Option<T>, Poison>,
     ) -> Result<T, RequestError> {
         // As in `look_briefly`, but returned from where it is found: a result that is handed on through memory, written
-        // field by field and copied as a whole, keeps the next request waiting. Booked after these looks: neither the
-        // request nor a reply that comes soon waits for the books.
+        // field by field and copied as a whole, keeps the next request waiting. Booked after these looks, while the server works or once its reply is
+        // there: the request does not wait for its books. The next one does.
         for n in 1..=self.brief_looks() {
             match take(self) {
                 Ok(None) if n % LOOKS_PER_PAUSE == 0 => std::hint::spin_loop(),
@@ -166,7 +166,7 @@ impl ShmClient {
             let left = self.left_since(began);
             let mut look = Incoming {
                 rx: &mut self.rx,
-                line: &self.line,
+                line: &mut self.line,
                 slot: &self.slot,
                 told_ns: 0,
             };
@@ -216,6 +216,72 @@ impl ShmClient {
                     timeout: self.timeout,
                 });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::calls::{Calls, RequestId};
+    use crate::config::WaitPolicy;
+    use crate::mem::buffer::Buffer;
+    use crate::mem::mapping::Mapping;
+    use crate::mem::memfd::{RING_NAME, create_rings};
+    use crate::ring::plan::Kind;
+    use crate::ring::storage::connection_bytes;
+    use crate::shm::{Rings, says_farewell};
+    use crate::stats::SlotKind;
+    use crate::stats::slot::SlotWriter;
+    use crate::wait::policy::Waiter;
+    use crate::wire::drive;
+
+    #[test]
+    fn a_farewell_that_was_read_before_the_last_reply_is_told_after_it() {
+        const CAPACITY: usize = 4 << 10;
+        let bytes = connection_bytes(CAPACITY);
+        let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");
+        let mapping = Arc::new(Mapping::shared(fd.as_fd(), bytes).expect("mapped"));
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let socket = ours.try_clone().expect("a descriptor");
+        let mut client = ShmClient::new(
+            Rings::client(&mapping, CAPACITY, 64),
+            ours,
+            Calls::new(),
+            Buffer::zeroed(64).expect("memory"),
+            Waiter::new(WaitPolicy::Adaptive),
+            Duration::from_secs(20),
+            Arc::new(SlotWriter::private(SlotKind::Connection)),
+        );
+        // Once, as in a `Group`: from then on the socket is read.
+        assert!(client.arm().expect("lives"));
+        client.disarm();
+        let RequestId(id) = client.submit(b"last").expect("room");
+        drive::bye(&theirs);
+        drop(theirs);
+        // The server commits its reply between the look that finds none and the look at the socket.
+        let server = RefCell::new(Some(Rings::server(&mapping, CAPACITY, 64)));
+        let reply = client.await_reply(|client| {
+            if !says_farewell(&socket)
+                && let Some(mut server) = server.borrow_mut().take()
+            {
+                server.tx.push(Kind::Reply, id, b"last").expect("room");
+            }
+            client.arrived()
+        });
+        assert_eq!(reply.expect("a reply").id, id);
+        match client.fire_bytes(b"more?").map(|_| ()) {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                ..
+            }) => {}
+            other => panic!("{other:?}"),
         }
     }
 }

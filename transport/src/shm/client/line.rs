@@ -18,7 +18,7 @@ pub(super) struct Line {
     socket: UnixStream,
     /// A byte was asked for at some time, so bytes that stand there need not be the end.
     rung: bool,
-    /// The end was met while draining; the next call that finds no reply reports it.
+    /// The end was met, and taken off the socket; the next call that finds no reply reports it.
     ended: bool,
     /// That end was a farewell.
     farewell: bool,
@@ -54,7 +54,7 @@ impl Line {
         self.rung = true;
     }
 
-    /// True once [`Self::drain`] has met the end.
+    /// True once the end was met among doorbells.
     #[inline(always)]
     pub(super) fn has_ended(&self) -> bool {
         self.ended
@@ -71,7 +71,10 @@ impl Line {
     }
 
     /// Whether the server still holds its end. A system call.
-    pub(super) fn alive(&self) -> Result<(), Lost> {
+    ///
+    /// Among doorbells, the end is read as they are, and noted: a caller that finds a last reply in the ring drops what is said here, and the next
+    /// one would find a socket from which the farewell is gone.
+    pub(super) fn alive(&mut self) -> Result<(), Lost> {
         if self.ended {
             return Err(self.end());
         }
@@ -79,10 +82,17 @@ impl Line {
             return alive(&self.socket);
         }
         match read_bells(&self.socket)? {
-            Bells::Ended => Err(Lost::PeerGone),
-            Bells::Farewell => Err(Lost::Closed),
             Bells::None | Bells::More => Ok(()),
+            end => {
+                self.note(end);
+                Err(self.end())
+            }
         }
+    }
+
+    fn note(&mut self, end: Bells) {
+        self.ended = true;
+        self.farewell |= end == Bells::Farewell;
     }
 
     /// Takes doorbell bytes off the socket.
@@ -92,8 +102,7 @@ impl Line {
             Bells::None => Drained::Empty,
             Bells::More => Drained::More,
             end => {
-                self.ended = true;
-                self.farewell |= end == Bells::Farewell;
+                self.note(end);
                 Drained::Ended
             }
         }

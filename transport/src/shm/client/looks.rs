@@ -15,7 +15,7 @@ use crate::wait::{Look, futex};
 /// Waits for a record in the reply ring.
 pub(super) struct Incoming<'a> {
     pub(super) rx: &'a mut Consumer<Mapped>,
-    pub(super) line: &'a Line,
+    pub(super) line: &'a mut Line,
     pub(super) slot: &'a SlotWriter,
     /// Since when (monotonic ns) the page says that it waits; 0 if it does not say so.
     pub(super) told_ns: u64,
@@ -73,7 +73,7 @@ impl Look for Incoming<'_> {
 pub(super) struct Room<'a> {
     pub(super) tx: &'a mut Producer<Mapped>,
     pub(super) rx: &'a Consumer<Mapped>,
-    pub(super) line: &'a Line,
+    pub(super) line: &'a mut Line,
     pub(super) length: usize,
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let (socket, _servers) = UnixStream::pair().expect("sockets");
         let incoming = Incoming {
             rx: &mut client.rx,
-            line: &Line::new(socket),
+            line: &mut Line::new(socket),
             slot: &SlotWriter::private(SlotKind::Connection),
             told_ns: 0,
         };

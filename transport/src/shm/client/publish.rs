@@ -166,7 +166,7 @@ impl ShmClient {
             let mut room = Room {
                 tx: &mut self.tx,
                 rx: &self.rx,
-                line: &self.line,
+                line: &mut self.line,
                 length,
             };
             let (found, waited) = match room.look() {
@@ -218,7 +218,7 @@ impl ShmClient {
             self.ring_bell();
             let mut look = Incoming {
                 rx: &mut self.rx,
-                line: &self.line,
+                line: &mut self.line,
                 slot: &self.slot,
                 told_ns: 0,
             };

@@ -43,7 +43,7 @@ impl SocketClient {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => self.decoder.filled(got.bytes),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) => return Err(self.lose(Lost::Io(e))),
+                Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
             arrived = self.arrived()?;
         }
@@ -156,5 +156,48 @@ impl SocketClient {
             });
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::calls::Calls;
+    use crate::stats::SlotKind;
+    use crate::stats::slot::SlotWriter;
+    use crate::wire::frame::Decoder;
+
+    #[test]
+    fn a_server_that_dies_with_a_request_unread_is_gone_whichever_call_finds_it_out() {
+        type Look = fn(&mut SocketClient) -> Result<(), RequestError>;
+        let looks: [(&str, Look); 2] = [
+            ("receive", |client| client.receive().map(|_| ())),
+            ("try_receive", |client| client.try_receive().map(|_| ())),
+        ];
+        for (name, look) in looks {
+            let (ours, theirs) = UnixStream::pair().expect("sockets");
+            let mut client = SocketClient::new(
+                ours,
+                Calls::new(),
+                Decoder::new(64).expect("memory"),
+                64,
+                Duration::from_secs(20),
+                Arc::new(SlotWriter::private(SlotKind::Connection)),
+            );
+            client.submit(b"unread").expect("room");
+            // Not what a close without unread bytes says: the kernel resets the connection.
+            drop(theirs);
+            match look(&mut client) {
+                Err(RequestError::Disconnected {
+                    reason: Lost::PeerGone,
+                    ..
+                }) => {}
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 }
