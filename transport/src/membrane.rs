@@ -45,7 +45,7 @@ use crate::stats::recorder::set;
 use crate::stats::registry::{self, Announcement};
 use crate::thread::Blocked;
 use budget::Budget;
-use clients::Clients;
+use clients::{Clients, Unserved};
 use control::Control;
 use descriptors::Descriptors;
 use pool::Pool;
@@ -292,7 +292,7 @@ impl Membrane {
     }
 
     /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if nothing was
-    /// left to serve; if not, the rest is dropped as there.
+    /// left to serve, but for handlers that still run then and are waited for; if not, the rest is dropped as there.
     ///
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the
@@ -307,9 +307,9 @@ impl Membrane {
         self.shared.nudge();
         let begun = Instant::now();
         loop {
-            let served = self.shared.clients.lock().are_served();
-            if served || begun.elapsed() >= limit {
-                return served;
+            let unserved = self.shared.clients.lock().unserved();
+            if unserved == Unserved::Nothing || begun.elapsed() >= limit {
+                return unserved < Unserved::Waits;
             }
             std::thread::sleep(DRAIN_LOOK.min(limit));
         }

@@ -4,6 +4,8 @@
 //! Release or Acquire shows as a stale byte. One that is missing on the way back shows as no byte, since loom never lets a load see what is
 //! stored later: so payloads are watched for races besides.
 
+mod wakes;
+
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Condvar, Mutex};
@@ -11,7 +13,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use super::consumer::Consumer;
 use super::plan::{Kind, Plan, TERMINATOR_BYTES, record_bytes};
 use super::producer::{NoSlot, Producer};
-use super::storage::{Bell, Flag, Storage, Word};
+use super::storage::{Flag, Storage, Word};
 
 const CAPACITY: usize = 256;
 
@@ -264,146 +266,25 @@ fn an_early_wrap_is_seen_whole_or_not_at_all() {
 }
 
 #[test]
-fn no_wake_up_of_a_sleeping_consumer_is_lost() {
-    model(3, || {
-        let ring = Loom::new();
-        let plan = Plan::new(CAPACITY, 64);
-        let mut producer = Producer::new(ring.clone(), plan);
-        let mut consumer = Consumer::new(ring.clone(), plan);
-        let bell = ring.clone();
-        let thread = loom::thread::spawn(move || {
-            for id in 0..2 {
-                push(&mut producer, id, &message(id, 1));
-                if producer.must_wake().is_some() {
-                    bell.wake();
-                }
-            }
-        });
-        let mut id = 0;
-        while id < 2 {
-            if let Some(got) = take(&mut consumer) {
-                assert_eq!(got, (id, message(id, 1)));
-                id += 1;
-                continue;
-            }
-            // Announce, fence, look again, sleep. A lost wake-up is a deadlock here, which loom reports.
-            consumer.announce(Bell::Futex);
-            if !consumer.is_ready() {
-                ring.sleep(Flag::Empty);
-            }
-            consumer.retract();
-        }
-        thread.join().expect("producer");
-    });
-}
-
-#[test]
-fn no_wake_up_of_a_producer_waiting_for_room_is_lost() {
+fn who_is_neither_end_never_takes_a_ring_for_empty_that_never_was() {
     model(2, || {
         let ring = Loom::new();
         let plan = Plan::new(CAPACITY, 64);
         let mut producer = Producer::new(ring.clone(), plan);
+        push(&mut producer, 0, &message(0, 1));
+        let both = 2 * record_bytes(8);
+        let sender = loom::thread::spawn(move || push(&mut producer, 1, &message(1, 1)));
+        let taker = ring.clone();
         let mut consumer = Consumer::new(ring.clone(), plan);
-        for id in 0..2 {
-            push(&mut producer, id, &message(id, 8));
-        }
-        let bell = ring.clone();
-        let thread = loom::thread::spawn(move || {
-            for id in 0..2 {
-                assert_eq!(take(&mut consumer), Some((id, message(id, 8))));
-                bell.fence();
-                if consumer.must_wake_fenced() {
-                    bell.wake();
-                }
+        let taker = loom::thread::spawn(move || {
+            // The first not before the second has been sent.
+            while taker.load_acquire(Word::Tail) < both {
+                loom::thread::yield_now();
             }
-            consumer
+            take(&mut consumer).expect("a record")
         });
-        // 3 × 80 bytes and a terminator fit; the fourth does not until the first is released.
-        for id in 2..4 {
-            while let Err(NoSlot::Full { .. }) = producer.push(Kind::Request, id, &message(id, 8)) {
-                producer.announce();
-                if matches!(producer.reserve(64), Err(NoSlot::Full { .. })) {
-                    ring.sleep(Flag::Full);
-                }
-                producer.retract();
-            }
-        }
-        thread.join().expect("consumer");
-    });
-}
-
-#[test]
-fn no_wake_up_of_a_consumer_asleep_on_its_socket_is_lost() {
-    model(3, || {
-        let ring = Loom::new();
-        let plan = Plan::new(CAPACITY, 64);
-        let mut producer = Producer::new(ring.clone(), plan);
-        let mut consumer = Consumer::new(ring.clone(), plan);
-        let bell = ring.clone();
-        let thread = loom::thread::spawn(move || {
-            for id in 0..2 {
-                push(&mut producer, id, &message(id, 1));
-                match producer.must_wake() {
-                    None => {}
-                    Some(Bell::Socket) => bell.ring_socket(),
-                    Some(Bell::Futex) => panic!("nobody sleeps on a futex"),
-                }
-            }
-        });
-        let mut id = 0;
-        while id < 2 {
-            if let Some(got) = take(&mut consumer) {
-                assert_eq!(got, (id, message(id, 1)));
-                id += 1;
-                continue;
-            }
-            consumer.announce(Bell::Socket);
-            if !consumer.is_ready() {
-                ring.sleep_on_socket();
-            }
-            consumer.retract();
-        }
-        thread.join().expect("producer");
-    });
-}
-
-/// An asynchronous client that waits for room announces for replies only: the turn that makes room answers, and rings for that.
-#[test]
-fn a_reply_wakes_a_client_that_waits_for_room() {
-    model(2, || {
-        let (requests, replies) = (Loom::new(), Loom::new());
-        let plan = Plan::new(CAPACITY, 64);
-        let mut to_server = Producer::new(requests.clone(), plan);
-        let mut at_server = Consumer::new(requests, plan);
-        let mut to_client = Producer::new(replies.clone(), plan);
-        let mut at_client = Consumer::new(replies.clone(), plan);
-        // The request ring is full: 3 × 64 bytes and a terminator; the fourth goes behind them once the first is released.
-        for id in 0..3 {
-            push(&mut to_server, id, &message(id, 6));
-        }
-        let bell = replies.clone();
-        let thread = loom::thread::spawn(move || {
-            assert_eq!(take(&mut at_server), Some((0, message(0, 6))));
-            push(&mut to_client, 0, &message(0, 1));
-            if to_client.must_wake() == Some(Bell::Socket) {
-                bell.ring_socket();
-            }
-            (at_server, to_client)
-        });
-        let (mut sent, mut answered) = (false, false);
-        while !(sent && answered) {
-            sent = sent || to_server.push(Kind::Request, 3, &message(3, 6)).is_ok();
-            answered = answered || take(&mut at_client).is_some();
-            if sent && answered {
-                break;
-            }
-            at_client.announce(Bell::Socket);
-            let room = !sent && to_server.reserve(48).is_ok();
-            if !room && !at_client.is_ready() {
-                replies.sleep_on_socket();
-            }
-            at_client.retract();
-        }
-        thread.join().expect("server");
+        assert!(ring.holds_records(CAPACITY as u64));
+        sender.join().expect("producer");
+        assert_eq!(taker.join().expect("consumer").0, 0);
     });
 }

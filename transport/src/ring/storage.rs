@@ -96,6 +96,15 @@ pub(crate) trait Storage {
     /// Sequentially consistent fence.
     fn fence(&self);
 
+    /// Whether records stand in the ring, to somebody who is neither end of it; a claim of both. What a producer's call has committed before
+    /// it returned counts; so "no" is true of one moment, that of the second load.
+    fn holds_records(&self, capacity: u64) -> bool {
+        // Acquire, partner: the Release in `Consumer::release`. What was there when the consumer took its last record is seen below, so a tail that is
+        // older than this head is so only by what was not yet, or not wholly, sent then.
+        let head = self.load_acquire(Word::Head);
+        (1..=capacity).contains(&self.load(Word::Tail).wrapping_sub(head))
+    }
+
     /// Whether somebody sleeps on this word, and how to wake them; at most once per announcement.
     #[inline(always)]
     fn take_bell(&self, flag: Flag) -> Option<Bell> {

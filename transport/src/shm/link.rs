@@ -103,7 +103,13 @@ impl HouseView {
         }
     }
 
-    /// Looks once. Relaxed loads: the words move while being read, so a difference may be off by a message or two.
+    /// Whether requests wait that the server has not taken. Numbers that make no sense are no request.
+    pub(crate) fn holds_requests(&self) -> bool {
+        self.request.holds_records(self.capacity)
+    }
+
+    /// Looks once, for statistics. Relaxed loads: the words move while being read, so a difference may be off by a message or two; nothing is decided
+    /// by it.
     pub(crate) fn look(&self) -> HouseLook {
         let occupancy = |ring: &Mapped, consumed: u64| {
             let used = ring.load(Word::Produced).wrapping_sub(consumed);
@@ -117,7 +123,8 @@ impl HouseView {
                 None
             }
         };
-        // Consumed first: what is consumed between the two loads then makes the occupancy too large, never negative.
+        // Consumed first: where loads stay in order (x86-64), what is consumed between the two makes the occupancy too large. Elsewhere it may be too
+        // small, or less than nothing, which counts as nothing. Acquire would have no partner: both words are stored Relaxed.
         let request_consumed = self.request.load(Word::Consumed);
         let reply_consumed = self.reply.load(Word::Consumed);
         HouseLook {

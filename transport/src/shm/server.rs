@@ -215,9 +215,10 @@ impl ShmServer {
         if !self.rx.read(&record, buffer)? {
             return Ok(None);
         }
-        let released = self.rx.release(&record);
-        // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
+        // Before the handler, so that a stuck one shows as a request without a reply, and before the release, which publishes it: who sees the ring
+        // empty sees that an answer is owed. The rest is booked after the answer.
         record::taken(&self.slot, &mut self.rx, Taken::Live);
+        let released = self.rx.release(&record);
         let timed = self.timing.begin_handler(&self.slot);
         let mut reply = Reply::new(Sink::Ring(RingSink::new(
             room,
