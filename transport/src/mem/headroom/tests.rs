@@ -33,14 +33,14 @@ fn a_client_that_would_exceed_memory_max_is_refused_with_both_numbers() {
         ),
         (
             "sys/fs/cgroup/app.slice/exchange.service/memory.stat",
-            "anon 1\nfile 0\ninactive_file 4194304\n",
+            "anon 1\nfile 0\ninactive_file 1048576\nactive_file 2097152\nslab_reclaimable 1048576\nslab_unreclaimable 9\n",
         ),
     ]);
     assert_eq!(memory_cgroup(host.path(), 61 * MIB), Ok(()));
     assert_eq!(
         memory_cgroup(host.path(), 62 * MIB + 1),
         Err(refuse(0, 128 * MIB, 66 * MIB)),
-        "file cache counts as free, the rest does not"
+        "what the kernel gives up counts as free, the rest does not"
     );
     assert!(memory_cgroup(host.path(), u64::MAX).is_err());
 }
@@ -80,7 +80,7 @@ fn version_1_is_read_beside_other_controllers() {
         ),
         (
             "sys/fs/cgroup/memory/box/memory.stat",
-            "inactive_file 1\ntotal_inactive_file 20971520\n",
+            "inactive_file 1\ntotal_inactive_file 10485760\ntotal_active_file 10485760\n",
         ),
         // Root: unlimited, in the words of v1.
         (
