@@ -297,8 +297,8 @@ impl Membrane {
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the
     /// socket have sent by the beginning is answered, and nothing later: a client there that sends on meanwhile finds its connection closed, and loses with it
-    /// the replies that it has not received yet (`Disconnected`, outcome unknown; on tokio all tasks of the connection). Who is about to connect is waited for,
-    /// for at most [`Config::handshake_timeout`].
+    /// the replies that it has not received yet (`Disconnected`, outcome unknown; on tokio all tasks of the connection). Who is about to connect, or to upgrade, is
+    /// waited for, for at most [`Config::handshake_timeout`] a step.
     pub fn drain(self, limit: Duration) -> bool {
         if self.is_forked() {
             return false;

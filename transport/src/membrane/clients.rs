@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub(super) socket: Arc<UnixStream>,
     /// CLOCK_MONOTONIC ns of the accept while the handshake is pending; 0 after.
     pub(super) pending_since_ns: u64,
+    /// On the socket, and about to leave it.
+    pub(super) upgrades: bool,
     /// Set once it is on shared memory.
     pub(super) shm: Option<ShmPart>,
 }
@@ -97,6 +99,7 @@ impl Table {
             _not_in_forks: not_in_forks,
             socket,
             pending_since_ns: now_ns,
+            upgrades: false,
             shm: None,
         };
         self.by_key.insert(self.last_key, client);
@@ -112,6 +115,18 @@ impl Table {
     pub(super) fn held(&mut self) -> usize {
         self.leaving.retain(|ends| !ends.is_over());
         self.by_key.len() + self.leaving.len()
+    }
+
+    /// Notes that a client which is on the socket leaves it, unless the server is `ending`, by now: then its socket may be shut for good.
+    pub(super) fn begins_upgrade(&mut self, key: Key, ending: impl Fn() -> bool) -> bool {
+        match self.by_key.get_mut(&key) {
+            // Asked under the lock, which the control thread takes after it has learnt of the end, and before it shuts sockets.
+            Some(client) if !ending() => {
+                client.upgrades = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// What clients have sent that has no answer yet. Who is on the socket leaves once it is served, and is waited for.

@@ -255,6 +255,11 @@ impl Connection<'_> {
                 if decoder.pending() > 0 {
                     return self.over(CloseReason::Poisoned);
                 }
+                if self.facts.open && !self.leaves_socket() {
+                    // What it sent before is answered; to come to the rings it is too late.
+                    drive::bye(&**self.socket);
+                    return self.over(CloseReason::PeerGone);
+                }
                 match self.upgrade(&message, begun_ns) {
                     Ok(Some(next)) => {
                         return next;
@@ -291,7 +296,13 @@ impl Connection<'_> {
         }
     }
 
-    /// Takes the connection out of the pending ones.
+    /// An upgrade begins of a connection that could have stayed as it is: a server that drains lets it come to an end. False: it is too late for one.
+    fn leaves_socket(&self) -> bool {
+        let mut table = self.shared.clients.lock();
+        table.begins_upgrade(self.key, || self.shared.ending())
+    }
+
+    /// Takes the connection out of the pending ones, and of those that upgrade.
     fn settled(&self, begun_ns: u64) {
         // Several threads: a plain raise could lose the longer of two.
         self.shared
@@ -301,6 +312,7 @@ impl Connection<'_> {
             .fetch_max(monotonic_ns().saturating_sub(begun_ns), Ordering::Relaxed);
         if let Some(client) = self.shared.clients.lock().by_key.get_mut(&self.key) {
             client.pending_since_ns = 0;
+            client.upgrades = false;
         }
     }
 

@@ -116,11 +116,11 @@ impl Control {
         }
     }
 
-    /// Who serves a client over its socket answers what was sent, and finds the end there. Handshakes go on: at their end it is known what carries the
-    /// requests.
+    /// Who serves a client over its socket answers what was sent, and finds the end there. Handshakes and upgrades go on: at their end it is known what
+    /// carries the requests.
     fn let_finish(&self) {
         for client in self.shared.clients.lock().by_key.values() {
-            if client.shm.is_none() && client.pending_since_ns == 0 {
+            if client.shm.is_none() && client.pending_since_ns == 0 && !client.upgrades {
                 let _ = client.socket.shutdown(Shutdown::Read);
             }
         }

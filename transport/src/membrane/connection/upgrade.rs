@@ -217,21 +217,4 @@ fn make(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_at_a_poller_is_held_once_and_its_inbox_no_longer_than_it_is_used() {
-        let inbox = Arc::new(Inbox::default());
-        let assigned = || {
-            inbox.reserve(1);
-            Assigned((Arc::clone(&inbox), None))
-        };
-        drop(assigned());
-        assert_eq!(inbox.load(), 0, "given back");
-        let taken = assigned().take();
-        assert_eq!(inbox.load(), 1);
-        drop(taken);
-        assert_eq!(Arc::strong_count(&inbox), 1);
-    }
-}
+mod tests;
