@@ -1,19 +1,22 @@
 //! What the tasks and the driver of one connection share: the connection, and who waits for which reply.
 
-use std::future::poll_fn;
+mod held;
+mod places;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use ::tokio::sync::Notify;
 
-use super::waiters::{Line, Waiters};
+use super::waiters::{Later, Line, Waiters};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::error::{Fallback, Lost, RequestError};
 use crate::mem::fork;
 use crate::peer::ServerPeer;
 use crate::shm::Drained;
 use crate::synapse::Synapse;
+use held::Held;
+pub(super) use places::{Place, Waiting};
 
 /// Looks for a reply before the server is asked to ring, if the request is the only one: about 2 µs, in which a server that is awake
 /// answers. It costs less than the two system calls of a doorbell.
@@ -50,14 +53,11 @@ struct State {
     waiters: Waiters,
     /// Of requests that found no room.
     line: Line,
+    /// Whom to wake once the mutex is free; and whether to tell all who wait for the end.
+    later: Later,
+    closed: bool,
     /// Why the connection is over.
     lost: Option<Lost>,
-}
-
-/// A place in the line of those who wait for room; left when dropped, and the next one called.
-pub(super) struct Place<'a> {
-    shared: &'a Shared,
-    ticket: u64,
 }
 
 /// What became of a request.
@@ -78,15 +78,6 @@ pub(super) enum Turn {
     More,
     /// The connection is over.
     Over,
-}
-
-/// A request that was sent. Dropped before its answer, it is given up.
-pub(super) struct Waiting<'a> {
-    shared: &'a Shared,
-    id: u64,
-    /// Among the waiters.
-    place: usize,
-    over: bool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -113,6 +104,8 @@ impl Shared {
                 synapse,
                 waiters: Waiters::default(),
                 line: Line::default(),
+                later: Later::default(),
+                closed: false,
                 lost: None,
             }),
             closed: Notify::new(),
@@ -120,13 +113,16 @@ impl Shared {
     }
 
     /// `None` in a fork of the process whose connection it is.
-    ///
-    /// A panic elsewhere can't have left the state half changed in a way that matters: at worst a waiter is told nothing, and times out.
-    fn state(&self) -> Option<MutexGuard<'_, State>> {
+    fn state(&self) -> Option<Held<'_>> {
         if self.generation != fork::generation() {
             return None;
         }
-        Some(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(Held::new(self, self.lock()))
+    }
+
+    /// A panic elsewhere can't have left the state half changed in a way that matters: at worst a waiter is told nothing, and times out.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -261,11 +257,14 @@ impl Shared {
             }
             left -= 1;
             let State {
-                synapse, waiters, ..
+                synapse,
+                waiters,
+                later,
+                ..
             } = state;
             match synapse.next_reply() {
                 // A reply to nobody's request has been counted by the connection.
-                Ok(Some((id, answer))) => waiters.answer(id, |mut buffer| {
+                Ok(Some((id, answer))) => waiters.answer(id, later, |mut buffer| {
                     answer.map(|bytes| {
                         buffer.clear();
                         buffer.extend_from_slice(bytes);
@@ -280,7 +279,7 @@ impl Shared {
             }
         };
         if state.synapse.unanswered() < before {
-            state.line.call_first();
+            state.line.call_first(&mut state.later);
         }
         done
     }
@@ -317,15 +316,15 @@ impl Shared {
 
     /// The connection is over: all who wait learn it.
     fn lose(&self, state: &mut State, reason: Lost) {
-        state.waiters.answer_all(|| {
+        state.waiters.answer_all(&mut state.later, || {
             Err(RequestError::Disconnected {
                 reason: reason.again(),
                 in_flight: 1,
             })
         });
         state.lost.get_or_insert(reason);
-        state.line.call_all();
-        self.closed.notify_waiters();
+        state.line.call_all(&mut state.later);
+        state.closed = true;
     }
 
     /// Gives a request up.
@@ -333,60 +332,14 @@ impl Shared {
         let Some(mut state) = self.state() else {
             return;
         };
-        if state.waiters.leave(id, place) {
-            state.synapse.cancel(RequestId(id));
-        }
-    }
-}
-
-impl Place<'_> {
-    /// Completes when room may have appeared since the last time, and it is this one's turn.
-    pub(super) async fn called(&self) {
-        poll_fn(|cx| match self.shared.state() {
-            Some(mut state) => state.line.poll(self.ticket, cx),
-            None => Poll::Ready(()),
-        })
-        .await;
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if let Some(mut state) = self.shared.state() {
-            state.line.leave(self.ticket);
-        }
-    }
-}
-
-impl Waiting<'_> {
-    /// The answer, once. May be dropped and called again until it has come.
-    pub(super) async fn reply(&mut self) -> Answer {
-        let answer = poll_fn(|cx| match self.shared.state() {
-            Some(mut state) => state.waiters.poll(self.place, cx),
-            None => Poll::Ready(Err(RequestError::Forked)),
-        })
-        .await;
-        self.over = true;
-        answer
-    }
-
-    /// The time is over: gives the request up, unless the answer came at this very moment.
-    pub(super) fn timed_out(mut self, timeout: Duration) -> Answer {
-        let mut state = self.shared.state().ok_or(RequestError::Forked)?;
-        if let Some(answer) = state.waiters.take(self.place) {
-            self.over = true;
-            return answer;
-        }
-        state.synapse.book_timeout();
-        drop(state);
-        Err(RequestError::Timeout { timeout })
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if !self.over {
-            self.shared.abandon(self.id, self.place);
+        let State {
+            synapse,
+            waiters,
+            later,
+            ..
+        } = &mut *state;
+        if waiters.leave(id, place, later) {
+            synapse.cancel(RequestId(id));
         }
     }
 }

@@ -6,6 +6,43 @@ use std::task::{Context, Poll, Waker};
 
 use super::shared::Answer;
 
+/// Wakers that are to be called, or dropped, once the mutex is free: either may run what asks for it.
+#[derive(Default)]
+pub(super) struct Later(VecDeque<Due>);
+
+pub(super) enum Due {
+    Wake(Waker),
+    /// Nobody's any more. The last of a task drops it.
+    Drop(#[expect(dead_code, reason = "dropped")] Waker),
+}
+
+impl Later {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Due> {
+        self.0.pop_front()
+    }
+
+    fn wake(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker.map(Due::Wake));
+    }
+
+    fn drop(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker.map(Due::Drop));
+    }
+}
+
+impl Due {
+    /// With the mutex free.
+    pub(super) fn settle(self) {
+        if let Self::Wake(waker) = self {
+            waker.wake();
+        }
+    }
+}
+
 /// Who waits for which reply.
 #[derive(Default)]
 pub(super) struct Waiters {
@@ -35,29 +72,32 @@ impl Waiters {
     }
 
     /// Hands an answer out; it is made with the vector of who waits. Nobody's is dropped: who gave up has left.
-    pub(super) fn answer(&mut self, id: u64, answer: impl FnOnce(Vec<u8>) -> Answer) {
+    pub(super) fn answer(
+        &mut self,
+        id: u64,
+        later: &mut Later,
+        answer: impl FnOnce(Vec<u8>) -> Answer,
+    ) {
         if let Ok(at) = self.order.binary_search_by_key(&id, |(id, _)| *id)
             && let Some((_, place)) = self.order.remove(at)
         {
-            self.tell(place, answer);
+            self.tell(place, later, answer);
         }
     }
 
     /// Hands the same to all who wait.
-    pub(super) fn answer_all(&mut self, answer: impl Fn() -> Answer) {
+    pub(super) fn answer_all(&mut self, later: &mut Later, answer: impl Fn() -> Answer) {
         while let Some((_, place)) = self.order.pop_front() {
-            self.tell(place, |_| answer());
+            self.tell(place, later, |_| answer());
         }
     }
 
-    fn tell(&mut self, place: usize, answer: impl FnOnce(Vec<u8>) -> Answer) {
+    fn tell(&mut self, place: usize, later: &mut Later, answer: impl FnOnce(Vec<u8>) -> Answer) {
         let place = &mut self.places[place];
         if let Place::Waits(buffer, waker) = place {
-            let (buffer, waker) = (std::mem::take(buffer), waker.take());
+            later.wake(waker.take());
+            let buffer = std::mem::take(buffer);
             *place = Place::Answered(answer(buffer));
-            if let Some(waker) = waker {
-                waker.wake();
-            }
         }
     }
 
@@ -76,23 +116,30 @@ impl Waiters {
     }
 
     /// The same, for a task that is woken when it comes.
-    pub(super) fn poll(&mut self, place: usize, cx: &Context<'_>) -> Poll<Answer> {
+    pub(super) fn poll(
+        &mut self,
+        place: usize,
+        later: &mut Later,
+        cx: &Context<'_>,
+    ) -> Poll<Answer> {
         if let Some(answer) = self.take(place) {
             return Poll::Ready(answer);
         }
         if let Place::Waits(_, waker) = &mut self.places[place] {
-            wake_by(waker, cx);
+            wake_by(waker, later, cx);
         }
         Poll::Pending
     }
 
     /// Leaves a place whose answer is not wanted. True if there was none.
-    pub(super) fn leave(&mut self, id: u64, place: usize) -> bool {
+    pub(super) fn leave(&mut self, id: u64, place: usize, later: &mut Later) -> bool {
         let waited = self.order.binary_search_by_key(&id, |(id, _)| *id);
         if let Ok(at) = waited {
             self.order.remove(at);
         }
-        self.places[place] = Place::Free;
+        if let Place::Waits(_, waker) = std::mem::replace(&mut self.places[place], Place::Free) {
+            later.drop(waker);
+        }
         self.free.push(place);
         waited.is_ok()
     }
@@ -131,19 +178,19 @@ impl Line {
     }
 
     /// Room may have appeared.
-    pub(super) fn call_first(&mut self) {
+    pub(super) fn call_first(&mut self, later: &mut Later) {
         if let Some(first) = self.waiting.front_mut() {
-            first.call();
+            first.call(later);
         }
     }
 
     /// Nobody needs to wait any more.
-    pub(super) fn call_all(&mut self) {
-        self.waiting.iter_mut().for_each(InLine::call);
+    pub(super) fn call_all(&mut self, later: &mut Later) {
+        self.waiting.iter_mut().for_each(|place| place.call(later));
     }
 
     /// Ready when this one was called since the last time.
-    pub(super) fn poll(&mut self, ticket: u64, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, ticket: u64, later: &mut Later, cx: &Context<'_>) -> Poll<()> {
         let at = self.place(ticket);
         let Some(place) = at.and_then(|at| self.waiting.get_mut(at)) else {
             return Poll::Ready(());
@@ -151,18 +198,18 @@ impl Line {
         if std::mem::take(&mut place.called) {
             return Poll::Ready(());
         }
-        wake_by(&mut place.waker, cx);
+        wake_by(&mut place.waker, later, cx);
         Poll::Pending
     }
 
     /// Leaves the line. There may be room for more than one, and who leaves may have been called in vain: so the next one is.
-    pub(super) fn leave(&mut self, ticket: u64) {
+    pub(super) fn leave(&mut self, ticket: u64, later: &mut Later) {
         let at = self.place(ticket);
-        if let Some(at) = at {
-            self.waiting.remove(at);
+        if let Some(left) = at.and_then(|at| self.waiting.remove(at)) {
+            later.drop(left.waker);
         }
         if at == Some(0) {
-            self.call_first();
+            self.call_first(later);
         }
     }
 
@@ -174,18 +221,16 @@ impl Line {
 }
 
 impl InLine {
-    fn call(&mut self) {
+    fn call(&mut self, later: &mut Later) {
         self.called = true;
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        later.wake(self.waker.take());
     }
 }
 
 /// Has this task woken; a waker that would wake it already is kept.
-fn wake_by(waker: &mut Option<Waker>, cx: &Context<'_>) {
+fn wake_by(waker: &mut Option<Waker>, later: &mut Later, cx: &Context<'_>) {
     match waker {
         Some(known) if known.will_wake(cx.waker()) => {}
-        _ => *waker = Some(cx.waker().clone()),
+        _ => later.drop(waker.replace(cx.waker().clone())),
     }
 }

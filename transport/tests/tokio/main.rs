@@ -6,6 +6,7 @@ mod own_page;
 mod room;
 #[path = "../server/mod.rs"]
 mod server;
+mod wakers;
 
 use std::future::poll_fn;
 use std::pin::Pin;
