@@ -57,13 +57,13 @@ pub enum TimeUse {
 }
 
 impl TimeUse {
-    /// Name on the screen.
+    /// Name on the screen: a sleep is a park there, as in the wait mix.
     pub fn name(self) -> &'static str {
         match self {
             Self::Useful => "useful",
             Self::Spin => "spin",
             Self::Yield => "yield",
-            Self::Sleep => "sleep",
+            Self::Sleep => "park",
             Self::Blocked => "blocked",
             Self::NoCore => "no core",
             Self::Idle => "idle",

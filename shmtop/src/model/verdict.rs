@@ -299,14 +299,12 @@ fn memory(c: &Client) -> Option<Verdict> {
             .unwrap_or(0.0)
             .max(c.rx.mean_bytes.clone().unwrap_or(0.0));
     let useful = c.time.as_ref().ok()?.useful;
-    let bytes = *c.bytes_per_s.as_ref().ok()?;
     (mean >= LARGE_BYTES && useful > 0.5).then(|| {
         verdict(
             Bound::Memory,
             format!(
-                "copies: {} per message, {}/s both ways, the client's thread useful {} of the time",
+                "copies: {} per message, the client's thread useful {} of the time",
                 text::bytes(mean as u64),
-                text::bytes(bytes as u64),
                 text::percent(useful)
             ),
             vec![
@@ -326,17 +324,14 @@ fn memory(c: &Client) -> Option<Verdict> {
 fn producer(c: &Client) -> Option<Verdict> {
     let rate = *c.requests_per_s.as_ref().ok()?;
     let empty = c.request_ring().fill().is_none_or(|f| f < 0.5);
+    // Without the rate: that of this window would stand beside the steady one.
     let says = match &c.time {
         Ok(t) => format!(
-            "the client offers {}/s; its thread: {} useful, {} waiting for replies",
-            text::count(rate),
+            "the client offers no more; its thread: {} useful, {} waiting for replies",
             text::percent(t.useful),
             text::percent(t.spin + t.yielding + t.sleep)
         ),
-        Err(_) => format!(
-            "the client offers {}/s and the rings stay empty",
-            text::count(rate)
-        ),
+        Err(_) => "the client offers no more, and the rings stay empty".to_owned(),
     };
     empty.then(|| {
         verdict(

@@ -325,6 +325,7 @@ impl Runtime {
         self.screen.draw(|frame| *hits = draw(frame, &scene))?;
         self.state.page = self.hits.page;
         self.state.last_scroll = self.hits.last_scroll;
+        self.state.sortable = self.hits.sortable();
         let cost = Duration::from_nanos(thread_cpu_ns().saturating_sub(before_ns));
         self.rest = (cost * FRAME_REST).clamp(FRAME, FRAME_AT_MOST);
         Ok(())

@@ -43,14 +43,18 @@ pub enum Key {
 }
 
 impl Key {
-    /// As printed.
-    pub fn label(self) -> String {
+    /// As printed; with `ascii`, keys whose signs a terminal may not have by their names.
+    pub fn label(self, ascii: bool) -> String {
         match self {
             Self::Ctrl(c) => format!("Ctrl-{}", c.to_ascii_uppercase()),
             Self::Plain(code) => match code {
                 KeyCode::Char(' ') => "Space".to_owned(),
                 KeyCode::Char(c) => c.to_string(),
                 KeyCode::F(n) => format!("F{n}"),
+                // Folded one by one they would be letters that are keys as well.
+                KeyCode::Up | KeyCode::Down | KeyCode::Left | KeyCode::Right if ascii => {
+                    code.to_string()
+                }
                 KeyCode::Up => "↑".to_owned(),
                 KeyCode::Down => "↓".to_owned(),
                 KeyCode::Left => "←".to_owned(),
@@ -301,7 +305,11 @@ mod tests {
     fn no_key_means_two_things() {
         let keys: Vec<Key> = BINDINGS.iter().flat_map(|b| b.keys).copied().collect();
         for (i, key) in keys.iter().enumerate() {
-            assert!(!keys[..i].contains(key), "{} is bound twice", key.label());
+            assert!(
+                !keys[..i].contains(key),
+                "{} is bound twice",
+                key.label(false)
+            );
         }
     }
 

@@ -148,6 +148,8 @@ pub struct State {
     pub page: usize,
     /// How far the page can be scrolled. Set by the runtime from the last frame.
     pub last_scroll: usize,
+    /// What can be sorted by on the screen; all, if nothing is said. Set by the runtime from the last frame.
+    pub sortable: Vec<SortKey>,
 }
 
 impl State {
@@ -158,6 +160,14 @@ impl State {
             sort: self.sort,
             inverted: self.inverted,
         }
+    }
+
+    /// The column `by` further on that is on the screen: an order that no title tells would only make rows jump.
+    pub(super) fn turned_sort(&self, by: isize) -> SortKey {
+        let shown = |key: &SortKey| self.sortable.is_empty() || self.sortable.contains(key);
+        let all = std::iter::successors(Some(self.sort), |key| Some(key.turn(by)));
+        let mut others = all.skip(1).take(SortKey::ALL.len());
+        others.find(shown).unwrap_or(self.sort)
     }
 
     /// Whether letters are letters.

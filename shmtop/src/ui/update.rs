@@ -52,7 +52,7 @@ pub fn update(state: &mut State, action: Action, model: &Model) -> Effect {
             show(state, View::Overview);
             state.typing = true;
         }
-        Action::Sort => state.sort = state.sort.turn(1),
+        Action::Sort => state.sort = state.turned_sort(1),
         Action::Invert => state.inverted = !state.inverted,
         Action::SortBy(key) if state.sort == key => state.inverted = !state.inverted,
         Action::SortBy(key) => {
@@ -64,7 +64,7 @@ pub fn update(state: &mut State, action: Action, model: &Model) -> Effect {
             if state.client.is_some() {
                 neighbour(state, model, by);
             } else if state.view == View::Overview {
-                state.sort = state.sort.turn(by);
+                state.sort = state.turned_sort(by);
             }
         }
         Action::Up => move_by(state, model, -1),

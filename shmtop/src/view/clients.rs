@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ratatui::layout::Rect;
-use transport::stats::Role;
+use transport::stats::{Role, Via};
 
 use super::cells::{draw_cell, spark_max};
 use super::columns::place;
@@ -160,13 +160,21 @@ const PICTURES: [Picture; 6] = [
     |pen, scene, _, client| rate(pen, scene, client),
 ];
 
+/// The same of a client on the socket, which has no rings.
+const PICTURES_OF_SOCKET: [Picture; 4] = [PICTURES[0], PICTURES[1], PICTURES[2], PICTURES[5]];
+
 /// Pictures below the table, in one row or two, as many as have room side by side.
 fn pictures(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) {
     let area = pen.area();
-    let across = usize::from(area.width / PICTURE_WIDTH).clamp(1, 3);
-    let down =
-        usize::from(area.height.div_ceil(PICTURE_ROWS_MOST)).clamp(1, PICTURES.len() / across);
-    for (i, picture) in PICTURES.iter().take(across * down).enumerate() {
+    let pictures: &[Picture] = match client.transport {
+        Via::Shm => &PICTURES,
+        Via::Socket => &PICTURES_OF_SOCKET,
+    };
+    let most = usize::from(area.width / PICTURE_WIDTH).clamp(1, 3);
+    let down = usize::from(area.height.div_ceil(PICTURE_ROWS_MOST));
+    let down = down.clamp(1, pictures.len().div_ceil(most));
+    let across = most.min(pictures.len().div_ceil(down));
+    for (i, picture) in pictures.iter().take(across * down).enumerate() {
         let part = |from: u16, length: u16, i: usize, n: usize| {
             let cut = |i: usize| (usize::from(length) * i / n) as u16;
             (from + cut(i), cut(i + 1) - cut(i))

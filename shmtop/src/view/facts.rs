@@ -117,7 +117,7 @@ pub(super) fn waits(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         &mut part,
         theme,
         3,
-        "slept",
+        "parked for",
         &format!("{woke}{crowd}"),
         theme.text,
     );

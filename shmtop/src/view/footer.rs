@@ -6,6 +6,7 @@ use transport::stats::Role;
 use super::format::{bytes, percent};
 use super::pen::{Pen, Piece, fit, width};
 use super::room::room;
+use super::titles::sortable;
 use super::{Hits, Scene};
 use crate::model::Endpoint;
 use crate::ui::{Action, View, rows};
@@ -168,66 +169,45 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
         x = pen.put(x, y, &state.filter, theme.warn) + 2;
         x = pen.put(x, y, &matches(scene), theme.dim) + 3;
     }
-    let open = state.client.is_some() || state.finding.is_some() || state.help;
-    let frozen = scene.status.frozen_ns.is_some();
-    let (enter, space) = if state.ascii {
-        ("Enter", "Space")
-    } else {
-        ("↵", "␣")
+    let mut keys = keys(scene, area.width);
+    let total = |tabs: &[(String, View)]| tabs.iter().map(|(t, _)| width(t) + 2).sum::<usize>();
+    let used = |keys: &[Key]| keys.iter().map(Key::width).sum::<usize>();
+    // One cell is enough behind the last key.
+    let room = usize::from(area.right().saturating_sub(x)) + 1;
+    // Names of the views go before keys do, that of the view one is in only before the way back and to the help.
+    let named = |named: &dyn Fn(View) -> bool| -> Vec<(String, View)> {
+        let text = |v: View| match named(v) {
+            true => format!("{} {}", v.index() + 1, v.name()),
+            false => format!("{}", v.index() + 1),
+        };
+        View::ALL.into_iter().map(|v| (text(v), v)).collect()
     };
-    let mut keys: Vec<(&str, &str, Action)> = vec![("?", "help", Action::Help)];
-    if open {
-        keys.push(("Esc", "back", Action::Back));
-        if state.client.is_some() {
-            keys.push(("← →", "client", Action::Right));
-        }
-    } else if matches!(state.view, View::Overview | View::Hints) {
-        keys.push((enter, "open", Action::Open));
-    }
-    if state.view == View::Overview && !open {
-        keys.push(("/", "filter", Action::Filter));
-        keys.push(("s", "sort", Action::Sort));
-    }
-    if frozen {
-        keys.push((space, "go on", Action::Freeze));
-        keys.push((", .", "step", Action::StepBack));
-        keys.push(("[ ]", "10 s", Action::JumpBack));
-    } else {
-        keys.push((space, "freeze", Action::Freeze));
-        if scene.status.replay.is_some() {
-            keys.push(("@", "time", Action::Jump));
-        }
-    }
-    keys.push(("q", "quit", Action::Quit));
-    let tabs_width: usize = View::ALL.iter().map(|v| v.name().len() + 4).sum();
-    let keys_width: usize = keys.iter().map(|(k, n, _)| width(k) + n.len() + 3).sum();
-    let room = usize::from(area.right().saturating_sub(x + 1));
-    let names = room >= tabs_width + keys_width;
-    let tabs: Vec<(String, View)> = View::ALL
+    let needed: Vec<Key> = keys.iter().filter(|k| k.rank <= 1).cloned().collect();
+    let choices = [
+        (named(&|_| true), used(&keys)),
+        (named(&|v| v == state.view), used(&needed)),
+    ];
+    let tabs = choices
         .into_iter()
-        .map(|v| {
-            let text = if names || v == state.view {
-                format!("{} {}", v.index() + 1, v.name())
-            } else {
-                format!("{}", v.index() + 1)
-            };
-            (text, v)
-        })
-        .collect();
-    let total: usize = tabs.iter().map(|(t, _)| t.len() + 2).sum();
-    for (key, name, action) in keys {
-        // The views are the way around: they keep their digits even where the keys have no room.
-        let wide = (width(key) + 1 + width(name) + 1) as u16;
-        if x + wide > area.right().saturating_sub(total as u16) {
+        .find(|(tabs, keys)| total(tabs) + keys <= room);
+    let tabs = tabs.map_or_else(|| named(&|_| false), |(tabs, _)| tabs);
+    while total(&tabs) + used(&keys) > room {
+        let worst = keys.iter().enumerate().max_by_key(|(_, k)| k.rank);
+        let Some((i, _)) = worst else {
             break;
-        }
+        };
+        keys.remove(i);
+    }
+    for key in keys {
         let start = x;
-        let mut end = pen.put(x, y, key, theme.accent);
-        end = pen.put(end + 1, y, name, theme.dim);
-        hits.add(Rect::new(start, y, end.saturating_sub(start), 1), action);
+        let mut end = pen.put(x, y, key.key, theme.accent);
+        end = pen.put(end + 1, y, &key.name, theme.dim);
+        let place = Rect::new(start, y, end.saturating_sub(start), 1);
+        hits.add(place, key.action);
         x = end + 2;
     }
-    let mut x = area.right().saturating_sub(total as u16).max(area.x);
+    let mut x = area.right().saturating_sub(total(&tabs) as u16);
+    x = x.max(area.x);
     for (text, view) in tabs {
         let style = if view == state.view {
             theme.title.patch(theme.select)
@@ -240,5 +220,81 @@ fn key_line(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, hits: &mut Hits) {
             Action::Show(view),
         );
         x = end + 2;
+    }
+}
+
+/// A key of the line, what it does here, and when it goes: the higher `rank`, the earlier; 0 is the way back.
+#[derive(Clone)]
+struct Key {
+    rank: u8,
+    key: &'static str,
+    name: String,
+    action: Action,
+}
+
+impl Key {
+    /// With the gap behind it.
+    fn width(&self) -> usize {
+        width(self.key) + 1 + width(&self.name) + 2
+    }
+}
+
+/// The keys that matter here.
+fn keys(scene: &Scene<'_>, width: u16) -> Vec<Key> {
+    let state = scene.state;
+    let (enter, space, arrows) = if state.ascii {
+        ("Enter", "Space", "Left Right")
+    } else {
+        ("↵", "␣", "← →")
+    };
+    let mut keys = Vec::new();
+    let mut add = |rank, key, name: &str, action| {
+        keys.push(Key {
+            rank,
+            key,
+            name: name.to_owned(),
+            action,
+        });
+    };
+    add(1, "?", "help", Action::Help);
+    let open = state.client.is_some() || state.finding.is_some() || state.help;
+    if open {
+        add(0, "Esc", "back", Action::Back);
+        if state.client.is_some() {
+            add(5, arrows, "client", Action::Right);
+        }
+    } else if has_rows(scene) {
+        add(2, enter, "open", Action::Open);
+    }
+    if state.view == View::Overview && !open && has_rows(scene) {
+        add(5, "/", "filter", Action::Filter);
+        if sortable(width).contains(&state.sort) {
+            add(6, "s", "sort", Action::Sort);
+        } else {
+            // In an order that no title tells.
+            let sorted = format!("sorted by {}", state.sort.name());
+            add(2, "s", &sorted, Action::Sort);
+        }
+    }
+    if scene.status.frozen_ns.is_some() {
+        add(0, space, "go on", Action::Freeze);
+        add(7, ", .", "step", Action::StepBack);
+        add(7, "[ ]", "10 s", Action::JumpBack);
+    } else {
+        add(4, space, "freeze", Action::Freeze);
+        if scene.status.replay.is_some() {
+            add(7, "@", "time", Action::Jump);
+        }
+    }
+    add(3, "q", "quit", Action::Quit);
+    keys
+}
+
+/// Whether there is a row to select.
+fn has_rows(scene: &Scene<'_>) -> bool {
+    match scene.state.view {
+        View::Overview => scene.model.rows().next().is_some(),
+        View::Hints => !scene.model.findings.is_empty(),
+        View::Limits | View::Perf | View::Host => false,
     }
 }

@@ -1,52 +1,109 @@
 //! The first line: who is looked at, how many clients, how much, live or not, what shmtop itself costs, the time.
 
-use transport::stats::Role;
+use ratatui::layout::Rect;
+use transport::stats::{Role, Via};
 
 use super::Scene;
 use super::format::{bytes, count, duration, percent, plural};
-use super::pen::{Pen, Piece, fit, width};
-use crate::model::Totals;
+use super::pen::{Pen, Piece, width};
+use crate::model::{Client, Totals};
 use crate::reading::Why;
+use crate::ui::Theme;
 use crate::ui::local_time::{clock, stamp};
+
+/// A group of pieces: it stays or goes whole.
+struct Part {
+    /// The higher, the earlier it goes when there is less room; 0 never goes.
+    rank: u8,
+    /// Cells before it, unless it is the first on its side.
+    gap: usize,
+    pieces: Vec<Piece>,
+}
+
+impl Part {
+    fn width(&self) -> usize {
+        self.pieces.iter().map(|(text, _)| width(text)).sum()
+    }
+}
+
+/// The parts that go, from the first to the last: who is looked at, whether it is now, how much moves and how many clients there are
+/// outlive all that is there to be looked up.
+mod rank {
+    pub(super) const NEVER: u8 = 0;
+    pub(super) const REQUESTS: u8 = 1;
+    pub(super) const CLIENTS: u8 = 2;
+    pub(super) const FELL_BACK: u8 = 3;
+    pub(super) const SLOWED: u8 = 4;
+    pub(super) const POSITION: u8 = 5;
+    pub(super) const PID: u8 = 6;
+    pub(super) const BYTES: u8 = 7;
+    pub(super) const OWN_COST: u8 = 8;
+    pub(super) const LIVE: u8 = 9;
+    pub(super) const BY_KIND: u8 = 10;
+    pub(super) const CLOCK: u8 = 11;
+    pub(super) const SHMTOP: u8 = 12;
+}
+
+/// Cells between what stands at the left and what stands at the right.
+const BETWEEN: usize = 2;
 
 /// Draws the line at `y`.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16) {
     let theme = scene.theme();
     let area = pen.area();
     pen.tint_line(y, theme.head);
-    let narrow = area.width < 60;
-    let right = fit(
-        right(scene, narrow, area.width),
-        usize::from(area.width) * 3 / 5,
-        2,
-    );
-    let right_width: usize = right.iter().map(|(t, _)| width(t)).sum();
-    let room = usize::from(area.width).saturating_sub(right_width + 4);
-    // Who fell back is worth more than the time of day.
-    let left = fit(
-        left(scene, area.width < 100),
-        room,
-        if narrow { 1 } else { 2 },
-    );
-    let on_head = |pieces: Vec<Piece>| -> Vec<Piece> {
-        pieces
-            .into_iter()
-            .map(|(t, s)| (t, theme.head.patch(s)))
-            .collect()
-    };
-    pen.pieces(area.x + 1, y, &on_head(left));
-    let x = area.right().saturating_sub(right_width as u16 + 1);
-    pen.pieces(x.max(area.x), y, &on_head(right));
+    let mut left = left(scene);
+    let mut right = right(scene, area.width);
+    let room = usize::from(area.width.saturating_sub(2));
+    while line(&left) + BETWEEN + line(&right) > room {
+        let worst = |side: &[Part]| side.iter().map(|p| p.rank).max().unwrap_or(rank::NEVER);
+        let (of_left, of_right) = (worst(&left), worst(&right));
+        let (side, rank) = if of_left > of_right {
+            (&mut left, of_left)
+        } else {
+            (&mut right, of_right)
+        };
+        if rank == rank::NEVER {
+            break;
+        }
+        side.retain(|p| p.rank != rank);
+    }
+    let start = area.right().saturating_sub(line(&right) as u16 + 1);
+    let start = start.max(area.x);
+    put(pen, theme, start, y, &right);
+    // A name that is too long ends in an ellipsis before what stands at the right.
+    let before = Rect::new(area.x, y, (start - area.x).saturating_sub(1), 1);
+    put(&mut pen.part(before), theme, area.x + 1, y, &left);
+}
+
+/// Cells that parts take beside each other.
+fn line(parts: &[Part]) -> usize {
+    let gaps = parts.iter().skip(1).map(|p| p.gap).sum::<usize>();
+    gaps + parts.iter().map(Part::width).sum::<usize>()
+}
+
+fn put(pen: &mut Pen<'_>, theme: &Theme, mut x: u16, y: u16, parts: &[Part]) {
+    for (i, part) in parts.iter().enumerate() {
+        x += if i == 0 { 0 } else { part.gap as u16 };
+        for (text, style) in &part.pieces {
+            x = pen.put(x, y, text, theme.head.patch(*style));
+        }
+    }
 }
 
 /// Cells from which on a replay's clock says its day: who is there and how much moves comes first.
 const STAMPED: u16 = 140;
 
 /// What is looked at and how much moves.
-fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
+fn left(scene: &Scene<'_>) -> Vec<Part> {
     let theme = scene.theme();
     let model = scene.model;
-    let mut out = vec![(3, vec![("shmtop".to_owned(), theme.title)])];
+    let part = |rank, gap, pieces| Part { rank, gap, pieces };
+    let mut out = vec![part(
+        rank::SHMTOP,
+        2,
+        vec![("shmtop".to_owned(), theme.title)],
+    )];
     let servers: Vec<_> = model
         .endpoints
         .iter()
@@ -58,52 +115,61 @@ fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
         servers
     };
     match shown.as_slice() {
-        [] => {}
-        [one] => out.push((
-            0,
-            vec![
-                (one.name.clone(), theme.accent),
-                (format!(" ({})", one.pid), theme.dim),
-            ],
-        )),
-        many => out.push((0, vec![(plural(many.len(), "endpoint"), theme.accent)])),
-    }
-    if shown.is_empty() {
-        return out;
+        // Nobody but itself.
+        [] => {
+            out[0].rank = rank::NEVER;
+            return out;
+        }
+        [one] => {
+            let name = vec![(one.name.clone(), theme.accent)];
+            let pid = vec![(format!("({})", one.pid), theme.dim)];
+            out.push(part(rank::NEVER, 2, name));
+            out.push(part(rank::PID, 1, pid));
+        }
+        many => {
+            let many = plural(many.len(), "endpoint");
+            out.push(part(rank::NEVER, 2, vec![(many, theme.accent)]));
+        }
     }
     let sum = |f: fn(&Totals) -> usize| shown.iter().map(|e| f(&e.totals)).sum::<usize>();
     let (clients, shm, socket) = (sum(|t| t.clients), sum(|t| t.shm), sum(|t| t.socket));
-    let mut who = vec![(plural(clients, "client"), theme.text)];
+    let who = vec![(plural(clients, "client"), theme.text)];
+    out.push(part(rank::CLIENTS, 2, who));
     if clients > 0 {
-        if !short {
-            who.push((format!(": {shm} shm"), theme.dim));
-        }
-        if socket > 0 {
-            who.push((format!(", {socket} socket"), theme.warn));
-        }
+        let by_kind = vec![(format!(": {shm} shm"), theme.dim)];
+        out.push(part(rank::BY_KIND, 0, by_kind));
     }
-    out.push((2, who));
+    if clients > 0 && socket > 0 {
+        // On the socket by choice is as good as anything.
+        let fell_back = |c: &Client| c.wanted == Via::Shm && c.transport == Via::Socket;
+        let mut all = shown.iter().flat_map(|e| &e.clients);
+        let style = if all.any(|c| fell_back(c)) {
+            theme.warn
+        } else {
+            theme.dim
+        };
+        let on_socket = vec![(format!(", {socket} socket"), style)];
+        out.push(part(rank::FELL_BACK, 0, on_socket));
+    }
     let rate = |of: fn(&Totals) -> Result<f64, &Why>| {
         let known: Vec<f64> = shown.iter().filter_map(|e| of(&e.totals).ok()).collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>())
     };
-    let requests = rate(Totals::steady_requests_per_s);
-    let payload = rate(Totals::steady_bytes_per_s);
-    let cell = |value: Option<String>, wide: usize| match value {
-        Some(v) => format!("{v:>wide$}"),
-        None => format!("{:>wide$}", "–"),
-    };
-    out.push((
-        1,
+    let requests = rate(Totals::steady_requests_per_s).map_or_else(|| "–".to_owned(), count);
+    let payload = rate(Totals::steady_bytes_per_s).map_or_else(|| "–".to_owned(), bytes);
+    out.push(part(
+        rank::REQUESTS,
+        2,
         vec![
-            (cell(requests.map(count), 6), theme.text),
+            (format!("{requests:>6}"), theme.text),
             (" req/s".to_owned(), theme.dim),
         ],
     ));
-    out.push((
+    out.push(part(
+        rank::BYTES,
         2,
         vec![
-            (cell(payload.map(bytes), 8), theme.text),
+            (format!("{payload:>8}"), theme.text),
             ("/s".to_owned(), theme.dim),
         ],
     ));
@@ -111,20 +177,17 @@ fn left(scene: &Scene<'_>, short: bool) -> Vec<(u8, Vec<Piece>)> {
 }
 
 /// Live or not, own cost, time.
-fn right(scene: &Scene<'_>, narrow: bool, wide: u16) -> Vec<(u8, Vec<Piece>)> {
+fn right(scene: &Scene<'_>, wide: u16) -> Vec<Part> {
     let theme = scene.theme();
     let status = scene.status;
-    let hz = if status.interval_ns > 0 {
-        let hz = 1e9 / status.interval_ns as f64;
-        if hz >= 1.0 {
-            format!("{hz:.0} Hz")
-        } else {
-            format!("every {}", duration(status.interval_ns as f64))
-        }
-    } else {
-        String::new()
+    let mut out: Vec<Part> = Vec::new();
+    let mut add = |rank, gap, text: String, style| {
+        out.push(Part {
+            rank,
+            gap,
+            pieces: vec![(text, style)],
+        });
     };
-    let mut mode = Vec::new();
     match (&status.replay, status.frozen_ns) {
         (Some(replay), behind) => {
             let behind = behind.filter(|_| !replay.seeking);
@@ -134,37 +197,40 @@ fn right(scene: &Scene<'_>, narrow: bool, wide: u16) -> Vec<(u8, Vec<Piece>)> {
                 None if replay.ended => ("■ ended", theme.accent),
                 None => ("▶ replay", theme.accent),
             };
+            add(rank::NEVER, 2, what.to_owned(), style);
+            if let Some(behind) = behind.filter(|b| *b > 0) {
+                let ago = format!("−{}", duration(behind as f64));
+                add(rank::POSITION, 1, ago, style);
+            }
             // Of what is looked at, not of what was read.
             let position = replay.position_ns.saturating_sub(behind.unwrap_or(0));
-            mode.push((what.to_owned(), style));
-            if let Some(behind) = behind.filter(|b| *b > 0) {
-                mode.push((format!(" −{}", duration(behind as f64)), style));
-            }
-            mode.push((
-                format!(" {} ×{}", duration(position as f64), replay.speed),
-                theme.dim,
-            ));
+            let place = format!("{} ×{}", duration(position as f64), replay.speed);
+            add(rank::POSITION, 1, place, theme.dim);
         }
         (None, Some(behind)) => {
-            mode.push(("❚❚ frozen".to_owned(), theme.warn));
+            add(rank::NEVER, 2, "❚❚ frozen".to_owned(), theme.warn);
             if behind > 0 {
-                mode.push((format!(" −{}", duration(behind as f64)), theme.warn));
+                let ago = format!("−{}", duration(behind as f64));
+                add(rank::POSITION, 1, ago, theme.warn);
             }
         }
-        (None, None) if !status.ready => mode.push(("○ starting".to_owned(), theme.dim)),
+        (None, None) if !status.ready => add(rank::NEVER, 2, "○ starting".to_owned(), theme.dim),
         (None, None) => {
-            mode.push(("●".to_owned(), theme.good));
-            if !narrow {
-                mode.push((" live ".to_owned(), theme.text));
-                mode.push((hz, theme.dim));
+            add(rank::NEVER, 2, "●".to_owned(), theme.good);
+            match &status.slowed {
+                Some(why) => add(rank::SLOWED, 1, why.clone(), theme.warn),
+                None => add(rank::LIVE, 1, "live".to_owned(), theme.text),
+            }
+            if status.interval_ns > 0 {
+                add(rank::LIVE, 1, pace(status.interval_ns), theme.dim);
             }
         }
     }
-    let mut out = vec![(0, mode)];
-    if let Some(why) = &status.slowed {
-        out.push((1, vec![(format!("▲ {why}"), theme.warn)]));
-    }
-    out.push((2, own_cost(scene)));
+    out.push(Part {
+        rank: rank::OWN_COST,
+        gap: 2,
+        pieces: own_cost(scene),
+    });
     let at = scene.model.at_realtime_ns;
     let when = match status.replay {
         Some(_) if wide >= STAMPED => stamp(at, status.utc_offset_s),
@@ -176,10 +242,24 @@ fn right(scene: &Scene<'_>, narrow: bool, wide: u16) -> Vec<(u8, Vec<Piece>)> {
         }
         None => clock(at, status.utc_offset_s),
     };
-    if scene.model.at_realtime_ns > 0 && wide >= 100 {
-        out.push((3, vec![(when, theme.dim)]));
+    if at > 0 {
+        out.push(Part {
+            rank: rank::CLOCK,
+            gap: 2,
+            pieces: vec![(when, theme.dim)],
+        });
     }
     out
+}
+
+/// How often the screen is made anew.
+fn pace(interval_ns: u64) -> String {
+    let hz = 1e9 / interval_ns as f64;
+    if hz >= 1.0 {
+        format!("{hz:.0} Hz")
+    } else {
+        format!("every {}", duration(interval_ns as f64))
+    }
 }
 
 fn own_cost(scene: &Scene<'_>) -> Vec<Piece> {

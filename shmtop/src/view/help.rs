@@ -16,13 +16,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
     pen.clear();
     let room = usize::from(pen.area().width.saturating_sub(2));
     let mut sheet = Sheet::default();
-    let left = [keys(theme, Group::Move), keys(theme, Group::Views)].concat();
-    let right = [
-        keys(theme, Group::Table),
-        keys(theme, Group::Time),
-        shapes(theme),
-    ]
-    .concat();
+    let keys = |group| keys(theme, group, scene.state.ascii);
+    let left = [keys(Group::Move), keys(Group::Views)].concat();
+    let right = [keys(Group::Table), keys(Group::Time), shapes(theme)].concat();
     if room >= 78 {
         beside(&mut sheet, left, right, room / 2);
     } else {
@@ -50,10 +46,10 @@ fn labelled(label: &str, style: ratatui::style::Style, text: &str, theme: &Theme
 }
 
 /// A group of keys.
-fn keys(theme: &Theme, group: Group) -> Vec<Vec<Piece>> {
+fn keys(theme: &Theme, group: Group, ascii: bool) -> Vec<Vec<Piece>> {
     let mut lines = vec![vec![(group.title().to_owned(), theme.title)]];
     for binding in BINDINGS.iter().filter(|b| b.group == group) {
-        let keys: Vec<String> = binding.keys.iter().map(|k| k.label()).collect();
+        let keys: Vec<String> = binding.keys.iter().map(|k| k.label(ascii)).collect();
         lines.push(labelled(
             &keys.join("  "),
             theme.accent,

@@ -5,7 +5,7 @@ use super::columns::{Align, Column};
 use super::format::{age, bytes, count, duration};
 use super::pen::{Pen, width};
 use super::severity_mark;
-use super::sheet::Sheet;
+use super::sheet::{Row, Sheet};
 use super::top::subject;
 use crate::model::{Evidence, Finding};
 use crate::ui::local_time::clock;
@@ -81,12 +81,12 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, finding: &Finding) -> u
             .evidence
             .iter()
             .map(|e| {
-                vec![
+                Row::Cells(vec![
                     (e.name.clone(), theme.text),
                     (value(e), theme.text),
                     (against(e), theme.dim),
                     (e.source.clone(), theme.dim),
-                ]
+                ])
             })
             .collect();
         sheet.table(theme, &columns, rows, room);

@@ -44,25 +44,34 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
     // What could not be checked keeps some lines in sight.
     let rest = model.unknown.len().min(3) + usize::from(!model.unknown.is_empty());
     let room = usize::from(area.height).saturating_sub(rest).max(1);
-    // Whole sentences with what to type if they fit or are asked for; else a line for each note, else one for each.
-    let heights = |full: &dyn Fn(&Finding) -> bool| -> Vec<usize> {
-        let both = findings.iter().zip(&blocks);
-        both.map(|(f, b)| if full(f) { b.height() } else { 1 })
-            .collect()
+    let selected = rows::selected_hint(scene.state, model).unwrap_or(0);
+    // Whole sentences with what to type if they fit or are asked for; else a line for each note, else one for each but the selected.
+    let heights = |full: &dyn Fn(usize) -> bool| -> Vec<usize> {
+        let height = |(i, block): (usize, &Block)| if full(i) { block.height() } else { 1 };
+        blocks.iter().enumerate().map(height).collect()
     };
     let all = heights(&|_| true);
-    let loud = heights(&|f| f.severity >= Severity::Warn);
+    let loud = heights(&|i| findings[i].severity >= Severity::Warn);
     let (heights, gap) = [(&all, 1), (&all, 0), (&loud, 0)]
         .into_iter()
         .find(|(h, gap)| {
             scene.state.expanded || h.iter().sum::<usize>() + gap * (findings.len() - 1) <= room
         })
-        .map_or_else(|| (vec![1; findings.len()], 0), |(h, gap)| (h.clone(), gap));
-    let selected = rows::selected_hint(scene.state, model).unwrap_or(0);
+        .map_or_else(
+            || (heights(&|i| i == selected), 0),
+            |(h, gap)| (h.clone(), gap),
+        );
+    let total = heights.iter().sum::<usize>() + gap * (findings.len() - 1);
+    // What doesn't fit is counted in a line of its own.
+    let fits = total <= room || room < 4;
+    let room = room - usize::from(!fits);
     let mut y = area.y;
     let end = area.y + room as u16;
-    for i in first(&heights, gap, selected, room)..findings.len() {
+    let first = first(&heights, gap, selected, room);
+    let mut below = 0;
+    for i in first..findings.len() {
         if y >= end {
+            below = findings.len() - i;
             break;
         }
         let height = (heights[i] as u16).min(end - y);
@@ -79,6 +88,11 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) {
         }
         hits.add(lines, Action::Select(i));
         y += height + gap as u16;
+    }
+    if !fits {
+        let counted = Rect::new(area.x, end, area.width, 1);
+        pen.part(counted).more(theme.dim, first, below);
+        y = end + 1;
     }
     unknown(pen, scene, y + u16::from(gap == 0));
 }
@@ -105,6 +119,17 @@ impl Block {
         // The rule's id stands beside what to type, or where it would stand.
         self.says.len() + self.fix.len().max(1)
     }
+}
+
+/// So many lines of a text at most: the last one has the rest, to be cut where the line ends.
+fn shortened(lines: &[String], most: usize) -> Vec<String> {
+    if lines.len() <= most {
+        return lines.to_vec();
+    }
+    let whole = most.saturating_sub(1);
+    let mut out = lines[..whole].to_vec();
+    out.push(lines[whole..].join(" "));
+    out
 }
 
 /// Whom a finding concerns.
@@ -191,8 +216,11 @@ impl Place {
         if self.dated {
             pen.put_max(self.label, y, &whom(finding), LABEL, theme.accent);
         }
-        for line in &block.says {
-            pen.put(self.text, y, line, loud);
+        // With less room than it takes, the end of the sentence is what is missed least.
+        let fix = block.fix.len().min(usize::from(area.height) / 2);
+        let says = usize::from(area.height).saturating_sub(fix.max(1));
+        for line in shortened(&block.says, says) {
+            pen.put_max(self.text, y, &line, self.room, loud);
             y += 1;
         }
         let mut x = self.text;
@@ -201,7 +229,8 @@ impl Place {
         } else {
             x = pen.put(x, y, finding.id, theme.dim) + 1;
         }
-        for (i, line) in block.fix.iter().enumerate() {
+        let room = usize::from(area.bottom() - y);
+        for (i, line) in shortened(&block.fix, room).iter().enumerate() {
             if i == 0 {
                 pen.put(x, y, "→", theme.dim);
             }

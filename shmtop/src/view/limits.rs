@@ -1,10 +1,12 @@
 //! Limits and headroom: what bounds the number of clients, and what only looks as if it did.
 
+use ratatui::style::Modifier;
+
 use super::Scene;
 use super::columns::{Align, Column};
 use super::format::{bytes, missing, percent};
-use super::pen::{Pen, Piece};
-use super::sheet::Sheet;
+use super::pen::{Pen, Piece, width, wrap};
+use super::sheet::{Row, Sheet};
 use crate::model::{Endpoint, Shared};
 use crate::reading::{Reading, WhyKind};
 use crate::ui::Theme;
@@ -103,7 +105,7 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Shared<Endpoint>], r
                 }
                 (r, _) => cell(theme, r, 8, u64::to_string),
             };
-            vec![
+            Row::Cells(vec![
                 (named(e), theme.accent),
                 (e.pid.to_string(), theme.dim),
                 used,
@@ -117,7 +119,7 @@ fn processes(sheet: &mut Sheet, theme: &Theme, endpoints: &[Shared<Endpoint>], r
                 none(&l.fsize_bytes, 9),
                 none(&l.as_bytes, 11),
                 cell(theme, &e.process.rss_bytes, 9, size),
-            ]
+            ])
         })
         .collect();
     sheet.table(theme, &columns, rows, room);
@@ -130,15 +132,26 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
     let a = &e.admission;
     if let Some((n, what)) = super::room::room(e) {
         let style = if n == 0 { theme.warn } else { theme.good };
-        sheet.line(vec![
+        let style = style.add_modifier(Modifier::BOLD);
+        let clients = if n == 1 { "client" } else { "clients" };
+        let mut said = vec![
             ("  room for ".to_owned(), theme.dim),
-            (
-                n.to_string(),
-                style.add_modifier(ratatui::style::Modifier::BOLD),
-            ),
-            (" more clients, bounded by ".to_owned(), theme.dim),
+            (n.to_string(), style),
+            (format!(" more {clients}"), theme.dim),
+        ];
+        let bounded = vec![
+            (", bounded by ".to_owned(), theme.dim),
             (what.to_owned(), theme.text),
-        ]);
+        ];
+        // What bounds it is half of the answer.
+        let cells = said.iter().chain(&bounded).map(|(t, _)| width(t));
+        if cells.sum::<usize>() <= room {
+            said.extend(bounded);
+            sheet.line(said);
+        } else {
+            sheet.line(said);
+            sheet.text(&format!("bounded by {what}"), theme.text, room, 4);
+        }
     }
     let mut line = |label: &str, value: String| labelled(sheet, theme, room, label, &value);
     line(
@@ -196,12 +209,17 @@ fn headroom(sheet: &mut Sheet, theme: &Theme, e: &Endpoint, room: usize) {
     line("since start", admitted);
 }
 
-/// A label and its value, in as many lines as it takes.
+/// With less room than this, values beside their labels would be columns of single words.
+const NARROW: usize = 56;
+
+/// A label and its value, in as many lines as it takes: beside it, or below it where there is little room.
 fn labelled(sheet: &mut Sheet, theme: &Theme, room: usize, label: &str, value: &str) {
-    for (i, text) in super::pen::wrap(value, room.saturating_sub(20))
-        .into_iter()
-        .enumerate()
-    {
+    if room < NARROW {
+        sheet.text(label, theme.dim, room, 2);
+        sheet.text(value, theme.text, room, 4);
+        return;
+    }
+    for (i, text) in wrap(value, room.saturating_sub(20)).into_iter().enumerate() {
         let label = if i == 0 { label } else { "" };
         sheet.line(vec![
             (format!("  {label:<18}"), theme.dim),

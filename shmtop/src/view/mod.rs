@@ -10,7 +10,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use crate::model::{Bound, Client, ClientState, Model, Severity};
-use crate::ui::{Action, State, Status, Theme, View};
+use crate::ui::{Action, SortKey, State, Status, Theme, View};
 
 pub(crate) mod ascii;
 pub mod bars;
@@ -78,6 +78,15 @@ impl Hits {
             .rev()
             .find(|(area, _)| area.contains((x, y).into()))
             .map(|(_, action)| *action)
+    }
+
+    /// What the columns can be sorted by.
+    pub fn sortable(&self) -> Vec<SortKey> {
+        let keys = self.areas.iter().filter_map(|(_, action)| match action {
+            Action::SortBy(key) => Some(*key),
+            _ => None,
+        });
+        keys.collect()
     }
 
     fn add(&mut self, area: Rect, action: Action) {

@@ -123,12 +123,8 @@ pub(super) fn rate(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
         .means(usize::from(inner.width), scene.model.at_ns, FINE_NS, |p| {
             p.requests_per_s
         });
-    let max = round_up(values.iter().flatten().fold(0f32, |a, b| a.max(*b)));
     let now = client.steady_requests_per_s();
-    let now = now.map_or_else(|_| "–".to_owned(), |v| format!("now {}/s", count(v)));
-    let scale = format!("↑ {}/s", count(f64::from(max)));
-    let colour = (theme.request, theme.request_fill);
-    minute(pen, theme, inner, &values, max, colour, (&scale, &now));
+    per_second(pen, theme, inner, &values, now);
 }
 
 /// The power of two not below `bytes`, so that the scale keeps still and reads as a size.
@@ -207,7 +203,7 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
                 duration(low as f64),
                 duration(high as f64)
             ),
-            None => "none in the last two minutes".to_owned(),
+            None => "none was seen yet".to_owned(),
         };
         part.put(x, y, &text, theme.dim);
     }
@@ -217,7 +213,7 @@ pub(super) fn latency(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
 pub(super) fn time(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
     let theme = scene.theme();
     let title = titled(scene, client, "where the time goes");
-    let inner = chart::frame(pen, theme, &title, "of wall time");
+    let inner = chart::frame(pen, theme, &title, "of wall time, no core apart");
     let mut part = pen.part(inner);
     let shares = match &client.time {
         Ok(shares) => shares,
@@ -261,22 +257,29 @@ pub(super) fn reason(pen: &mut Pen<'_>, theme: &Theme, why: &Why) {
 /// Requests per second of all clients of an endpoint over the last minute.
 pub(super) fn throughput(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint) {
     let theme = scene.theme();
-    let title = format!("{}: requests, 60 s", endpoint.name);
-    let values = endpoint.totals.history.means(
-        usize::from(pen.area().width.saturating_sub(4)),
-        scene.model.at_ns,
-        FINE_NS,
-        |p| p.requests_per_s,
-    );
-    let most = values.iter().flatten().fold(0f32, |a, b| a.max(*b));
-    let max = round_up(most);
-    let remark = format!("↑ {}/s", count(f64::from(max)));
-    let inner = chart::frame(pen, theme, &title, &remark);
-    chart::area(
-        &mut pen.part(inner),
-        &values,
-        max,
-        (theme.request, theme.request_fill),
-        theme.faint,
-    );
+    let title = format!("{}: requests per second, 60 s", endpoint.name);
+    let inner = chart::frame(pen, theme, &title, "");
+    let totals = &endpoint.totals;
+    let values = totals
+        .history
+        .means(usize::from(inner.width), scene.model.at_ns, FINE_NS, |p| {
+            p.requests_per_s
+        });
+    let now = totals.steady_requests_per_s();
+    per_second(pen, theme, inner, &values, now);
+}
+
+/// A chart of requests per second.
+fn per_second(
+    pen: &mut Pen<'_>,
+    theme: &Theme,
+    inner: Rect,
+    values: &[Option<f32>],
+    now: Result<f64, &Why>,
+) {
+    let max = round_up(values.iter().flatten().fold(0f32, |a, b| a.max(*b)));
+    let now = now.map_or_else(|_| "–".to_owned(), |v| format!("now {}/s", count(v)));
+    let scale = format!("↑ {}/s", count(f64::from(max)));
+    let colour = (theme.request, theme.request_fill);
+    minute(pen, theme, inner, values, max, colour, (&scale, &now));
 }

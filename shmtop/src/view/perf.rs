@@ -5,7 +5,7 @@ use super::Scene;
 use super::columns::{Align, Column};
 use super::format::{count, missing, percent};
 use super::pen::{Pen, Piece};
-use super::sheet::Sheet;
+use super::sheet::{Row, Sheet};
 use transport::stats::Role;
 
 use crate::model::{Client, Endpoint, Shared, ThreadView};
@@ -29,14 +29,8 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
             0,
         ),
         Err(why) => {
-            let why = why.to_string();
-            let why = why.strip_prefix("no PMU: ").unwrap_or(&why);
-            sheet.text(
-                &format!("– no hardware counters: {why}"),
-                theme.info,
-                room,
-                0,
-            );
+            // As the reason says it: "no PMU: the hypervisor hides the hardware counters".
+            sheet.text(&format!("– {why}"), theme.info, room, 0);
             sheet.text(
                 "Cache reads and misses of every level, instructions and cycles can't be had; what the kernel counts stands below.",
                 theme.dim,
@@ -117,17 +111,16 @@ fn columns(hardware: bool) -> Vec<Column<usize>> {
     columns
 }
 
-/// One thread's cells, in the order of [`columns`]' keys.
-fn row(theme: &Theme, who: String, thread: &Reading<Shared<ThreadView>>) -> Vec<Piece> {
-    let mut row = vec![(who, theme.accent)];
+/// One thread's cells, in the order of [`columns`]' keys, or why there are none.
+fn row(theme: &Theme, who: String, thread: &Reading<Shared<ThreadView>>) -> Row {
     let t = match thread {
         Ok(thread) => thread,
         Err(why) => {
-            row.push(("–".to_owned(), theme.faint));
-            row.push((why.to_string(), theme.faint));
-            return row;
+            let why = format!("  – {why}");
+            return Row::Line(vec![(who, theme.accent), (why, theme.faint)]);
         }
     };
+    let mut row = vec![(who, theme.accent)];
     row.push((t.tid.to_string(), theme.dim));
     row.push((t.comm.clone(), theme.text));
     row.push(match &t.state {
@@ -165,52 +158,58 @@ fn row(theme: &Theme, who: String, thread: &Reading<Shared<ThreadView>>) -> Vec<
     });
     row.push(cell(theme, &c.l1d_miss_ratio, 6, percent));
     row.push(cell(theme, &c.llc_miss_ratio, 6, percent));
-    row
+    Row::Cells(row)
 }
 
-/// The endpoint's name where there are several; one alone stands in the header.
-fn whose(scene: &Scene<'_>, e: &Endpoint) -> String {
+/// Adds the rows of each endpoint, below its name and pid where there are several; one alone stands in the header.
+fn by_endpoint(scene: &Scene<'_>, mut rows_of: impl FnMut(&Endpoint, &mut Vec<Row>)) -> Vec<Row> {
     let shown = |e: &&Shared<Endpoint>| {
         e.role == Role::Server || e.clients.iter().any(|c| !c.shown_at_server)
     };
-    if scene.model.endpoints.iter().filter(shown).count() > 1 {
-        format!("{} ", e.name)
-    } else {
-        String::new()
+    let theme = scene.theme();
+    let captioned = scene.model.endpoints.iter().filter(shown).count() > 1;
+    let mut all = Vec::new();
+    for e in scene.model.endpoints.iter().filter(shown) {
+        let mut rows = Vec::new();
+        rows_of(e, &mut rows);
+        if captioned && !rows.is_empty() {
+            let pid = format!(" ({})", e.pid);
+            all.push(Row::Line(vec![
+                (e.name.clone(), theme.title),
+                (pid, theme.dim),
+            ]));
+        }
+        all.append(&mut rows);
     }
+    all
+}
+
+/// The clients of an endpoint that have a row: those of a client process that its server doesn't show.
+fn clients(e: &Endpoint) -> impl Iterator<Item = &Client> {
+    let clients = e.clients.iter().map(|c| &**c);
+    clients.filter(|c| e.role == Role::Server || !c.shown_at_server)
 }
 
 fn threads(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
     let theme = scene.theme();
-    let mut rows = Vec::new();
-    for e in &scene.model.endpoints {
+    let rows = by_endpoint(scene, |e, rows| {
         for p in &e.pollers {
             let what = if p.is_of_client {
                 "server of"
             } else {
                 "poller"
             };
-            rows.push(row(
-                theme,
-                format!("{}{what} {}", whose(scene, e), p.number),
-                &p.thread,
-            ));
+            rows.push(row(theme, format!("{what} {}", p.number), &p.thread));
         }
-    }
-    for (e, client) in scene.model.rows() {
-        rows.push(row(
-            theme,
-            format!("{}client {}", whose(scene, e), client.number),
-            &client.thread,
-        ));
-        if e.pollers.is_empty() {
-            rows.push(row(
-                theme,
-                format!("  its server {}", client.number),
-                &client.server_thread,
-            ));
+        for client in clients(e) {
+            let who = format!("client {}", client.number);
+            rows.push(row(theme, who, &client.thread));
+            if e.pollers.is_empty() {
+                let who = format!("  its server {}", client.number);
+                rows.push(row(theme, who, &client.server_thread));
+            }
         }
-    }
+    });
     sheet.table(theme, &columns(hardware), rows, room);
 }
 
@@ -247,10 +246,10 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
             count(v)
         }
     };
-    let row = |who: String, client: &Client| {
+    let row = |client: &Client| {
         let p = &client.perf;
-        vec![
-            (who, theme.accent),
+        Row::Cells(vec![
+            (format!("client {}", client.number), theme.accent),
             cell(theme, &p.messages_per_s, 10, count),
             cell(theme, &p.faults_per_message, 11, small),
             cell(theme, &p.context_switches_per_message, 12, small),
@@ -260,17 +259,8 @@ fn messages(sheet: &mut Sheet, scene: &Scene<'_>, room: usize, hardware: bool) {
             cell(theme, &p.counted_share, 7, percent),
             cell(theme, &p.l1d_misses_per_message, 10, small),
             cell(theme, &p.llc_misses_per_message, 10, small),
-        ]
+        ])
     };
-    let rows = scene
-        .model
-        .rows()
-        .map(|(e, client)| {
-            row(
-                format!("{}client {}", whose(scene, e), client.number),
-                client,
-            )
-        })
-        .collect();
+    let rows = by_endpoint(scene, |e, rows| rows.extend(clients(e).map(row)));
     sheet.table(theme, &columns, rows, room);
 }

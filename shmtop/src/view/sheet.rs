@@ -13,6 +13,14 @@ pub(super) struct Sheet {
     lines: Vec<Vec<Piece>>,
 }
 
+/// A row of a table.
+pub(super) enum Row {
+    /// A piece for each column, in the order of the columns' keys.
+    Cells(Vec<Piece>),
+    /// What goes across the columns: a caption, or why a row has no cells.
+    Line(Vec<Piece>),
+}
+
 impl Sheet {
     /// Adds a line.
     pub(super) fn line(&mut self, pieces: Vec<Piece>) {
@@ -39,12 +47,12 @@ impl Sheet {
         }
     }
 
-    /// Adds a table: titles, then rows; the cells of a row are pieces. Columns leave by rank when there is no room.
+    /// Adds a table: titles, then rows. Columns leave by rank when there is no room.
     pub(super) fn table(
         &mut self,
         theme: &Theme,
         columns: &[Column<usize>],
-        rows: Vec<Vec<Piece>>,
+        rows: Vec<Row>,
         room: usize,
     ) {
         let placed = place(columns, room.min(usize::from(u16::MAX)) as u16);
@@ -68,6 +76,13 @@ impl Sheet {
         }
         self.line(head);
         for row in rows {
+            let row = match row {
+                Row::Cells(row) => row,
+                Row::Line(pieces) => {
+                    self.line(pieces);
+                    continue;
+                }
+            };
             let mut line = Vec::new();
             for p in &placed {
                 if let Some((text, style)) = row.get(p.column.key) {

@@ -2,9 +2,9 @@
 
 use ratatui::layout::Rect;
 
-use super::columns::{Align, Column, Placed};
+use super::columns::{Align, Column, Placed, place};
 use super::format::count;
-use super::pen::Pen;
+use super::pen::{Pen, width};
 use super::{Hits, Scene};
 use crate::ui::{Action, SortKey};
 
@@ -44,7 +44,7 @@ const fn column(
 /// The columns and the order in which they go when there is less room: at 80 cells the rate, p99.9 and the wait mix
 /// are gone, then the reply ring; at 40 client, via, requests, p99 and the verdict are left.
 pub(super) const COLUMNS: [Column<Key>; 17] = [
-    column(Key::Sorted(SortKey::Client), "CLIENT", 6, 6, Align::Left, 0),
+    column(Key::Sorted(SortKey::Client), "CLIENT", 6, 7, Align::Left, 0),
     column(Key::Sorted(SortKey::Peer), "PEER", 7, 7, Align::Right, 5),
     column(Key::Name, "NAME", 8, 15, Align::Left, 15),
     column(Key::Sorted(SortKey::Via), "VIA", 6, 6, Align::Left, 0),
@@ -91,6 +91,16 @@ pub(super) const COLUMNS: [Column<Key>; 17] = [
     // At most 40: a point comes each second, and a cell must not be shorter than that.
     column(Key::Rate, "RATE", 8, 40, Align::Left, 12),
 ];
+
+/// The columns that can be sorted by and are there in a table so wide.
+pub(super) fn sortable(width: u16) -> Vec<SortKey> {
+    let placed = place(&COLUMNS, width.saturating_sub(2));
+    let key = |p: &Placed<Key>| match p.column.key {
+        Key::Sorted(key) => Some(key),
+        _ => None,
+    };
+    placed.iter().filter_map(key).collect()
+}
 
 /// What the columns mean, for the help.
 pub(super) const MEANINGS: [(&str, &str); 11] = [
@@ -146,8 +156,10 @@ pub(super) fn titles(
             Key::Rate => format!("60s≤{}", round(max)),
             _ => column.column.title.to_owned(),
         };
-        if sorted && super::pen::width(&title) < usize::from(column.width) {
-            title.push(if scene.state.inverted { '▴' } else { '▾' });
+        let mark = if scene.state.inverted { "▴" } else { "▾" };
+        let fits = width(&title) < usize::from(column.width);
+        if sorted && fits {
+            title.push_str(mark);
         }
         let mut part = pen.part(cell);
         match column.column.align {
@@ -155,6 +167,14 @@ pub(super) fn titles(
                 part.put(cell.x, cell.y, &title, style);
             }
             Align::Right => part.put_right(cell.right(), cell.y, &title, style),
+        }
+        if sorted && !fits {
+            // A title that fills its column has the mark in the gap beside it, where the next title doesn't begin.
+            let x = match column.column.align {
+                Align::Left => cell.right(),
+                Align::Right => cell.x.saturating_sub(1),
+            };
+            pen.put(x, cell.y, mark, style);
         }
         if let Key::Sorted(key) = column.column.key {
             hits.add(cell, Action::SortBy(key));
@@ -169,7 +189,6 @@ fn round(max: f32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::columns::place;
     use super::*;
 
     fn titles_at(width: u16) -> Vec<&'static str> {

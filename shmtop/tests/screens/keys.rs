@@ -90,6 +90,7 @@ fn keys_that_leave_the_filter_end_its_typing() {
 fn shown(state: &mut State, model: &Model, width: u16, height: u16) -> String {
     let (buffer, hits) = render(model, state, &live(), width, height);
     (state.page, state.last_scroll) = (hits.page, hits.last_scroll);
+    state.sortable = hits.sortable();
     text(&buffer)
 }
 

@@ -10,8 +10,10 @@ mod facts;
 mod fixture;
 mod gone;
 mod keys;
+mod narrow;
 mod order;
 mod replay;
+mod shapes;
 mod still;
 
 use ratatui::Terminal;
