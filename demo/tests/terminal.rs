@@ -14,6 +14,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 
+const ROWS: u16 = 40;
+const COLUMNS: u16 = 120;
+
 /// A demo in a terminal of its own.
 struct Shown {
     keyboard: File,
@@ -26,8 +29,8 @@ struct Shown {
 impl Shown {
     fn start(place: &Place, args: &str) -> Self {
         let size = Winsize {
-            ws_row: 40,
-            ws_col: 120,
+            ws_row: ROWS,
+            ws_col: COLUMNS,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
@@ -64,6 +67,17 @@ impl Shown {
         });
     }
 
+    /// What stands on the screen now.
+    fn shown(&self) -> String {
+        let mut screen = vt100::Parser::new(ROWS, COLUMNS, 0);
+        screen.process(&self.screen.lock().expect("no panic"));
+        screen.screen().contents()
+    }
+
+    fn wait_to_see(&self, what: &str, is_there: impl Fn(&str) -> bool) {
+        wait_until(what, || is_there(&self.shown()));
+    }
+
     fn press(&mut self, keys: &[u8]) {
         self.keyboard.write_all(keys).expect("a keyboard");
     }
@@ -86,6 +100,39 @@ impl Drop for Shown {
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+/// Requests per second of each client in the table, as they stand there: `23.4 k`.
+fn rates(screen: &str) -> Vec<String> {
+    let rows = screen.lines().skip_while(|l| !l.contains("CLIENT")).skip(1);
+    let cells = rows.map(|l| l.split_whitespace().collect::<Vec<_>>());
+    let of_clients = cells.filter(|c| c.len() > 5 && c[1].parse::<u32>().is_ok() && c[3] == "shm");
+    let rate = |c: Vec<&str>| match c[5] {
+        unit @ ("k" | "M") => format!("{} {unit}", c[4]),
+        _ => c[4].to_owned(),
+    };
+    of_clients.map(rate).collect()
+}
+
+#[test]
+fn its_clients_are_seen_at_work_and_go_on() {
+    let place = Place::new();
+    let mut demo = Shown::start(&place, "--clients 3");
+    let at_work = |rate: &String| rate.starts_with(|c: char| ('1'..='9').contains(&c));
+    demo.wait_to_see("three clients on shared memory, all at work", |screen| {
+        let rates = rates(screen);
+        screen.contains("3 clients: 3 shm") && rates.len() == 3 && rates.iter().all(at_work)
+    });
+    // Another look has other numbers: a picture that stands still would pass for a live one.
+    let first = rates(&demo.shown());
+    assert_eq!(first.len(), 3);
+    demo.wait_to_see("newer rates of all three", |screen| {
+        let now = rates(screen);
+        now.len() == 3 && now.iter().zip(&first).all(|(a, b)| at_work(a) && a != b)
+    });
+    demo.press(b"q");
+    assert_eq!(demo.ended(), Some(0));
+    place.wait_for_processes(0);
 }
 
 #[test]
