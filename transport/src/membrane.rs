@@ -45,7 +45,7 @@ use crate::stats::recorder::set;
 use crate::stats::registry::{self, Announcement};
 use crate::thread::Blocked;
 use budget::Budget;
-use clients::{Clients, Unserved};
+use clients::Clients;
 use control::Control;
 use descriptors::Descriptors;
 use pool::Pool;
@@ -285,14 +285,14 @@ impl Membrane {
     ///
     /// Requests that no handler has begun with are dropped, and not carried out: clients are told [`Lost::Closed`](crate::error::Lost::Closed), and
     /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs, and for up to a second more if a
-    /// client on the socket takes no replies. A handler must not call it, nor drop the server: it would wait for itself. In async code it blocks
-    /// the thread: `spawn_blocking(move || server.shutdown())`.
+    /// client on the socket takes no replies, or one's ring has no room for what a handler has answered. A handler must not call it, nor drop the
+    /// server: it would wait for itself. In async code it blocks the thread: `spawn_blocking(move || server.shutdown())`.
     pub fn shutdown(self) {
         drop(self);
     }
 
     /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if nothing was
-    /// left to serve, but for handlers that still run then and are waited for; if not, the rest is dropped as there.
+    /// left to serve; if not, the rest is dropped as there.
     ///
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the
@@ -307,9 +307,9 @@ impl Membrane {
         self.shared.nudge();
         let begun = Instant::now();
         loop {
-            let unserved = self.shared.clients.lock().unserved();
-            if unserved == Unserved::Nothing || begun.elapsed() >= limit {
-                return unserved < Unserved::Waits;
+            let served = self.shared.clients.lock().are_served();
+            if served || begun.elapsed() >= limit {
+                return served;
             }
             std::thread::sleep(DRAIN_LOOK.min(limit));
         }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::house::House;
 use crate::mem::fork::NotInForks;
-use crate::record;
 use crate::shm::{Ends, HouseView, Kept};
 use crate::stats::slot::SlotWriter;
 
@@ -39,34 +38,6 @@ pub(super) struct ShmPart {
     pub(super) ends: Arc<Ends>,
     /// Its part of the memory budget. Last: given back after the memory.
     pub(super) _kept: Kept,
-}
-
-/// The farthest from an answer of what clients have sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unserved {
-    /// All is answered.
-    Nothing,
-    /// Handlers run, within which no poller ends. What they answer may turn out to have no room.
-    Runs,
-    /// Requests, or answers that wait for room.
-    Waits,
-}
-
-impl ShmPart {
-    fn unserved(&self) -> Unserved {
-        // First: whose request was taken by then is counted (see `ShmServer::serve_one`).
-        let waits = self.view.holds_requests();
-        let owes = record::requests_from_ring(&self.slot) > record::replies_to_ring(&self.slot);
-        // Relaxed: stored by the thread that owes an answer, until when it is asked again. Not 0: the answer waits for room in its ring.
-        let blocked = self.slot.tx().tx_blocked_since_ns.load(Ordering::Relaxed) != 0;
-        if waits || blocked {
-            Unserved::Waits
-        } else if owes {
-            Unserved::Runs
-        } else {
-            Unserved::Nothing
-        }
-    }
 }
 
 #[derive(Default)]
@@ -129,19 +100,17 @@ impl Table {
         }
     }
 
-    /// What clients have sent that has no answer yet. Who is on the socket leaves once it is served, and is waited for.
-    pub(super) fn unserved(&self) -> Unserved {
-        let of = |client: &Client| {
-            client
-                .shm
-                .as_ref()
-                .map_or(Unserved::Waits, ShmPart::unserved)
-        };
-        self.by_key
-            .values()
-            .map(of)
-            .max()
-            .unwrap_or(Unserved::Nothing)
+    /// Whether no client has sent anything that has no answer yet, as far as can be seen; a request whose handler runs counts as answered, since
+    /// no poller ends within one, and what it answers is kept for a moment if there is no room. Who is on the socket leaves once it is served, and is
+    /// waited for.
+    pub(super) fn are_served(&self) -> bool {
+        self.by_key.values().all(|client| {
+            client.shm.as_ref().is_some_and(|shm| {
+                // Relaxed: a hint. Not 0: an answer waits for room in its ring.
+                let blocked = shm.slot.tx().tx_blocked_since_ns.load(Ordering::Relaxed) != 0;
+                !shm.view.holds_requests() && !blocked
+            })
+        })
     }
 
     /// Handshakes under way: all, and of this user.

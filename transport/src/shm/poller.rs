@@ -3,30 +3,32 @@
 //! A poller sleeps on all its connections at once, each on its own futex word (`futex_waitv`): a word in common would let one client
 //! keep the others from being heard. A thread per client is the same loop with one connection.
 
+mod look;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::inbox::{Inbox, MAX_CONNECTIONS};
+use super::inbox::Inbox;
 use super::isolation::{Isolation, Work};
 use super::server::{ShmServer, Turn};
-use crate::clock::{Ticks, monotonic_ns};
+use crate::clock::Ticks;
 use crate::error::CloseReason;
 use crate::handler::Handler;
 use crate::mem::buffer::Buffer;
 use crate::record;
 use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
-use crate::wait::futex::{self, WaitWord};
+use crate::wait::Waited;
 use crate::wait::migration::{current_cpu, go_to};
 use crate::wait::policy::Waiter;
 use crate::wait::slice::ShortSlice;
-use crate::wait::{Look, Waited};
+use look::Anything;
 
-/// How long a poller sleeps at most while a reply ring is full: its client rings the bell only now and then.
-const BLOCKED_SLICE: Duration = Duration::from_millis(10);
-/// How long a poller with connections sleeps at most on a kernel without `futex_waitv`.
-const BLIND_SLICE: Duration = Duration::from_millis(1);
+/// How long a poller that ends keeps answers for which there is no room: as long as who answers over a socket has.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Between two looks whether there is room.
+const FAREWELL_SLICE: Duration = Duration::from_millis(1);
 /// After a sleep this long (1 ms) it is likely that nobody else has asked for anything yet.
 const LONG_SLEEP_NS: u64 = 1_000_000;
 /// After one this long (5 ms) the books are cold, too: the one client there is has its CPU back before them. After shorter ones the switch costs more.
@@ -35,8 +37,6 @@ const COLD_SLEEP_NS: u64 = 5_000_000;
 const REST_NS: u64 = 200_000;
 /// How long a poller sleeps at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Words that a poller of few connections sleeps on at most: filling in all that there could be takes a microsecond.
-const FEW_WORDS: usize = 4;
 /// How often a poller looks at most whether it is on its CPU (1 ms).
 const SEAT_EVERY_NS: u64 = 1_000_000;
 /// Busy rounds between looks at the clock for the books.
@@ -69,6 +69,8 @@ pub(crate) struct Poller {
     isolation: Isolation,
     /// The CPU that all connections have been told to leave.
     to_leave: Option<usize>,
+    /// How long answers are kept at the end for which there is no room.
+    farewell: Duration,
 }
 
 impl Poller {
@@ -97,6 +99,7 @@ impl Poller {
             served: 0,
             isolation: Isolation::new(now.monotonic_ns()),
             to_leave: None,
+            farewell: FAREWELL,
         }
     }
 
@@ -287,6 +290,21 @@ impl Poller {
         None
     }
 
+    /// Answers that outgrew their place have a moment to find another one: their requests were carried out.
+    fn finish(&mut self) {
+        let begun = Instant::now();
+        loop {
+            let mut owes = false;
+            for connection in &mut self.connections {
+                owes |= connection.still_owes();
+            }
+            if !owes || begun.elapsed() >= self.farewell {
+                return;
+            }
+            std::thread::sleep(FAREWELL_SLICE);
+        }
+    }
+
     #[inline(always)]
     fn book(&self, Unbooked { waited, found }: Unbooked) {
         record::waited(&self.slot, &self.waiter, &waited, found);
@@ -324,6 +342,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
     if let Some(unbooked) = unbooked {
         poller.book(unbooked);
     }
+    poller.finish();
 }
 
 impl Drop for Poller {
@@ -339,80 +358,6 @@ impl Drop for Poller {
         for connection in self.connections.drain(..).chain(arrivals) {
             connection.end(reason);
         }
-    }
-}
-
-/// Whatever a poller can be waiting for.
-struct Anything<'a> {
-    connections: &'a mut [ShmServer],
-    inbox: &'a Inbox,
-    seen: u32,
-    slot: &'a SlotWriter,
-    /// All connections' words announce a sleep; to be taken back by the poller.
-    parked: bool,
-    /// The connection whose word ended the last sleep.
-    woken: Option<usize>,
-}
-
-impl Look for Anything<'_> {
-    type Found = ();
-
-    #[inline]
-    fn look(&mut self) -> Option<()> {
-        let ready = self.woken.is_some_and(|i| self.connections[i].is_ready())
-            || self.inbox.news().load(Ordering::Relaxed) != self.seen
-            || self.connections.iter_mut().any(ShmServer::is_ready);
-        ready.then_some(())
-    }
-
-    fn park(&mut self, limit: Duration) {
-        let news = WaitWord::new(self.inbox.news(), self.seen);
-        if self.connections.is_empty() {
-            self.park_alone(limit);
-        } else if self.connections.len() < FEW_WORDS {
-            self.park_on(&mut [news; FEW_WORDS], limit);
-        } else {
-            self.park_on(&mut [news; futex::MAX_WORDS], limit);
-        }
-    }
-
-    fn tend(&mut self) -> Option<()> {
-        self.connections.iter_mut().for_each(ShmServer::cross_check);
-        self.look()
-    }
-}
-
-impl Anything<'_> {
-    /// Sleeps on the inbox's word. One needs no `futex_waitv`: without that a poller with nobody to serve still sleeps until there is news.
-    fn park_alone(&mut self, limit: Duration) {
-        self.woken = None;
-        set(&self.slot.wait().waiting_since_ns, monotonic_ns());
-        futex::wait(self.inbox.news(), self.seen, limit);
-        set(&self.slot.wait().waiting_since_ns, 0);
-    }
-
-    /// Sleeps on `words`, the first of which is the inbox's.
-    fn park_on(&mut self, words: &mut [WaitWord], limit: Duration) {
-        let mut limit = limit;
-        let n = self.connections.len().min(MAX_CONNECTIONS);
-        for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
-            *word = connection.announce();
-            if connection.is_blocked() {
-                limit = limit.min(BLOCKED_SLICE);
-            }
-        }
-        (self.parked, self.woken) = (true, None);
-        fault_point!(Announced);
-        if self.look().is_none() {
-            set(&self.slot.wait().waiting_since_ns, monotonic_ns());
-            match futex::wait_any(&words[..=n], limit) {
-                Ok(index) => self.woken = index.and_then(|i| i.checked_sub(1)),
-                // No futex_waitv: sleep blindly, but briefly. Slower to wake, never deaf.
-                Err(_) => std::thread::sleep(BLIND_SLICE.min(limit)),
-            }
-            set(&self.slot.wait().waiting_since_ns, 0);
-        }
-        fault_point!(Woken);
     }
 }
 

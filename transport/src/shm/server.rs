@@ -215,10 +215,9 @@ impl ShmServer {
         if !self.rx.read(&record, buffer)? {
             return Ok(None);
         }
-        // Before the handler, so that a stuck one shows as a request without a reply, and before the release, which publishes it: who sees the ring
-        // empty sees that an answer is owed. The rest is booked after the answer.
-        record::taken(&self.slot, &mut self.rx, Taken::Live);
         let released = self.rx.release(&record);
+        // Before the handler, so that a stuck one shows as a request without a reply; the rest is booked after the answer.
+        record::taken(&self.slot, &mut self.rx, Taken::Live);
         let timed = self.timing.begin_handler(&self.slot);
         let mut reply = Reply::new(Sink::Ring(RingSink::new(
             room,
@@ -355,6 +354,11 @@ impl ShmServer {
             bump(&self.slot.rx().rx_invalid, 1);
             self.poisoned = true;
         }
+    }
+
+    /// Whether an answer waits for room, in vain also now. No request is taken any more.
+    pub(super) fn still_owes(&mut self) -> bool {
+        !self.poisoned && !self.is_gone() && matches!(self.flush(), Ok(false))
     }
 
     /// Gives the connection up: the control thread closes its socket. When the server ends, the client is told here and now: that thread

@@ -102,41 +102,6 @@ fn a_server_that_drains_serves_what_was_sent_and_lets_another_one_take_its_path(
 }
 
 #[test]
-fn a_drain_waits_for_an_answer_that_outgrows_its_room() {
-    let mut world = World::new(TransportChoice::Shm, WaitPolicy::Adaptive);
-    (world.config.ring_bytes, world.config.max_message_bytes) = (64 << 10, 20_000);
-    let (hold, held) = mpsc::channel::<()>();
-    let (begin, begun) = mpsc::channel();
-    let both = Mutex::new((held, begin));
-    // Answers as long as it is asked for; the largest ones once they are let go.
-    let server = world.serve(move |request, reply| {
-        let length = u32::from_le_bytes(request.try_into().expect("a length")) as usize;
-        if length == 20_000 {
-            let both = both.lock().expect("no panic");
-            both.1.send(()).expect("somebody waits");
-            // An error is the sender's end.
-            let _ = both.0.recv_timeout(WATCHDOG);
-        }
-        reply.extend_from_slice(&vec![7; length]).expect("room");
-    });
-    let mut client = world.client();
-    // Replies that nobody takes leave room for one more like the last, which is small.
-    let lengths = [12_000, 12_000, 12_000, 12_000, 8, 20_000u32];
-    for length in lengths {
-        client.submit(&length.to_le_bytes()).expect("room");
-    }
-    begun.recv_timeout(WATCHDOG).expect("its handler runs");
-    let draining = std::thread::spawn(move || server.drain(WATCHDOG));
-    until("the path is free", || !world.path().exists());
-    drop(hold);
-    for length in lengths {
-        let (_, reply) = client.receive().expect("a reply");
-        assert_eq!(reply.len(), length as usize);
-    }
-    assert!(draining.join().expect("no panic"), "all was served");
-}
-
-#[test]
 fn a_drain_has_a_limit() {
     everywhere(|world| {
         let (server, held, begun) = serve_held(&world);

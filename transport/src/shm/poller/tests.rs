@@ -1,9 +1,10 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use super::super::inbox::Ends;
+use super::super::inbox::{Ends, MAX_CONNECTIONS};
 use super::super::link::Rings;
 use super::*;
+use crate::clock::monotonic_ns;
 use crate::config::WaitPolicy;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{RING_NAME, create_rings};
@@ -198,6 +199,37 @@ fn an_answer_that_waited_for_room_takes_no_memory_once_it_is_sent() {
         served(server.turn(&as_large_as_asked, &mut buffer));
     }
     assert_eq!(server.waits_with(), 0);
+}
+
+#[test]
+fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some() {
+    let (mut server, mut client, mut buffer) = of_large_replies();
+    for id in 1..=10 {
+        ask(&mut client, id, if id < 10 { 100 << 10 } else { 300 << 10 });
+    }
+    while served(server.turn(&as_large_as_asked, &mut buffer)) > 0 {}
+    assert!(server.is_blocked(), "it waits for room");
+    let inbox = Arc::new(Inbox::default());
+    let mut poller = poller(Arc::clone(&inbox));
+    poller.connections.push(server);
+    poller.farewell = Duration::from_secs(20);
+    inbox.stop();
+    let ends = std::thread::spawn(move || handle_shm_loop(poller, &as_large_as_asked));
+    let mut taken = 0;
+    loop {
+        let over = ends.is_finished();
+        while let Some(record) = client.rx.peek().expect("whole") {
+            client.rx.read(&record, &mut buffer).expect("whole");
+            client.rx.release(&record);
+            taken += 1;
+        }
+        if over {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    ends.join().expect("no panic");
+    assert_eq!(taken, 10);
 }
 
 /// What was written of an answer that fails in the end is dropped, and its memory with it.

@@ -1,0 +1,93 @@
+//! What ends a poller's wait, and what it sleeps on.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::super::inbox::{Inbox, MAX_CONNECTIONS};
+use super::super::server::ShmServer;
+use crate::clock::monotonic_ns;
+use crate::stats::recorder::set;
+use crate::stats::slot::SlotWriter;
+use crate::wait::Look;
+use crate::wait::futex::{self, WaitWord};
+
+/// How long a poller sleeps at most while a reply ring is full: its client rings the bell only now and then.
+const BLOCKED_SLICE: Duration = Duration::from_millis(10);
+/// How long a poller with connections sleeps at most on a kernel without `futex_waitv`.
+const BLIND_SLICE: Duration = Duration::from_millis(1);
+/// Words that a poller of few connections sleeps on at most: filling in all that there could be takes a microsecond.
+const FEW_WORDS: usize = 4;
+
+/// Whatever a poller can be waiting for.
+pub(super) struct Anything<'a> {
+    pub(super) connections: &'a mut [ShmServer],
+    pub(super) inbox: &'a Inbox,
+    pub(super) seen: u32,
+    pub(super) slot: &'a SlotWriter,
+    /// All connections' words announce a sleep; to be taken back by the poller.
+    pub(super) parked: bool,
+    /// The connection whose word ended the last sleep.
+    pub(super) woken: Option<usize>,
+}
+
+impl Look for Anything<'_> {
+    type Found = ();
+
+    #[inline]
+    fn look(&mut self) -> Option<()> {
+        let ready = self.woken.is_some_and(|i| self.connections[i].is_ready())
+            || self.inbox.news().load(Ordering::Relaxed) != self.seen
+            || self.connections.iter_mut().any(ShmServer::is_ready);
+        ready.then_some(())
+    }
+
+    fn park(&mut self, limit: Duration) {
+        let news = WaitWord::new(self.inbox.news(), self.seen);
+        if self.connections.is_empty() {
+            self.park_alone(limit);
+        } else if self.connections.len() < FEW_WORDS {
+            self.park_on(&mut [news; FEW_WORDS], limit);
+        } else {
+            self.park_on(&mut [news; futex::MAX_WORDS], limit);
+        }
+    }
+
+    fn tend(&mut self) -> Option<()> {
+        self.connections.iter_mut().for_each(ShmServer::cross_check);
+        self.look()
+    }
+}
+
+impl Anything<'_> {
+    /// Sleeps on the inbox's word. One needs no `futex_waitv`: without that a poller with nobody to serve still sleeps until there is news.
+    fn park_alone(&mut self, limit: Duration) {
+        self.woken = None;
+        set(&self.slot.wait().waiting_since_ns, monotonic_ns());
+        futex::wait(self.inbox.news(), self.seen, limit);
+        set(&self.slot.wait().waiting_since_ns, 0);
+    }
+
+    /// Sleeps on `words`, the first of which is the inbox's.
+    fn park_on(&mut self, words: &mut [WaitWord], limit: Duration) {
+        let mut limit = limit;
+        let n = self.connections.len().min(MAX_CONNECTIONS);
+        for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
+            *word = connection.announce();
+            if connection.is_blocked() {
+                limit = limit.min(BLOCKED_SLICE);
+            }
+        }
+        (self.parked, self.woken) = (true, None);
+        fault_point!(Announced);
+        if self.look().is_none() {
+            set(&self.slot.wait().waiting_since_ns, monotonic_ns());
+            match futex::wait_any(&words[..=n], limit) {
+                Ok(index) => self.woken = index.and_then(|i| i.checked_sub(1)),
+                // No futex_waitv: sleep blindly, but briefly. Slower to wake, never deaf.
+                Err(_) => std::thread::sleep(BLIND_SLICE.min(limit)),
+            }
+            set(&self.slot.wait().waiting_since_ns, 0);
+        }
+        fault_point!(Woken);
+    }
+}
