@@ -219,7 +219,10 @@ fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some()
     loop {
         let over = ends.is_finished();
         while let Some(record) = client.rx.peek().expect("whole") {
-            client.rx.read(&record, &mut buffer).expect("whole");
+            // Large ones come in pieces.
+            if !client.rx.read(&record, &mut buffer).expect("whole") {
+                break;
+            }
             client.rx.release(&record);
             taken += 1;
         }

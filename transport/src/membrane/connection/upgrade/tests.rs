@@ -6,14 +6,10 @@ use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::calls::Calls;
 use crate::config::{TransportChoice, WaitPolicy};
-use crate::mem::buffer::Buffer;
 use crate::membrane::testing::{WATCHDOG, server_that, until};
-use crate::shm::ShmClient;
-use crate::stats::SlotKind;
-use crate::stats::slot::SlotWriter;
-use crate::wait::policy::Waiter;
+use crate::ring::plan;
+use crate::shm::says_farewell;
 use crate::wire::frame::{HEADER_BYTES, Header, Kind};
 use crate::wire::handshake::{ClientAction, ClientHandshake};
 use crate::wire::messages::{Hello, Name};
@@ -95,24 +91,23 @@ fn an_upgrade_that_a_drain_meets_half_way_is_finished_and_its_client_served() {
         let mapping = Mapping::shared(fd.as_fd(), offer.total_bytes as usize)?;
         memfd::close(fd.as_fd())?;
         let capacity = offer.client_to_server_bytes as usize;
-        Ok(Rings::client(&Arc::new(mapping), capacity, 64))
+        let mut rings = Rings::client(&Arc::new(mapping), capacity, 64);
+        // Now: a drain may end as soon as nothing stands in the ring.
+        let sent = rings.tx.push(plan::Kind::Request, 1, b"late");
+        sent.expect("room");
+        Ok(rings)
     });
-    let rings = match upgraded.expect("no end") {
+    let mut rings = match upgraded.expect("no end") {
         Upgraded::Shm(rings, _) => rings,
         Upgraded::Socket(why) => panic!("{why}"),
     };
-    let mut client = ShmClient::new(
-        rings,
-        socket,
-        Calls::new(),
-        Buffer::zeroed(64).expect("memory"),
-        Waiter::of_client(WaitPolicy::Adaptive),
-        WATCHDOG,
-        Arc::new(SlotWriter::private(SlotKind::Connection)),
-    );
-    assert_eq!(client.fire_bytes(b"late").expect("a reply"), b"late");
-    drop(client);
     assert!(drain.expect("begun").join().expect("no panic"));
+    let record = rings.rx.peek().expect("whole").expect("a reply");
+    assert_eq!((record.kind, record.id), (plan::Kind::Reply, 1));
+    let mut reply = [0; 64];
+    assert!(rings.rx.read(&record, &mut reply).expect("whole"));
+    assert_eq!(&reply[..record.length], b"late");
+    assert!(says_farewell(&socket));
 }
 
 #[test]
