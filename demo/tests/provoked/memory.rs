@@ -69,7 +69,7 @@ fn memcg_headroom(place: &Place) -> Outcome {
         .says(format!(
             "the next client of exchange (pid {pid}) needs 64 MiB"
         ))
-        .fix(format!("sudo tee {}/memory.limit_in_bytes", group.path()))
+        .fix(format!("tee {}/memory.limit_in_bytes", group.path()))
         .number("limit", |n| n == f64::from(48 << 20));
     group.set("memory.limit_in_bytes", 2u64 << 30);
     is_well(place, pid, "memcg-headroom");

@@ -2,6 +2,7 @@
 
 use transport::stats::{ProcessCounters, Snapshot};
 
+use super::fix::{sudo, sudo_for};
 use super::trust::{FROZEN_NS, is_ending};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
@@ -41,7 +42,7 @@ fn accept_queue(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .heartbeat_age_ns
         .as_ref()
         .is_ok_and(|age| *age <= FROZEN_NS);
-    let unfinished = || unfinished(e, stopped).filter(|_| is_kept || stopped);
+    let unfinished = || unfinished(ctx, e, stopped).filter(|_| is_kept || stopped);
     match queued(ctx, e, stopped) {
         Ok(None) => Ok(unfinished()),
         // The page's own count needs no socket to be found.
@@ -60,7 +61,10 @@ fn queued(ctx: &Context<'_>, e: &Endpoint, stopped: bool) -> Answer {
         return QUIET;
     }
     let (why, fix) = if stopped {
-        ("is stopped", format!("kill -CONT {}", e.pid))
+        (
+            "is stopped",
+            format!("{}kill -CONT {}", sudo_for(ctx, e.pid), e.pid),
+        )
     } else {
         (
             "does not accept",
@@ -92,7 +96,7 @@ fn queued(ctx: &Context<'_>, e: &Endpoint, stopped: bool) -> Answer {
 }
 
 /// Connections that were accepted and have not told who they are: it is the client that does not go on, unless the server is stopped.
-fn unfinished(e: &Endpoint, stopped: bool) -> Option<Fire> {
+fn unfinished(ctx: &Context<'_>, e: &Endpoint, stopped: bool) -> Option<Fire> {
     let (pending, oldest) = (e.admission.pending, e.admission.oldest_pending_ns);
     if pending == 0 || oldest <= BURST_NS {
         return None;
@@ -109,7 +113,7 @@ fn unfinished(e: &Endpoint, stopped: bool) -> Option<Fire> {
     let (says, fix) = match stopped {
         true => (
             format!("{says}: pid {pid} is stopped"),
-            format!("kill -CONT {pid}"),
+            format!("{}kill -CONT {pid}", sudo_for(ctx, pid)),
         ),
         false => (
             says,
@@ -185,7 +189,7 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         true => (format!("pid {pid}"), String::new()),
         false => (
             format!("pid {pid} in its pid namespace"),
-            format!("sudo nsenter -t {} -p -m ", e.pid),
+            format!("{}nsenter -t {} -p -m ", sudo(ctx), e.pid),
         ),
     };
     let fix = if now[3].1 > before[3].1 {

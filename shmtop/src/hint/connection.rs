@@ -3,7 +3,7 @@
 use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
-use super::fix::{Bound, has_descriptors, raise_nofile};
+use super::fix::{Bound, has_descriptors, raise_nofile, sudo};
 use super::ring::{client_pid, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
@@ -130,7 +130,8 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             )
         }
         ENFILE => format!(
-            "sysctl fs.file-max={}   # then let pid {} connect again",
+            "{}sysctl fs.file-max={}   # then let pid {} connect again",
+            sudo(ctx),
             ctx.model
                 .host
                 .files

@@ -68,7 +68,7 @@ impl Bound {
     fn set(self, ctx: &Context<'_>, pid: u32, to: &str, soft_alone: bool) -> String {
         let flag = self.flag();
         match soft_alone {
-            true => format!("prlimit --pid {pid} --{flag}={to}:"),
+            true => format!("{}prlimit --pid {pid} --{flag}={to}:", sudo_for(ctx, pid)),
             // Beyond the hard limit only root gets.
             false => format!("{}prlimit --pid {pid} --{flag}={to}", sudo(ctx)),
         }
@@ -76,10 +76,19 @@ impl Bound {
 }
 
 /// Before a command that takes root's rights; nothing if who looks has them.
-fn sudo(ctx: &Context<'_>) -> &'static str {
+pub(super) fn sudo(ctx: &Context<'_>) -> &'static str {
     match ctx.sample.viewer.euid {
         0 => "",
         _ => "sudo ",
+    }
+}
+
+/// Before a command that a process's own user may give as well.
+pub(super) fn sudo_for(ctx: &Context<'_>, pid: u32) -> &'static str {
+    let uid = ctx.process(pid).ok().and_then(|p| p.uid.known());
+    match uid {
+        Some(uid) if *uid != ctx.sample.viewer.euid => sudo(ctx),
+        _ => "",
     }
 }
 
@@ -107,14 +116,18 @@ pub(super) fn has_descriptors(ctx: &Context<'_>, pid: u32, then: u64) -> bool {
 }
 
 /// Writes to a file that is root's: the redirection of a `sudo echo` would be done by the shell, without root's rights.
-pub(super) fn write_as_root(what: &str, path: &str) -> String {
-    format!("echo {what} | sudo tee {}", crate::text::shell(path))
+pub(super) fn write_as_root(ctx: &Context<'_>, what: &str, path: &str) -> String {
+    format!(
+        "echo {what} | {}tee {}",
+        sudo(ctx),
+        crate::text::shell(path)
+    )
 }
 
 /// Moves a thread to the idlest CPU outside of `away` that it can be moved to, or says that there is none.
 pub(super) fn move_thread(ctx: &Context<'_>, pid: u32, tid: u32, away: &[u32]) -> String {
     match idlest(ctx, pid, away) {
-        Some(cpu) => format!("taskset -cp {cpu} {tid}"),
+        Some(cpu) => format!("{}taskset -cp {cpu} {tid}", sudo_for(ctx, pid)),
         None => "there is no other CPU that it may use: run less there, widen its cpuset, or use a larger machine".into(),
     }
 }
@@ -122,7 +135,7 @@ pub(super) fn move_thread(ctx: &Context<'_>, pid: u32, tid: u32, away: &[u32]) -
 /// Keeps a thread to the CPU it is on.
 pub(super) fn keep_thread(ctx: &Context<'_>, pid: u32, thread: &ThreadView) -> String {
     match &thread.last_cpu {
-        Ok(cpu) => format!("taskset -cp {cpu} {}", thread.tid),
+        Ok(cpu) => format!("{}taskset -cp {cpu} {}", sudo_for(ctx, pid), thread.tid),
         Err(_) => move_thread(ctx, pid, thread.tid, &[]),
     }
 }

@@ -2,6 +2,7 @@
 
 use transport::stats::Via;
 
+use super::fix::sudo;
 use super::ring::{client_pid, server_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Percentiles};
@@ -148,7 +149,7 @@ fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let pid = client_pid(e, c);
     let fix = match c.thread.as_ref().ok().filter(|_| is_niced(c)) {
         // Of the thread: here a nice value is each thread's own, and a process's number is its first thread's.
-        Some(t) => format!("sudo renice -n 0 -p {}", t.tid),
+        Some(t) => format!("{}renice -n 0 -p {}", sudo(ctx), t.tid),
         None => format!("ps -L -o pid,tid,ni,psr,stat,cls -p {pid}"),
     };
     Fire::new(

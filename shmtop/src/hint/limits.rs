@@ -1,6 +1,6 @@
 //! Rules about limits of descriptors, files and SysV memory.
 
-use super::fix::{Bound, raise_nofile};
+use super::fix::{Bound, raise_nofile, sudo};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::machine::{HANDED_OVER, room_for_clients};
 use crate::model::{Endpoint, Severity};
@@ -123,7 +123,7 @@ rule! {
     SYSTEM_FD_HEADROOM = "system-fd-headroom", Crit, "the system runs out of open files";
     fires: "file-nr above 90 % of file-max";
     quiet: "file-max is near 2^63";
-    fix: "sysctl fs.file-max=N";
+    fix: "sudo sysctl fs.file-max=N";
     explains: ["socket-fallback"];
     check: Host(system_fd_headroom);
 }
@@ -135,7 +135,7 @@ fn system_fd_headroom(ctx: &Context<'_>) -> Answer {
     }
     Fire::new(
         format!("{used} of {max} open files in the system: ENFILE is next, for everybody"),
-        format!("sysctl fs.file-max={}", max.saturating_mul(2)),
+        format!("{}sysctl fs.file-max={}", sudo(ctx), max.saturating_mul(2)),
     )
     .number(
         "open files",

@@ -93,6 +93,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!(
             "{}{smaller}",
             write_as_root(
+                ctx,
                 &limit.saturating_mul(2).to_string(),
                 &format!("{}/{file}", group.path)
             )

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use transport::stats::{Role, Slot, Via};
 
-use super::fix::write_as_root;
+use super::fix::{sudo, write_as_root};
 use super::perf::waits;
 use super::ring::client_pid;
 use super::swap::RING_SWAPPED;
@@ -148,7 +148,7 @@ rule! {
     HUGEPAGE_SHORT = "hugepage-short", Warn, "huge pages were asked for and none were free";
     fires: "the page says that huge pages were asked for but short";
     quiet: "not asked for";
-    fix: "sysctl vm.nr_hugepages=N";
+    fix: "sudo sysctl vm.nr_hugepages=N";
     once: true;
     check: Client(hugepage_short);
 }
@@ -169,7 +169,7 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let short = e.clients.iter().filter(|c| c.huge_pages == 2).count() as u64;
     let needed = (pool.total.saturating_sub(free)).saturating_add(wanted.saturating_mul(short));
     let (of_wanted, fix) = if needed > pool.total {
-        let fix = format!("sysctl vm.nr_hugepages={needed}");
+        let fix = format!("{}sysctl vm.nr_hugepages={needed}", sudo(ctx));
         (format!("{free} of {wanted} huge pages"), fix)
     } else {
         // They came later, or are not for that server: never fewer than there are.
@@ -229,7 +229,7 @@ fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     // Asked for, and none were free: hugepage-short says so.
     let asked = rows().any(|c| c.huge_pages == 2);
     let start = "start it with Config::huge_pages = true (exchange: --huge-pages)";
-    let advise = write_as_root("advise", THP_SETTING);
+    let advise = write_as_root(ctx, "advise", THP_SETTING);
     let (because, fix) = match (setting.as_str(), asked) {
         ("never", true) => (
             "shmem_enabled is never",

@@ -2,7 +2,7 @@
 
 use transport::stats::{Role, Slot, Via};
 
-use super::fix::look_inside;
+use super::fix::{look_inside, sudo_for};
 use super::ring::{FULL, client_pid, plural, server_pid};
 use super::trust::is_ending;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -94,7 +94,7 @@ fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     } else {
         (
             format!("{who} pid {pid} {is_stopped} (state {state}){waiting}"),
-            format!("kill -CONT {pid}"),
+            format!("{}kill -CONT {pid}", sudo_for(ctx, pid)),
         )
     };
     let fire = Fire::new(says, fix)

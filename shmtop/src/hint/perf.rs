@@ -1,5 +1,6 @@
 //! Rules about what a message costs the caches, and why that may be unknown.
 
+use super::fix::sudo;
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity, Shared};
@@ -133,7 +134,7 @@ rule! {
     PERF_DENIED = "perf-denied", Info, "hardware counters are not allowed";
     fires: "perf_event_open says EACCES or EPERM";
     quiet: "ENOENT (no-pmu)";
-    fix: "setcap cap_perfmon+ep shmtop, or sysctl kernel.perf_event_paranoid=2";
+    fix: "sudo setcap cap_perfmon+ep shmtop, or sudo sysctl kernel.perf_event_paranoid=2";
     check: Host(perf_denied);
 }
 
@@ -149,7 +150,8 @@ fn let_shmtop_count(ctx: &Context<'_>) -> String {
         _ => "\"$(command -v shmtop)\"".into(),
     };
     format!(
-        "sudo setcap cap_perfmon+ep {program}   # or, for everybody: sudo sysctl kernel.perf_event_paranoid={USER_SPACE}"
+        "{0}setcap cap_perfmon+ep {program}   # or, for everybody: {0}sysctl kernel.perf_event_paranoid={USER_SPACE}",
+        sudo(ctx)
     )
 }
 
@@ -164,7 +166,10 @@ fn perf_denied(ctx: &Context<'_>) -> Answer {
         let (says, fix) = match &paranoid {
             Ok(level) if *level <= USER_SPACE => (
                 format!("hardware counters are not allowed, and perf_event_paranoid is not why (now {now}): another user's process needs CAP_PERFMON, or a sandbox forbids them"),
-                "sudo shmtop   # in a container also allow it perf_event_open: docker run --cap-add PERFMON".into(),
+                match sudo(ctx) {
+                    "" => "allow the container of shmtop perf_event_open: docker run --cap-add PERFMON".into(),
+                    sudo => format!("{sudo}shmtop   # in a container also allow it perf_event_open: docker run --cap-add PERFMON"),
+                },
             ),
             _ => (
                 format!("hardware counters need perf_event_paranoid ≤ {USER_SPACE} (now {now}) or CAP_PERFMON"),

@@ -1,6 +1,6 @@
 //! Rules about where and how a ring thread runs: its CPU, its node, its priority.
 
-use super::fix::{keep_thread, move_thread};
+use super::fix::{keep_thread, move_thread, sudo_for};
 use super::latency::comparable;
 use super::ring::client_pid;
 use super::sched::SPINNER;
@@ -170,7 +170,7 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             client_pid(e, c)
         ),
         match cpus_of(ctx, b, client_pid(e, c)) {
-            Some(cpus) => format!("taskset -cp {cpus} {}", client.tid),
+            Some(cpus) => format!("{}taskset -cp {cpus} {}", sudo_for(ctx, client_pid(e, c)), client.tid),
             None => "its cpuset has no CPU there: widen it, or keep its server to its node".into(),
         },
     )
@@ -242,7 +242,7 @@ fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                 w.name(),
                 text::percent(w.spin)
             ),
-            format!("chrt -o -p 0 {}", w.tid),
+            format!("{}chrt -o -p 0 {}", sudo_for(ctx, w.endpoint.pid), w.tid),
         )
         .number(
             "spin share",

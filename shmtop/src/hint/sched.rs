@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::context::Waiter;
-use super::fix::{WAIT_WELL, idlest, move_thread, write_as_root};
+use super::fix::{WAIT_WELL, idlest, move_thread, sudo_for, write_as_root};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
@@ -67,7 +67,7 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         });
         return Fire::new(
             format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
-            set_quota(g, enough(quota, lost, ctx)),
+            set_quota(ctx, g, enough(quota, lost, ctx)),
         )
         .number("periods stopped", stopped as f64, "", format!("{}/cpu.stat nr_throttled", g.path), format!("> {:.1}", 0.01 * periods as f64))
         .number("periods", periods as f64, "", format!("{}/cpu.stat nr_periods", g.path), "")
@@ -88,13 +88,13 @@ fn enough(quota: f64, lost_ns: Option<u64>, ctx: &Context<'_>) -> u64 {
 }
 
 /// Gives a group so many CPUs.
-fn set_quota(g: &CpuGroup, cpus: u64) -> String {
+fn set_quota(ctx: &Context<'_>, g: &CpuGroup, cpus: u64) -> String {
     let period = g.period_us.get().unwrap_or(100_000);
     let quota = cpus.saturating_mul(period);
     let file = |name| format!("{}/{name}", g.path);
     match g.version {
-        CgroupVersion::V2 => write_as_root(&format!("\"{quota} {period}\""), &file("cpu.max")),
-        CgroupVersion::V1 => write_as_root(&quota.to_string(), &file("cpu.cfs_quota_us")),
+        CgroupVersion::V2 => write_as_root(ctx, &format!("\"{quota} {period}\""), &file("cpu.max")),
+        CgroupVersion::V1 => write_as_root(ctx, &quota.to_string(), &file("cpu.cfs_quota_us")),
     }
 }
 
@@ -149,7 +149,7 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "{} (pid {}) has {own} spinning thread(s){others} and a quota of {quota:.2} CPUs",
             e.name, e.pid
         ),
-        format!("{}   # or {WAIT_WELL}", set_quota(group, spinners)),
+        format!("{}   # or {WAIT_WELL}", set_quota(ctx, group, spinners)),
     )
     .at(severity)
     .number(
@@ -276,7 +276,11 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     Fire::new(
         format!("{} waited {:.0} ms/s for a core; other processes use {:.1} of its {} CPUs{p99}", w.name(), delay * 1000.0, outsiders, cpus.len()),
         match idlest(ctx, e.pid, &cpus) {
-            Some(cpu) => format!("taskset -cp {cpu} {}   # away from CPU {list}; who is there: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head", w.tid),
+            Some(cpu) => format!(
+                "{}taskset -cp {cpu} {}   # away from CPU {list}; who is there: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head",
+                sudo_for(ctx, e.pid),
+                w.tid
+            ),
             None => "ps -eo pid,psr,pcpu,comm --sort=-pcpu | head   # who else runs: move or end some of it".into(),
         },
     )

@@ -2,6 +2,7 @@
 
 use transport::stats::Role;
 
+use super::fix::sudo;
 use super::trust::is_ending;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
@@ -61,7 +62,11 @@ fn viewer_blind(ctx: &Context<'_>) -> Answer {
             blind.len(),
             all.len()
         ),
-        "sudo shmtop",
+        match sudo(ctx) {
+            // Root is kept from nothing but by what it runs in.
+            "" => "run shmtop outside of its container, or let that trace others: docker run --pid host --cap-add SYS_PTRACE".to_owned(),
+            sudo => format!("{sudo}shmtop"),
+        },
     )
     .number(
         "processes not readable",

@@ -89,3 +89,32 @@ fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
     }
     assert!(fired.len() > 50, "{fired:?}");
 }
+
+#[test]
+fn root_is_told_no_sudo_and_others_are_where_only_root_may() {
+    let mut as_root = BTreeSet::new();
+    for path in scenarios().iter().filter(|p| p.ends_with("fires.toml")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let s: Scenario = toml::from_str(&text).unwrap();
+        let base = Base::named(&s.base);
+        let mut judge = Judge::new();
+        for t in 0..=s.seconds {
+            let mut sample = patch::sample(&base, &s.patch, t);
+            sample.viewer.euid = 0;
+            for f in judge.push(sample).findings.iter() {
+                assert!(!f.fix.contains("sudo"), "{}: {}", f.id, f.fix);
+                as_root.insert(f.id);
+            }
+        }
+    }
+    assert!(as_root.len() > 50, "{as_root:?}");
+    const ROOTS: &[&str] = &["sysctl", "tee", "setcap", "nsenter", "renice"];
+    let findings = || {
+        let models = played().iter().flat_map(|(_, _, models)| models);
+        models.flat_map(|m| m.findings.iter())
+    };
+    for (f, word) in findings().flat_map(|f| ROOTS.iter().map(move |word| (f, word))) {
+        let bare = f.fix.replace(&format!("sudo {word} "), "");
+        assert!(!bare.contains(&format!("{word} ")), "{}: {}", f.id, f.fix);
+    }
+}
