@@ -109,9 +109,10 @@ fn peer_stopped(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 
 rule! {
     /// The transport notices a peer's death through the socket within a second. A connection that is still held later means
-    /// that nobody reads the socket: the server is stopped or stuck.
+    /// that nobody reads the socket: the server is stopped or stuck. A client has no thread of ours: one that waits for nothing looks with its next
+    /// call, however its server ended, and until then holds no more than the memory of its rings: info.
     PEER_GONE = "peer-gone", Crit, "a connection to a dead process is still held";
-    fires: "the peer is gone and the connection is still open after more than 1 s";
+    fires: "the peer is gone and the connection is still open after more than 1 s; info of a client that has no request in flight";
     quiet: "a pid namespace hides the peer: then only the socket knows";
     fix: "see why the other side does not clean up";
     explains: ["consumer-stalled", "ring-full", "outlier-client"];
@@ -134,26 +135,39 @@ fn peer_gone(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     } else {
         String::new()
     };
+    let idle = c.role == Role::Client && matches!(c.in_flight, Ok(0));
     let who = match c.role {
         Role::Server => format!("pid {} of client {}", c.peer_pid, c.number),
         Role::Client => format!("pid {}, the server of client {},", c.peer_pid, c.number),
     };
-    Fire::new(
-        format!("{who} died more than 1 s ago{memory}"),
-        format!(
-            "ps -o pid,stat,wchan -p {}   # why does it not clean up?",
-            e.pid
+    let (says, fix, severity) = match idle {
+        true => (
+            format!("{who} ended more than 1 s ago, and no request waits for it{memory}"),
+            format!(
+                "nothing to do: the next call of pid {} sees it and lets go",
+                e.pid
+            ),
+            Severity::Info,
         ),
-    )
-    .state("peer", "gone", format!("/proc/{}", c.peer_pid))
-    .number(
-        "rings held",
-        held as f64,
-        "bytes",
-        "stats page: tx_capacity, rx_capacity",
-        "",
-    )
-    .fires()
+        false => (
+            format!("{who} died more than 1 s ago{memory}"),
+            format!(
+                "ps -o pid,stat,wchan -p {}   # why does it not clean up?",
+                e.pid
+            ),
+            Severity::Crit,
+        ),
+    };
+    let fire = Fire::new(says, fix).at(severity);
+    fire.state("peer", "gone", format!("/proc/{}", c.peer_pid))
+        .number(
+            "rings held",
+            held as f64,
+            "bytes",
+            "stats page: tx_capacity, rx_capacity",
+            "",
+        )
+        .fires()
 }
 
 rule! {
@@ -292,8 +306,8 @@ fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64>
 rule! {
     /// One request has been in the handler for more than a second. The thread's state says whether it computes (R), waits for
     /// something (S) or for a disk (D). A server whose requests take longer and are well says so in its configuration, once. The beginning of most
-    /// runs is not timed; a request that was taken and has no answer tells of those, and since when is known to a tenth of a second. Not on
-    /// the socket: there a reply that its client does not collect looks the same, and only a run that was timed is known.
+    /// runs is not timed; a request that was taken and has no answer tells of those, and since when is known to a tenth of a second. On the
+    /// socket a reply that its client does not collect looks the same; there it is told of a client that sleeps until one comes, since when it does.
     HANDLER_STUCK = "handler-stuck", Crit, "a request is stuck in the handler";
     fires: "one run of the handler lasts more than 1 s, or than Config::long_handler if that is longer";
     quiet: "it returned, or runs as long were declared";
@@ -306,7 +320,12 @@ rule! {
 fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let age = match &c.handler_running_ns {
         Ok(age) => *age,
-        Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => return QUIET,
+        Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => {
+            match asleep_over_socket(ctx, e, c)? {
+                Some(age) => age,
+                None => return QUIET,
+            }
+        }
         Err(why) => return Err(why.clone()),
     };
     let pid = server_pid(e, c);
@@ -334,8 +353,31 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         "handler runs for",
         age as f64,
         "ns",
-        "stats page: handler_since_ns, or requests without replies",
+        "stats page: handler_since_ns, or requests without replies and since when the client sleeps or the ring stands (oldest_ns, house_rx_moved_ns)",
         format!("> {long_ns}"),
     );
     with_state(fire, at, format!("/proc/{pid}/task/{tid}/stat")).fires()
+}
+
+/// For how long a client has slept for the reply to a request that its server has taken from the socket and not answered, ns. Who sleeps there reads
+/// what comes, so the reply does not wait for its client: it is not there.
+fn asleep_over_socket(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Reading<Option<u64>> {
+    let slots = ctx
+        .slot(e, c)
+        .and_then(|now| Ok((now, ctx.old_slot(e, c)?)));
+    let (Ok((now, old)), Via::Socket, Role::Server) = (slots, c.transport, e.role) else {
+        return Ok(None);
+    };
+    let counted = |s: &Slot| (s.req.requests, s.req.replies);
+    let (taken, answered) = counted(now);
+    if taken <= answered || counted(old) != (taken, answered) {
+        return Ok(None);
+    }
+    let (Some(own), _) = ctx.client_slots(c.connection_id) else {
+        return Err(Why::not_visible(
+            "the client's own page is not visible: its reply may wait for it",
+        ));
+    };
+    let since_ns = own.req.oldest_ns;
+    Ok((since_ns != 0).then(|| ctx.model.at_ns.saturating_sub(since_ns)))
 }
