@@ -21,6 +21,7 @@ mod left_behind;
 mod limits;
 mod memory;
 mod once;
+mod outlier;
 mod outsiders;
 mod pages;
 mod peer;
@@ -225,6 +226,7 @@ pub static RULES: &[&[Rule]] = &[
     ring_size::RULES,
     peer::RULES,
     left_behind::RULES,
+    outlier::RULES,
     latency::RULES,
     server::RULES,
     perf::RULES,

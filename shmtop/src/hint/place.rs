@@ -1,7 +1,7 @@
 //! Rules about where and how a ring thread runs: its CPU, its node, its priority.
 
 use super::fix::{keep_thread, move_thread, sudo_for};
-use super::latency::comparable;
+use super::outlier::comparable;
 use super::ring::client_pid;
 use super::sched::SPINNER;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};

@@ -21,7 +21,7 @@ pub(super) const FULL: f64 = 0.8;
 /// wrap may have to wait for the reader once. A message may be half the ring, so a full ring may hold little more than that.
 const LATELY_FULL: f64 = 0.4;
 /// Share of the time blocked from which it is critical.
-const BLOCKED: f64 = 0.01;
+pub(super) const BLOCKED: f64 = 0.01;
 
 /// The two rings with their names and who reads them.
 fn rings(c: &Client) -> [(&RingView, &'static str, &'static str); 2] {
@@ -48,7 +48,7 @@ rule! {
     fires: "occupancy above 80 %; crit if its producer was blocked for more than 1 % of the time";
     quiet: "one burst";
     fix: "a faster reader, more workers where several clients share one, or fewer requests in flight; a larger ring only moves the point";
-    explains: ["tail-spread", "outlier-client"];
+    explains: ["tail-spread"];
     check: Client(ring_full);
 }
 
