@@ -3,10 +3,10 @@
 use transport::stats::Role;
 
 use super::fix::{Bound, setting, write_as_root};
+use super::kills::OOM_KILLED;
 use super::ring_size::smallest_ring;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Endpoint, Severity};
-use crate::rate::delta;
 use crate::reading::Why;
 use crate::sample::MemoryGroup;
 use crate::text;
@@ -138,55 +138,6 @@ fn full_within_ns(ctx: &Context<'_>, e: &Endpoint, group: &MemoryGroup) -> Optio
     let pace = grown as f64 / took_ns as f64;
     let grows = grown >= (limit / 100).clamp(1, GROWS_BYTES);
     grows.then(|| (group.headroom_bytes().unwrap_or(0) as f64 / pace) as u64)
-}
-
-rule! {
-    /// The count of the group itself; and of a parent, where the parent's own limit was the reason: who is below it may be the next. The
-    /// other kills that a parent counts are those of other groups, for reasons of their own.
-    OOM_KILLED = "oom-killed", Crit, "the kernel killed a process for memory here";
-    fires: "oom_kill of the own group grew, or that of a parent together with the oom of its memory.events.local";
-    quiet: "other groups";
-    fix: "dmesg | grep -i oom";
-    onset: Dated;
-    check: Endpoint(oom_killed);
-}
-
-fn oom_killed(ctx: &Context<'_>, e: &Endpoint) -> Answer {
-    let (new, old) = (ctx.process(e.pid)?, ctx.old_process(e.pid)?);
-    let before = old.cgroups.memory.as_reading()?;
-    for (n, g) in new.cgroups.memory.as_reading()?.iter().enumerate() {
-        let Some(o) = before.iter().find(|o| o.path == g.path) else {
-            continue;
-        };
-        let (Ok(a), Ok(b)) = (o.oom_kills.get(), g.oom_kills.get()) else {
-            continue;
-        };
-        let kills = delta(a, b)?;
-        let by_its_limit = |a: u64, b: u64| delta(a, b).is_ok_and(|ooms| ooms > 0);
-        let is_ours = match (n, o.limit_ooms.get(), g.limit_ooms.get()) {
-            (0, ..) => true,
-            (_, Ok(a), Ok(b)) => by_its_limit(a, b),
-            _ => false,
-        };
-        if kills > 0 && is_ours {
-            return Fire::new(
-                format!(
-                    "the kernel killed {kills} process(es) in the memory group of {} (pid {})",
-                    e.name, e.pid
-                ),
-                "dmesg | grep -i 'killed process'   # then raise the group's memory limit, or use smaller rings",
-            )
-            .number(
-                "oom kills",
-                kills as f64,
-                "",
-                format!("{} oom_kill", g.path),
-                "> 0",
-            )
-            .fires();
-        }
-    }
-    QUIET
 }
 
 rule! {

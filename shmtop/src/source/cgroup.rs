@@ -136,6 +136,12 @@ impl CgroupReader {
         read
     }
 
+    /// The same, as it is at this moment.
+    pub(super) fn memory_anew(&mut self, cgroup_text: &str) -> Reading<Vec<MemoryGroup>> {
+        self.memory.remove(cgroup_text);
+        self.memory(cgroup_text)
+    }
+
     /// CPUs that the nearest group with a cpuset allows.
     pub(super) fn cpuset(&mut self, cgroup_text: &str) -> Reading<CpuList> {
         if let Some(known) = self.cpusets.get(cgroup_text) {

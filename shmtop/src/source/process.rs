@@ -132,6 +132,12 @@ impl ProcessWatch {
         }
         if stat.is_err() && !self.dir.exists() {
             if !is_hidden(&self.proc_root, self.seen.pid) {
+                // What ended it may be counted in its groups, and nobody else may be there to read it.
+                if let Ok(text) = self.files.cgroup_text()
+                    && !self.seen.gone
+                {
+                    self.seen.cgroups.memory = look.cgroups.memory_anew(text).into();
+                }
                 self.seen.gone = true;
                 self.threads.clear();
                 return self.seen.clone();
