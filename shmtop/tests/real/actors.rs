@@ -73,9 +73,10 @@ impl Stage {
         exchange
     }
 
-    /// A trader whose client is on shared memory.
+    /// A trader whose client is on shared memory; it runs until it is ended, however slow the machine.
     pub(crate) fn trader(&self, work: &str) -> Process {
-        let mut trader = self.actor(&[], &format!("trader {work} --name trader"));
+        let role = format!("trader {work} --name trader --duration forever");
+        let mut trader = self.actor(&[], &role);
         trader.line("SHM UPGRADE SUCCESS");
         trader
     }
@@ -156,6 +157,18 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
+    }
+
+    /// Waits until it has mapped so many stats pages and sleeps until it looks again.
+    pub(crate) fn has_looked_at(&self, pages: usize) {
+        let read = |file| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid()));
+        let sleep = [libc::SYS_clock_nanosleep, libc::SYS_nanosleep].map(|n| format!("{n} "));
+        until("its first look", || {
+            let maps = read("maps").ok()?;
+            let syscall = read("syscall").ok()?;
+            let sleeps = sleep.iter().any(|call| syscall.starts_with(call));
+            (sleeps && maps.matches("/memfd:").count() >= pages).then_some(())
+        });
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

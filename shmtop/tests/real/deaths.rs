@@ -6,15 +6,10 @@ use shmtop::recording::Recording;
 use crate::actors::{Process, Stage, run, until};
 
 /// A check that has looked once, and sleeps until it looks again.
-fn check(stage: &Stage, more: &[&str]) -> Process {
-    let args = [&["check", "--for", "4s", "-d", "100ms"], more].concat();
+fn check(stage: &Stage, period: &str, more: &[&str]) -> Process {
+    let args = [&["check", "--for", period, "-d", "100ms"], more].concat();
     let check = Process::start(stage.shmtop(&args));
-    let read = |file| std::fs::read_to_string(format!("/proc/{}/{file}", check.pid()));
-    until("its first look", || {
-        let maps = read("maps").unwrap_or_default().matches("/memfd:").count();
-        let sleeps = read("wchan").unwrap_or_default().contains("nanosleep");
-        (maps >= 2 && sleeps).then_some(())
-    });
+    check.has_looked_at(2);
     check
 }
 
@@ -26,7 +21,7 @@ fn a_client_that_is_killed_while_its_server_is_watched_is_a_death_and_exit_6() {
     let exchange = stage.exchange();
     let trader = stage.trader("2 ping --think 1ms");
     let pid = exchange.pid().to_string();
-    let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
+    let check = check(&stage, "4s", &[&["-p", &pid], &DEATHS[..]].concat());
     trader.signal(Signal::SIGKILL);
     let (_, _, _) = trader.finish();
     let (code, out, err) = check.finish();
@@ -44,17 +39,20 @@ fn a_client_that_is_killed_while_its_server_is_watched_is_a_death_and_exit_6() {
 fn a_server_that_is_killed_while_its_client_is_watched_is_exit_6() {
     let stage = Stage::new();
     let exchange = stage.exchange();
-    let trader = stage.trader("1 ping --think 1ms");
+    // One that gave up would be a process that ended while it was watched, and 6 as well.
+    let mut trader = stage.trader("1 ping --think 1ms --reconnect 600s");
     let pid = trader.pid().to_string();
     let doctor =
         Process::start(stage.shmtop(&["doctor", "--for", "8s", "-d", "100ms", "-p", &pid]));
-    let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
+    let check = check(&stage, "4s", &[&["-p", &pid], &DEATHS[..]].concat());
     exchange.signal(Signal::SIGKILL);
     exchange.finish();
     for watch in [check, doctor] {
         let (code, out, err) = watch.finish();
         assert_eq!(code, Some(6), "{out}{err}");
+        assert!(err.contains("exchange (pid "), "{err}");
     }
+    assert!(!trader.has_ended());
 }
 
 #[test]
@@ -62,7 +60,7 @@ fn a_server_that_is_killed_and_started_again_has_died_all_the_same() {
     let stage = Stage::new();
     let exchange = stage.exchange();
     let _trader = stage.trader("1 ping --think 1ms");
-    let check = check(&stage, &[&["--name", "e"], &DEATHS[..]].concat());
+    let check = check(&stage, "4s", &[&["--name", "e"], &DEATHS[..]].concat());
     exchange.signal(Signal::SIGKILL);
     exchange.finish();
     let _again = stage.exchange();
@@ -75,9 +73,11 @@ fn a_server_that_is_killed_and_started_again_has_died_all_the_same() {
 fn a_client_that_closes_its_connections_and_ends_has_not_died() {
     let stage = Stage::new();
     let exchange = stage.exchange();
-    let trader = stage.actor(&[], "trader 2 ping --think 1ms --duration 2s --name trader");
+    // It must be there at the first look and gone before the last: seconds to spare on both sides.
+    let mut trader = stage.actor(&[], "trader 2 ping --think 1ms --duration 8s --name trader");
+    trader.line("SHM UPGRADE SUCCESS");
     let pid = exchange.pid().to_string();
-    let check = check(&stage, &[&["-p", &pid], &DEATHS[..]].concat());
+    let check = check(&stage, "16s", &[&["-p", &pid], &DEATHS[..]].concat());
     let (code, out, err) = trader.finish();
     assert_eq!(code, Some(0), "{out}{err}");
     let (code, out, err) = check.finish();

@@ -47,11 +47,13 @@ fn a_fault_is_named_on_replay_when_it_was_named_live_and_the_diff_names_it_too()
     let (code, _, err) = shmtop(&["record", &before, "-d", "250ms", "--for", "3s"]);
     assert_eq!(code, Some(0), "{err}");
 
-    let live = Process::start(stage.shmtop(&["doctor", "-f", "json", "--for", "9s", "-p", &pid]));
     let mut record = Process::start(stage.shmtop(&["record", &after, "-d", "250ms", "-p", &pid]));
     until("three quiet seconds on record", || {
         covers(Path::new(&after)).filter(|(ns, _)| *ns > 3_000_000_000)
     });
+    // Its time runs from here, so that the fault falls into it however long the recorder took to start.
+    let live = Process::start(stage.shmtop(&["doctor", "-f", "json", "--for", "6s", "-p", &pid]));
+    live.has_looked_at(2);
     let stopped_at = now_ns();
     trader.signal(Signal::SIGSTOP);
     let (_, out, err) = live.finish();
