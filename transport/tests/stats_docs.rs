@@ -262,15 +262,24 @@ fn every_counter_has_a_writer() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            // Who reads a page, or tests one, names them all.
+            let reads = ["derived", "parse", "reader", "snapshot"].contains(&name);
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                source += &std::fs::read_to_string(path).unwrap();
+            } else if !reads && !name.ends_with("tests") {
+                let text = std::fs::read_to_string(path).unwrap();
+                source += text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             }
         }
     }
+    // The whole name: `.parks` is no writer of `.park`.
+    let written = |name: &str| {
+        let whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        source.split(&format!(".{name}")).skip(1).any(whole)
+    };
     let idle: Vec<_> = schema::descriptors()
-        .filter(|d| !source.contains(&format!(".{}", d.name)))
+        .filter(|d| d.offset.is_some() && !written(d.name))
         .map(|d| d.name)
         .collect();
     assert!(idle.is_empty(), "nobody writes {idle:?}");
