@@ -22,13 +22,14 @@ const GROWS_BYTES: u64 = 16 << 20;
 const SOON_NS: u64 = 60_000_000_000;
 
 rule! {
-    /// Shared memory is charged to the group of whoever touches it first, and beyond the limit the kernel swaps, or kills. Cache that the
-    /// kernel would give up first is not counted as used. Parents bind as well as the own group. A client whose rings would not fit is refused
-    /// shared memory and served over the socket: a warning. It is critical where what is left goes at such a pace, over
-    /// ten seconds, that it is gone within a minute. A large group that is nearly full for good is well, and one that gives and takes some pages
-    /// at its limit does not grow.
+    /// Shared memory is charged to the group of whoever touches it first, and beyond the limit the kernel swaps, or kills. Parents bind as well
+    /// as the own group. Two ask how much is left, and count differently: the kernel gives up all file cache and slab that it can before it kills;
+    /// the library takes none but the inactive file cache for free when it asks whether one more client's rings fit, and serves over the socket
+    /// whom it refuses. It is critical where what the kernel has left goes at such a pace, over ten seconds, that it is gone within a minute. A large
+    /// group that is nearly full for good is well, and one that gives and takes some pages at its limit does not grow: info, as is a group with
+    /// room for one more client that is not 80 % full. What has no more left than such a breath is a warning however it came to be.
     MEMCG_HEADROOM = "memcg-headroom", Warn, "the memory limit of the cgroup is near";
-    fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; crit if it is full within a minute at its pace, and took 1 % of the limit or 16 MiB within ten seconds";
+    fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; warn if not one more client fits, or one does and 80 % are used, or it took 1 % of the limit or 16 MiB within ten seconds, or has less than that left, else info; crit if it is full within a minute at its pace";
     quiet: "no limit, or no further client is admitted and there is some left";
     fix: "raise memory.max, or smaller rings";
     explains: ["socket-fallback"];
@@ -38,11 +39,10 @@ rule! {
 fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let cgroups = &ctx.process(e.pid)?.cgroups;
     cgroups.memory.as_reading()?;
-    let Some(group) = cgroups.tightest_memory() else {
+    let tightest = (cgroups.tightest_memory(), cgroups.tightest_for_clients());
+    let (Some(group), Some(of_clients)) = tightest else {
         return Err(Why::not_applicable("no memory limit is set"));
     };
-    let limit = group.limit_bytes.get()?.unwrap_or(u64::MAX);
-    let left = group.headroom_bytes().unwrap_or(0);
     let each = if e.role == Role::Server {
         e.admission.ring_bytes
     } else {
@@ -50,17 +50,36 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     };
     let comes = e.admission.may_come(e.clients.len()) && each > 0;
     let for_clients = if comes { each.saturating_mul(2) } else { 0 };
+    let left = group.headroom_bytes().unwrap_or(0);
+    let limit = limit_of(group);
     let near = (limit / 10).min(each.saturating_mul(4).saturating_add(SOME_BYTES));
-    if left >= for_clients.max(near) {
+    let room = of_clients.client_room_bytes().unwrap_or(0);
+    if left >= near && room >= for_clients {
         return QUIET;
     }
+    let pace = pace(ctx, e, group);
+    let full_ns = pace.map(|pace| (left as f64 / pace) as u64);
+    let full_ns = full_ns.filter(|ns| *ns < SOON_NS);
+    let few = room < for_clients;
+    // Whose limit it is that is told: the one that kills is worse than the one that refuses.
+    let (group, left, counted) = match few && full_ns.is_none() {
+        true => (of_clients, room, "inactive_file"),
+        false => (group, left, "reclaimable cache"),
+    };
+    let limit = limit_of(group);
+    let is_full = few && (room < each || left < limit / 5);
+    let is_near = left < near && (pace.is_some() || left < breath(limit));
+    let severity = match (full_ns, is_full || is_near) {
+        (Some(_), _) => Severity::Crit,
+        (None, true) => Severity::Warn,
+        (None, false) => Severity::Info,
+    };
     let file = match group.version {
         crate::sample::CgroupVersion::V2 => "memory.max",
         crate::sample::CgroupVersion::V1 => "memory.limit_in_bytes",
     };
     let of = format!("{} of {}", text::bytes(left), text::bytes(limit));
-    let full_ns = full_within_ns(ctx, e, group).filter(|ns| *ns < SOON_NS);
-    let mut says = match left.checked_div(each) {
+    let mut says = match room.checked_div(each) {
         Some(0) if comes => format!(
             "the next client of {} (pid {}) needs {}, and {of} are left: it would be refused shared memory",
             e.name,
@@ -103,7 +122,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "left",
         left as f64,
         "bytes",
-        format!("{}/{file} less usage and reclaimable cache", group.path),
+        format!("{}/{file} less usage and {counted}", group.path),
         format!("< {}", for_clients.max(near)),
     )
     .number(
@@ -120,24 +139,28 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "stats page: ring_bytes",
         "",
     )
-    .at(match full_ns {
-        Some(_) => Severity::Crit,
-        None => Severity::Warn,
-    })
+    .at(severity)
     .fires()
 }
 
-/// How long until a group is full, at the pace of ten seconds (a process that starts grows for a moment); `None` if it hardly grows or that is not known.
-fn full_within_ns(ctx: &Context<'_>, e: &Endpoint, group: &MemoryGroup) -> Option<u64> {
+fn limit_of(group: &MemoryGroup) -> u64 {
+    let limit = group.limit_bytes.known().copied().flatten();
+    limit.unwrap_or(u64::MAX)
+}
+
+/// What a group of this limit gives and takes while it stands.
+fn breath(limit: u64) -> u64 {
+    (limit / 100).clamp(1, GROWS_BYTES)
+}
+
+/// Bytes per ns that a group takes, over ten seconds (a process that starts grows for a moment); `None` if it hardly grows or that is not known.
+fn pace(ctx: &Context<'_>, e: &Endpoint, group: &MemoryGroup) -> Option<f64> {
     let then = ctx.ten_ago().ok()?;
-    let limit = group.limit_bytes.get().ok()??;
     let before = then.process(e.pid)?.cgroups.memory.known()?;
     let before = before.iter().find(|g| g.path == group.path)?;
     let grown = group.needed_bytes()?.checked_sub(before.needed_bytes()?)?;
     let took_ns = (ctx.sample.time.monotonic_ns).saturating_sub(then.time.monotonic_ns);
-    let pace = grown as f64 / took_ns as f64;
-    let grows = grown >= (limit / 100).clamp(1, GROWS_BYTES);
-    grows.then(|| (group.headroom_bytes().unwrap_or(0) as f64 / pace) as u64)
+    (grown >= breath(limit_of(group))).then(|| grown as f64 / took_ns as f64)
 }
 
 rule! {
