@@ -80,7 +80,12 @@ fn cell(value: &Reading<f64>) -> String {
     match value {
         Ok(v) if *v == v.trunc() && v.abs() < 1e15 => format!("{v:.0}"),
         Ok(v) if v.abs() >= 100.0 => format!("{v:.0}"),
-        Ok(v) => format!("{v:.3}"),
+        Ok(v) if v.abs() >= 0.1 => format!("{v:.3}"),
+        // Two figures: that two shares of a thousandth differ is not to be seen in 0.000 and 0.000.
+        Ok(v) => {
+            let zeros = -v.abs().log10().floor();
+            format!("{v:.*}", (zeros as usize + 1).min(9))
+        }
         Err(_) => "–".into(),
     }
 }
@@ -139,4 +144,25 @@ fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [Stri
         _ => String::new(),
     };
     [text, shown, verdict.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_small_shares_that_differ_are_not_shown_alike() {
+        for (value, shown) in [
+            (0.0, "0"),
+            (0.000_061, "0.000061"),
+            (0.000_091, "0.000091"),
+            (0.037, "0.037"),
+            (0.5, "0.500"),
+            (2.839, "2.839"),
+            (1_212.3, "1212"),
+            (-0.000_5, "-0.00050"),
+        ] {
+            assert_eq!(cell(&Ok(value)), shown);
+        }
+    }
 }

@@ -171,6 +171,8 @@ fn stack(
             spare -= more;
             growing -= 1;
         }
+        // The last line is not a panel's, however little room there is.
+        height = height.min(room.saturating_sub(y - area.y));
         let place = Rect { y, height, ..area };
         (panel.draw)(&mut pen.part(place), scene, client);
         y += height;
@@ -253,8 +255,11 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
     let mut y = area.y + 1;
     let place = placement::sentence(&scene.model.host, &client.thread, &client.server_thread);
     if area.height >= 14 {
-        pen.put(area.x + 1, y, &place, theme.dim);
-        y += 1;
+        // How far the ends are from each other stands at its end.
+        for line in wrap(&place, room) {
+            pen.put(area.x + 1, y, &line, theme.dim);
+            y += 1;
+        }
     }
     let ago = scene.model.at_ns.saturating_sub(client.verdict.since_ns);
     let since = clock(

@@ -3,7 +3,7 @@
 //! Each fills the pen's area. Used by the client's own screen.
 
 use ratatui::style::Style;
-use transport::stats::Role;
+use transport::stats::{Role, Via};
 
 use super::format::{bytes, count, duration, or_why, percent};
 use super::panels::reason;
@@ -108,6 +108,7 @@ pub(super) fn waits(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client) {
             duration(p.p50 as f64),
             duration(p.p99 as f64)
         ),
+        Err(_) if client.transport == Via::Socket => "– timed on rings only".to_owned(),
         Err(_) => or_why(&wait.park.since_start, |p| {
             format!("p50 {} since start", duration(p.p50 as f64))
         }),

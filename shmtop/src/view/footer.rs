@@ -11,6 +11,9 @@ use super::{Hits, Scene};
 use crate::model::Endpoint;
 use crate::ui::{Action, View, rows};
 
+/// With less room than this, what bounds the number of clients is said in fewer words.
+const NARROW: u16 = 48;
+
 /// Draws them; returns how many lines they take.
 pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>, hits: &mut Hits) -> u16 {
     let area = pen.area();
@@ -91,7 +94,11 @@ fn summary(pen: &mut Pen<'_>, scene: &Scene<'_>, y: u16, endpoint: &Endpoint) {
             vec![
                 label("room for "),
                 (n, style),
-                label(&format!(" more clients ({what})")),
+                label(&if area.width < NARROW {
+                    format!(" more ({what})")
+                } else {
+                    format!(" more clients ({what})")
+                }),
             ],
         ));
     }

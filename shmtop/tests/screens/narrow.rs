@@ -158,3 +158,33 @@ fn why_a_thread_is_not_seen_is_said_at_any_width() {
         );
     }
 }
+
+#[test]
+fn where_the_ends_run_and_what_bounds_is_whole_at_40_and_60() {
+    let model = fixture::exchange();
+    for width in [44, 60, 80] {
+        let drawn = screen(&model, &opened(&model, 1), width, 30);
+        let place = "thread 4261 on CPU 1 ⇄ server 4719 on CPU 0, two cores, same L3";
+        assert!(words(&drawn).contains(place), "{drawn}");
+    }
+    let mut model = fixture::healthy();
+    model.endpoints[0].limits.room_fds = Ok(60_000);
+    model.endpoints[0].limits.room_memory = Ok(60_000);
+    model.endpoints[0].admission.max_clients = 1_024;
+    let drawn = screen(&model, &State::default(), 40, 15);
+    assert!(
+        drawn.contains("room for 1008 more (max clients)"),
+        "{drawn}"
+    );
+}
+
+#[test]
+fn what_is_below_is_counted_in_a_line_of_its_own() {
+    let model = fixture::exchange();
+    for height in 10..30 {
+        let drawn = screen(&model, &opened(&model, 1), 40, height);
+        for line in drawn.lines().filter(|l| l.contains("more")) {
+            assert!(!line.contains(['╰', '│']), "{height}: {drawn}");
+        }
+    }
+}

@@ -92,9 +92,7 @@ impl Runtime {
                 Effect::Redraw => {}
                 Effect::Quit => return Ok(Some(Ending::Quit)),
                 Effect::Suspend => self.suspend()?,
-                Effect::Time(to) => {
-                    self.go(to);
-                }
+                Effect::Time(to) => self.step(to),
                 Effect::Jump(to) => self.jump(to),
                 Effect::Rate(by) => self.change_rate(by),
             }
@@ -146,10 +144,35 @@ impl Runtime {
         let said = match before {
             _ if !there && is_live => "that is yet to come",
             Some(first) if first.at_ns == began_ns => "this is the first moment",
-            Some(_) => "nothing older than this is kept (the last five minutes at most)",
+            Some(_) => self.oldest(),
             None => return,
         };
         self.status.trouble = Some(said.to_owned());
+    }
+
+    /// Moves by a key, and says why where that leads nowhere: a screen that only stands still looks broken.
+    fn step(&mut self, to: TimeMove) {
+        let here = self.timeline.current().map(|m| m.at_ns);
+        self.go(to);
+        let is_back = matches!(to, TimeMove::Step(n) | TimeMove::Seconds(n) if n < 0);
+        let landed = self.timeline.current().map(|m| m.at_ns);
+        if is_back && here.is_some() && landed == here {
+            let is_first = landed == self.began.map(|(at_ns, _)| at_ns);
+            let said = if is_first {
+                "this is the first moment"
+            } else {
+                self.oldest()
+            };
+            self.status.trouble = Some(said.to_owned());
+        }
+    }
+
+    /// Why there is no way further back.
+    fn oldest(&self) -> &'static str {
+        match self.status.replay {
+            Some(_) => "nothing older is kept (five minutes at most): shmtop replay FILE --at 90s",
+            None => "nothing older than this is kept (the last five minutes at most)",
+        }
     }
 
     fn change_rate(&mut self, by: i8) {
