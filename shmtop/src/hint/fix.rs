@@ -128,7 +128,7 @@ pub(super) fn write_as_root(ctx: &Context<'_>, what: &str, path: &str) -> String
 pub(super) fn move_thread(ctx: &Context<'_>, pid: u32, tid: u32, away: &[u32]) -> String {
     match idlest(ctx, pid, away) {
         Some(cpu) => format!("{}taskset -cp {cpu} {tid}", sudo_for(ctx, pid)),
-        None => "there is no other CPU that it may use: run less there, widen its cpuset, or use a larger machine".into(),
+        None => "no other core that it may use is idle: run less there, widen its cpuset, or use a larger machine".into(),
     }
 }
 
@@ -140,8 +140,11 @@ pub(super) fn keep_thread(ctx: &Context<'_>, pid: u32, thread: &ThreadView) -> S
     }
 }
 
+/// A CPU that is busy for a larger share of the time has no room for a thread that spins.
+const IDLE_BELOW: f64 = 0.5;
+
 /// The CPU with the most idle time, of those not in `away` that the process's cpuset has (the kernel refuses others) and that are not isolated
-/// (they were set apart for somebody); one that shares its core with one of those in `away` only if there is no other.
+/// (they were set apart for somebody), if one of them is known to be idle for half of the time or more; one that shares its core with one of those in `away` only if there is no other.
 pub(super) fn idlest(ctx: &Context<'_>, pid: u32, away: &[u32]) -> Option<u32> {
     let process = ctx.process(pid).ok();
     let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
@@ -154,12 +157,10 @@ pub(super) fn idlest(ctx: &Context<'_>, pid: u32, away: &[u32]) -> Option<u32> {
         siblings.iter().any(|s| away.contains(s))
     };
     let cpus = ctx.model.host.cpus.iter();
-    let cpus = cpus.filter(|c| !away.contains(&c.id) && may_be(c.id));
-    cpus.min_by(|a, b| {
-        let busy = |c: &crate::model::CpuView| c.busy.clone().unwrap_or(1.0);
-        (beside(a).cmp(&beside(b))).then(busy(a).total_cmp(&busy(b)))
-    })
-    .map(|c| c.id)
+    let busy = |c: &crate::model::CpuView| c.busy.clone().unwrap_or(1.0);
+    let cpus = cpus.filter(|c| !away.contains(&c.id) && may_be(c.id) && busy(c) < IDLE_BELOW);
+    cpus.min_by(|a, b| (beside(a).cmp(&beside(b))).then(busy(a).total_cmp(&busy(b))))
+        .map(|c| c.id)
 }
 
 /// Whether what was said of a thread (`D in __refrigerator`) means that its group is frozen.

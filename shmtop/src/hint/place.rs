@@ -192,13 +192,14 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     .fires()
 }
 
-/// The CPUs of a node, as taskset takes them; the kernel refuses those that aren't in the process's cpuset.
+/// The CPUs of a node, as taskset takes them: in the process's cpuset, as the kernel refuses others, and not isolated, as those were set apart for
+/// somebody and a thread that may run on several of them stays on the first.
 fn cpus_of(ctx: &Context<'_>, node: u32, pid: u32) -> Option<String> {
     let process = ctx.process(pid).ok();
     let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
     let cpus = ctx.sample.host.cpus.iter();
     let there = cpus.filter(|c| c.node.known() == Some(&node));
-    let there = there.filter(|c| cpuset.is_none_or(|set| set.contains(&c.cpu)));
+    let there = there.filter(|c| !c.isolated && cpuset.is_none_or(|set| set.contains(&c.cpu)));
     let list: Vec<String> = there.map(|c| c.cpu.to_string()).collect();
     (!list.is_empty()).then(|| list.join(","))
 }

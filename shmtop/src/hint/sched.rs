@@ -29,9 +29,10 @@ const OUTSIDERS_SHARE: f64 = 0.3;
 
 rule! {
     /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
-    /// a slow peer. Own group and parents count; other groups don't.
+    /// a slow peer. Own group and parents count; other groups don't. Where no ring thread waited for a core, as threads that are stopped do
+    /// by the kernel's count, the quota was used up by others of the group while the rings were idle: info.
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
-    fires: "stopped in more than 1 % of the periods";
+    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 1 % of the time";
     quiet: "no quota, or it was not reached";
     fix: "raise cpu.max to what it would have used, or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
@@ -65,6 +66,12 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             let stop_ns = (ns / stopped.max(1)).min(period_ns);
             format!("; mean stop {}", text::ns(stop_ns))
         });
+        let waiters = ctx.waiters_of(e);
+        let runs = |w: &Waiter<'_>| w.run_delay().is_some_and(|delay| delay <= DELAY);
+        let severity = match !waiters.is_empty() && waiters.iter().all(runs) {
+            true => Severity::Info,
+            false => Severity::Crit,
+        };
         return Fire::new(
             format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
             set_quota(ctx, g, enough(quota, lost, ctx)),
@@ -72,6 +79,7 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .number("periods stopped", stopped as f64, "", format!("{}/cpu.stat nr_throttled", g.path), format!("> {:.1}", 0.01 * periods as f64))
         .number("periods", periods as f64, "", format!("{}/cpu.stat nr_periods", g.path), "")
         .number("quota", quota, "CPUs", g.path.clone(), "")
+        .at(severity)
         .fires();
     }
     QUIET

@@ -15,12 +15,13 @@ pub(super) const RULES: &[Rule] = &[STATS_FROZEN, LAYOUT_MISMATCH, INCONSISTENT_
 rule! {
     /// A server's housekeeping touches the page a few times a second, busy or idle. Old numbers of a running process mean that
     /// this thread is stuck. A stopped process has a hint of its own, and a client has no housekeeping. Nor has a server that ends: it says so,
-    /// takes its path away and waits for the handlers that still run, for as long as they take.
+    /// takes its path away and waits for the handlers that still run, for as long as they take. A machine that stood still for some seconds makes
+    /// every page old for one look, so two must find it so.
     STATS_FROZEN = "stats-frozen", Warn, "the numbers are old";
     fires: "page not updated for more than 3 s while the process runs";
     quiet: "the process is stopped, or is ending; a client's page";
     fix: "look at what the process waits for";
-    onset: Dated;
+    onset: State;
     check: Endpoint(stats_frozen);
 }
 
