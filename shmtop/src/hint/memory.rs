@@ -23,11 +23,11 @@ const SOON_NS: u64 = 60_000_000_000;
 
 rule! {
     /// Shared memory is charged to the group of whoever touches it first, and beyond the limit the kernel swaps, or kills. Parents bind as well
-    /// as the own group. Two ask how much is left, and count differently: the kernel gives up all file cache and slab that it can before it kills;
-    /// the library takes none but the inactive file cache for free when it asks whether one more client's rings fit, and serves over the socket
-    /// whom it refuses. It is critical where what the kernel has left goes at such a pace, over ten seconds, that it is gone within a minute. A large
-    /// group that is nearly full for good is well, and one that gives and takes some pages at its limit does not grow: info, as is a group with
-    /// room for one more client that is not 80 % full. What has no more left than such a breath is a warning however it came to be.
+    /// as the own group. File cache and slab that the kernel gives up before it kills are not counted as used, neither here nor by the library, which
+    /// serves a client over the socket whose rings would not fit. It is critical where what is left goes at such a pace, over ten seconds, that it is
+    /// gone within a minute. A large group that is nearly full for good is well, and one that gives and takes some pages at its limit does not
+    /// grow: info, as is a group with room for one more client that is not 80 % full. What has no more left than such a breath is a warning
+    /// however it came to be.
     MEMCG_HEADROOM = "memcg-headroom", Warn, "the memory limit of the cgroup is near";
     fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; warn if not one more client fits, or one does and 80 % are used, or it took 1 % of the limit or 16 MiB within ten seconds, or has less than that left, else info; crit if it is full within a minute at its pace";
     quiet: "no limit, or no further client is admitted and there is some left";
@@ -39,8 +39,7 @@ rule! {
 fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let cgroups = &ctx.process(e.pid)?.cgroups;
     cgroups.memory.as_reading()?;
-    let tightest = (cgroups.tightest_memory(), cgroups.tightest_for_clients());
-    let (Some(group), Some(of_clients)) = tightest else {
+    let Some(group) = cgroups.tightest_memory() else {
         return Err(Why::not_applicable("no memory limit is set"));
     };
     let each = if e.role == Role::Server {
@@ -53,21 +52,13 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let left = group.headroom_bytes().unwrap_or(0);
     let limit = limit_of(group);
     let near = (limit / 10).min(each.saturating_mul(4).saturating_add(SOME_BYTES));
-    let room = of_clients.client_room_bytes().unwrap_or(0);
-    if left >= near && room >= for_clients {
+    if left >= near.max(for_clients) {
         return QUIET;
     }
     let pace = pace(ctx, e, group);
     let full_ns = pace.map(|pace| (left as f64 / pace) as u64);
     let full_ns = full_ns.filter(|ns| *ns < SOON_NS);
-    let few = room < for_clients;
-    // Whose limit it is that is told: the one that kills is worse than the one that refuses.
-    let (group, left, counted) = match few && full_ns.is_none() {
-        true => (of_clients, room, "inactive_file"),
-        false => (group, left, "reclaimable cache"),
-    };
-    let limit = limit_of(group);
-    let is_full = few && (room < each || left < limit / 5);
+    let is_full = left < for_clients && (left < each || left < limit / 5);
     let is_near = left < near && (pace.is_some() || left < breath(limit));
     let severity = match (full_ns, is_full || is_near) {
         (Some(_), _) => Severity::Crit,
@@ -79,7 +70,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         crate::sample::CgroupVersion::V1 => "memory.limit_in_bytes",
     };
     let of = format!("{} of {}", text::bytes(left), text::bytes(limit));
-    let mut says = match room.checked_div(each) {
+    let mut says = match left.checked_div(each) {
         Some(0) if comes => format!(
             "the next client of {} (pid {}) needs {}, and {of} are left: it would be refused shared memory",
             e.name,
@@ -122,7 +113,7 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "left",
         left as f64,
         "bytes",
-        format!("{}/{file} less usage and {counted}", group.path),
+        format!("{}/{file} less usage and reclaimable cache", group.path),
         format!("< {}", for_clients.max(near)),
     )
     .number(

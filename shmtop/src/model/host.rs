@@ -159,7 +159,7 @@ pub struct LimitsView {
     pub fds_hard: Reading<u64>,
     /// Clients that fit into the descriptors left (servers).
     pub room_fds: Reading<u64>,
-    /// Clients that fit into the memory limit left, as the library counts it (servers).
+    /// Clients that fit into the memory limit left (servers).
     pub room_memory: Reading<u64>,
     /// Smallest memory limit among its cgroups, bytes; `Err` if none is set.
     pub memory_max_bytes: Reading<u64>,

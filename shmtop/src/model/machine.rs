@@ -8,7 +8,7 @@ use super::join::Pair;
 use super::shared::Shared;
 use crate::rate::{Span, delta, ratio};
 use crate::reading::{Reading, Why};
-use crate::sample::{Cpu, Fact, MemoryGroup, Perf, Process, Sample, Thread};
+use crate::sample::{Cpu, Fact, Perf, Process, Sample, Thread};
 use crate::text;
 
 /// The reason for every rate of a first sample.
@@ -273,10 +273,7 @@ pub(super) fn limits(pair: &Pair<'_>, pid: u32, snapshot: &Snapshot) -> LimitsVi
         if each == 0 {
             return Err(Why::not_applicable("not a server"));
         }
-        group.clone()?;
-        let room = now.cgroups.tightest_for_clients();
-        let room = room.and_then(MemoryGroup::client_room_bytes);
-        Ok(room.ok_or_else(no_limit)? / each)
+        Ok(group.clone()?.headroom_bytes().ok_or_else(no_limit)? / each)
     };
     LimitsView {
         fds_used: now.fds_below_limit(),

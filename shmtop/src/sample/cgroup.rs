@@ -46,8 +46,6 @@ pub struct MemoryGroup {
     /// read. Shared memory is in neither.
     #[serde(alias = "inactive_file_bytes")]
     pub file_cache_bytes: Fact<u64>,
-    /// inactive_file alone: the only cache that the library takes for free when it asks whether one more client fits.
-    pub inactive_cache_bytes: Fact<u64>,
     /// slab_reclaimable of memory.stat: directory entries and inodes, which are given up as well. v1 does not say.
     pub reclaimable_slab_bytes: Fact<u64>,
     /// oom_kill of memory.events (groups below it included) or memory.oom_control.
@@ -70,16 +68,6 @@ impl MemoryGroup {
     pub fn headroom_bytes(&self) -> Option<u64> {
         let limit = (*self.limit_bytes.known()?)?;
         Some(limit.saturating_sub(self.needed_bytes()?))
-    }
-
-    /// What one more client may have before the library refuses it shared memory, which is careful: cache that is in use counts as taken. In
-    /// recordings from before the two were told apart there is one number of cache. `None` as in [`Self::headroom_bytes`].
-    pub fn client_room_bytes(&self) -> Option<u64> {
-        let limit = (*self.limit_bytes.known()?)?;
-        let cache = self.inactive_cache_bytes.known();
-        let cache = cache.or(self.file_cache_bytes.known()).copied();
-        let used = self.usage_bytes.known()?.saturating_sub(cache.unwrap_or(0));
-        Some(limit.saturating_sub(used))
     }
 }
 
@@ -114,17 +102,11 @@ impl CpuGroup {
 impl Cgroups {
     /// The group, own or parent, that leaves the least memory; `None` if none has a limit.
     pub fn tightest_memory(&self) -> Option<&MemoryGroup> {
-        self.least_by(MemoryGroup::headroom_bytes)
-    }
-
-    /// The group, own or parent, that leaves the least room for one more client; `None` if none has a limit.
-    pub fn tightest_for_clients(&self) -> Option<&MemoryGroup> {
-        self.least_by(MemoryGroup::client_room_bytes)
-    }
-
-    fn least_by(&self, left: fn(&MemoryGroup) -> Option<u64>) -> Option<&MemoryGroup> {
-        let groups = self.memory.known()?.iter();
-        groups.filter(|g| left(g).is_some()).min_by_key(|g| left(g))
+        self.memory
+            .known()?
+            .iter()
+            .filter(|g| g.headroom_bytes().is_some())
+            .min_by_key(|g| g.headroom_bytes())
     }
 
     /// The smallest quota of the chain, in CPUs; `None` if there is none.

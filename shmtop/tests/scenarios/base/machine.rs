@@ -137,7 +137,6 @@ impl Base {
                     limit_bytes: known(Some(16 << 30)),
                     usage_bytes: known(1 << 30),
                     file_cache_bytes: known(0),
-                    inactive_cache_bytes: known(0),
                     oom_kills: known(0),
                     ..MemoryGroup::default()
                 }]),
