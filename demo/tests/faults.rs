@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, wait_until};
 use nix::sys::signal::Signal;
+use transport::stats::{PageReader, Slot, SlotKind, registry};
 
 /// Reads until a second has been reported, so that requests are under way.
 fn until_busy(trader: &mut common::Running) {
@@ -76,14 +77,16 @@ fn a_trader_finds_back_to_an_exchange_that_was_started_again() {
     until_busy(&mut trader);
     exchange.kill();
     // It has another way than before, and the summary is of that.
-    let _again = place.exchange("--transport socket");
-    // Two more seconds, the second of which lies wholly after the restart.
-    wait_until("requests after the restart", || {
-        let line = trader.line();
-        assert!(line.starts_with("--> RPS"), "{line:?}");
-        !line.contains("RPS:      0")
+    let again = place.exchange("--transport socket");
+    // By its own page: the trader's lines may be older than it is.
+    wait_until("answers to all four", || {
+        let found = registry::discover(place.dir()).expect("the pages' links");
+        let page = found.iter().find(|f| f.pid == again.pid() as u32);
+        let page = page.and_then(|f| PageReader::open(&f.link).ok());
+        let page = page.and_then(|p| p.snapshot().ok());
+        let served = |s: &&Slot| s.info.kind == SlotKind::Connection && s.tx.tx_messages > 0;
+        page.is_some_and(|p| p.slots.iter().filter(served).count() == 4)
     });
-    until_busy(&mut trader);
     trader.signal(Signal::SIGTERM);
     let trader = trader.finish();
     assert!(trader.stderr.contains("connection lost"), "{trader:?}");

@@ -61,8 +61,13 @@ fn perf_denied(place: &Place) -> Outcome {
 fn no_pmu(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let _client = start(place, "client plain");
-    let pmu = std::path::Path::new("/sys/bus/event_source/devices/cpu").exists();
-    if pmu {
+    // A hybrid CPU has one for each kind of core, and those of Arm are named after the core.
+    let devices = std::fs::read_dir("/sys/bus/event_source/devices").map_err(|e| e.to_string())?;
+    let mut pmus = devices
+        .flatten()
+        .map(|d| d.file_name().to_string_lossy().into_owned());
+    let cores = ["cpu", "cpu_core", "cpu_atom"];
+    if pmus.any(|n| cores.contains(&&*n) || n.starts_with("armv")) {
         return Err("this machine has a PMU".into());
     }
     names(place, exchange.pid(), "no-pmu", "info").fix("pmu=on");
