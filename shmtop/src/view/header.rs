@@ -226,8 +226,13 @@ fn right(scene: &Scene<'_>, wide: u16) -> Vec<Part> {
             }
         }
     }
+    // What a replay costs is worth less than of when it is.
+    let (cost_rank, clock_rank) = match status.replay {
+        Some(_) => (rank::CLOCK, rank::OWN_COST),
+        None => (rank::OWN_COST, rank::CLOCK),
+    };
     out.push(Part {
-        rank: rank::OWN_COST,
+        rank: cost_rank,
         gap: 2,
         pieces: own_cost(scene),
     });
@@ -244,7 +249,7 @@ fn right(scene: &Scene<'_>, wide: u16) -> Vec<Part> {
     };
     if at > 0 {
         out.push(Part {
-            rank: rank::CLOCK,
+            rank: clock_rank,
             gap: 2,
             pieces: vec![(when, theme.dim)],
         });

@@ -45,6 +45,7 @@ fn a_replay_says_where_it_is_of_which_day_and_by_whose_clock() {
         line.contains("❚❚ frozen −60 s 23 s ×2"),
         "what is looked at: {line}"
     );
+    assert!(line.ends_with(" 14:04:31 +02:00"), "and of when: {line}");
     let mut seeking = frozen;
     if let Some(replay) = &mut seeking.replay {
         replay.seeking = true;
