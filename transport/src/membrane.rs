@@ -284,15 +284,15 @@ impl Membrane {
     /// joined, and the socket file is removed. No handler runs once this has returned.
     ///
     /// Requests that no handler has begun with are dropped, and not carried out: clients are told [`Lost::Closed`](crate::error::Lost::Closed), and
-    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs, and for up to a second more if a
-    /// client on the socket takes no replies, or one's ring has no room for what a handler has answered. A handler must not call it, nor drop the
+    /// how many of theirs have no reply. [`Self::drain`] serves them first. It waits for as long as a handler runs, for up to a second more if a
+    /// client's ring has no room for what a handler has answered, and for up to another if one on the socket takes no replies. A handler must not call it, nor drop the
     /// server: it would wait for itself. In async code it blocks the thread: `spawn_blocking(move || server.shutdown())`.
     pub fn shutdown(self) {
         drop(self);
     }
 
     /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if nothing was
-    /// left to serve; if not, the rest is dropped as there.
+    /// left to serve; if not, the rest is dropped as there. An answer that a handler still works at by then counts as served, and has a second to find room.
     ///
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the

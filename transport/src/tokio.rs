@@ -10,8 +10,9 @@
 //! is asked for a byte over the socket, which the runtime waits for. On the fallback the socket is readable anyway.
 //!
 //! The mutex is held while a request is copied in, while the replies that are there are copied out, for a task alone also for about 2 µs in which
-//! its reply is looked for, and for the system calls of a doorbell; never across an await, nor while anybody is woken: an executor may run the task then and there. So with messages of MiB a task may keep the thread of
-//! another one for as long as copying some of them takes: give those a connection of their own.
+//! its reply is looked for, and for the system calls of a doorbell; never across an await, nor while anybody is woken: an executor may run the task then
+//! and there. So with messages of MiB a task may keep the thread of another one for as long as copying some of them takes: give those a connection of
+//! their own.
 
 mod driver;
 mod shared;

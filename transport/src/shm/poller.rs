@@ -290,15 +290,17 @@ impl Poller {
         None
     }
 
-    /// Answers that outgrew their place have a moment to find another one: their requests were carried out.
+    /// Answers that outgrew their place have a moment to find another one: their requests were carried out. Who is owed nothing is told of the end
+    /// at once: one client that takes no replies is not to keep the others.
     fn finish(&mut self) {
         let begun = Instant::now();
         loop {
-            let mut owes = false;
-            for connection in &mut self.connections {
-                owes |= connection.still_owes();
+            for i in (0..self.connections.len()).rev() {
+                if !self.connections[i].still_owes() {
+                    self.remove(i, CloseReason::Shutdown);
+                }
             }
-            if !owes || begun.elapsed() >= self.farewell {
+            if self.connections.is_empty() || begun.elapsed() >= self.farewell {
                 return;
             }
             std::thread::sleep(FAREWELL_SLICE);

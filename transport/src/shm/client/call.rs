@@ -242,15 +242,14 @@ mod tests {
     use crate::wait::policy::Waiter;
     use crate::wire::drive;
 
-    #[test]
-    fn a_farewell_that_was_read_before_the_last_reply_is_told_after_it() {
+    /// A client, and the server's end of its rings and of its socket.
+    fn connected() -> (ShmClient, Rings, UnixStream) {
         const CAPACITY: usize = 4 << 10;
         let bytes = connection_bytes(CAPACITY);
         let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");
         let mapping = Arc::new(Mapping::shared(fd.as_fd(), bytes).expect("mapped"));
         let (ours, theirs) = UnixStream::pair().expect("sockets");
-        let socket = ours.try_clone().expect("a descriptor");
-        let mut client = ShmClient::new(
+        let client = ShmClient::new(
             Rings::client(&mapping, CAPACITY, 64),
             ours,
             Calls::new(),
@@ -259,6 +258,13 @@ mod tests {
             Duration::from_secs(20),
             Arc::new(SlotWriter::private(SlotKind::Connection)),
         );
+        (client, Rings::server(&mapping, CAPACITY, 64), theirs)
+    }
+
+    #[test]
+    fn a_farewell_that_was_read_before_the_last_reply_is_told_after_it() {
+        let (mut client, server, theirs) = connected();
+        let socket = UnixStream::from(client.line.fd().try_clone_to_owned().expect("a descriptor"));
         // Once, as in a `Group`: from then on the socket is read.
         assert!(client.arm().expect("lives"));
         client.disarm();
@@ -266,7 +272,7 @@ mod tests {
         drive::bye(&theirs);
         drop(theirs);
         // The server commits its reply between the look that finds none and the look at the socket.
-        let server = RefCell::new(Some(Rings::server(&mapping, CAPACITY, 64)));
+        let server = RefCell::new(Some(server));
         let reply = client.await_reply(|client| {
             if !says_farewell(&socket)
                 && let Some(mut server) = server.borrow_mut().take()
@@ -277,6 +283,26 @@ mod tests {
         });
         assert_eq!(reply.expect("a reply").id, id);
         match client.fire_bytes(b"more?").map(|_| ()) {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                ..
+            }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reply_that_came_before_the_end_is_received_before_the_end_is_told() {
+        let (mut client, mut server, theirs) = connected();
+        let RequestId(id) = client.submit(b"last").expect("room");
+        assert!(client.try_receive().expect("lives").is_none());
+        server.tx.push(Kind::Reply, id, b"last").expect("room");
+        drive::bye(&theirs);
+        drop(theirs);
+        client.check_alive().expect("a reply is there");
+        let reply = client.try_receive().expect("a reply");
+        assert_eq!(reply.expect("a reply"), (RequestId(id), &b"last"[..]));
+        match client.check_alive() {
             Err(RequestError::Disconnected {
                 reason: Lost::Closed,
                 ..

@@ -211,10 +211,19 @@ fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some()
     assert!(server.is_blocked(), "it waits for room");
     let inbox = Arc::new(Inbox::default());
     let mut poller = poller(Arc::clone(&inbox));
-    poller.connections.push(server);
-    poller.farewell = Duration::from_secs(20);
+    let (ours, mut neighbour) = UnixStream::pair().expect("sockets");
+    let is_owed_nothing = connection_of(Arc::new(Ends::new(&inbox)), ours).0;
+    poller.connections.extend([is_owed_nothing, server]);
+    poller.farewell = Duration::from_secs(60);
     inbox.stop();
     let ends = std::thread::spawn(move || handle_shm_loop(poller, &as_large_as_asked));
+    // The neighbour of one who takes no replies hears of the end meanwhile.
+    neighbour
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a socket");
+    let said = std::io::copy(&mut neighbour, &mut std::io::sink());
+    assert!(said.expect("the end") > 0, "no goodbye");
+    assert!(!ends.is_finished(), "nothing was taken yet");
     let mut taken = 0;
     loop {
         let over = ends.is_finished();
