@@ -15,18 +15,20 @@ rule! {
     /// Spinning threads beyond the CPUs they may use take turns with the very threads they wait for. Parked waiters don't
     /// count: seventeen processes that park share two CPUs well. Whether it hurts is measured as run delay. Only threads that may run
     /// on the same CPUs, or are in a group with a quota, are counted together: programs kept to CPUs of their own don't meet, and two that are kept to
-    /// one CPU have no room on those that a third may use. A quota is said to be one. And together they must want as much as there is, or nearly: two
-    /// that spin a quarter of the time fit on one CPU and a half, and what delays them is somebody else.
+    /// one CPU have no room on those that a third may use. A quota is said to be one. And together they must want a good part of what there is: two
+    /// that spin a quarter of the time fit into a quota of one CPU and a half, three of them on two CPUs, and what delays them is somebody else.
     OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
-    fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota), want 90 % of these or more, and waited more than 1 % of the time for a core";
+    fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota), want 60 % of these (90 % of a quota) or more, and waited more than 1 % of the time for a core";
     quiet: "waiters park, or a CPU is left for each spinner, or they want less than there is";
     fix: "fewer threads, fewer spins (Config::wait = Adaptive or Park), or more CPUs";
     explains: ["run-delay", "preempted-spinner", "quota-below-spinners", "tail-spread", "outlier-client", "yield-storm", "migrating", "oversleep"];
     check: Host(oversubscribed);
 }
 
-/// Spinners that want less than this share of what they have are in nobody's way.
-const WANTED: f64 = 0.9;
+/// Spinners that want less than this share of a quota do not reach it.
+const WANTED_OF_QUOTA: f64 = 0.9;
+/// Those that want less than this share of some CPUs seldom meet there. More, and they do, since each runs when it likes.
+const WANTED_OF_CPUS: f64 = 0.6;
 
 fn oversubscribed(ctx: &Context<'_>) -> Answer {
     let spinners = ctx.waiters().into_iter().filter(|w| w.spin > SPINNER);
@@ -38,9 +40,6 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
         if crowd.spinners.len() < 2 || crowd.spinners.len() as f64 <= crowd.room() {
             continue;
         }
-        if crowd.wants() < WANTED * crowd.room() {
-            continue;
-        }
         let delays: Vec<f64> = crowd
             .spinners
             .iter()
@@ -50,6 +49,9 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
             unknown = Some(Why::not_there(
                 "run delay can't be read (/proc/PID/task/TID/schedstat)",
             ));
+            continue;
+        }
+        if crowd.fits() {
             continue;
         }
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
@@ -148,12 +150,21 @@ impl<'a> Crowd<'a> {
         self.quota.as_ref().map_or(cpus, |(_, q)| q.min(cpus))
     }
 
+    /// Whether they want so little of what they have that what delays them is somebody else.
+    fn fits(&self) -> bool {
+        let wanted = match self.quota {
+            Some(_) => WANTED_OF_QUOTA,
+            None => WANTED_OF_CPUS,
+        };
+        self.wants() < wanted * self.room()
+    }
+
     /// CPUs that they would use if they had them: what they ran and waited to run, or spun and yielded by the wall clock, which goes on while they
-    /// are kept from running.
+    /// are kept from running. One of which that is not known may want a whole one.
     fn wants(&self) -> f64 {
         let want = |w: &Waiter<'_>| {
-            let cpu = w.thread.and_then(|t| t.cpu.clone().ok()).unwrap_or(0.0);
-            let runs = cpu + w.run_delay().unwrap_or(0.0);
+            let cpu = w.thread.and_then(|t| t.cpu.clone().ok());
+            let runs = cpu.zip(w.run_delay()).map_or(1.0, |(cpu, wait)| cpu + wait);
             runs.max(w.spin + w.yielding).min(1.0)
         };
         self.spinners.iter().map(want).sum()

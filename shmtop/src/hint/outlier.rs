@@ -1,5 +1,7 @@
 //! The rule about a client that is slower than its like, and what tells who is alike.
 
+use transport::config::PolicyKind;
+
 use super::fix::sudo;
 use super::ring::{BLOCKED, client_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -18,8 +20,8 @@ rule! {
     /// asked for more, who fills its ring of requests waits for room in it, and who pauses until both sides sleep is woken each time: none of them is
     /// slower than it should be. How many are in flight is, by Little's law, the rate times the mean round trip; but who asks at a pace of its own has
     /// more of them in flight because it is slow, and that excuses nobody: at the others' speed it would have one there for less than a fifth of the
-    /// time. Nor does a sleep that the late reply itself has caused: it counts where the client has nothing in flight for half of the time, and
-    /// the server sleeps, too. Where waiters outnumber the CPUs the scheduler makes one of them wait now and then, for half a
+    /// time. Nor does a sleep that the late reply itself has caused: it counts where the client has nothing in flight for half of the time and
+    /// the server sleeps, too, or where the client was told to park. Where waiters outnumber the CPUs the scheduler makes one of them wait now and then, for half a
     /// minute on end, 10 × as long as the others and with less than half of their requests, as measured with seventeen healthy processes on two
     /// CPUs; there it must also be niced, or kept to other CPUs than they are.
     OUTLIER_CLIENT = "outlier-client", Warn, "one client is far slower than the others";
@@ -164,7 +166,9 @@ fn is_woken(ctx: &Context<'_>, e: &Endpoint, c: &Client, all: &[(&Client, Percen
     let poller = ctx.slot(e, c).ok().and_then(|s| s.info.poller_slot);
     let poller = e.pollers.iter().find(|p| Some(p.slot) == poller);
     let server_sleeps = poller.and_then(|p| ends_asleep(&p.wait));
-    sleeps && pauses && server_sleeps.is_none_or(|share| share > SHOWS)
+    // Who was told to park sleeps for each reply, however the others wait.
+    let parks = c.wait.as_ref().is_ok_and(|w| w.policy == PolicyKind::Park);
+    sleeps && (parks || pauses && server_sleeps.is_none_or(|share| share > SHOWS))
 }
 
 fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {

@@ -22,6 +22,8 @@ pub(super) const RULES: &[Rule] = &[
 pub(super) const SPINNER: f64 = 0.2;
 /// Run delay from which it is an effect.
 pub(super) const DELAY: f64 = 0.01;
+/// Run delay below which a thread was stopped by nothing: a single stop of a period's rest is more.
+const NO_DELAY: f64 = 0.001;
 /// CPUs' worth of time that outsiders must take before they are blamed for run delay.
 const OUTSIDERS: f64 = 0.35;
 /// And their share of all busy time there.
@@ -32,7 +34,7 @@ rule! {
     /// a slow peer. Own group and parents count; other groups don't. Where no ring thread waited for a core, as threads that are stopped do
     /// by the kernel's count, the quota was used up by others of the group while the rings were idle: info.
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
-    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 1 % of the time";
+    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time";
     quiet: "no quota, or it was not reached";
     fix: "raise cpu.max to what it would have used, or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
@@ -67,7 +69,7 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             format!("; mean stop {}", text::ns(stop_ns))
         });
         let waiters = ctx.waiters_of(e);
-        let runs = |w: &Waiter<'_>| w.run_delay().is_some_and(|delay| delay <= DELAY);
+        let runs = |w: &Waiter<'_>| w.run_delay().is_some_and(|delay| delay <= NO_DELAY);
         let severity = match !waiters.is_empty() && waiters.iter().all(runs) {
             true => Severity::Info,
             false => Severity::Crit,
