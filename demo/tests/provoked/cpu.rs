@@ -100,8 +100,8 @@ fn run_delay(place: &Place) -> Outcome {
     let tid = ring_thread(trader.pid());
     names(place, trader.pid(), "run-delay", "warn")
         .says(format!("(pid {}) thread {tid} waited", trader.pid()))
-        .fix("taskset -cp ")
-        .fix(format!(" {tid}"))
+        // Where to is told only if another CPU is idle. Of two, the exchange has the other one.
+        .fix("ps -eo pid,psr")
         .number("run delay", |n| n > 1.0)
         .number("other processes", |n| n > 0.35);
     drop(hog);
