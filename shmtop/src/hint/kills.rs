@@ -2,12 +2,12 @@
 
 use transport::stats::{Role, SlotInfo};
 
+use super::left_behind::gone_peer;
 use super::{Answer, Context, Fire, QUIET, rule};
 use crate::model::Endpoint;
 use crate::rate::delta;
 use crate::reading::Why;
 use crate::sample::{Sample, lost};
-use crate::text;
 
 rule! {
     /// The count of the group itself; and of a parent, where the parent's own limit was the reason: who is below it may be the next. The
@@ -124,10 +124,7 @@ fn of_its_server(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if kills == 0 {
         return QUIET;
     }
-    let who = match text::clean(&info.peer_name) {
-        name if name.is_empty() => format!("pid {}", info.peer_pid),
-        name => format!("{name} (pid {})", info.peer_pid),
-    };
+    let who = gone_peer(info);
     Fire::new(
         format!(
             "the kernel killed {} in the memory group of {who} as it vanished, the server of {} (pid {})",

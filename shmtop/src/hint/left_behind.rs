@@ -1,6 +1,6 @@
 //! The rule about clients whose server is not there any more.
 
-use transport::stats::Role;
+use transport::stats::{Role, SlotInfo};
 
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
@@ -27,6 +27,14 @@ rule! {
     onset: State;
     once: true;
     check: Endpoint(server_gone);
+}
+
+/// What a connection calls the process at its other end, which is there no more.
+pub(super) fn gone_peer(info: &SlotInfo) -> String {
+    match text::clean(&info.peer_name) {
+        name if name.is_empty() => format!("pid {}", info.peer_pid),
+        name => format!("{name} (pid {})", info.peer_pid),
+    }
 }
 
 fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
@@ -70,10 +78,7 @@ fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     if left.path_inode.get()? == 0 || left.backlog.get()? > 0 {
         return QUIET;
     }
-    let who = match text::clean(&info.peer_name) {
-        name if name.is_empty() => format!("pid {}", info.peer_pid),
-        name => format!("{name} (pid {})", info.peer_pid),
-    };
+    let who = gone_peer(info);
     Fire::new(
         format!(
             "{} (pid {}) is without a server: {who} died{}",
