@@ -2,7 +2,8 @@
 
 use transport::stats::Role;
 
-use super::fix::{Bound, setting, write_as_root};
+use super::fix::{Bound, setting};
+use super::groups::more_memory;
 use super::kills::OOM_KILLED;
 use super::ring_size::smallest_ring;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -27,11 +28,12 @@ rule! {
     /// serves a client over the socket whose rings would not fit. It is critical where what is left goes at such a pace, over ten seconds, that it is
     /// gone within a minute. A large group that is nearly full for good is well, and one that gives and takes some pages at its limit does not
     /// grow: info, as is a group with room for one more client that is not 80 % full. What has no more left than such a breath is a warning
-    /// however it came to be.
+    /// however it came to be. Who keeps the limit is told to raise it: systemd that of its units, the engine or the kubelet that of a container,
+    /// and a group above others is not raised for one of them.
     MEMCG_HEADROOM = "memcg-headroom", Warn, "the memory limit of the cgroup is near";
     fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; warn if not one more client fits, or one does and 80 % are used, or it took 1 % of the limit or 16 MiB within ten seconds, or has less than that left, else info; crit if it is full within a minute at its pace";
     quiet: "no limit, or no further client is admitted and there is some left";
-    fix: "raise memory.max, or smaller rings";
+    fix: "raise the limit where it is kept (memory.max, MemoryMax= of a unit, the container's own), or smaller rings";
     explains: ["socket-fallback"];
     check: Endpoint(memcg_headroom);
 }
@@ -91,47 +93,39 @@ fn memcg_headroom(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             text::ns(ns)
         );
     }
-    let smaller = match smallest_ring(e) {
+    let short = near.max(for_clients).saturating_sub(left);
+    let raise = more_memory(ctx, e.pid, group, limit.saturating_add(short));
+    let fix = match smallest_ring(e) {
         ring if each > 0 && ring.saturating_mul(2) < each => {
             let ring = setting("exchange, trader", ("ring_bytes", ring), "--ring-size");
-            format!("   # or smaller rings: {ring}")
+            raise.or(&format!("smaller rings: {ring}"))
         }
-        _ => String::new(),
+        _ => raise.alone(),
     };
-    Fire::new(
-        says,
-        format!(
-            "{}{smaller}",
-            write_as_root(
-                ctx,
-                &limit.saturating_mul(2).to_string(),
-                &format!("{}/{file}", group.path)
-            )
-        ),
-    )
-    .number(
-        "left",
-        left as f64,
-        "bytes",
-        format!("{}/{file} less usage and reclaimable cache", group.path),
-        format!("< {}", for_clients.max(near)),
-    )
-    .number(
-        "limit",
-        limit as f64,
-        "bytes",
-        format!("{}/{file}", group.path),
-        "",
-    )
-    .number(
-        "one more client",
-        each as f64,
-        "bytes",
-        "stats page: ring_bytes",
-        "",
-    )
-    .at(severity)
-    .fires()
+    Fire::new(says, fix)
+        .number(
+            "left",
+            left as f64,
+            "bytes",
+            format!("{}/{file} less usage and reclaimable cache", group.path),
+            format!("< {}", for_clients.max(near)),
+        )
+        .number(
+            "limit",
+            limit as f64,
+            "bytes",
+            format!("{}/{file}", group.path),
+            "",
+        )
+        .number(
+            "one more client",
+            each as f64,
+            "bytes",
+            "stats page: ring_bytes",
+            "",
+        )
+        .at(severity)
+        .fires()
 }
 
 fn limit_of(group: &MemoryGroup) -> u64 {

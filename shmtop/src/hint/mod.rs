@@ -15,6 +15,7 @@ mod engine;
 mod fix;
 mod fold;
 mod fullest;
+mod groups;
 mod kills;
 mod kin;
 mod latency;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::context::Waiter;
-use super::fix::{WAIT_WELL, idlest, move_thread, sudo_for, write_as_root};
+use super::fix::{WAIT_WELL, idlest, move_thread, sudo_for};
+use super::groups::more_cpus;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
-use crate::sample::{CgroupVersion, CpuGroup};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -36,7 +36,7 @@ rule! {
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
     fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time";
     quiet: "no quota, or it was not reached";
-    fix: "raise cpu.max to what it would have used, or use less CPU";
+    fix: "raise the quota to what it would have used, where it is kept (cpu.max, CPUQuota= of a unit, the container's own), or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
     check: Endpoint(cfs_throttled);
 }
@@ -76,7 +76,7 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         };
         return Fire::new(
             format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
-            set_quota(ctx, g, enough(quota, lost, ctx)),
+            more_cpus(ctx, e, g, enough(quota, lost, ctx)).alone(),
         )
         .number("periods stopped", stopped as f64, "", format!("{}/cpu.stat nr_throttled", g.path), format!("> {:.1}", 0.01 * periods as f64))
         .number("periods", periods as f64, "", format!("{}/cpu.stat nr_periods", g.path), "")
@@ -95,17 +95,6 @@ fn enough(quota: f64, lost_ns: Option<u64>, ctx: &Context<'_>) -> u64 {
     let lost = lost.map_or(quota, |(ns, seconds)| ns as f64 / 1e9 / seconds);
     let wanted = (quota + lost.min(quota)).ceil();
     wanted.max(quota.floor() + 1.0) as u64
-}
-
-/// Gives a group so many CPUs.
-fn set_quota(ctx: &Context<'_>, g: &CpuGroup, cpus: u64) -> String {
-    let period = g.period_us.get().unwrap_or(100_000);
-    let quota = cpus.saturating_mul(period);
-    let file = |name| format!("{}/{name}", g.path);
-    match g.version {
-        CgroupVersion::V2 => write_as_root(ctx, &format!("\"{quota} {period}\""), &file("cpu.max")),
-        CgroupVersion::V1 => write_as_root(ctx, &quota.to_string(), &file("cpu.cfs_quota_us")),
-    }
 }
 
 rule! {
@@ -159,7 +148,7 @@ fn quota_below_spinners(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "{} (pid {}) has {own} spinning thread(s){others} and a quota of {quota:.2} CPUs",
             e.name, e.pid
         ),
-        format!("{}   # or {WAIT_WELL}", set_quota(ctx, group, spinners)),
+        more_cpus(ctx, e, group, spinners).or(WAIT_WELL),
     )
     .at(severity)
     .number(

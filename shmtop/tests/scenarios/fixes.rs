@@ -11,8 +11,27 @@ use super::{hostile, patch};
 
 /// Words that a command begins with; everything else is a sentence.
 const COMMANDS: &[&str] = &[
-    "cargo", "cat", "chrt", "cpupower", "dmesg", "echo", "gdb", "kill", "ls", "perf", "prlimit",
-    "ps", "renice", "sensors", "setcap", "shmtop", "ss", "sudo", "sysctl", "taskset",
+    "cargo",
+    "cat",
+    "chrt",
+    "cpupower",
+    "dmesg",
+    "echo",
+    "gdb",
+    "kill",
+    "ls",
+    "perf",
+    "prlimit",
+    "ps",
+    "renice",
+    "sensors",
+    "setcap",
+    "shmtop",
+    "ss",
+    "sudo",
+    "sysctl",
+    "systemctl",
+    "taskset",
 ];
 
 #[test]

@@ -15,7 +15,8 @@ pub(crate) fn quoted() -> String {
 pub(crate) fn rename(sample: &mut Sample) {
     for p in &mut sample.processes {
         p.comm = EVIL.into();
-        p.place.container = Some(EVIL.into());
+        // What is said to do about a container's limits is another thing: here and there one is in none.
+        p.place.container = Some(EVIL.into()).filter(|_| p.pid % 2 == 0);
         for thread in &mut p.threads {
             thread.comm = EVIL.into();
             thread.wchan = Fact::Known(EVIL.into());
