@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use transport::error::{ConnectError, Refusal, Step};
 use transport::stats::{SlotInfo, SlotKind};
@@ -305,9 +306,15 @@ fn a_core_dump_does_not_hold_the_rings() {
     if pattern.trim() != "core" {
         return skipped(&format!("core dumps go to {:?} here", pattern.trim()));
     }
+    const RING: u64 = 64 << 20;
+    let (_, hard) = getrlimit(Resource::RLIMIT_CORE).expect("a limit");
+    if hard < 2 * RING {
+        // None would be written, or one that is cut short whatever it held.
+        return skipped(&format!("a core dump may have {hard} bytes here"));
+    }
     let dir = tempfile::tempdir().expect("a directory");
     let world = World::new();
-    let big = (64 << 20).to_string();
+    let big = RING.to_string();
     let server = ready(world.server().with("RING_BYTES", &big));
     let mut start = world
         .client()
@@ -338,7 +345,7 @@ fn a_core_dump_does_not_hold_the_rings() {
         .expect("a number");
     assert!(kib > 32 << 10, "the ring is in memory: {shared}");
     limit(&client, libc::RLIMIT_CORE, libc::RLIM_INFINITY);
-    client.signal(nix::sys::signal::Signal::SIGABRT);
+    client.signal(Signal::SIGABRT);
     assert!(client.ends().core_dumped(), "no core was written");
     let core = std::fs::read_dir(dir.path())
         .expect("the directory")
