@@ -67,6 +67,14 @@ impl Cli {
         Ok(cli)
     }
 
+    /// What is typed alone, whatever the environment wishes.
+    #[cfg(test)]
+    pub(crate) fn typed(args: &[&str]) -> Flags {
+        let args = ["shmtop"].iter().chain(args);
+        let matches = Self::hears(|_| false).get_matches_from(args);
+        Self::from_arg_matches(&matches).expect("flags").flags
+    }
+
     /// The command line as help and completions show it: with each command the flags that it reads.
     pub(crate) fn listed() -> clap::Command {
         uses::listed(Self::command())

@@ -46,11 +46,14 @@ impl Place {
             _ => panic!("no program {program}"),
         };
         let mut command = Command::new(path);
+        // No configuration, language or wishes of who runs the tests.
+        let path = std::env::var_os("PATH").unwrap_or_default();
         command
             .args(args.split_whitespace())
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.dir())
             .env("SHMTOP_RUNTIME_DIR", self.dir())
-            // The user's own configuration is none of the tests' business.
-            .env("XDG_CONFIG_HOME", self.dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

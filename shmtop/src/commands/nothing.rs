@@ -101,7 +101,6 @@ pub(super) fn unseen(discovery: &Discovery) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
     #[test]
     fn a_process_that_was_asked_for_is_named_with_what_it_lacks() {
@@ -117,8 +116,7 @@ mod tests {
 
     #[test]
     fn why_there_is_nothing_to_show_decides_the_exit_code() {
-        let flags = crate::cli::Cli::parse_from(["shmtop"]).flags;
-        let settings = Settings::new(flags).unwrap();
+        let settings = Settings::bare();
         let code = |why: Why, version| {
             let mut model = Model::empty();
             model.unreadable.push(Unreadable {

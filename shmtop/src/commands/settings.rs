@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Failure;
+#[cfg(test)]
+use crate::cli::Cli;
 use crate::cli::{Flags, Format, Typed, duration};
 use crate::judge::Judge;
 use crate::model::listing::SortKey;
@@ -139,6 +141,12 @@ impl Settings {
         })
     }
 
+    /// Without flags and without a file.
+    #[cfg(test)]
+    pub(super) fn bare() -> Self {
+        Self::merge(Cli::typed(&[]), "", None).expect("nothing is wrong with nothing")
+    }
+
     /// The delay, or so many seconds.
     pub(crate) fn delay_or(&self, seconds: f64) -> Duration {
         self.delay.unwrap_or(Duration::from_secs_f64(seconds))
@@ -237,11 +245,9 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
     fn settings(args: &[&str], file: &str) -> Result<Settings, Failure> {
-        let cli = crate::cli::Cli::parse_from(["shmtop"].iter().chain(args));
-        Settings::merge(cli.flags, file, Some("config.toml".into()))
+        Settings::merge(Cli::typed(args), file, Some("config.toml".into()))
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn a_moment_after_the_end_of_a_recording_leads_to_its_end_and_says_so() {
         recorder.push(&market::sample(t)).unwrap();
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
-    command.arg("replay").arg(&recording).env("TZ", "UTC");
+    command.arg("replay").arg(&recording);
     let mut terminal = Terminal::sized(command, 120, 40);
     terminal.wait_to_see_all("BOUND BY");
     for key in ["@", "2", "h", "\r"] {
@@ -135,7 +135,7 @@ fn a_moment_after_the_end_of_a_recording_leads_to_its_end_and_says_so() {
 /// The screens of the session at this size.
 fn walk(recording: &Path, columns: u16, rows: u16) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
-    command.arg("replay").arg(recording).env("TZ", "UTC");
+    command.arg("replay").arg(recording);
     let mut terminal = Terminal::sized(command, columns, rows);
     terminal.wait_to_see_all("1 overview");
     let mut out = format!("A session at {columns}×{rows}, kept by shmtop/tests/pty/session.rs.\n");

@@ -72,10 +72,15 @@ impl Terminal {
         }
         let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        // No configuration, language, time or wishes of who runs the tests.
+        let path = std::env::var_os("PATH").unwrap_or_default();
         command
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", runtime_dir.path())
             .env("SHMTOP_RUNTIME_DIR", runtime_dir.path())
             .env("TERM", "xterm-256color")
-            .env_remove("NO_COLOR")
+            .env("TZ", "UTC")
             .stdin(end())
             .stdout(end())
             .stderr(end());
