@@ -364,3 +364,25 @@ fn explain(id: Option<&str>) -> Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Finding, Subject};
+
+    #[test]
+    fn doctors_verdict_is_1_at_warn_or_above_and_fine_below() {
+        let code = |severities: &[Severity]| {
+            let mut model = Model::empty();
+            let found = severities.iter();
+            let found = found.map(|s| Finding::bare("some-hint", *s, Subject::default()));
+            model.findings = found.collect::<Vec<_>>().into();
+            verdict(&model).map_or_else(|failure| failure.code(), |()| 0)
+        };
+        assert_eq!(code(&[]), 0);
+        assert_eq!(code(&[Severity::Info]), 0);
+        assert_eq!(code(&[Severity::Warn]), 1);
+        assert_eq!(code(&[Severity::Crit]), 1);
+        assert_eq!(code(&[Severity::Info, Severity::Warn, Severity::Info]), 1);
+    }
+}

@@ -210,11 +210,15 @@ fn freezing_and_moving_in_time_are_the_runtimes_business() {
     let mut state = State::default();
     let mut effect = |a| update(&mut state, a, &model);
     assert_eq!(effect(Action::Freeze), Effect::Time(TimeMove::Toggle));
-    assert_eq!(effect(Action::StepBack), Effect::Time(TimeMove::Step(-1)));
-    assert_eq!(
-        effect(Action::JumpForward),
-        Effect::Time(TimeMove::Seconds(10))
-    );
+    for (action, moves) in [
+        (Action::StepBack, TimeMove::Step(-1)),
+        (Action::StepForward, TimeMove::Step(1)),
+        (Action::JumpBack, TimeMove::Seconds(-10)),
+        (Action::JumpForward, TimeMove::Seconds(10)),
+    ] {
+        assert_eq!(effect(action), Effect::Time(moves), "{action:?}");
+    }
     assert_eq!(effect(Action::Faster), Effect::Rate(1));
+    assert_eq!(effect(Action::Slower), Effect::Rate(-1));
     assert_eq!(effect(Action::Suspend), Effect::Suspend);
 }
