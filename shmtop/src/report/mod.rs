@@ -2,7 +2,7 @@
 //! the hints for those who read them elsewhere (alerting rules).
 //!
 //! Called by the command line; pure functions from a model to a string. Names and sentences are sanitised by the model
-//! already. JSON follows `docs/snapshot.schema.json` and `docs/doctor.schema.json`, which tests hold against real output.
+//! already. JSON follows `docs/*.schema.json`, which tests hold against real output.
 
 mod alerts;
 mod csv;

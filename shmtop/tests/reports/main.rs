@@ -29,6 +29,38 @@ fn valid(schema: &jsonschema::Validator, document: &Value, what: &str) {
         .map(|e| format!("{}: {e}", e.instance_path()))
         .collect();
     assert!(wrong.is_empty(), "{what}: {wrong:#?}");
+    let unexplained = unexplained(document);
+    assert!(
+        unexplained.is_empty(),
+        "{what}: null without why: {unexplained:#?}"
+    );
+}
+
+/// Where in the document something is null and no `why` stands beside it.
+fn unexplained(document: &Value) -> Vec<String> {
+    let inside = |name: &str, value: &Value| {
+        let below = unexplained(value).into_iter();
+        below.map(|at| format!("/{name}{at}")).collect::<Vec<_>>()
+    };
+    match document {
+        Value::Null => vec![String::new()],
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.flat_map(|(i, v)| inside(&i.to_string(), v)).collect()
+        }
+        Value::Object(fields) => {
+            let said = fields.get("why").is_some_and(Value::is_string);
+            // Nulls that say something: it lives here, is on the rings, or a hint is about all of the host or the endpoint.
+            let plain = |name: &str, value: &Value| match name {
+                "subject" | "also" => true,
+                "place" | "fallback" => value.is_null(),
+                _ => said && value.is_null(),
+            };
+            let left = fields.iter().filter(|(name, value)| !plain(name, value));
+            left.flat_map(|(name, value)| inside(name, value)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The model after `seconds` of a healthy machine, changed by `change` in each sample.
@@ -171,6 +203,28 @@ fn doctor_json_is_what_its_schema_says() {
             assert!(!schema.is_valid(&silent));
         }
     }
+}
+
+#[test]
+fn ps_json_is_what_its_schema_says() {
+    let schema = schema("ps");
+    for base in BASES {
+        let (model, _) = model(&base, 1, |s| {
+            let mut unreadable = s.pages[0].clone();
+            unreadable.content = PageContent::Permission("EACCES".into());
+            s.pages.push(unreadable);
+        });
+        let document = report::ps_json(&model);
+        valid(&schema, &document, base.name);
+        let listed = |name: &str| document[name].as_array().map_or(0, Vec::len);
+        assert_eq!(
+            (listed("endpoints") > 0, listed("unreadable")),
+            (true, 1),
+            "{}",
+            base.name
+        );
+    }
+    valid(&schema, &report::ps_json(&Model::empty()), "nothing");
 }
 
 #[test]
