@@ -191,3 +191,6 @@ fn lost_before(lost: &Lost) -> RequestError {
         in_flight: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

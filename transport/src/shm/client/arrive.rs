@@ -11,6 +11,8 @@ use crate::stats::recorder::bump;
 /// Replies that one look discards at most: a server that sends nothing but replies to nobody's requests must not keep the caller
 /// from its clock.
 pub(super) const MAX_DISCARDED: u32 = 64;
+/// Looks that pass all the replies which an honest server can leave in front of the last live one: as many as were given up.
+const LOOKS_PAST_LATE: usize = 2 * MAX_IN_FLIGHT / MAX_DISCARDED as usize;
 
 impl ShmClient {
     /// The next live reply if it is there, copied out. Late ones are discarded on the way.
@@ -28,6 +30,32 @@ impl ShmClient {
             }
         }
         Ok(None)
+    }
+
+    /// The connection is over, and nothing more will be committed: what was is still an answer, however many late ones stand in front of it. A look
+    /// that discarded all it may has not seen the end of the ring. The looks are bounded: a server whose socket has ended may still write.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn left_behind<T>(
+        &mut self,
+        take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+        end: Lost,
+    ) -> Result<T, RequestError> {
+        for _ in 0..LOOKS_PAST_LATE {
+            match take(self) {
+                Ok(Some(arrived)) => {
+                    // Else the next call would send a request, wait for the answer, and find out again; this one can say that nothing was sent.
+                    if self.calls.live() == 0 {
+                        self.lose(end);
+                    }
+                    return Ok(arrived);
+                }
+                Ok(None) if self.rx.is_ready() => {}
+                Ok(None) => break,
+                Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
+            }
+        }
+        Err(self.lose(end))
     }
 
     /// Copies a reply into the buffer, unless it is a large one that nobody waits for: 64 of those in each of 64 looks, which have no clock in

@@ -172,6 +172,7 @@ impl ShmClient {
             };
             let (found, waited) = match look.look() {
                 Some(found) => (Some(found), None),
+                None if look.line.has_ended() => (Some(Err(look.line.end())), None),
                 None => {
                     let (found, waited) = self.waiter.wait(&mut look, left);
                     (found, Some(waited))
@@ -201,14 +202,7 @@ impl ShmClient {
                     Ok(None) => {}
                     Err(poison) => return Err(self.lose(Lost::Poisoned(poison))),
                 },
-                Some(Err(lost)) => {
-                    // What the server committed before it died is still an answer.
-                    return match take(self) {
-                        Ok(Some(arrived)) => Ok(arrived),
-                        Ok(None) => Err(self.lose(lost)),
-                        Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
-                    };
-                }
+                Some(Err(lost)) => return self.left_behind(take, lost),
                 None => {}
             }
             if self.left_since(began).is_zero() {
@@ -216,98 +210,6 @@ impl ShmClient {
                     timeout: self.timeout,
                 });
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::calls::{Calls, RequestId};
-    use crate::config::WaitPolicy;
-    use crate::mem::buffer::Buffer;
-    use crate::mem::mapping::Mapping;
-    use crate::mem::memfd::{RING_NAME, create_rings};
-    use crate::ring::plan::Kind;
-    use crate::ring::storage::connection_bytes;
-    use crate::shm::{Rings, says_farewell};
-    use crate::stats::SlotKind;
-    use crate::stats::slot::SlotWriter;
-    use crate::wait::policy::Waiter;
-    use crate::wire::drive;
-
-    /// A client, and the server's end of its rings and of its socket.
-    fn connected() -> (ShmClient, Rings, UnixStream) {
-        const CAPACITY: usize = 4 << 10;
-        let bytes = connection_bytes(CAPACITY);
-        let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");
-        let mapping = Arc::new(Mapping::shared(fd.as_fd(), bytes).expect("mapped"));
-        let (ours, theirs) = UnixStream::pair().expect("sockets");
-        let client = ShmClient::new(
-            Rings::client(&mapping, CAPACITY, 64),
-            ours,
-            Calls::new(),
-            Buffer::zeroed(64).expect("memory"),
-            Waiter::new(WaitPolicy::Adaptive),
-            Duration::from_secs(20),
-            Arc::new(SlotWriter::private(SlotKind::Connection)),
-        );
-        (client, Rings::server(&mapping, CAPACITY, 64), theirs)
-    }
-
-    #[test]
-    fn a_farewell_that_was_read_before_the_last_reply_is_told_after_it() {
-        let (mut client, server, theirs) = connected();
-        let socket = UnixStream::from(client.line.fd().try_clone_to_owned().expect("a descriptor"));
-        // Once, as in a `Group`: from then on the socket is read.
-        assert!(client.arm().expect("lives"));
-        client.disarm();
-        let RequestId(id) = client.submit(b"last").expect("room");
-        drive::bye(&theirs);
-        drop(theirs);
-        // The server commits its reply between the look that finds none and the look at the socket.
-        let server = RefCell::new(Some(server));
-        let reply = client.await_reply(|client| {
-            if !says_farewell(&socket)
-                && let Some(mut server) = server.borrow_mut().take()
-            {
-                server.tx.push(Kind::Reply, id, b"last").expect("room");
-            }
-            client.arrived()
-        });
-        assert_eq!(reply.expect("a reply").id, id);
-        match client.fire_bytes(b"more?").map(|_| ()) {
-            Err(RequestError::Disconnected {
-                reason: Lost::Closed,
-                ..
-            }) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_reply_that_came_before_the_end_is_received_before_the_end_is_told() {
-        let (mut client, mut server, theirs) = connected();
-        let RequestId(id) = client.submit(b"last").expect("room");
-        assert!(client.try_receive().expect("lives").is_none());
-        server.tx.push(Kind::Reply, id, b"last").expect("room");
-        drive::bye(&theirs);
-        drop(theirs);
-        client.check_alive().expect("a reply is there");
-        let reply = client.try_receive().expect("a reply");
-        assert_eq!(reply.expect("a reply"), (RequestId(id), &b"last"[..]));
-        match client.check_alive() {
-            Err(RequestError::Disconnected {
-                reason: Lost::Closed,
-                ..
-            }) => {}
-            other => panic!("{other:?}"),
         }
     }
 }

@@ -101,7 +101,11 @@ impl ShmClient {
             Ok(Some(Arrived { id, length, failed })) => {
                 Ok(Some((id, self.deliver(id, length, failed))))
             }
-            Ok(None) if self.line.has_ended() => Err(self.lose(self.line.end())),
+            Ok(None) if self.line.has_ended() => {
+                let Arrived { id, length, failed } =
+                    self.left_behind(&Self::arrived, self.line.end())?;
+                Ok(Some((id, self.deliver(id, length, failed))))
+            }
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => Ok(None),
             Err(poison) => Err(self.lose(Lost::Poisoned(poison))),

@@ -18,7 +18,7 @@ pub(super) struct Line {
     socket: UnixStream,
     /// A byte was asked for at some time, so bytes that stand there need not be the end.
     rung: bool,
-    /// The end was met, and taken off the socket; the next call that finds no reply reports it.
+    /// The end was met; the next call that finds no reply reports it.
     ended: bool,
     /// That end was a farewell.
     farewell: bool,
@@ -54,7 +54,7 @@ impl Line {
         self.rung = true;
     }
 
-    /// True once the end was met among doorbells.
+    /// True once the end was met.
     #[inline(always)]
     pub(super) fn has_ended(&self) -> bool {
         self.ended
@@ -72,16 +72,23 @@ impl Line {
 
     /// Whether the server still holds its end. A system call.
     ///
-    /// Among doorbells, the end is read as they are, and noted: a caller that finds a last reply in the ring drops what is said here, and the next
-    /// one would find a socket from which the farewell is gone.
+    /// The end is noted: a caller that finds a last reply in the ring drops what is said here, and the next one need not wait to find it again. Among
+    /// doorbells it is read as they are, and that one would find a socket from which the farewell is gone.
     pub(super) fn alive(&mut self) -> Result<(), Lost> {
         if self.ended {
             return Err(self.end());
         }
-        if !self.rung {
-            return alive(&self.socket);
-        }
-        match read_bells(&self.socket)? {
+        let found = if self.rung {
+            read_bells(&self.socket)?
+        } else {
+            match alive(&self.socket) {
+                Ok(()) => Bells::None,
+                Err(Lost::Closed) => Bells::Farewell,
+                Err(Lost::PeerGone) => Bells::Ended,
+                Err(other) => return Err(other),
+            }
+        };
+        match found {
             Bells::None | Bells::More => Ok(()),
             end => {
                 self.note(end);

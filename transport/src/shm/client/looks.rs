@@ -102,7 +102,12 @@ impl Look for Room<'_> {
     }
 
     fn tend(&mut self) -> Option<Self::Found> {
-        self.line.alive().err().map(Err)
+        match self.line.alive() {
+            Ok(()) => None,
+            // One that came after the look, and before the end: it is received before that is told.
+            Err(_) if self.rx.is_ready() => Some(Ok(false)),
+            Err(lost) => Some(Err(lost)),
+        }
     }
 }
 
@@ -115,18 +120,53 @@ mod tests {
     use super::*;
     use crate::mem::mapping::Mapping;
     use crate::mem::memfd::{RING_NAME, create_rings};
+    use crate::ring::plan::Kind;
     use crate::ring::storage::connection_bytes;
     use crate::shm::Rings;
     use crate::stats::SlotKind;
 
-    #[test]
-    fn who_waits_for_a_reply_sees_which_cpu_the_server_wants_and_any_number_is_only_that() {
-        const CAPACITY: usize = 4 << 10;
+    const CAPACITY: usize = 4 << 10;
+
+    /// Both ends of a connection.
+    fn rings() -> (Rings, Rings) {
         let bytes = connection_bytes(CAPACITY);
         let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");
         let mapping = Arc::new(Mapping::shared(fd.as_fd(), bytes).expect("mapped"));
         let server = Rings::server(&mapping, CAPACITY, 64);
-        let mut client = Rings::client(&mapping, CAPACITY, 64);
+        (Rings::client(&mapping, CAPACITY, 64), server)
+    }
+
+    #[test]
+    fn who_waits_for_room_is_told_of_a_reply_that_came_before_the_end_and_then_of_the_end() {
+        let (mut client, mut server) = rings();
+        while client.tx.push(Kind::Request, 1, &[0; 64]).is_ok() {}
+        let (socket, servers) = UnixStream::pair().expect("sockets");
+        let mut line = Line::new(socket);
+        let mut room = Room {
+            tx: &mut client.tx,
+            rx: &client.rx,
+            line: &mut line,
+            length: 64,
+        };
+        assert!(room.look().is_none() && room.tend().is_none());
+        // After the look, and before the end.
+        server.tx.push(Kind::Reply, 1, b"last").expect("room");
+        drop(servers);
+        assert!(matches!(room.tend(), Some(Ok(false))));
+        let record = client.rx.peek().expect("whole").expect("a reply");
+        client.rx.release(&record);
+        let mut room = Room {
+            tx: &mut client.tx,
+            rx: &client.rx,
+            line: &mut line,
+            length: 64,
+        };
+        assert!(matches!(room.tend(), Some(Err(Lost::PeerGone))));
+    }
+
+    #[test]
+    fn who_waits_for_a_reply_sees_which_cpu_the_server_wants_and_any_number_is_only_that() {
+        let (mut client, server) = rings();
         let (socket, _servers) = UnixStream::pair().expect("sockets");
         let incoming = Incoming {
             rx: &mut client.rx,

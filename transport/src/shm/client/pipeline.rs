@@ -65,7 +65,12 @@ impl ShmClient {
     pub(crate) fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
         self.usable()?;
         match self.arrived() {
-            Ok(None) if self.line.has_ended() => Err(self.lose(self.line.end())),
+            Ok(None) if self.line.has_ended() => {
+                let Arrived { id, length, failed } =
+                    self.left_behind(&Self::arrived, self.line.end())?;
+                self.deliver(id, length, failed)
+                    .map(|bytes| Some((RequestId(id), bytes)))
+            }
             // Who looks here has no clock: a `Group` would find this connection ready again and again.
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => {

@@ -1,0 +1,219 @@
+//! What a client finds once its server has ended: all that was committed before, and then the end.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::*;
+use crate::calls::{Calls, RequestId};
+use crate::config::WaitPolicy;
+use crate::mem::buffer::Buffer;
+use crate::mem::mapping::Mapping;
+use crate::mem::memfd::{RING_NAME, create_rings};
+use crate::ring::plan::Kind;
+use crate::ring::storage::connection_bytes;
+use crate::shm::{Rings, says_farewell};
+use crate::stats::SlotKind;
+use crate::stats::slot::SlotWriter;
+use crate::wait::policy::Waiter;
+use crate::wire::drive;
+
+/// A client, and the server's end of its rings and of its socket.
+fn connected() -> (ShmClient, Rings, UnixStream) {
+    const CAPACITY: usize = 4 << 10;
+    let bytes = connection_bytes(CAPACITY);
+    let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");
+    let mapping = Arc::new(Mapping::shared(fd.as_fd(), bytes).expect("mapped"));
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let client = ShmClient::new(
+        Rings::client(&mapping, CAPACITY, 64),
+        ours,
+        Calls::new(),
+        Buffer::zeroed(64).expect("memory"),
+        Waiter::new(WaitPolicy::Adaptive),
+        Duration::from_secs(20),
+        Arc::new(SlotWriter::private(SlotKind::Connection)),
+    );
+    (client, Rings::server(&mapping, CAPACITY, 64), theirs)
+}
+
+#[test]
+fn a_farewell_that_was_read_before_the_last_reply_is_told_after_it() {
+    let (mut client, server, theirs) = connected();
+    let socket = UnixStream::from(client.line.fd().try_clone_to_owned().expect("a descriptor"));
+    // Once, as in a `Group`: from then on the socket is read.
+    assert!(client.arm().expect("lives"));
+    client.disarm();
+    let RequestId(id) = client.submit(b"last").expect("room");
+    drive::bye(&theirs);
+    drop(theirs);
+    // The server commits its reply between the look that finds none and the look at the socket.
+    let server = RefCell::new(Some(server));
+    let reply = client.await_reply(|client| {
+        if !says_farewell(&socket)
+            && let Some(mut server) = server.borrow_mut().take()
+        {
+            server.tx.push(Kind::Reply, id, b"last").expect("room");
+        }
+        client.arrived()
+    });
+    assert_eq!(reply.expect("a reply").id, id);
+    match client.fire_bytes(b"more?").map(|_| ()) {
+        Err(RequestError::Disconnected {
+            reason: Lost::Closed,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_reply_that_came_before_the_end_is_received_before_the_end_is_told() {
+    let (mut client, mut server, theirs) = connected();
+    let RequestId(id) = client.submit(b"last").expect("room");
+    assert!(client.try_receive().expect("lives").is_none());
+    server.tx.push(Kind::Reply, id, b"last").expect("room");
+    drive::bye(&theirs);
+    drop(theirs);
+    client.check_alive().expect("a reply is there");
+    let reply = client.try_receive().expect("a reply");
+    assert_eq!(reply.expect("a reply"), (RequestId(id), &b"last"[..]));
+    match client.check_alive() {
+        Err(RequestError::Disconnected {
+            reason: Lost::Closed,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A look for the next reply, as the callers of the library have it.
+type Look = fn(&mut ShmClient) -> Result<Option<RequestId>, RequestError>;
+
+const LOOKS: &[(&str, Look)] = &[
+    ("receive", |client| client.receive().map(|(id, _)| Some(id))),
+    ("try_receive", |client| {
+        Ok(client.try_receive()?.map(|(id, _)| id))
+    }),
+    #[cfg(feature = "tokio")]
+    ("next_reply", |client| {
+        let reply = client.next_reply()?;
+        Ok(reply.map(|(id, _)| RequestId(id)))
+    }),
+];
+
+/// Submits so many requests, and gives all up but the last.
+fn given_up_but_the_last(client: &mut ShmClient, requests: u64) -> RequestId {
+    let mut last = RequestId(0);
+    for _ in 0..requests {
+        client.abandon(last.0);
+        last = client.submit(b"").expect("room");
+    }
+    last
+}
+
+fn answer_all(server: &mut Rings) {
+    while let Some(record) = server.rx.peek().expect("whole") {
+        server.rx.release(&record);
+        let sent = server.tx.push(Kind::Reply, record.id, b"");
+        sent.expect("room");
+    }
+}
+
+/// More than one look discards, three times over.
+const MANY: u64 = 3 * arrive::MAX_DISCARDED as u64 + 7;
+
+#[test]
+fn late_replies_do_not_hide_a_live_one_from_a_look_that_comes_after_the_end() {
+    for (name, look) in LOOKS {
+        let (mut client, mut server, theirs) = connected();
+        let last = given_up_but_the_last(&mut client, MANY);
+        assert!(client.arm().expect("lives"));
+        answer_all(&mut server);
+        drive::bye(&theirs);
+        drop((theirs, server));
+        assert_eq!(client.disarm(), Drained::Ended);
+        assert_eq!(look(&mut client).expect("a reply"), Some(last), "{name}");
+        match client.check_alive() {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                in_flight: 0,
+            }) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn late_replies_do_not_hide_a_live_one_from_the_wait_that_meets_the_end() {
+    let (mut client, server, theirs) = connected();
+    let socket = UnixStream::from(client.line.fd().try_clone_to_owned().expect("a descriptor"));
+    let last = given_up_but_the_last(&mut client, MANY);
+    assert!(client.arm().expect("lives"));
+    client.disarm();
+    drive::bye(&theirs);
+    drop(theirs);
+    // All at once, between the look that finds nothing and the one after the end was read.
+    let server = RefCell::new(Some(server));
+    let reply = client.await_reply(|client| {
+        if !says_farewell(&socket)
+            && let Some(mut server) = server.borrow_mut().take()
+        {
+            answer_all(&mut server);
+        }
+        client.arrived()
+    });
+    assert_eq!(reply.expect("a reply").id, last.0);
+}
+
+#[test]
+fn who_got_the_last_reply_of_a_server_that_has_ended_sends_it_nothing_more() {
+    let (mut client, server, theirs) = connected();
+    let last = client.submit(b"last").expect("room");
+    drop(theirs);
+    let server = RefCell::new(server);
+    let looks = Cell::new(0);
+    let reply = client.await_reply(|client| {
+        looks.set(looks.get() + 1);
+        // Those that come before the wait are over: it has met the end by the time at which it looks again.
+        if looks.get() > 64 {
+            let mut server = server.borrow_mut();
+            let sent = server.tx.push(Kind::Reply, last.0, b"last");
+            sent.expect("room");
+        }
+        client.arrived()
+    });
+    assert_eq!(reply.expect("a reply").id, last.0);
+    let record = server.borrow_mut().rx.peek().expect("whole").expect("sent");
+    server.borrow_mut().rx.release(&record);
+    match client.fire_bytes(b"more?") {
+        Err(RequestError::Disconnected { in_flight: 0, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.borrow_mut().rx.peek().expect("whole"), None);
+}
+
+#[test]
+fn an_end_that_was_met_is_not_waited_for_again() {
+    let (mut client, mut server, theirs) = connected();
+    let first = client.submit(b"first").expect("room");
+    client.submit(b"second").expect("room");
+    server.tx.push(Kind::Reply, first.0, b"").expect("room");
+    drop(theirs);
+    client.check_alive().expect("a reply is there");
+    assert_eq!(client.receive().expect("a reply").0, first);
+    let slot = Arc::clone(&client.slot);
+    let waits = || slot.wait().waits.load(Ordering::Relaxed);
+    let before = waits();
+    match client.receive() {
+        Err(RequestError::Disconnected {
+            reason: Lost::PeerGone,
+            in_flight: 1,
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(waits(), before);
+}
