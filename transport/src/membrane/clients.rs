@@ -25,7 +25,7 @@ pub(super) struct Client {
     /// CLOCK_MONOTONIC ns of the accept while the handshake is pending; 0 after.
     pub(super) pending_since_ns: u64,
     /// On the socket, and about to leave it.
-    pub(super) upgrades: bool,
+    pub(super) upgrading: bool,
     /// Set once it is on shared memory.
     pub(super) shm: Option<ShmPart>,
 }
@@ -70,7 +70,7 @@ impl Table {
             _not_in_forks: not_in_forks,
             socket,
             pending_since_ns: now_ns,
-            upgrades: false,
+            upgrading: false,
             shm: None,
         };
         self.by_key.insert(self.last_key, client);
@@ -89,11 +89,11 @@ impl Table {
     }
 
     /// Notes that a client which is on the socket leaves it, unless the server is `ending`, by now: then its socket may be shut for good.
-    pub(super) fn begins_upgrade(&mut self, key: Key, ending: impl Fn() -> bool) -> bool {
+    pub(super) fn begin_upgrade(&mut self, key: Key, ending: impl Fn() -> bool) -> bool {
         match self.by_key.get_mut(&key) {
             // Asked under the lock, which the control thread takes after it has learnt of the end, and before it shuts sockets.
             Some(client) if !ending() => {
-                client.upgrades = true;
+                client.upgrading = true;
                 true
             }
             _ => false,
@@ -101,7 +101,7 @@ impl Table {
     }
 
     /// Whether no client has sent anything that has no answer yet, as far as can be seen; a request whose handler runs counts as answered, since
-    /// no poller ends within one, and what it answers is kept for a moment if there is no room. Who is on the socket leaves once it is served, and is
+    /// no poller ends within one, and what it answers is kept for a moment if there is no room, and counted if there is none then. Who is on the socket leaves once it is served, and is
     /// waited for.
     pub(super) fn are_served(&self) -> bool {
         self.by_key.values().all(|client| {

@@ -24,7 +24,7 @@ use crate::wire::drive::{self, Admitted};
 use crate::wire::edge::{Deadline, recv_until};
 use crate::wire::fdpass::Credentials;
 use crate::wire::frame::{Decoder, Kind};
-use crate::wire::handshake::ServerTerms;
+use crate::wire::handshake::{Ending, ServerTerms};
 use crate::wire::messages::{Name, Reject};
 
 /// Between two requests on the socket a client may take for ever.
@@ -216,8 +216,7 @@ impl Connection<'_> {
                     match recv_until(self.socket, decoder.space(), deadline) {
                         // Its end, or ours: a server that ends lets nothing more in. All that came is answered, so nothing is in the way.
                         Ok(got) if got.bytes == 0 => {
-                            let ending = self.shared.ending();
-                            if ending && self.facts.open && decoder.pending() == 0 {
+                            if self.shared.ending() && decoder.pending() == 0 {
                                 drive::bye(&**self.socket);
                             }
                             return self.over(CloseReason::PeerGone);
@@ -255,7 +254,7 @@ impl Connection<'_> {
                 if decoder.pending() > 0 {
                     return self.over(CloseReason::Poisoned);
                 }
-                if self.facts.open && !self.leaves_socket() {
+                if self.facts.open && !self.begin_upgrade() {
                     // What it sent before is answered; to come to the rings it is too late.
                     drive::bye(&**self.socket);
                     return self.over(CloseReason::PeerGone);
@@ -266,6 +265,10 @@ impl Connection<'_> {
                     }
                     Ok(None) => {}
                     Err(ending) => {
+                        // What ended may be our own reading, shut because the server ends: nothing of ours is half sent then.
+                        if ending == Ending::PeerGone && self.shared.stopping() {
+                            drive::bye(&**self.socket);
+                        }
                         count_reject(self.shared, self.credentials, ending.reject());
                         return self.over(CloseReason::Handshake);
                     }
@@ -297,9 +300,9 @@ impl Connection<'_> {
     }
 
     /// An upgrade begins of a connection that could have stayed as it is: a server that drains lets it come to an end. False: it is too late for one.
-    fn leaves_socket(&self) -> bool {
+    fn begin_upgrade(&self) -> bool {
         let mut table = self.shared.clients.lock();
-        table.begins_upgrade(self.key, || self.shared.ending())
+        table.begin_upgrade(self.key, || self.shared.ending())
     }
 
     /// Takes the connection out of the pending ones, and of those that upgrade.
@@ -312,7 +315,7 @@ impl Connection<'_> {
             .fetch_max(monotonic_ns().saturating_sub(begun_ns), Ordering::Relaxed);
         if let Some(client) = self.shared.clients.lock().by_key.get_mut(&self.key) {
             client.pending_since_ns = 0;
-            client.upgrades = false;
+            client.upgrading = false;
         }
     }
 

@@ -120,7 +120,7 @@ impl Control {
     /// carries the requests.
     fn let_finish(&self) {
         for client in self.shared.clients.lock().by_key.values() {
-            if client.shm.is_none() && client.pending_since_ns == 0 && !client.upgrades {
+            if client.shm.is_none() && client.pending_since_ns == 0 && !client.upgrading {
                 let _ = client.socket.shutdown(Shutdown::Read);
             }
         }

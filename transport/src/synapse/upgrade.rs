@@ -128,8 +128,6 @@ impl Synapse {
                 let lost = match ending {
                     Ending::Broken { what, .. } => Lost::BadFrame(what),
                     Ending::Bye => Lost::Closed,
-                    // Found closed while sending: the farewell may lie unread.
-                    Ending::PeerGone if crate::shm::says_farewell(socket.stream()) => Lost::Closed,
                     _ => Lost::PeerGone,
                 };
                 socket.give_up(CloseReason::Handshake, lost);

@@ -66,7 +66,7 @@ pub(crate) fn upgrade<T>(
             Ending::broken("upgrade of a connection that is not on the socket"),
         ));
     };
-    send(socket, message, None, timeout).map_err(|e| client_lost(machine, e))?;
+    send(socket, message, None, timeout).map_err(|e| last_word(socket, machine, e, timeout))?;
     fault_point!(UpgradeSent);
     let (bytes, passed) = receive(socket, timeout).map_err(|e| client_lost(machine, e))?;
     fault_point!(OfferReceived);
@@ -81,11 +81,12 @@ pub(crate) fn upgrade<T>(
         ClientAction::Decline(message, why) => {
             return match send(socket, message, None, timeout) {
                 Ok(()) => Ok(Upgraded::Socket(why)),
-                Err(e) => Err(client_lost(machine, e)),
+                Err(e) => Err(last_word(socket, machine, e, timeout)),
             };
         }
         ClientAction::Send(message) => {
-            send(socket, message, None, timeout).map_err(|e| client_lost(machine, e))?;
+            send(socket, message, None, timeout)
+                .map_err(|e| last_word(socket, machine, e, timeout))?;
             fault_point!(CommitSent);
         }
         other => return Err(client_ending(machine, other)),
@@ -110,6 +111,22 @@ fn client_ending(machine: &mut ClientHandshake, action: ClientAction) -> Ending 
 fn client_lost(machine: &mut ClientHandshake, ending: Ending) -> Ending {
     machine.close(ending);
     ending
+}
+
+/// Client: a message could not be sent. A server that ends on purpose takes nothing more, and then says so: that is waited for.
+fn last_word(
+    socket: BorrowedFd<'_>,
+    machine: &mut ClientHandshake,
+    ending: Ending,
+    timeout: Duration,
+) -> Ending {
+    if ending == Ending::PeerGone
+        && let Ok((bytes, passed)) = receive(socket, timeout)
+        && let ClientAction::Close(Ending::Bye) = machine.on_message(&bytes, passed.count)
+    {
+        return Ending::Bye;
+    }
+    client_lost(machine, ending)
 }
 
 /// The one descriptor that an OFFER must come with.

@@ -1,9 +1,13 @@
 //! A place at a poller, and upgrades that meet a server's end.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
 
 use super::*;
 use crate::config::{TransportChoice, WaitPolicy};
@@ -31,6 +35,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_client_of(TransportChoice::Socket)
+    }
+
+    /// What the client says that it wants.
+    fn with_client_of(transport: TransportChoice) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (held, waits) = mpsc::channel();
         let (go, gone) = mpsc::channel::<()>();
@@ -54,7 +63,7 @@ impl World {
             features: 0,
             ring_bytes: config.ring_bytes as u64,
             max_message: config.max_message_bytes as u64,
-            transport: config.transport,
+            transport,
             name: Name::new("late"),
         };
         let bystander = Synapse::connect(server.path(), &config).expect("a client");
@@ -144,6 +153,41 @@ fn an_upgrade_that_a_drain_has_come_before_is_told_farewell_after_the_replies() 
         other => panic!("{other:?}"),
     }
     assert!(drain.join().expect("no panic"));
+}
+
+/// Begins to end, and waits until that socket takes nothing more.
+fn shut(server: Membrane, socket: &UnixStream) -> JoinHandle<()> {
+    let ending = std::thread::spawn(move || server.shutdown());
+    until("it is shut", || {
+        send(socket.as_raw_fd(), &[], MsgFlags::MSG_NOSIGNAL) == Err(Errno::EPIPE)
+    });
+    ending
+}
+
+#[test]
+fn an_upgrade_that_a_shutdown_meets_half_way_is_told_farewell() {
+    let world = World::new();
+    let (mut machine, socket) = (world.machine, world.socket);
+    let mut end = None;
+    let upgraded = drive::upgrade(&socket, &mut machine, WATCHDOG, |_, _| {
+        // It has its offer, and no answer of ours.
+        end = Some(shut(world.server, &socket));
+        Ok(())
+    });
+    assert_eq!(upgraded.map(|_| ()), Err(Ending::Bye));
+    end.expect("begun").join().expect("no panic");
+}
+
+#[test]
+fn an_upgrade_that_a_shutdown_has_come_before_is_told_farewell() {
+    for transport in [TransportChoice::Socket, TransportChoice::Auto] {
+        let world = World::with_client_of(transport);
+        let (mut machine, socket) = (world.machine, world.socket);
+        let end = shut(world.server, &socket);
+        let upgraded = drive::upgrade(&socket, &mut machine, WATCHDOG, |_, _| Ok(()));
+        assert_eq!(upgraded.map(|_| ()), Err(Ending::Bye), "{transport:?}");
+        end.join().expect("no panic");
+    }
 }
 
 #[test]
