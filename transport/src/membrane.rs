@@ -26,7 +26,7 @@ mod users;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,8 @@ struct Shared {
     stop: AtomicBool,
     /// Nobody is to come any more; who is there is served on until `stop`.
     drain: AtomicBool,
+    /// Answers that pollers which have ended found no room for.
+    unsent: AtomicUsize,
 }
 
 impl Shared {
@@ -232,6 +234,7 @@ impl Membrane {
             wake,
             stop: AtomicBool::new(false),
             drain: AtomicBool::new(false),
+            unsent: AtomicUsize::new(0),
         });
         pool::start(&shared).map_err(io(BindStep::Thread))?;
         let control = control::start(Arc::clone(&shared), listener, control).map_err(|e| {
@@ -292,7 +295,8 @@ impl Membrane {
     }
 
     /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if nothing was
-    /// left to serve; if not, the rest is dropped as there. An answer that a handler still works at by then counts as served, and has a second to find room.
+    /// left to serve; if not, the rest is dropped as there. An answer that a handler still works at by then has a second to find room: false, too, if a client
+    /// left it none.
     ///
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause keep it for all of `limit`; it ends at a moment at which nothing stands in any ring. What those on the
@@ -306,13 +310,17 @@ impl Membrane {
         self.shared.drain.store(true, Ordering::Relaxed);
         self.shared.nudge();
         let begun = Instant::now();
-        loop {
+        let served = loop {
             let served = self.shared.clients.lock().are_served();
             if served || begun.elapsed() >= limit {
-                return served;
+                break served;
             }
             std::thread::sleep(DRAIN_LOOK.min(limit));
-        }
+        };
+        let shared = Arc::clone(&self.shared);
+        // Waits for the pollers.
+        drop(self);
+        served && shared.unsent.load(Ordering::Relaxed) == 0
     }
 }
 

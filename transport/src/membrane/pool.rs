@@ -202,7 +202,9 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
                 ..SlotFacts::default()
             });
             let poller = Poller::new(inbox, buffer, Waiter::new(policy), slot);
-            handle_shm_loop(poller, &shared.handler);
+            let unsent = handle_shm_loop(poller, &shared.handler);
+            // Relaxed: read by who has waited for this thread's end.
+            shared.unsent.fetch_add(unsent, Ordering::Relaxed);
         })?
     };
     Ok(Worker {
@@ -214,8 +216,67 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
-    use crate::{Config, Membrane};
+    use crate::membrane::testing::{WATCHDOG, until};
+    use crate::{Config, Membrane, Synapse};
+
+    /// Drains a server whose last answer is not begun before the drain has seen everything served, and outgrows the room that the client has left.
+    fn drained(client_takes: bool) -> bool {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            ring_bytes: 64 << 10,
+            max_message_bytes: 16_000,
+            stats_dir: Some(dir.path().into()),
+            request_timeout: WATCHDOG,
+            ..Config::default()
+        };
+        let (held, is_held) = mpsc::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        let gate = Mutex::new((held, gone));
+        let server = Membrane::bind(dir.path().join("s"), &config, move |request, reply| {
+            let length = match request {
+                b"small" => 8,
+                b"half" => 8_000,
+                b"held" => {
+                    let gate = gate.lock().expect("no panic");
+                    gate.0.send(()).expect("somebody waits for it");
+                    // An error: the test has failed, and the server is to end.
+                    let _ = gate.1.recv();
+                    16_000
+                }
+                _ => 16_000,
+            };
+            let fits = reply.extend_from_slice(&vec![7; length]);
+            fits.expect("within the limit");
+        })
+        .expect("a server");
+        let mut client = Synapse::connect(server.path(), &config).expect("a client");
+        assert!(client.is_shm());
+        // As large as the one before is what is expected: the last one is begun, and does not fit.
+        let requests: [&[u8]; 7] = [b"", b"", b"", b"small", b"half", b"small", b"held"];
+        for request in requests {
+            client.submit(request).expect("room");
+        }
+        is_held.recv_timeout(WATCHDOG).expect("a handler");
+        let shared = Arc::clone(&server.shared);
+        let drain = std::thread::spawn(move || server.drain(WATCHDOG));
+        until("it has seen all", || shared.stopping());
+        go.send(()).expect("it waits");
+        if client_takes {
+            for _ in requests {
+                client.receive().expect("a reply");
+            }
+        }
+        drain.join().expect("no panic")
+    }
+
+    #[test]
+    fn a_drain_is_whole_only_if_the_last_answer_found_room() {
+        assert!(drained(true));
+        assert!(!drained(false));
+    }
 
     #[test]
     fn pollers_that_would_take_the_last_threads_are_given_back_and_those_there_were_stay() {

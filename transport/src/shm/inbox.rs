@@ -17,7 +17,7 @@ const CLOSED: usize = usize::MAX / 2;
 pub(crate) struct Inbox {
     /// Changes whenever there is news; the poller sleeps on it.
     news: AtomicU32,
-    /// `Err`: the poller has ended, and why.
+    /// `Err`: the poller takes nobody in any more, and why.
     arrivals: Mutex<Result<Vec<ShmServer>, CloseReason>>,
     stop: AtomicBool,
     /// Connections handed over, or about to be, and not yet dropped or handed on.
@@ -78,10 +78,19 @@ impl Inbox {
             .map_or_else(|_| Vec::new(), std::mem::take)
     }
 
-    /// The poller has ended: nobody is given a place here any more, and who had one already is not kept. Gives the last arrivals back.
+    /// The poller ends: nobody is given a place here any more, and who had one already is not kept. Gives the last arrivals back. The first reason
+    /// holds.
     pub(super) fn close(&self, reason: CloseReason) -> Vec<ShmServer> {
-        self.load.fetch_add(CLOSED, Ordering::Relaxed);
-        std::mem::replace(&mut *self.arrivals(), Err(reason)).unwrap_or_default()
+        let mut arrivals = self.arrivals();
+        match &mut *arrivals {
+            Ok(last) => {
+                let last = std::mem::take(last);
+                self.load.fetch_add(CLOSED, Ordering::Relaxed);
+                *arrivals = Err(reason);
+                last
+            }
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Makes the poller look around: a connection's `gone` was set, or something arrived.

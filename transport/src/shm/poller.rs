@@ -291,9 +291,11 @@ impl Poller {
     }
 
     /// Answers that outgrew their place have a moment to find another one: their requests were carried out. Who is owed nothing is told of the end
-    /// at once: one client that takes no replies is not to keep the others.
-    fn finish(&mut self) {
+    /// at once, and so is who arrives meanwhile: one client that takes no replies is not to keep the others. How many answers found no room.
+    fn finish(&mut self) -> usize {
         let begun = Instant::now();
+        self.connections
+            .extend(self.inbox.close(CloseReason::Shutdown));
         loop {
             for i in (0..self.connections.len()).rev() {
                 if !self.connections[i].still_owes() {
@@ -301,7 +303,8 @@ impl Poller {
                 }
             }
             if self.connections.is_empty() || begun.elapsed() >= self.farewell {
-                return;
+                // One each: no request is taken while an answer waits.
+                return self.connections.len();
             }
             std::thread::sleep(FAREWELL_SLICE);
         }
@@ -319,8 +322,9 @@ struct Unbooked {
     found: bool,
 }
 
-/// Serves connections until the inbox says stop; drops (and so closes) all of them then. This is the server's hot loop.
-pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
+/// Serves connections until the inbox says stop; drops (and so closes) all of them then. This is the server's hot loop. How many answers were dropped
+/// because their clients left them no room.
+pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) -> usize {
     let _slice = ShortSlice::hold();
     let mut unbooked = None;
     loop {
@@ -344,7 +348,7 @@ pub(crate) fn handle_shm_loop(mut poller: Poller, handler: &Handler) {
     if let Some(unbooked) = unbooked {
         poller.book(unbooked);
     }
-    poller.finish();
+    poller.finish()
 }
 
 impl Drop for Poller {

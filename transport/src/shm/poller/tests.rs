@@ -202,7 +202,8 @@ fn an_answer_that_waited_for_room_takes_no_memory_once_it_is_sent() {
 }
 
 #[test]
-fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some() {
+fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some_and_keeps_nobody_else()
+ {
     let (mut server, mut client, mut buffer) = of_large_replies();
     for id in 1..=10 {
         ask(&mut client, id, if id < 10 { 100 << 10 } else { 300 << 10 });
@@ -217,12 +218,17 @@ fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some()
     poller.farewell = Duration::from_secs(60);
     inbox.stop();
     let ends = std::thread::spawn(move || handle_shm_loop(poller, &as_large_as_asked));
-    // The neighbour of one who takes no replies hears of the end meanwhile.
-    neighbour
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("a socket");
-    let said = std::io::copy(&mut neighbour, &mut std::io::sink());
-    assert!(said.expect("the end") > 0, "no goodbye");
+    // The neighbour of one who takes no replies hears of the end meanwhile, and so does who comes now.
+    let is_told = |socket: &mut UnixStream| {
+        let patience = Some(Duration::from_secs(20));
+        socket.set_read_timeout(patience).expect("a socket");
+        let said = std::io::copy(socket, &mut std::io::sink());
+        assert!(said.expect("the end") > 0, "no goodbye");
+    };
+    is_told(&mut neighbour);
+    let (ours, mut late) = UnixStream::pair().expect("sockets");
+    inbox.hand_over(connection_of(Arc::new(Ends::new(&inbox)), ours).0);
+    is_told(&mut late);
     assert!(!ends.is_finished(), "nothing was taken yet");
     let mut taken = 0;
     loop {
@@ -240,8 +246,7 @@ fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some()
         }
         std::thread::yield_now();
     }
-    ends.join().expect("no panic");
-    assert_eq!(taken, 10);
+    assert_eq!((ends.join().expect("no panic"), taken), (0, 10));
 }
 
 /// What was written of an answer that fails in the end is dropped, and its memory with it.
