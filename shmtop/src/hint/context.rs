@@ -53,6 +53,12 @@ impl Waiter<'_> {
         self.thread?.run_delay.clone().ok()
     }
 
+    /// Whether it may run on this CPU, as far as that is known.
+    pub(super) fn may_run_on(&self, cpu: u32) -> bool {
+        let allowed = self.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
+        allowed.is_none_or(|cpus| cpus.contains(&cpu))
+    }
+
     /// `exchange (pid 4711) thread 4719`.
     pub(super) fn name(&self) -> String {
         let (name, pid) = (&self.endpoint.name, self.endpoint.pid);
@@ -64,6 +70,12 @@ impl Waiter<'_> {
 }
 
 impl<'a> Context<'a> {
+    /// Why there are no CPUs to look at.
+    pub(super) fn no_cpu(&self) -> Why {
+        let why = self.sample.host.cpus_unknown.clone();
+        why.unwrap_or_else(|| Why::not_there("no CPU could be read"))
+    }
+
     /// The sample at the window's start.
     pub(super) fn before(&self) -> Reading<&'a Sample> {
         self.windows

@@ -1,23 +1,17 @@
-//! Rules about the CPUs themselves: frequency, heat, the hypervisor, the clock.
+//! Rules about the CPUs themselves: frequency, heat, the clock. What the hypervisor takes: `steal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::context::Waiter;
+use super::steal::STEAL;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Severity;
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
-use crate::sample::{Fact, Sample};
+use crate::sample::Fact;
 use crate::text;
 
 /// This family, in the order of the catalogue.
 pub(super) const RULES: &[Rule] = &[CPU_FREQ_LOW, THERMAL, STEAL, SLOW_CLOCK];
-
-/// Why there are no CPUs to look at.
-fn no_cpu(ctx: &Context<'_>) -> Why {
-    let why = ctx.sample.host.cpus_unknown.clone();
-    why.unwrap_or_else(|| Why::not_there("no CPU could be read"))
-}
 
 rule! {
     /// Only a CPU that a ring thread keeps busy for ten seconds is asked: an idle core is slow on purpose. In a VM the MHz of
@@ -43,7 +37,7 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
                 .clone()
                 .err()
                 .unwrap_or_else(|| Why::not_there("no cpufreq"))),
-            None => Err(no_cpu(ctx)),
+            None => Err(ctx.no_cpu()),
         };
     }
     let then = ctx.ten_ago()?;
@@ -110,16 +104,56 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
 }
 
 rule! {
-    /// Counts of the kernel's thermal_throttle files over ten seconds, of the CPUs where a ring thread may run; a package that is hot slows all its
-    /// cores. Both hardware threads of a core count its events: they are counted once.
+    /// What the kernel's thermal_throttle files counted over ten seconds, of the CPUs where a ring thread may run; a package that is hot slows all its
+    /// cores. Both hardware threads of a core count its events: they are counted once. A limit that is touched for a moment is how a chip with
+    /// turbo stays below it: what counts is for how long it was slowed, which kernels say since 5.5, once it is over. Where they don't, as many events as
+    /// seconds are a CPU that is kept at its limit.
     THERMAL = "thermal", Warn, "the heat limit slows the CPUs";
-    fires: "thermal_throttle counts grew within 10 s";
+    fires: "thermal_throttle counts grew within 10 s; info if a core or package was slowed for no more than 1 % of that or, where that is not known, fewer than 10 times";
     quiet: "they did not, or only of CPUs where no ring thread may run";
     fix: "cooling, or less load";
     explains: ["cpu-freq-low", "tail-spread"];
     onset: State;
     looks_back_s: 10;
     check: Host(thermal);
+}
+
+/// Share of the time that a core is slowed, from which it is more than a touch.
+const SLOWED: f64 = 0.01;
+/// So many events in ten seconds are a CPU kept at its limit, if nothing says how long they were.
+const KEPT_AT_LIMIT: u64 = 10;
+
+/// What the heat limit did to a core, or to a package.
+#[derive(Clone, Copy, Default)]
+struct Heat {
+    events: u64,
+    /// `None` if no kernel says.
+    slowed_ms: Option<u64>,
+}
+
+impl Heat {
+    fn grown(count: [&Fact<u64>; 2], ms: [&Fact<u64>; 2]) -> Reading<Self> {
+        let grown = |[old, new]: [&Fact<u64>; 2]| match (old.get(), new.get()) {
+            (Ok(old), Ok(new)) => delta(old, new).map(Some),
+            _ => Ok(None),
+        };
+        Ok(Self {
+            events: grown(count)?.unwrap_or(0),
+            slowed_ms: grown(ms)?,
+        })
+    }
+
+    /// Of two that count the same, the one that says more.
+    fn or(self, other: Self) -> Self {
+        Self {
+            events: self.events.max(other.events),
+            slowed_ms: self.slowed_ms.max(other.slowed_ms),
+        }
+    }
+
+    fn is_cool(self) -> bool {
+        self.events == 0 && self.slowed_ms.unwrap_or(0) == 0
+    }
 }
 
 fn thermal(ctx: &Context<'_>) -> Answer {
@@ -132,47 +166,71 @@ fn thermal(ctx: &Context<'_>) -> Answer {
             .cpus
             .first()
             .and_then(|c| c.core_throttle_count.why().cloned())
-            .unwrap_or_else(|| no_cpu(ctx)));
+            .unwrap_or_else(|| ctx.no_cpu()));
     }
     let then = ctx.ten_ago()?;
     let waiters = ctx.waiters();
     // By core: its hardware threads count the same events. Each CPU of a package says the same of it.
-    let mut cores: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut package = 0;
+    let mut cores: BTreeMap<u32, Heat> = BTreeMap::new();
+    let mut package = Heat::default();
     let mut hot = Vec::new();
     for c in &ctx.sample.host.cpus {
         let Some(o) = then.host.cpus.iter().find(|o| o.cpu == c.cpu) else {
             continue;
         };
-        if !waiters.iter().any(|w| may_run_on(w, c.cpu)) {
+        if !waiters.iter().any(|w| w.may_run_on(c.cpu)) {
             continue;
         }
-        let grown = |a: &Fact<u64>, b: &Fact<u64>| match (a.get(), b.get()) {
-            (Ok(a), Ok(b)) => delta(a, b),
-            _ => Ok(0),
-        };
-        let here = grown(&o.core_throttle_count, &c.core_throttle_count)?;
-        let there = grown(&o.package_throttle_count, &c.package_throttle_count)?;
+        let here = Heat::grown(
+            [&o.core_throttle_count, &c.core_throttle_count],
+            [&o.core_throttle_ms, &c.core_throttle_ms],
+        )?;
+        let there = Heat::grown(
+            [&o.package_throttle_count, &c.package_throttle_count],
+            [&o.package_throttle_ms, &c.package_throttle_ms],
+        )?;
         let first = c.siblings.known().and_then(|all| all.iter().min());
         let core = cores.entry(*first.unwrap_or(&c.cpu)).or_default();
-        *core = here.max(*core);
-        package = there.max(package);
-        if here > 0 || there > 0 {
+        *core = core.or(here);
+        package = package.or(there);
+        if !here.is_cool() || !there.is_cool() {
             hot.push(c.cpu);
         }
     }
-    let hits = cores.values().copied().fold(0u64, u64::saturating_add);
-    let says = match (hits, package) {
-        (0, 0) => return QUIET,
+    if hot.is_empty() {
+        return QUIET;
+    }
+    let hits = cores
+        .values()
+        .map(|c| c.events)
+        .fold(0, u64::saturating_add);
+    let slowed_ms = cores.values().map(|c| c.slowed_ms).max().flatten();
+    let slowed_ms = slowed_ms.max(package.slowed_ms);
+    let span_ns = ctx.sample.host.at_ns.saturating_sub(then.host.at_ns);
+    let least_ms = SLOWED * span_ns as f64 / 1e6;
+    let is_long = match slowed_ms {
+        Some(ms) => ms as f64 > least_ms,
+        None => hits.max(package.events) >= KEPT_AT_LIMIT,
+    };
+    let severity = match is_long {
+        true => Severity::Warn,
+        false => Severity::Info,
+    };
+    let says = match (hits, package.events) {
+        (0, 0) => "the heat limit slowed the CPUs until now".to_owned(),
         (0, n) => format!("the heat limit of the package slowed all its CPUs {n}× in 10 s"),
         (n, _) => format!("the heat limit slowed the CPUs {n}× in 10 s"),
     };
+    let how_long = slowed_ms.filter(|ms| *ms > 0);
+    let how_long = how_long.map_or_else(String::new, |ms| {
+        format!(", for {}", text::ns(ms.saturating_mul(1_000_000)))
+    });
     let there = waiters
         .iter()
-        .filter(|w| hot.iter().any(|cpu| may_run_on(w, *cpu)));
+        .filter(|w| hot.iter().any(|cpu| w.may_run_on(*cpu)));
     let pids = there.map(|w| w.endpoint.pid).collect::<BTreeSet<_>>();
-    Fire::new(
-        says,
+    let fire = Fire::new(
+        format!("{says}{how_long}"),
         "sensors   # then see to the cooling, or run less on this machine",
     )
     .number(
@@ -184,93 +242,22 @@ fn thermal(ctx: &Context<'_>) -> Answer {
     )
     .number(
         "of a package",
-        package as f64,
+        package.events as f64,
         "1/10 s",
         "/sys/devices/system/cpu/cpu*/thermal_throttle/package_throttle_count",
         "> 0",
-    )
-    .about(pids)
-    .fires()
-}
-
-rule! {
-    /// Short windows are noise (a tick is 10 ms), so the share is over ten seconds; the worst CPU counts of those where a ring thread
-    /// may run, since it sits on one.
-    STEAL = "steal", Warn, "the hypervisor takes CPU time away";
-    fires: "steal above 1 % of a CPU over 10 s; crit above 5 %";
-    quiet: "short bursts; CPUs where no ring thread may run";
-    fix: "another host or instance type; nothing inside the VM helps";
-    explains: ["tail-spread", "run-delay", "outlier-client"];
-    onset: State;
-    looks_back_s: 10;
-    check: Host(steal);
-}
-
-fn steal(ctx: &Context<'_>) -> Answer {
-    if ctx.sample.host.cpus.is_empty() {
-        return Err(no_cpu(ctx));
-    }
-    let then = ctx.ten_ago()?;
-    let waiters = ctx.waiters();
-    let mut worst: Option<(u32, f64)> = None;
-    for c in &ctx.sample.host.cpus {
-        if !waiters.iter().any(|w| may_run_on(w, c.cpu)) {
-            continue;
-        }
-        let share = steal_of(then, ctx.sample, c.cpu)?;
-        if worst.is_none_or(|(_, w)| share > w) {
-            worst = Some((c.cpu, share));
-        }
-    }
-    let Some((cpu, share)) = worst.filter(|(_, s)| *s > 0.01) else {
-        return QUIET;
-    };
-    let severity = if share > 0.05 {
-        Severity::Crit
-    } else {
-        Severity::Warn
-    };
-    let on_it = waiters.iter().filter(|w| may_run_on(w, cpu));
-    Fire::new(
-        format!(
-            "the hypervisor took {:.1} % of CPU {cpu} over the last 10 s",
-            share * 100.0
+    );
+    let fire = match slowed_ms {
+        Some(ms) => fire.number(
+            "slowed for",
+            ms as f64,
+            "ms",
+            "/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_total_time_ms",
+            format!("> {least_ms:.0}"),
         ),
-        "ask the provider for a less busy host or dedicated CPUs; inside the VM nothing helps",
-    )
-    .at(severity)
-    .number(
-        "steal",
-        share * 100.0,
-        "%",
-        format!("/proc/stat cpu{cpu} steal"),
-        "> 1",
-    )
-    .about(on_it.map(|w| w.endpoint.pid))
-    .fires()
-}
-
-/// Whether a ring thread may run on this CPU, as far as that is known.
-fn may_run_on(w: &Waiter<'_>, cpu: u32) -> bool {
-    let allowed = w.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
-    allowed.is_none_or(|cpus| cpus.contains(&cpu))
-}
-
-fn steal_of(before: &Sample, now: &Sample, cpu: u32) -> Reading<f64> {
-    let find = |s: &Sample| {
-        s.host
-            .cpus
-            .iter()
-            .find(|c| c.cpu == cpu)
-            .map(|c| c.jiffies)
-            .ok_or_else(|| Why::gap("a CPU went on- or offline"))
+        None => fire,
     };
-    let (a, b) = (find(before)?, find(now)?);
-    crate::rate::ratio(
-        delta(a.steal, b.steal)?,
-        delta(a.total(), b.total())?,
-        "no tick passed",
-    )
+    fire.at(severity).about(pids).fires()
 }
 
 rule! {

@@ -35,6 +35,7 @@ mod ring_size;
 mod sched;
 mod server;
 mod spin;
+mod steal;
 mod swap;
 mod tracker;
 mod trust;

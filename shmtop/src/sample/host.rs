@@ -74,6 +74,10 @@ pub struct Cpu {
     pub core_throttle_count: Fact<u64>,
     /// thermal_throttle/package_throttle_count: times it slowed the whole package.
     pub package_throttle_count: Fact<u64>,
+    /// thermal_throttle/core_throttle_total_time_ms: for how long, in all; it grows when the core is free again.
+    pub core_throttle_ms: Fact<u64>,
+    /// thermal_throttle/package_throttle_total_time_ms.
+    pub package_throttle_ms: Fact<u64>,
     /// Isolated, by `isolcpus=` or by a cpuset partition.
     pub isolated: bool,
     /// The hardware threads of its core, itself included; just itself without SMT.

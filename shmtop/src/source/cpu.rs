@@ -62,9 +62,11 @@ impl CpuReader {
                 base_khz: std::mem::take(&mut cpu.frequency.base_khz),
                 ..frequency(&dir.join("cpufreq"), nominal, hypervisor)
             };
-            let throttle = dir.join("thermal_throttle");
-            cpu.core_throttle_count = number(&throttle.join("core_throttle_count")).into();
-            cpu.package_throttle_count = number(&throttle.join("package_throttle_count")).into();
+            let throttle = |file| number(&dir.join("thermal_throttle").join(file)).into();
+            cpu.core_throttle_count = throttle("core_throttle_count");
+            cpu.package_throttle_count = throttle("package_throttle_count");
+            cpu.core_throttle_ms = throttle("core_throttle_total_time_ms");
+            cpu.package_throttle_ms = throttle("package_throttle_total_time_ms");
         }
         Ok(self.seen.clone())
     }

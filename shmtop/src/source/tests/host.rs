@@ -85,6 +85,7 @@ fn frequency_governor_and_heat_come_from_cpufreq() {
         ("cpufreq/cpuinfo_max_freq", "3600000\n"),
         ("cpufreq/scaling_governor", "powersave\n"),
         ("thermal_throttle/core_throttle_count", "7\n"),
+        ("thermal_throttle/core_throttle_total_time_ms", "120\n"),
     ] {
         tree.write(&format!("{dir}/{file}"), text);
     }
@@ -96,6 +97,7 @@ fn frequency_governor_and_heat_come_from_cpufreq() {
     assert!(cpu.frequency.current_source.ends_with("scaling_cur_freq"));
     assert_eq!(cpu.frequency.governor, Fact::Known("powersave".into()));
     assert_eq!(cpu.core_throttle_count.get(), Ok(7));
+    assert_eq!(cpu.core_throttle_ms.get(), Ok(120));
     assert!(cpu.package_throttle_count.why().is_some());
     tree.write(&format!("{dir}/cpufreq/scaling_governor"), "\n");
     let governor = cpus(&tree, true).remove(0).frequency.governor;

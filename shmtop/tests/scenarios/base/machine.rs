@@ -24,6 +24,8 @@ impl Base {
             },
             core_throttle_count: known(3),
             package_throttle_count: known(3),
+            core_throttle_ms: known(20),
+            package_throttle_ms: known(20),
             siblings: known(vec![n]),
             node: known(0),
             ..Cpu::default()
