@@ -176,6 +176,20 @@ impl Hint {
         self.has("fix", part.as_ref())
     }
 
+    /// Its command, given to sh as it stands, shows this.
+    #[track_caller]
+    pub(crate) fn shows(self, part: impl AsRef<str>) -> Self {
+        let fix = self.0["fix"].as_str().unwrap_or_default();
+        let mut sh = std::process::Command::new("sh");
+        let end = sh.args(["-c", fix]).output().expect("a shell");
+        let shown = String::from_utf8_lossy(&end.stdout);
+        assert!(
+            end.status.success() && shown.contains(part.as_ref()),
+            "{fix}: {end:?}"
+        );
+        self
+    }
+
     #[track_caller]
     fn has(self, what: &str, part: &str) -> Self {
         let text = self.0[what].as_str().unwrap_or_default();

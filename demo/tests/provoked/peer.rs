@@ -47,6 +47,7 @@ fn consumer_stalled(place: &Place) -> Outcome {
     names(place, exchange.pid(), "consumer-stalled", "info")
         .says(format!("the client (pid {pid}) is S"))
         .fix(format!("gdb -p {pid}"))
+        .shows(format!("==> /proc/{pid}/task/{pid}/wchan <=="))
         .number("occupancy", |n| n > 100.0)
         .number("index frozen for", |n| n > 1e9);
     drop(client);
@@ -67,6 +68,7 @@ fn handler_stuck(place: &Place) -> Outcome {
     names(place, pid, "handler-stuck", "crit")
         .says(format!("in the handler of pid {pid} for"))
         .fix(format!("gdb -p {pid}"))
+        .shows(format!("==> /proc/{pid}/task/"))
         .number("handler runs for", |n| n > 1e9);
     drop((client, exchange));
     let exchange = place.exchange("");
@@ -132,6 +134,7 @@ fn stats_frozen(place: &Place) -> Outcome {
     names(place, pid, "stats-frozen", "warn")
         .says(format!("(pid {pid}) are"))
         .fix(format!("gdb -p {pid}"))
+        .shows(format!("==> /proc/{pid}/task/{pid}/wchan <=="))
         .number("age", |n| n > 3e9);
     drop(held);
     is_well(place, pid, "stats-frozen");

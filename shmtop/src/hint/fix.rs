@@ -177,10 +177,21 @@ pub(super) fn thaw(pid: u32) -> String {
     )
 }
 
-/// Shows what a process waits for: `files` of its threads, and their stacks.
-pub(super) fn look_inside(pid: u32, files: &str, whereabouts: Option<&str>) -> String {
+/// Shows what a process waits for, or one thread of it: first the look that disturbs nobody. A debugger stops all threads, for seconds where the
+/// program is large, and its clients with it. No braces: sh knows none.
+pub(super) fn look_inside(
+    ctx: &Context<'_>,
+    pid: u32,
+    tid: Option<u32>,
+    whereabouts: Option<&str>,
+) -> String {
     if whereabouts.is_some_and(is_frozen) {
         return thaw(pid);
     }
-    format!("cat /proc/{pid}/task/{files}; gdb -p {pid} -batch -ex 'thread apply all bt'")
+    let tasks = tid.map_or_else(|| "*".to_owned(), |tid| tid.to_string());
+    let dir = format!("/proc/{pid}/task/{tasks}");
+    let look = format!("{}head {dir}/comm {dir}/wchan", sudo_for(ctx, pid));
+    format!(
+        "{look}   # where in the program: gdb -p {pid} -batch -ex 'thread apply all bt', which stops all of it for seconds"
+    )
 }

@@ -249,7 +249,7 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 plural(name),
                 text::ns(frozen)
             ),
-            look_inside(pid, "*/wchan", at.as_deref()),
+            look_inside(ctx, pid, None, at.as_deref()),
         )
         .number(
             "occupancy",
@@ -347,7 +347,7 @@ fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number,
             text::ns(age)
         ),
-        look_inside(pid, &format!("{tid}/stack"), at.as_deref()),
+        look_inside(ctx, pid, Some(tid), at.as_deref()),
     )
     .number(
         "handler runs for",

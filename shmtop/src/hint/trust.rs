@@ -2,7 +2,7 @@
 
 use transport::stats::schema::OLDEST_MAJOR;
 
-use super::fix::{is_frozen, thaw};
+use super::fix::{is_frozen, look_inside, thaw};
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Shared, ThreadView};
@@ -51,8 +51,10 @@ fn stats_frozen(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             thaw(e.pid),
         )
     } else {
-        let bt = format!("gdb -p {} -batch -ex 'thread apply all bt'", e.pid);
-        (format!("the process is in state {state}"), bt)
+        (
+            format!("the process is in state {state}"),
+            look_inside(ctx, e.pid, None, None),
+        )
     };
     Fire::new(
         format!(

@@ -17,7 +17,7 @@ const COMMANDS: &[&str] = &[
     "cpupower",
     "dmesg",
     "echo",
-    "gdb",
+    "head",
     "kill",
     "ls",
     "perf",
