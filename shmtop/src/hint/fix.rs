@@ -150,7 +150,7 @@ pub(super) fn idlest(ctx: &Context<'_>, pid: u32, away: &[u32]) -> Option<u32> {
     let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
     let may_be = |id: u32| {
         let cpu = ctx.sample.host.cpus.iter().find(|c| c.cpu == id);
-        cpuset.is_none_or(|set| set.contains(&id)) && !cpu.is_some_and(|c| c.isolated)
+        cpuset.is_none_or(|set| set.contains(&id)) && !cpu.is_some_and(|c| c.is_set_apart())
     };
     let beside = |cpu: &crate::model::CpuView| {
         let siblings = cpu.siblings.as_ref().map_or(&[][..], |s| s.as_slice());

@@ -6,7 +6,7 @@ use super::ring::client_pid;
 use super::sched::SPINNER;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity};
-use crate::reading::Why;
+use crate::reading::{Reading, Why};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -124,7 +124,7 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if ctx.model.host.numa_nodes.clone()? < 2 {
         return Err(Why::not_applicable("one NUMA node"));
     }
-    let node = |cpu: u32| -> crate::reading::Reading<u32> {
+    let node = |cpu: u32| -> Reading<u32> {
         let all = &ctx.sample.host.cpus;
         let found = all
             .iter()
@@ -199,16 +199,18 @@ fn cpus_of(ctx: &Context<'_>, node: u32, pid: u32) -> Option<String> {
     let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
     let cpus = ctx.sample.host.cpus.iter();
     let there = cpus.filter(|c| c.node.known() == Some(&node));
-    let there = there.filter(|c| !c.isolated && cpuset.is_none_or(|set| set.contains(&c.cpu)));
+    let there =
+        there.filter(|c| !c.is_set_apart() && cpuset.is_none_or(|set| set.contains(&c.cpu)));
     let list: Vec<String> = there.map(|c| c.cpu.to_string()).collect();
     (!list.is_empty()).then(|| list.join(","))
 }
 
 rule! {
     /// A real-time spinner never gives its CPU up: the kernel threads bound to it starve (the 95 % real-time throttle is all
-    /// that is left). On an isolated CPU, by isolcpus= or a cpuset partition, that is the plan. SCHED_DEADLINE has a budget and gives the CPU up.
+    /// that is left). On an isolated CPU, by isolcpus=, nohz_full= or a cpuset partition, that is the plan. In a container the partition may be that of a
+    /// group above it, which can't be seen there: info. SCHED_DEADLINE has a budget and gives the CPU up.
     RT_SPINNER = "rt-spinner", Crit, "a real-time thread spins";
-    fires: "SCHED_FIFO or RR with a spin share above 50 %";
+    fires: "SCHED_FIFO or RR with a spin share above 50 %; info where nothing says whether its CPUs are isolated";
     quiet: "its CPUs are isolated";
     fix: "chrt -o -p 0 TID, or isolate the CPU";
     check: Endpoint(rt_spinner);
@@ -227,24 +229,30 @@ fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         if !t.policy.clone()?.is_unbounded() {
             continue;
         }
-        let isolated = |cpu: &u32| {
-            ctx.sample
-                .host
-                .cpus
-                .iter()
-                .any(|c| c.cpu == *cpu && c.isolated)
-        };
-        if t.allowed_cpus.clone()?.iter().all(isolated) {
+        let allowed = t.allowed_cpus.clone()?;
+        let cpus = ctx.sample.host.cpus.iter();
+        let isolated = cpus.filter(|c| allowed.contains(&c.cpu));
+        let isolated: Vec<Reading<bool>> = isolated.map(|c| c.isolated.get()).collect();
+        if !isolated.is_empty() && isolated.iter().all(|is| *is == Ok(true)) {
             continue;
         }
+        let is_one_for_all = isolated.contains(&Ok(false));
+        let (doubt, severity) = match is_one_for_all {
+            true => ("", Severity::Crit),
+            false => (
+                "; whether that was set apart for it can't be seen",
+                Severity::Info,
+            ),
+        };
         return Fire::new(
             format!(
-                "{} spins {} of the time with a real-time policy: nothing else runs on its CPU",
+                "{} spins {} of the time with a real-time policy: nothing else runs on its CPU{doubt}",
                 w.name(),
                 text::percent(w.spin)
             ),
             format!("{}chrt -o -p 0 {}", sudo_for(ctx, w.endpoint.pid), w.tid),
         )
+        .at(severity)
         .number(
             "spin share",
             w.spin * 100.0,

@@ -115,7 +115,7 @@ fn kept_to(e: &Endpoint, tid: u32) -> Option<&[u32]> {
 fn free_for(ctx: &Context<'_>, e: &Endpoint, tid: u32) -> Reading<f64> {
     let kept = kept_to(e, tid);
     let cpuset = ctx.process(e.pid)?.cgroups.cpuset.known();
-    let isolated = |id| (ctx.sample.host.cpus.iter()).any(|c| c.cpu == id && c.isolated);
+    let isolated = |id| (ctx.sample.host.cpus.iter()).any(|c| c.cpu == id && c.is_set_apart());
     let may_use = |id: u32| match (kept, cpuset) {
         (Some(kept), _) if kept.contains(&id) => true,
         (_, Some(cpuset)) => cpuset.contains(&id) && !isolated(id),

@@ -78,8 +78,8 @@ pub struct Cpu {
     pub core_throttle_ms: Fact<u64>,
     /// thermal_throttle/package_throttle_total_time_ms.
     pub package_throttle_ms: Fact<u64>,
-    /// Isolated, by `isolcpus=` or by a cpuset partition.
-    pub isolated: bool,
+    /// Isolated, by `isolcpus=`, `nohz_full=` or a cpuset. In a container that it is not may be unknown.
+    pub isolated: Fact<bool>,
     /// The hardware threads of its core, itself included; just itself without SMT.
     pub siblings: Fact<CpuList>,
     /// Identity of its last-level cache: CPUs with the same number share one.
@@ -101,6 +101,13 @@ pub struct CpuJiffies {
     pub irq: u64,
     pub softirq: u64,
     pub steal: u64,
+}
+
+impl Cpu {
+    /// Known to be isolated: set apart for somebody.
+    pub fn is_set_apart(&self) -> bool {
+        self.isolated.known() == Some(&true)
+    }
 }
 
 impl CpuJiffies {

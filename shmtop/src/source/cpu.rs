@@ -4,29 +4,29 @@
 //! frequency, and that is what is reported: the MHz of /proc/cpuinfo are a constant there.
 
 use super::file::{Kept, cpu_list, line, nonsense, number};
+use super::isolation::{Isolation, list};
 use crate::reading::{Reading, Why};
-use crate::sample::{Cpu, CpuJiffies, CpuList, Fact, Frequency};
+use crate::sample::{Cpu, CpuJiffies, Fact, Frequency};
 use std::path::{Path, PathBuf};
 
 /// Reads the CPUs.
 #[derive(Debug)]
 pub(super) struct CpuReader {
+    sys_root: PathBuf,
     sys: PathBuf,
     stat: Kept,
     seen: Vec<Cpu>,
-    /// Where the CPUs of isolated cpuset partitions stand (Linux 6.9 and later).
-    partitions: PathBuf,
-    isolated: CpuList,
+    isolation: Isolation,
 }
 
 impl CpuReader {
     pub(super) fn new(proc_root: &Path, sys_root: &Path) -> Self {
         Self {
             sys: sys_root.join("devices/system"),
+            sys_root: sys_root.to_owned(),
             stat: Kept::new(proc_root.join("stat"), true),
             seen: Vec::new(),
-            partitions: sys_root.join("fs/cgroup/cpuset.cpus.isolated"),
-            isolated: CpuList::new(),
+            isolation: Isolation::unknown(),
         }
     }
 
@@ -49,7 +49,7 @@ impl CpuReader {
         }
         for (index, (cpu, (_, jiffies))) in self.seen.iter_mut().zip(jiffies).enumerate() {
             cpu.jiffies = jiffies;
-            cpu.isolated = self.isolated.contains(&cpu.cpu);
+            cpu.isolated = self.isolation.of(cpu.cpu);
             let dir = self.sys.join(format!("cpu/cpu{}", cpu.cpu));
             let nominal = match nominal_khz {
                 Ok(all) => match all.get(index) {
@@ -71,12 +71,9 @@ impl CpuReader {
         Ok(self.seen.clone())
     }
 
-    /// Looks which CPUs are isolated: by the boot line, or by a cpuset partition, which comes and goes. Shown from the next [`Self::read`] on.
+    /// Looks which CPUs are isolated. Shown from the next [`Self::read`] on.
     pub(super) fn look_who_is_isolated(&mut self) {
-        // No such file: a kernel that can't isolate, or not so.
-        let mut isolated = list(self.sys.join("cpu/isolated")).unwrap_or_default();
-        isolated.extend(list(self.partitions.clone()).unwrap_or_default());
-        self.isolated = isolated;
+        self.isolation = Isolation::read(&self.sys_root);
     }
 
     /// Whether a cpufreq driver is loaded.
@@ -105,10 +102,6 @@ impl CpuReader {
             ..Cpu::default()
         }
     }
-}
-
-fn list(path: PathBuf) -> Reading<CpuList> {
-    cpu_list(&line(&path)?).ok_or_else(|| nonsense(&path))
 }
 
 /// The "cpuN" lines of /proc/stat, by CPU.

@@ -15,6 +15,7 @@ mod fds;
 mod file;
 mod host;
 mod interest;
+mod isolation;
 mod limits;
 mod listeners;
 mod mounts;

@@ -5,6 +5,7 @@ use crate::reading::WhyKind;
 use crate::sample::{Cpu, Fact, LoadAverage, Memory};
 use crate::source::cpu::CpuReader;
 use crate::source::host::HostReader;
+use crate::source::isolation::Isolation;
 
 pub(super) const CPU: &[(&str, &str)] = &[
     (
@@ -51,11 +52,82 @@ fn cpus_tell_their_time_their_place_and_who_shares_it() {
     );
     assert_eq!((cpus[1].jiffies.user, cpus[1].jiffies.steal), (10, 80));
     assert_eq!(cpus[0].jiffies.total(), 36);
-    assert_eq!((cpus[0].isolated, cpus[1].isolated), (false, true));
+    assert_eq!(cpus[0].isolated, Fact::Known(false));
+    assert_eq!(cpus[1].isolated, Fact::Known(true));
     assert_eq!(cpus[0].siblings, Fact::Known(vec![0, 2]));
     assert_eq!(cpus[0].llc.get(), Ok(0));
     assert_eq!(cpus[0].node.get(), Ok(1));
     assert_eq!(cpus[1].llc.why().unwrap().kind, WhyKind::NotThere);
+}
+
+/// Which CPUs are isolated on a machine with these files, as far as it can tell; of CPUs 0 to 5.
+fn isolated(files: &[(&str, &str)]) -> [Option<bool>; 6] {
+    let isolation = Isolation::read(&Tree::with(files).sys());
+    std::array::from_fn(|cpu| isolation.of(cpu as u32).known().copied())
+}
+
+#[test]
+fn a_cpu_is_isolated_by_the_boot_line_or_a_partition_and_in_a_container_nobody_knows_that_it_is_not()
+ {
+    const DIR: &str = "sys/fs/cgroup";
+    const EFFECTIVE: &str = "cpuset.cpus.effective";
+    const PARTITION: &str = "cpuset.cpus.partition";
+    let boot = [
+        ("sys/devices/system/cpu/isolated", "1\n"),
+        ("sys/devices/system/cpu/nohz_full", "1-2\n"),
+    ];
+    let with = |files: &[(&str, &str)]| {
+        let files = files
+            .iter()
+            .map(|(name, text)| (format!("{DIR}/{name}"), *text));
+        let files: Vec<_> = files.collect();
+        let all = files.iter().map(|(path, text)| (path.as_str(), *text));
+        isolated(&boot.into_iter().chain(all).collect::<Vec<_>>())
+    };
+    let (yes, no) = (Some(true), Some(false));
+    // No file system of control groups: nobody knows of the others.
+    assert_eq!(with(&[]), [None, yes, yes, None, None, None]);
+    let listed = with(&[
+        ("cgroup.controllers", "cpuset\n"),
+        ("cpuset.cpus.isolated", "4\n"),
+    ]);
+    assert_eq!(listed, [no, yes, yes, no, yes, no]);
+    // A kernel that does not list them: a partition of a partition, one that is none for now, and groups that are none.
+    let name = |group: &str, file: &str| format!("{group}/{file}");
+    let (outer, inner) = (name("rt", PARTITION), name("rt/inner", PARTITION));
+    let (inner_cpus, off) = (name("rt/inner", EFFECTIVE), name("off", PARTITION));
+    let (off_cpus, member) = (name("off", EFFECTIVE), name("user.slice", PARTITION));
+    let older = with(&[
+        ("cgroup.controllers", "cpuset\n"),
+        (&outer, "root\n"),
+        (&inner, "isolated\n"),
+        (&inner_cpus, "3-4\n"),
+        (
+            &off,
+            "isolated invalid (Cpu list in cpuset.cpus not exclusive)\n",
+        ),
+        (&off_cpus, "5\n"),
+        (&member, "member\n"),
+    ]);
+    assert_eq!(older, [no, yes, yes, yes, yes, no]);
+    // A container: what is above its group can't be seen.
+    let contained = |kind| {
+        with(&[
+            ("cgroup.controllers", "cpuset\n"),
+            ("cgroup.type", "domain\n"),
+            (PARTITION, kind),
+            (EFFECTIVE, "3\n"),
+        ])
+    };
+    assert_eq!(contained("member\n"), [None, yes, yes, None, None, None]);
+    assert_eq!(contained("isolated\n"), [None, yes, yes, yes, None, None]);
+    // Version 1.
+    let balanced = "cpuset/cpuset.sched_load_balance";
+    assert_eq!(with(&[(balanced, "1\n")]), [no, yes, yes, no, no, no]);
+    assert_eq!(
+        with(&[(balanced, "0\n")]),
+        [None, yes, yes, None, None, None]
+    );
 }
 
 #[test]

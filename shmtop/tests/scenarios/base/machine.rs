@@ -26,6 +26,7 @@ impl Base {
             package_throttle_count: known(3),
             core_throttle_ms: known(20),
             package_throttle_ms: known(20),
+            isolated: known(false),
             siblings: known(vec![n]),
             node: known(0),
             ..Cpu::default()
