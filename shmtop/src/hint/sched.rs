@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::context::Waiter;
-use super::fix::{WAIT_WELL, idlest, move_thread, sudo_for};
+use super::fix::{WAIT_WELL, idlest, move_thread, sudo, sudo_for};
 use super::groups::more_cpus;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Endpoint, Severity};
 use crate::reading::Why;
+use crate::sample::ThreadPolicy;
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -179,8 +180,9 @@ rule! {
     /// the clock. Where it depends on a doubt, nobody knows. Outsiders must take 0.35 CPUs and 30 % of that time. Without
     /// any, the two counts were measured to differ, before doubts, by less than 0.1 CPUs in 26 of 28 seconds and by 0.18 and 0.35
     /// (18 %) in the others, beside 16 processes with 16 requests in flight each on two CPUs; by 0.05 beside 100 clients that think for 10 ms.
+    /// A thread that was told to let others go first (nice above 0, SCHED_BATCH or SCHED_IDLE) gets what was ordered: info.
     RUN_DELAY = "run-delay", Warn, "a ring thread waits for a core that others use";
-    fires: "more than 1 % of wall time runnable without a core because of other processes, which take more than 0.35 CPUs and 30 % of the busy time there";
+    fires: "more than 1 % of wall time runnable without a core because of other processes, which take more than 0.35 CPUs and 30 % of the busy time there; info of a thread that was told to stand back";
     quiet: "the watched processes themselves keep the CPUs busy, or oversubscribed / cfs-throttled explains it";
     fix: "move the other work away (taskset, cpuset), or pin the thread to a free CPU";
     explains: ["preempted-spinner", "tail-spread", "outlier-client", "migrating"];
@@ -249,6 +251,11 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             unknown = Some(took.doubt);
         }
     }
+    // Who was told to let others go first speaks only where nobody else waits.
+    let (told, untold): (Vec<_>, Vec<_>) = delayed
+        .into_iter()
+        .partition(|d| stands_back(ctx, d.waiter).is_some());
+    let delayed = if untold.is_empty() { told } else { untold };
     let worst = delayed.iter().map(Delayed::blame).fold(0.0, f64::max);
     // Of threads that suffer about as much, the first: another one is the worst every second.
     let Some(first) = delayed.into_iter().find(|d| d.blame() >= worst / 2.0) else {
@@ -272,20 +279,46 @@ fn run_delay(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .map(u32::to_string)
         .collect::<Vec<_>>()
         .join(",");
-    Fire::new(
-        format!("{} waited {:.0} ms/s for a core; other processes use {:.1} of its {} CPUs{p99}", w.name(), delay * 1000.0, outsiders, cpus.len()),
-        match idlest(ctx, e.pid, &cpus) {
-            Some(cpu) => format!(
+    let (because, severity, fix) = match (stands_back(ctx, w), idlest(ctx, e.pid, &cpus)) {
+        (Some((told, undo)), _) => (format!("; {told}"), Severity::Info, undo),
+        (None, Some(cpu)) => {
+            let away = format!(
                 "{}taskset -cp {cpu} {}   # away from CPU {list}; who is there: ps -eo pid,psr,pcpu,comm --sort=-pcpu | head",
                 sudo_for(ctx, e.pid),
                 w.tid
-            ),
-            None => "ps -eo pid,psr,pcpu,comm --sort=-pcpu | head   # who else runs: move or end some of it".into(),
-        },
+            );
+            (String::new(), Severity::Warn, away)
+        }
+        (None, None) => {
+            let who = "ps -eo pid,psr,pcpu,comm --sort=-pcpu | head   # who else runs: move or end some of it";
+            (String::new(), Severity::Warn, who.to_owned())
+        }
+    };
+    Fire::new(
+        format!("{} waited {:.0} ms/s for a core; other processes use {:.1} of its {} CPUs{because}{p99}", w.name(), delay * 1000.0, outsiders, cpus.len()),
+        fix,
     )
+    .at(severity)
     .number("run delay", delay * 100.0, "%", format!("/proc/{}/task/{}/schedstat", e.pid, w.tid), format!("> {}", DELAY * 100.0))
     .number("other processes", outsiders, "CPUs", "/proc/stat less the watched processes' schedstat", format!(">= {:.2}", OUTSIDERS.max(OUTSIDERS_SHARE * busy)))
     .fires()
+}
+
+/// What a thread was told that makes others go first, and the command that takes it back.
+fn stands_back(ctx: &Context<'_>, w: &Waiter<'_>) -> Option<(String, String)> {
+    let t = w.thread?;
+    let policy = match t.policy {
+        Ok(ThreadPolicy::Batch) => Some("SCHED_BATCH"),
+        Ok(ThreadPolicy::Idle) => Some("SCHED_IDLE"),
+        _ => None,
+    };
+    if let Some(policy) = policy {
+        let undo = format!("{}chrt -o -p 0 {}", sudo_for(ctx, w.endpoint.pid), w.tid);
+        return Some((format!("it runs as {policy}"), undo));
+    }
+    let nice = *t.nice.as_ref().ok().filter(|n| **n > 0)?;
+    let undo = format!("{}renice -n 0 -p {}", sudo(ctx), w.tid);
+    Some((format!("it runs at nice {nice}"), undo))
 }
 
 rule! {
