@@ -10,6 +10,7 @@ use super::ring::client_pid;
 use super::swap::RING_SWAPPED;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity, Shared, touched};
+use crate::rate::Span;
 use crate::reading::{Reading, Why};
 use crate::sample::Sample;
 use crate::text;
@@ -27,9 +28,10 @@ rule! {
     /// Memory of a ring that is new costs each side a fault per page, lap by lap until the window is reached, and that is warm-up. Faults
     /// beyond those pages are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. So has
     /// a client's thread that does other work between its requests: only of one that spends most of its CPU time waiting is it known that they are
-    /// on the path. A rate of 100 per second is the floor.
+    /// on the path. A rate of 100 per second is the floor. Where NUMA balancing is on, the kernel takes pages away to see which node uses them, the
+    /// rings' as well: if it has made as many faults as that, they are its: info.
     FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
-    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time; info of a client whose threads wait for less than half of their CPU time";
+    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time; info of a client whose threads wait for less than half of their CPU time, or where NUMA balancing made as many";
     quiet: "warm-up: laps of a ring through memory that is new, which double until they reach the window";
     fix: "prefault the rings; keep buffers instead of freeing them";
     check: Endpoint(faults_on_path);
@@ -75,15 +77,28 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         }
         _ => ("", Severity::Warn),
     };
+    let hinted = hint_faults(ctx).unwrap_or(0.0);
+    let (of_whom, severity, fix) = match is_many(faults - hinted) {
+        true => {
+            let who = format!("perf trace -F all -p {} -- sleep 1", e.pid);
+            (of_whom, severity, who)
+        }
+        // All of the machine's, so they may be others'.
+        false => (
+            "; the kernel makes as many, to see which node uses a page",
+            Severity::Info,
+            format!("{}sysctl kernel.numa_balancing=0", sudo(ctx)),
+        ),
+    };
     let faults = faults - new;
-    Fire::new(
+    let fire = Fire::new(
         format!(
             "{} (pid {}): {:.0} page faults per 1000 messages{of_whom}",
             e.name,
             e.pid,
             faults / (2.0 * requests) * 1000.0
         ),
-        format!("perf trace -F all -p {} -- sleep 1", e.pid),
+        fix,
     )
     .number(
         "page faults",
@@ -91,9 +106,25 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         "1/s",
         format!("/proc/{}/task/*/stat of its ring threads", e.pid),
         format!("> {:.0}", (0.02 * requests).max(100.0)),
-    )
-    .at(severity)
-    .fires()
+    );
+    let fire = match hinted > 0.0 {
+        true => fire.number(
+            "of all processes, NUMA balancing",
+            hinted,
+            "1/s",
+            "/proc/vmstat numa_hint_faults",
+            "",
+        ),
+        false => fire,
+    };
+    fire.at(severity).fires()
+}
+
+/// Page faults per second, of all processes, on pages that the kernel has taken away to see which node uses them.
+fn hint_faults(ctx: &Context<'_>) -> Reading<f64> {
+    let (old, new) = (&ctx.before()?.host, &ctx.sample.host);
+    let span = Span::between(old.at_ns, new.at_ns)?;
+    span.per_second(old.numa_hint_faults.get()?, new.numa_hint_faults.get()?)
 }
 
 /// Page faults per second of the threads that count.

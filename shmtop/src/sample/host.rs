@@ -28,6 +28,10 @@ pub struct Host {
     pub cpus_unknown: Option<Why>,
     /// Number of NUMA nodes with memory or CPUs.
     pub numa_nodes: Fact<u32>,
+    /// kernel.numa_balancing: not 0 if the kernel takes pages away for a moment, to see which node uses them.
+    pub numa_balancing: Fact<u32>,
+    /// numa_hint_faults of /proc/vmstat: page faults on pages taken away so, of all processes; read only while that is on.
+    pub numa_hint_faults: Fact<u64>,
     /// Memory of the machine.
     pub memory: Fact<Memory>,
     /// /proc/sys/fs/file-nr.

@@ -84,6 +84,7 @@ impl HostReader {
         seen.shmall_pages = number(&sys("kernel/shmall")).into();
         seen.perf_event_paranoid = number(&sys("kernel/perf_event_paranoid")).into();
         seen.memfd_noexec = number(&sys("vm/memfd_noexec")).into();
+        seen.numa_balancing = number(&sys("kernel/numa_balancing")).into();
         let clocksource = "devices/system/clocksource/clocksource0/current_clocksource";
         seen.clocksource = line(&self.sys_root.join(clocksource)).into();
         // The kernel changes to a slower one, while all runs, when it no longer trusts the first.
@@ -118,6 +119,13 @@ impl HostReader {
             Ok((memory, huge)) => (Fact::Known(memory), huge.into()),
             Err(why) => (Fact::Unknown(why.clone()), Fact::Unknown(why)),
         };
+        seen.numa_hint_faults = match seen.numa_balancing.get() {
+            // It takes a tenth of a millisecond, for a number that stands still where this is off.
+            Ok(0) => Err(Why::not_applicable("kernel.numa_balancing is 0")),
+            Ok(_) => vmstat(&self.proc_root.join("vmstat"), "numa_hint_faults"),
+            Err(why) => Err(why),
+        }
+        .into();
         seen.file_nr = file_nr(&self.proc_root.join("sys/fs/file-nr")).into();
         seen.dev_shm = file_system(Path::new("/dev/shm")).into();
         seen.load = load(&self.proc_root.join("loadavg")).into();
@@ -163,6 +171,12 @@ fn meminfo(path: &Path) -> Reading<(Memory, Reading<HugePages>)> {
         _ => Err(Why::not_there("this kernel has no huge pages")),
     };
     Ok((memory, huge))
+}
+
+fn vmstat(path: &Path, name: &str) -> Reading<u64> {
+    let text = text(path)?;
+    let value = field(&text, name).and_then(|n| n.parse().ok());
+    value.ok_or_else(|| nonsense(path))
 }
 
 fn file_nr(path: &Path) -> Reading<FileNr> {

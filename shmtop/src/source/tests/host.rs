@@ -186,6 +186,11 @@ fn the_machine_is_read_from_its_files() {
         ("sys/fs/file-nr", "1024\t24\t9223372036854775807\n"),
         ("sys/kernel/shmmax", "18446744073692774399\n"),
         ("sys/kernel/perf_event_paranoid", "-1\n"),
+        ("sys/kernel/numa_balancing", "1\n"),
+        (
+            "vmstat",
+            "numa_hint_faults_local 3\nnuma_hint_faults 7\nnuma_pages_migrated 1\n",
+        ),
         (
             "sys/kernel/random/boot_id",
             "59807616-e1fa-2540-724b-fbac14d7976d\n",
@@ -221,6 +226,7 @@ fn the_machine_is_read_from_its_files() {
         })
     );
     assert_eq!(host.file_nr.get().unwrap().used, 1000);
+    assert_eq!(host.numa_hint_faults.get(), Ok(7));
     assert_eq!(host.shmmax_bytes.get(), Ok(18446744073692774399));
     assert_eq!(host.perf_event_paranoid.get(), Ok(-1));
     assert_eq!(

@@ -39,6 +39,7 @@ impl Base {
             ticks_per_second: 100,
             cpus: (0..self.cpus).map(cpu).collect(),
             numa_nodes: known(1),
+            numa_balancing: known(0),
             memory: known(Memory {
                 total_bytes: 64 << 30,
                 available_bytes: 48 << 30,
