@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use shmtop::judge::Judge;
+use shmtop::model::Model;
+use shmtop::sample::Sample;
 
 use super::base::Base;
 use super::play::{Scenario, played, scenarios};
@@ -83,49 +85,48 @@ fn untypable(fix: &str) -> Option<String> {
     Some(format!("a person's part before the #: {person}"))
 }
 
-#[test]
-fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
-    let mut fired = BTreeSet::new();
-    let loud = |p: &&PathBuf| p.ends_with("fires.toml") || p.ends_with("gone.toml");
-    for path in scenarios().iter().filter(loud) {
+/// Plays the scenarios that are `wanted` (by the file's name), with each sample changed, and looks at each model.
+fn replay(wanted: &[&str], change: impl Fn(&mut Sample), mut look: impl FnMut(&Model)) {
+    let is_wanted = |p: &&PathBuf| wanted.iter().any(|name| p.ends_with(name));
+    for path in scenarios().iter().filter(is_wanted) {
         let text = std::fs::read_to_string(path).unwrap();
         let s: Scenario = toml::from_str(&text).unwrap();
         let base = Base::named(&s.base);
         let mut judge = Judge::new();
         for t in 0..=s.seconds {
             let mut sample = patch::sample(&base, &s.patch, t);
-            hostile::rename(&mut sample);
-            let model = judge.push(sample);
-            let report = shmtop::report::doctor_text(&model, false, "");
-            let steers = |c: char| c.is_control() && c != '\n';
-            assert!(!report.contains(steers), "{report:?}");
-            for f in &model.findings {
-                let rest = f.fix.replace(&hostile::quoted(), "");
-                assert!(!rest.contains("touch"), "{}: {}", f.id, f.fix);
-                fired.insert(f.id);
-            }
+            change(&mut sample);
+            look(&judge.push(sample));
         }
     }
+}
+
+#[test]
+fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
+    let mut fired = BTreeSet::new();
+    replay(&["fires.toml", "gone.toml"], hostile::rename, |model| {
+        let report = shmtop::report::doctor_text(model, false, "");
+        let steers = |c: char| c.is_control() && c != '\n';
+        assert!(!report.contains(steers), "{report:?}");
+        for f in &model.findings {
+            let rest = f.fix.replace(&hostile::quoted(), "");
+            assert!(!rest.contains("touch"), "{}: {}", f.id, f.fix);
+            fired.insert(f.id);
+        }
+    });
     assert!(fired.len() > 50, "{fired:?}");
 }
 
 #[test]
 fn root_is_told_no_sudo_and_others_are_where_only_root_may() {
     let mut as_root = BTreeSet::new();
-    for path in scenarios().iter().filter(|p| p.ends_with("fires.toml")) {
-        let text = std::fs::read_to_string(path).unwrap();
-        let s: Scenario = toml::from_str(&text).unwrap();
-        let base = Base::named(&s.base);
-        let mut judge = Judge::new();
-        for t in 0..=s.seconds {
-            let mut sample = patch::sample(&base, &s.patch, t);
-            sample.viewer.euid = 0;
-            for f in judge.push(sample).findings.iter() {
-                assert!(!f.fix.contains("sudo"), "{}: {}", f.id, f.fix);
-                as_root.insert(f.id);
-            }
+    let looked_at_by_root = |sample: &mut Sample| sample.viewer.euid = 0;
+    replay(&["fires.toml"], looked_at_by_root, |model| {
+        for f in &model.findings {
+            assert!(!f.fix.contains("sudo"), "{}: {}", f.id, f.fix);
+            as_root.insert(f.id);
         }
-    }
+    });
     assert!(as_root.len() > 50, "{as_root:?}");
     const ROOTS: &[&str] = &["sysctl", "tee", "setcap", "nsenter", "renice"];
     let findings = || {
