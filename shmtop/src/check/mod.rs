@@ -3,6 +3,7 @@
 //! [`expr`] evaluates, `parse` reads. [`Watch`] cuts what it sees into parts and makes a [`Summary`] of the figures, with what each
 //! varies by itself; `diff` compares two of those.
 
+mod cuts;
 pub mod expr;
 mod figures;
 mod parse;

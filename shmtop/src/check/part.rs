@@ -6,7 +6,8 @@ use transport::stats::{Histogram, Role, Slot, Via};
 
 use crate::model::build_client::no_client;
 use crate::model::join::is_connection;
-use crate::model::{Client, Model};
+use crate::model::measure::percentiles;
+use crate::model::{Client, Model, Percentiles};
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
 use crate::sample::Sample;
@@ -208,4 +209,24 @@ fn rates(out: &mut BTreeMap<&'static str, Reading<f64>>, model: &Model) {
         Why::no_permission("no process is visible"),
     );
     out.insert("cpus", cpu.map(|c| c.iter().sum()));
+}
+
+/// The figures of round trips.
+pub(super) fn latencies(grown: &Grown, mut set: impl FnMut(&'static str, Reading<f64>)) {
+    let mut all = Histogram::default();
+    let mut worst: Option<u64> = None;
+    for h in grown.rtt.values() {
+        worst = worst.max(h.quantile(0.99));
+        all.merge(h);
+    }
+    let p = percentiles(&all, true)
+        .ok_or_else(|| Why::not_yet("no round trip was timed (or no client's page is visible)"));
+    let us = |f: fn(&Percentiles) -> u64| p.clone().map(|p| f(&p) as f64 / 1e3);
+    set("p50_us", us(|p| p.p50));
+    set("p90_us", us(|p| p.p90));
+    set("p99_us", us(|p| p.p99));
+    set("p999_us", us(|p| p.p999));
+    set("max_us", us(|p| p.max));
+    let worst = worst.ok_or_else(|| Why::not_yet("no round trip was timed"));
+    set("worst_p99_us", worst.map(|w| w as f64 / 1e3));
 }

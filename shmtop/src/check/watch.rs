@@ -3,26 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use transport::stats::Histogram;
-
+use super::cuts::Cuts;
 use super::figures::FIGURES;
-use super::part::{self, Grown, Part};
+use super::part::{self, Grown, Part, latencies};
 use super::summary::{Seen, Summary};
-use crate::model::measure::percentiles;
-use crate::model::{ClientState, EndpointKey, Model, Percentiles, Severity, Subject, build};
-use crate::reading::{Reading, Why};
+use crate::model::{ClientState, EndpointKey, Model, Severity, Subject, build};
+use crate::reading::Why;
 use crate::sample::Sample;
-
-/// Parts that a watch is cut into, at most: how much the figures differ from one to the next says how much they vary by themselves.
-const PARTS: usize = 16;
 
 /// Looks at models as they come and sums up at the end.
 #[derive(Default)]
 pub struct Watch {
-    /// The first sample and every `stride`-th after it.
-    borders: Vec<Arc<Sample>>,
-    stride: u64,
-    last: Option<Arc<Sample>>,
+    cuts: Cuts,
     states: HashMap<(EndpointKey, u64), ClientState>,
     stalls: u64,
     deaths: u64,
@@ -32,13 +24,12 @@ pub struct Watch {
     fill: Option<f64>,
     found: BTreeSet<(&'static str, Subject, Severity)>,
     seen: BTreeMap<&'static str, Seen>,
-    samples: u64,
 }
 
 impl Watch {
     /// Takes the next sample and what the builder made of it (of the endpoints that are watched).
     pub fn look(&mut self, sample: &Arc<Sample>, model: &Model) {
-        self.keep(Arc::clone(sample));
+        self.cuts.keep(Arc::clone(sample));
         for (e, c) in model.rows() {
             let old = self
                 .states
@@ -60,7 +51,7 @@ impl Watch {
             let dies = self.known.contains(id) && self.dead.insert(*id);
             self.deaths += u64::from(dies);
         }
-        let start_ns = self.borders.first().map_or(0, |b| b.time.monotonic_ns);
+        let start_ns = self.cuts.first().map_or(0, |b| b.time.monotonic_ns);
         let first_s = sample.time.monotonic_ns.saturating_sub(start_ns) as f64 / 1e9;
         let mut here = BTreeSet::new();
         for f in &model.findings {
@@ -80,38 +71,14 @@ impl Watch {
         }
     }
 
-    /// Keeps so many samples that they cut the watch into equal parts, however long it gets.
-    fn keep(&mut self, sample: Arc<Sample>) {
-        let stride = self.stride.max(1);
-        if self.samples.is_multiple_of(stride) {
-            self.borders.push(Arc::clone(&sample));
-        }
-        self.stride = stride;
-        if self.borders.len() > PARTS {
-            let mut number = 0u32;
-            self.borders.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-            self.stride *= 2;
-        }
-        self.last = Some(sample);
-        self.samples += 1;
-    }
-
     /// How many samples were looked at.
     pub fn samples(&self) -> u64 {
-        self.samples
+        self.cuts.samples()
     }
 
     /// The parts of the watch, of what `keep` leaves in a model.
     fn parts(&self, keep: &impl Fn(&mut Model)) -> Vec<Part> {
-        let mut ends = self.borders.clone();
-        let last = self.last.iter().filter(|l| {
-            let border = ends.last();
-            border.is_none_or(|b| b.time.monotonic_ns < l.time.monotonic_ns)
-        });
-        ends.extend(last.cloned().collect::<Vec<_>>());
+        let ends = self.cuts.ends();
         ends.windows(2)
             .map(|w| self.part(&w[0], &w[1], keep))
             .collect()
@@ -134,7 +101,7 @@ impl Watch {
     /// The figures over the whole watch, of what `keep` leaves in a model.
     pub fn summary(&self, keep: impl Fn(&mut Model)) -> Summary {
         let mut out = Summary::default();
-        let (Some(first), Some(last)) = (self.borders.first(), &self.last) else {
+        let (Some(first), Some(last)) = (self.cuts.first(), self.cuts.last()) else {
             for f in FIGURES {
                 out.set(f.name, Err(Why::not_yet("nothing was seen")));
             }
@@ -199,28 +166,9 @@ impl Watch {
     }
 }
 
-/// The figures of round trips.
-fn latencies(grown: &Grown, mut set: impl FnMut(&'static str, Reading<f64>)) {
-    let mut all = Histogram::default();
-    let mut worst: Option<u64> = None;
-    for h in grown.rtt.values() {
-        worst = worst.max(h.quantile(0.99));
-        all.merge(h);
-    }
-    let p = percentiles(&all, true)
-        .ok_or_else(|| Why::not_yet("no round trip was timed (or no client's page is visible)"));
-    let us = |f: fn(&Percentiles) -> u64| p.clone().map(|p| f(&p) as f64 / 1e3);
-    set("p50_us", us(|p| p.p50));
-    set("p90_us", us(|p| p.p90));
-    set("p99_us", us(|p| p.p99));
-    set("p999_us", us(|p| p.p999));
-    set("max_us", us(|p| p.max));
-    let worst = worst.ok_or_else(|| Why::not_yet("no round trip was timed"));
-    set("worst_p99_us", worst.map(|w| w as f64 / 1e3));
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::cuts::PARTS;
     use super::*;
     use crate::model::Finding;
     use crate::sample::{Clocks, Page};
@@ -264,7 +212,7 @@ mod tests {
         for s in samples.into_iter().map(Arc::new) {
             watch.look(&s, &build(None, &s));
         }
-        assert!(watch.borders.len() <= PARTS);
+        assert!(watch.cuts.ends().len() <= PARTS + 1);
         watch.summary(|_| ())
     }
 
