@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::reply::Reply;
+use crate::thread;
 
 /// What answers requests. Shared by all threads of a server.
 pub(crate) type Handler = dyn Fn(&[u8], &mut Reply<'_>) + Send + Sync;
@@ -14,17 +15,9 @@ pub(crate) fn answer(handler: &Handler, request: &[u8], reply: &mut Reply<'_>) -
     match catch_unwind(AssertUnwindSafe(|| handler(request, reply))) {
         Ok(()) => true,
         Err(panic) => {
-            forget(panic);
+            thread::forget_panic(panic);
             reply.fail("the handler panicked");
             false
         }
-    }
-}
-
-/// What a handler panicked with has a destructor of its user's, which may panic in turn. Of that panic nothing is dropped any more.
-#[cold]
-fn forget(panic: Box<dyn std::any::Any + Send>) {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(another);
     }
 }

@@ -1,12 +1,22 @@
 //! Starts the threads of a server: one that could not be had is an error, and each has the signal mask that its work calls for.
 
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::mem::headroom;
+
+/// What the program's code panicked with has a destructor of the program's, which may panic in turn. Of that panic nothing is dropped any more.
+#[cold]
+pub(crate) fn forget_panic(panic: Box<dyn Any + Send>) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
+}
 
 /// What std gives a thread. Where RUST_MIN_STACK says more, [`start`] may find room where there is none.
 const STACK_BYTES: usize = 2 << 20;

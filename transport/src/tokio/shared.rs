@@ -6,9 +6,7 @@ mod places;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::tokio::sync::Notify;
-
-use super::waiters::{Later, Line, Waiters};
+use super::waiters::{Later, Line, Waiters, Watchers};
 use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::error::{Fallback, Lost, RequestError};
 use crate::mem::fork;
@@ -16,6 +14,7 @@ use crate::peer::ServerPeer;
 use crate::shm::Drained;
 use crate::synapse::Synapse;
 use held::Held;
+use places::Watch;
 pub(super) use places::{Place, Waiting};
 
 /// Looks for a reply before the server is asked to ring, if the request is the only one: about 2 µs, in which a server that is awake
@@ -35,7 +34,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     generation: u64,
     pub(super) facts: Facts,
-    closed: Notify,
 }
 
 /// What does not change as long as the connection lives.
@@ -53,9 +51,9 @@ struct State {
     waiters: Waiters,
     /// Of requests that found no room.
     line: Line,
-    /// Whom to wake once the mutex is free; and whether to tell all who wait for the end.
+    watchers: Watchers,
+    /// Whom to wake once the mutex is free.
     later: Later,
-    closed: bool,
     /// Why the connection is over.
     lost: Option<Lost>,
 }
@@ -104,11 +102,10 @@ impl Shared {
                 synapse,
                 waiters: Waiters::default(),
                 line: Line::default(),
+                watchers: Watchers::default(),
                 later: Later::default(),
-                closed: false,
                 lost: None,
             }),
-            closed: Notify::new(),
         }
     }
 
@@ -134,10 +131,14 @@ impl Shared {
 
     /// Completes when the connection is over; in a fork, where it never was, at once.
     pub(super) async fn closed(&self) {
-        let closed = self.closed.notified();
-        if self.state().is_some_and(|state| state.lost.is_none()) {
-            closed.await;
-        }
+        let Some(ticket) = self.state().map(|mut state| state.watchers.enter()) else {
+            return;
+        };
+        let watch = Watch {
+            shared: self,
+            ticket,
+        };
+        watch.ended().await;
     }
 
     /// Sends a request if there is room, and takes its reply if it comes at once. Where others wait for room already, it has to wait its
@@ -324,7 +325,7 @@ impl Shared {
         });
         state.lost.get_or_insert(reason);
         state.line.call_all(&mut state.later);
-        state.closed = true;
+        state.watchers.call_all(&mut state.later);
     }
 
     /// Gives a request up.

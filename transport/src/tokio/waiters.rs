@@ -1,7 +1,7 @@
-//! Who waits: tasks for their replies, and tasks for room. What they are told stays here until they fetch it. Places are used again, so nothing is
+//! Who waits: tasks for their replies, for room, and for the end. What they are told stays here until they fetch it. Places are used again, so nothing is
 //! allocated once there have been as many at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 use super::shared::Answer;
@@ -224,6 +224,37 @@ impl InLine {
     fn call(&mut self, later: &mut Later) {
         self.called = true;
         later.wake(self.waker.take());
+    }
+}
+
+/// Who waits for the end.
+#[derive(Default)]
+pub(super) struct Watchers {
+    wakers: BTreeMap<u64, Option<Waker>>,
+    last: u64,
+}
+
+impl Watchers {
+    /// One more; its ticket.
+    pub(super) fn enter(&mut self) -> u64 {
+        self.last += 1;
+        self.wakers.insert(self.last, None);
+        self.last
+    }
+
+    /// Has this one's task woken at the end.
+    pub(super) fn wake_by(&mut self, ticket: u64, later: &mut Later, cx: &Context<'_>) {
+        wake_by(self.wakers.entry(ticket).or_default(), later, cx);
+    }
+
+    /// The end.
+    pub(super) fn call_all(&mut self, later: &mut Later) {
+        self.wakers.values_mut().for_each(|w| later.wake(w.take()));
+    }
+
+    /// One that waits no longer.
+    pub(super) fn leave(&mut self, ticket: u64, later: &mut Later) {
+        later.drop(self.wakers.remove(&ticket).flatten());
     }
 }
 

@@ -1,10 +1,12 @@
 //! The mutex while somebody has it, and whom they tell once they have not.
 
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::MutexGuard;
 
 use super::super::waiters::Due;
 use super::{Shared, State};
+use crate::thread::forget_panic;
 
 /// Wakers called between two times that the mutex is taken.
 const BATCH: usize = 16;
@@ -42,10 +44,9 @@ impl DerefMut for Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let Some(mut state) = self.state.take() else {
+        let Some(state) = self.state.take() else {
             return;
         };
-        let closed = std::mem::take(&mut state.closed);
         // No more than there are now: who is woken may leave others behind, and sees to them.
         let due = state.later.len();
         if due > 0 {
@@ -53,9 +54,15 @@ impl Drop for Held<'_> {
         } else {
             drop(state);
         }
-        if closed {
-            self.shared.closed.notify_waiters();
-        }
+    }
+}
+
+/// Calls wakers, and goes on behind one that panics, which the panic hook has reported: it must not keep those behind it asleep, nor end who happens to
+/// call it. That may be the driver, and nobody would take its place.
+fn to_the_end(mut call: impl FnMut()) {
+    // AssertUnwindSafe: what is called is out of the queue by then, and the mutex is free.
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(&mut call)) {
+        forget_panic(panic);
     }
 }
 
@@ -68,8 +75,8 @@ impl Shared {
             let n = left.min(BATCH);
             batch[..n].fill_with(|| state.later.pop());
             drop(state);
-            let due = batch[..n].iter_mut().flat_map(Option::take);
-            due.for_each(Due::settle);
+            let mut due = batch[..n].iter_mut().flat_map(Option::take);
+            to_the_end(|| due.by_ref().for_each(Due::settle));
             left -= n;
             if left == 0 {
                 return;

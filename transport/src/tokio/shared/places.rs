@@ -1,4 +1,4 @@
-//! Places that calls have while they wait: in the line for room, and for a reply.
+//! Places that calls have while they wait: in the line for room, for a reply, and for the end.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -20,6 +20,40 @@ pub(in crate::tokio) struct Waiting<'a> {
     /// Among the waiters.
     pub(super) place: usize,
     pub(super) over: bool,
+}
+
+/// One who waits for the end; no longer when dropped.
+pub(super) struct Watch<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) ticket: u64,
+}
+
+impl Watch<'_> {
+    /// Completes when the connection is over, and in a fork.
+    pub(super) async fn ended(&self) {
+        poll_fn(|cx| match self.shared.state() {
+            Some(mut state) if state.lost.is_none() => {
+                let State {
+                    watchers, later, ..
+                } = &mut *state;
+                watchers.wake_by(self.ticket, later, cx);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(mut state) = self.shared.state() {
+            let State {
+                watchers, later, ..
+            } = &mut *state;
+            watchers.leave(self.ticket, later);
+        }
+    }
 }
 
 impl Place<'_> {
