@@ -1,6 +1,6 @@
 //! Requests in flight on one connection: ids, which of them were given up, and when the timed ones began.
 //!
-//! A fixed table, so that submitting allocates nothing. Ids count up from 1 and are never used twice on a connection; the table
+//! A fixed table, so that submitting allocates nothing. Ids count up and are never used twice on a connection; the table
 //! holds the newest [`MAX_IN_FLIGHT`] of them.
 
 use crate::clock::Ticks;
@@ -11,12 +11,13 @@ pub const MAX_IN_FLIGHT: usize = 4096;
 /// Replies to no request that are borne by callers who have no clock to end a flood of them.
 const MAX_UNKNOWN: u64 = 256;
 
-/// Names a request on its connection, in the order of submission.
+/// Names a request on its connection, in the order of submission. [`Reconnecting`](crate::Reconnecting) goes on counting on each new connection: there,
+/// none names two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(crate) u64);
 
 impl RequestId {
-    /// The number: 1 for the first request of a connection, then counting up.
+    /// The number: 1 for the first request of a connection (of the first one, of [`Reconnecting`](crate::Reconnecting)), then counting up.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -89,12 +90,18 @@ const fn place_of(id: u64) -> usize {
 }
 
 impl Calls {
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
+        Self::starting_at(1)
+    }
+
+    /// With `first`, which is not 0, for the first request.
+    pub(crate) fn starting_at(first: u64) -> Self {
         Self {
             places: Box::new([Place::Free; MAX_IN_FLIGHT]),
             timed: vec![[0; 2]; MAX_IN_FLIGHT].into_boxed_slice(),
-            next: 1,
-            done: 0,
+            next: first,
+            done: first - 1,
             abandoned: 0,
             given_up: 0,
             unknown: 0,
@@ -282,6 +289,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn ids_that_go_on_from_an_earlier_connection_count_as_those_from_1_do() {
+        let first = 3 * MAX_IN_FLIGHT as u64 - 2;
+        let mut calls = Calls::starting_at(first);
+        assert_eq!(calls.live(), 0);
+        assert!(matches!(calls.answer(first - 1), Answered::Unknown));
+        for id in first..first + 5 {
+            assert_eq!(calls.next_id(), Some(id));
+            calls.open(id, None);
+        }
+        calls.abandon(first + 1);
+        assert_eq!(calls.live(), 4);
+        assert!(matches!(calls.answer(first), Answered::Live(None)));
+        assert!(matches!(calls.answer(first + 1), Answered::Late));
+        assert_eq!((calls.live(), calls.given_up()), (3, 1));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::synapse::Synapse;
 /// After so long without a request, a look whether the server lives comes before the next: one that died meanwhile then costs a new
 /// connection, and not a request whose outcome is unknown.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
+/// More ids than a connection gives out: two years' worth, at four million a second.
+const FAR: u64 = 1 << 48;
 
 /// When to try again: pauses that double from `first` to `longest`, each drawn between half of it and all of it, so that the clients of a
 /// restarted server don't arrive together. Later versions may have more fields: write `Backoff { …, ..Backoff::default() }`.
@@ -142,6 +144,8 @@ pub struct Reconnecting {
     synapse: Synapse,
     used: Ticks,
     reconnects: u64,
+    /// Below it are the ids that were given out by the connections before this one.
+    first: u64,
 }
 
 impl Reconnecting {
@@ -156,18 +160,19 @@ impl Reconnecting {
     ) -> Result<Self, ConnectError> {
         let path = path.as_ref();
         Ok(Self {
-            synapse: patiently(path, config, &backoff)?,
+            synapse: patiently(1, path, config, &backoff)?,
             path: path.into(),
             config: config.clone(),
             backoff,
             used: Ticks::now(),
             reconnects: 0,
+            first: 1,
         })
     }
 
     /// The connection, made anew if it was lost: for pipelining and everything else that [`Self::fire_bytes`] does not do. Blocks
     /// until the patience and then the last attempt are over, see [`Backoff::patience`]. Requests that were in flight on the old one are not on
-    /// the new one: [`RequestError::Disconnected`] has said how many.
+    /// the new one: [`RequestError::Disconnected`] has said how many, and their ids name nothing there.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -183,7 +188,14 @@ impl Reconnecting {
         }
         self.used = now;
         if !self.synapse.is_usable() {
-            self.synapse = patiently(&self.path, &self.config, &self.backoff)?;
+            // Who keeps a list by id of what is unknown meets none of them again, nor cancels another request by one.
+            let unknown = self.first.saturating_add(FAR);
+            self.first = self
+                .synapse
+                .upcoming_id()
+                .unwrap_or(unknown)
+                .max(self.first);
+            self.synapse = patiently(self.first, &self.path, &self.config, &self.backoff)?;
             self.reconnects += 1;
             self.used = Ticks::now();
         }
@@ -204,10 +216,16 @@ impl Reconnecting {
     }
 }
 
-fn patiently(path: &Path, config: &Config, backoff: &Backoff) -> Result<Synapse, ConnectError> {
+/// Connects; `first` is the first request's id.
+fn patiently(
+    first: u64,
+    path: &Path,
+    config: &Config,
+    backoff: &Backoff,
+) -> Result<Synapse, ConnectError> {
     let mut pauses = backoff.pauses();
     loop {
-        let error = match Synapse::connect(path, config) {
+        let error = match Synapse::connect_counting_from(first, path, config) {
             Ok(synapse) => return Ok(synapse),
             Err(error) => error,
         };

@@ -156,6 +156,15 @@ impl Synapse {
         }
     }
 
+    /// The id that the next request gets; `None` where that can't be known any more.
+    pub(crate) fn upcoming_id(&self) -> Option<u64> {
+        match &self.transport {
+            Transport::Socket(socket) => Some(socket.upcoming_id()),
+            Transport::Shm(shm) => Some(shm.upcoming_id()),
+            Transport::Changing => None,
+        }
+    }
+
     /// Sends a request and blocks until its reply is there, for at most [`Config::request_timeout`].
     ///
     /// A request has 0 to [`Self::max_message`] bytes. The reply is a private copy, valid until the next call. Nothing is allocated.

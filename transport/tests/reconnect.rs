@@ -175,3 +175,31 @@ fn what_patience_can_not_mend_is_said_at_once() {
     }
     assert!(begun.elapsed() < WATCHDOG / 2);
 }
+
+#[test]
+fn an_id_of_a_connection_that_was_lost_names_no_request_of_the_next() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let mut server = Server::start(&path);
+        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
+            .expect("a server");
+        let mut unknown = Vec::new();
+        for _ in 0..3 {
+            let synapse = client.synapse().expect("alive");
+            let first = synapse.submit(b"first").expect("room");
+            // Late, as far as this side knows.
+            unknown.iter().for_each(|id| synapse.cancel(*id));
+            assert_eq!(synapse.receive().expect("a reply"), (first, &b"first"[..]));
+            assert!(
+                unknown.iter().all(|id| *id < first),
+                "{unknown:?} {first:?}"
+            );
+            unknown.push(synapse.submit(b"hold").expect("room"));
+            unknown.push(synapse.submit(b"behind it").expect("room"));
+            drop(server);
+            assert!(synapse.receive().is_err());
+            server = Server::start(&path);
+        }
+    }
+}

@@ -118,6 +118,10 @@ impl ShmClient {
         self.calls.live()
     }
 
+    pub(crate) fn upcoming_id(&self) -> u64 {
+        self.calls.upcoming_id()
+    }
+
     /// Checks that the server still holds its end of the socket. For callers that only ever use [`Self::try_receive`].
     ///
     /// # Errors

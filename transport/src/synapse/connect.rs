@@ -36,9 +36,17 @@ impl Synapse {
     /// # Errors
     /// [`ConnectError`]; nothing is left behind then. Takes at most a few times the handshake timeout.
     pub fn connect(path: impl AsRef<Path>, config: &Config) -> Result<Self, ConnectError> {
+        Self::connect_counting_from(1, path.as_ref(), config)
+    }
+
+    /// The same, with `first`, which is not 0, as the first request's id.
+    pub(crate) fn connect_counting_from(
+        first: u64,
+        path: &Path,
+        config: &Config,
+    ) -> Result<Self, ConnectError> {
         config.check()?;
         clock::init();
-        let path = path.as_ref();
         let timeout = config.handshake_timeout;
         let (stream, not_in_forks) = open(path, config)?;
         let hello = Hello {
@@ -84,7 +92,7 @@ impl Synapse {
         slot.publish_info(&facts);
         let socket = SocketClient::new(
             stream,
-            Calls::new(),
+            Calls::starting_at(first),
             decoder,
             max_message,
             config.request_timeout,

@@ -96,6 +96,10 @@ impl SocketClient {
         self.calls.live()
     }
 
+    pub(super) fn upcoming_id(&self) -> u64 {
+        self.calls.upcoming_id()
+    }
+
     /// As [`crate::Synapse::fire_bytes`].
     ///
     /// # Errors
