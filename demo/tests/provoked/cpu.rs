@@ -41,7 +41,7 @@ fn same_cpu(place: &Place) -> Outcome {
     );
     names(place, exchange.pid(), "same-cpu", "crit")
         .says(format!("both pinned to CPU {a}"))
-        .fix(format!("taskset -cp {b} "))
+        .moves_or_says_that_none_is_idle(format!("taskset -cp {b} "))
         .number("spin", |n| n > 20.0);
     well_without("same-cpu");
     Ok(())
@@ -226,8 +226,7 @@ fn preempted_spinner(place: &Place) -> Outcome {
     let knocker = start(place, &format!("knocker {b}"));
     names(place, trader.pid(), "preempted-spinner", "info")
         .says(format!("thread {tid} was preempted"))
-        .fix("taskset -cp ")
-        .fix(format!(" {tid}"))
+        .moves_or_says_that_none_is_idle(format!("taskset -cp {a} {tid}"))
         .number("involuntary switches", |n| n > 100.0);
     drop(knocker);
     is_well(place, trader.pid(), "preempted-spinner");

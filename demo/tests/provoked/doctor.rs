@@ -176,6 +176,16 @@ impl Hint {
         self.has("fix", part.as_ref())
     }
 
+    /// Its command moves a thread to another CPU, or it says that none is idle, as beside other programs' load there may be none.
+    #[track_caller]
+    pub(crate) fn moves_or_says_that_none_is_idle(self, command: impl AsRef<str>) -> Self {
+        let fix = self.0["fix"].as_str().unwrap_or_default();
+        let (command, none) = (command.as_ref(), "no other core that it may use is");
+        let is_either = fix.contains(command) || fix.starts_with(none);
+        assert!(is_either, "fix {fix:?}, not {command:?} nor {none:?}");
+        self
+    }
+
     /// Its command, given to sh as it stands, shows this.
     #[track_caller]
     pub(crate) fn shows(self, part: impl AsRef<str>) -> Self {
