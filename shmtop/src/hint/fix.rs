@@ -128,7 +128,17 @@ pub(super) fn write_as_root(ctx: &Context<'_>, what: &str, path: &str) -> String
 pub(super) fn move_thread(ctx: &Context<'_>, pid: u32, tid: u32, away: &[u32]) -> String {
     match idlest(ctx, pid, away) {
         Some(cpu) => format!("{}taskset -cp {cpu} {tid}", sudo_for(ctx, pid)),
-        None => "no other core that it may use is idle: run less there, widen its cpuset, or use a larger machine".into(),
+        None => {
+            let cpus = ctx.model.host.cpus.iter();
+            let mut others = cpus.filter(|c| !away.contains(&c.id));
+            let known = match others.all(|c| is_idle(ctx, c.id).is_some()) {
+                true => "idle",
+                false => "known to be idle",
+            };
+            format!(
+                "no other core that it may use is {known}: run less there, widen its cpuset, or use a larger machine"
+            )
+        }
     }
 }
 
@@ -142,6 +152,12 @@ pub(super) fn keep_thread(ctx: &Context<'_>, pid: u32, thread: &ThreadView) -> S
 
 /// A CPU that is busy for a larger share of the time has no room for a thread that spins.
 const IDLE_BELOW: f64 = 0.5;
+
+/// Whether a CPU has room for a thread that spins; `None` if that is not known.
+pub(super) fn is_idle(ctx: &Context<'_>, cpu: u32) -> Option<bool> {
+    let seen = ctx.model.host.cpus.iter().find(|c| c.id == cpu)?;
+    seen.busy.as_ref().ok().map(|busy| *busy < IDLE_BELOW)
+}
 
 /// The CPU with the most idle time, of those not in `away` that the process's cpuset has (the kernel refuses others) and that are not isolated
 /// (they were set apart for somebody), if one of them is known to be idle for half of the time or more; one that shares its core with one of those in `away` only if there is no other.
@@ -158,7 +174,8 @@ pub(super) fn idlest(ctx: &Context<'_>, pid: u32, away: &[u32]) -> Option<u32> {
     };
     let cpus = ctx.model.host.cpus.iter();
     let busy = |c: &crate::model::CpuView| c.busy.clone().unwrap_or(1.0);
-    let cpus = cpus.filter(|c| !away.contains(&c.id) && may_be(c.id) && busy(c) < IDLE_BELOW);
+    let idle = |id| is_idle(ctx, id) == Some(true);
+    let cpus = cpus.filter(|c| !away.contains(&c.id) && may_be(c.id) && idle(c.id));
     cpus.min_by(|a, b| (beside(a).cmp(&beside(b))).then(busy(a).total_cmp(&busy(b))))
         .map(|c| c.id)
 }

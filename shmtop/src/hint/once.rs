@@ -9,6 +9,7 @@ use transport::stats::{Role, Slot, Snapshot};
 
 use super::Context;
 use super::fullest::Fullest;
+use super::outlier::Timed;
 use super::outsiders;
 use super::sched::SPINNER;
 use crate::model::join::is_of;
@@ -31,6 +32,7 @@ pub struct Once<'a> {
     handlers: OnceCell<HashMap<(u32, u32), u64>>,
     spinning: OnceCell<Vec<Spinning>>,
     least_p99: OnceCell<HashMap<&'a EndpointKey, u64>>,
+    timed: OnceCell<HashMap<&'a EndpointKey, Vec<Timed<'a>>>>,
     pub(super) fullest: OnceCell<Fullest>,
     pub(super) outsiders: outsiders::Known,
 }
@@ -167,5 +169,18 @@ impl<'a> Context<'a> {
                 .collect()
         });
         least.get(&e.key).copied()
+    }
+
+    /// The clients of an endpoint of which enough requests were timed in the window.
+    pub(super) fn timed(&self, e: &Endpoint) -> &[Timed<'a>] {
+        let timed = self.once.timed.get_or_init(|| {
+            let timed = |e: &'a Endpoint| {
+                let clients = e.clients.iter().map(|c| &**c);
+                clients.filter_map(|c| Timed::new(self, c)).collect()
+            };
+            let endpoints = self.model.endpoints.iter();
+            endpoints.map(|e| (&e.key, timed(e))).collect()
+        });
+        timed.get(&e.key).map_or(&[][..], Vec::as_slice)
     }
 }

@@ -7,7 +7,7 @@ use super::ring::{BLOCKED, client_pid};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Percentiles, WaitView};
 use crate::rate::delta;
-use crate::reading::Why;
+use crate::reading::{Reading, Why};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -35,28 +35,47 @@ rule! {
 /// Round trips that make a p99 worth comparing.
 const TIMED: u64 = 500;
 
-/// Clients of the same server on the same transport, with enough timed requests and messages of like size; itself among them.
-pub(super) fn comparable<'c>(e: &'c Endpoint, c: &Client) -> Vec<(&'c Client, Percentiles)> {
-    let size = |c: &Client| {
-        c.rx.mean_bytes
-            .clone()
-            .unwrap_or(0.0)
-            .max(c.tx.mean_bytes.clone().unwrap_or(0.0))
-    };
-    let mine = size(c).max(1.0);
-    e.clients
-        .iter()
-        .filter(|o| o.transport == c.transport)
-        .filter(|o| (0.25..=4.0).contains(&(size(o).max(1.0) / mine)))
-        .filter_map(|o| {
-            o.rtt
-                .interval
-                .clone()
-                .ok()
-                .filter(|p| p.count >= TIMED)
-                .map(|p| (&**o, p))
+/// A client with enough timed requests, and what it is compared by.
+pub(super) struct Timed<'a> {
+    pub(super) client: &'a Client,
+    pub(super) rtt: &'a Percentiles,
+    /// Of its messages: the larger of the means of both directions.
+    bytes: f64,
+    requests_per_s: f64,
+    mean_ns: Option<f64>,
+    /// 1.5 where it is not known, or less.
+    depth: f64,
+}
+
+impl<'a> Timed<'a> {
+    pub(super) fn new(ctx: &Context<'_>, client: &'a Client) -> Option<Self> {
+        let rtt = client.rtt.interval.as_ref().ok();
+        let rtt = rtt.filter(|p| p.count >= TIMED)?;
+        let bytes = |mean: &Reading<f64>| mean.as_ref().map_or(0.0, |bytes| *bytes);
+        Some(Self {
+            client,
+            rtt,
+            bytes: bytes(&client.rx.mean_bytes)
+                .max(bytes(&client.tx.mean_bytes))
+                .max(1.0),
+            requests_per_s: client.requests_per_s.as_ref().map_or(0.0, |rate| *rate),
+            mean_ns: mean_ns(ctx, client),
+            depth: in_flight(ctx, client).unwrap_or(0.0).max(SEVERAL),
         })
-        .collect()
+    }
+}
+
+/// Clients of the same server on the same transport, with enough timed requests, messages of like size and about as many requests in flight; itself
+/// among them. Nothing if too few of its own were timed.
+pub(super) fn comparable<'t>(ctx: &'t Context<'_>, e: &Endpoint, c: &Client) -> Vec<&'t Timed<'t>> {
+    let all = ctx.timed(e);
+    let Some(mine) = all.iter().find(|o| o.client.number == c.number) else {
+        return Vec::new();
+    };
+    let alike = all.iter().filter(|o| {
+        o.client.transport == c.transport && (0.25..=4.0).contains(&(o.bytes / mine.bytes))
+    });
+    as_deep(mine, alike.collect())
 }
 
 /// Whether its waiter, or one that serves it, takes the CPUs to be oversubscribed: then the scheduler decides whose turn is late.
@@ -66,10 +85,13 @@ fn is_crowded(e: &Endpoint, c: &Client) -> bool {
 }
 
 /// Whether the kernel was told to treat it otherwise than each of the others: niced, or kept to CPUs of its own.
-fn is_apart(c: &Client, all: &[(&Client, Percentiles)]) -> bool {
+fn is_apart(c: &Client, all: &[&Timed<'_>]) -> bool {
     let cpus = |c: &Client| c.thread.as_ref().ok()?.allowed_cpus.clone().ok();
     let mine = cpus(c);
-    let mut others = all.iter().map(|(o, _)| *o).filter(|o| o.number != c.number);
+    let mut others = all
+        .iter()
+        .map(|o| o.client)
+        .filter(|o| o.number != c.number);
     // Those whose CPUs are not known may well be kept to the same.
     let elsewhere = |o: &Client| cpus(o).is_some() && cpus(o) != mine;
     is_niced(c) || mine.is_some() && others.all(elsewhere)
@@ -102,62 +124,65 @@ const SEVERAL: f64 = 1.5;
 const SELDOM: f64 = 0.2;
 
 /// Those of `all` that have about as many requests in flight as `c`.
-fn as_deep<'c>(
-    ctx: &Context<'_>,
-    c: &Client,
-    all: Vec<(&'c Client, Percentiles)>,
-) -> Vec<(&'c Client, Percentiles)> {
-    let depth = |c: &Client| in_flight(ctx, c).unwrap_or(0.0).max(SEVERAL);
-    let mine = depth(c);
-    let mut means: Vec<f64> = all.iter().filter_map(|(o, _)| mean_ns(ctx, o)).collect();
-    means.sort_unstable_by(f64::total_cmp);
-    let usual_ns = means.get(means.len() / 2).copied().unwrap_or(0.0);
-    let rate = c.requests_per_s.clone().unwrap_or(0.0);
-    let without_delay = match rate * usual_ns / 1e9 < SELDOM {
+fn as_deep<'t>(c: &Timed<'_>, mut all: Vec<&'t Timed<'t>>) -> Vec<&'t Timed<'t>> {
+    let usual_ns = median(all.iter().filter_map(|o| o.mean_ns).collect()).unwrap_or(0.0);
+    let without_delay = match c.requests_per_s * usual_ns / 1e9 < SELDOM {
         true => SEVERAL,
-        false => mine,
+        false => c.depth,
     };
     let is_like = |o: f64, c: f64| (0.5..=2.0).contains(&(o / c));
-    let mut all = all;
-    all.retain(|(o, _)| {
-        o.number == c.number || is_like(depth(o), mine) || is_like(depth(o), without_delay)
+    all.retain(|o| {
+        o.client.number == c.client.number
+            || is_like(o.depth, c.depth)
+            || is_like(o.depth, without_delay)
     });
     all
+}
+
+/// The upper one of two, in a time that grows with their number alone.
+pub(super) fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> Option<T> {
+    let middle = all.len() / 2;
+    if all.is_empty() {
+        return None;
+    }
+    let order = |a: &T, b: &T| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal);
+    Some(*all.select_nth_unstable_by(middle, order).1)
 }
 
 /// What a wake-up costs at most, ns: tens of microseconds where an idle virtual CPU halts.
 const WAKE_UP_NS: u64 = 200_000;
 
-/// The p99 of the handler, or the share of waits that end in a sleep, of one client and of the median one.
+/// Something of one client, and of the median one of the others.
 fn beside<T: PartialOrd + Copy>(
     c: &Client,
-    all: &[(&Client, Percentiles)],
+    all: &[&Timed<'_>],
     of: impl Fn(&Client) -> Option<T>,
 ) -> Option<(T, T)> {
-    let mut theirs: Vec<T> = all.iter().filter_map(|(o, _)| of(o)).collect();
-    theirs.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    Some((of(c)?, *theirs.get(theirs.len() / 2)?))
+    let others = all.iter().filter(|o| o.client.number != c.number);
+    let theirs = others.filter_map(|o| of(o.client)).collect();
+    Some((of(c)?, median(theirs)?))
 }
 
 /// Share of the waits that end in a sleep from which a p99 shows it.
 const SHOWS: f64 = 0.01;
 
-/// Whether it takes `more_ns` longer than the median client because of what it asks for, and when.
-fn is_its_own_doing(
+/// Whether it takes `more_ns` longer than the median client, by a percentile, because of what it asks for, and when.
+pub(super) fn is_its_own_doing(
     ctx: &Context<'_>,
     e: &Endpoint,
     c: &Client,
-    all: &[(&Client, Percentiles)],
+    all: &[&Timed<'_>],
     more_ns: u64,
+    by: fn(&Percentiles) -> u64,
 ) -> bool {
-    let handled = |c: &Client| c.handler.interval.as_ref().ok().map(|p| p.p99);
+    let handled = |c: &Client| c.handler.interval.as_ref().ok().map(by);
     let longer_ns = beside(c, all, handled).map_or(0, |(mine, theirs)| mine.saturating_sub(theirs));
     let is_full = matches!(c.request_ring().blocked_ratio, Ok(share) if share > BLOCKED);
     longer_ns > more_ns / 2 || is_full || more_ns < WAKE_UP_NS && is_woken(ctx, e, c, all)
 }
 
 /// Whether it pauses until both sides sleep. A client that waits for late replies sleeps as well, but its server does not.
-fn is_woken(ctx: &Context<'_>, e: &Endpoint, c: &Client, all: &[(&Client, Percentiles)]) -> bool {
+fn is_woken(ctx: &Context<'_>, e: &Endpoint, c: &Client, all: &[&Timed<'_>]) -> bool {
     let ends_asleep = |w: &WaitView| Some(w.ended.as_ref().ok()?[2]);
     let asleep = |c: &Client| ends_asleep(c.wait.as_ref().ok()?);
     let sleeps =
@@ -182,25 +207,25 @@ fn outlier_client(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     {
         return QUIET;
     }
-    let others = as_deep(ctx, c, comparable(e, c));
+    let others = comparable(ctx, e, c);
     if others.len() < 4 {
         return Err(Why::not_applicable("fewer than 4 clients to compare with"));
     }
-    let mut p99: Vec<u64> = others.iter().map(|(_, p)| p.p99).collect();
-    p99.sort_unstable();
-    let median = p99[p99.len() / 2];
+    let median = median(others.iter().map(|o| o.rtt.p99).collect()).unwrap_or(u64::MAX);
     if mine.p99 <= median.saturating_mul(5) || mine.p99 - median < 20_000 {
         return QUIET;
     }
     let more_ns = mine.p99 - median;
-    if is_crowded(e, c) && !is_apart(c, &others) || is_its_own_doing(ctx, e, c, &others, more_ns) {
+    if is_crowded(e, c) && !is_apart(c, &others)
+        || is_its_own_doing(ctx, e, c, &others, more_ns, |p| p.p99)
+    {
         return QUIET;
     }
     let mut only = String::new();
     if let Ok(t) = &c.thread {
         let cpus = |c: &Client| c.thread.as_ref().ok().and_then(|t| t.last_cpu.clone().ok());
         let mine = cpus(c);
-        if mine.is_some() && others.iter().filter(|(o, _)| cpus(o) == mine).count() == 1 {
+        if mine.is_some() && others.iter().filter(|o| cpus(o.client) == mine).count() == 1 {
             only = format!("; only it is on CPU {}", mine.unwrap_or(0));
         }
         if let Ok(nice) = t.nice.clone()

@@ -1,12 +1,13 @@
 //! Rules about where and how a ring thread runs: its CPU, its node, its priority.
 
-use super::fix::{keep_thread, move_thread, sudo_for};
-use super::outlier::comparable;
+use super::fix::{is_idle, keep_thread, move_thread, sudo_for};
+use super::outlier::{comparable, is_its_own_doing, median};
 use super::ring::client_pid;
 use super::sched::SPINNER;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity};
 use crate::reading::{Reading, Why};
+use crate::sample::Cpu;
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -111,7 +112,8 @@ fn same_cpu(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 rule! {
     /// Where the ring's pages lie is not read (it takes numa_maps of the peer); but with the two ends on different nodes one
     /// of them is remote wherever the pages are. On a machine of many nodes that may be as it must be: info, unless clients of the same
-    /// server that run on its node are measured to be a third faster, with messages of like size.
+    /// server that run on its node are measured to be a third faster, with messages of like size, about as many requests in flight, and nothing that the
+    /// client does by itself to explain it.
     CROSS_NUMA = "cross-numa", Warn, "client and server run on different NUMA nodes";
     fires: "both threads last ran on CPUs of different nodes, at more than 1000 messages per second; warn where its p50 is 1.5 × that of clients on the server's node";
     quiet: "one node";
@@ -126,11 +128,9 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     let node = |cpu: u32| -> Reading<u32> {
         let all = &ctx.sample.host.cpus;
-        let found = all
-            .iter()
-            .find(|x| x.cpu == cpu)
-            .ok_or_else(|| Why::not_there("its CPU is not online"))?;
-        found.node.get()
+        let at = all.binary_search_by_key(&cpu, |x| x.cpu);
+        let at = at.map_err(|_| Why::not_there("its CPU is not online"))?;
+        all[at].node.get()
     };
     let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
     let (a, b) = (
@@ -141,20 +141,19 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     }
     let beside = |o: &Client| {
-        let theirs = o.thread.as_ref().ok().and_then(|t| t.last_cpu.clone().ok());
-        theirs.and_then(|cpu| node(cpu).ok()) == Some(b)
+        let thread = o.thread.as_ref().ok();
+        let cpu = thread.and_then(|t| t.last_cpu.as_ref().ok());
+        cpu.is_some_and(|cpu| node(*cpu) == Ok(b))
     };
-    let mut near: Vec<u64> = comparable(e, c)
-        .into_iter()
-        .filter(|(o, _)| beside(o))
-        .map(|(_, p)| p.p50)
-        .collect();
-    near.sort_unstable();
-    let near = near.get(near.len() / 2).copied();
+    let mut others = comparable(ctx, e, c);
+    others.retain(|o| o.client.number == c.number || beside(o.client));
+    let near = others.iter().filter(|o| o.client.number != c.number);
+    let near = median(near.map(|o| o.rtt.p50).collect());
     let mine = c.rtt.interval.as_ref().ok().map(|p| p.p50);
-    let slower = mine
-        .zip(near)
-        .filter(|(mine, near)| *mine as f64 >= 1.5 * *near as f64);
+    let slower = mine.zip(near).filter(|(mine, near)| {
+        *mine as f64 >= 1.5 * *near as f64
+            && !is_its_own_doing(ctx, e, c, &others, mine.saturating_sub(*near), |p| p.p50)
+    });
     let (effect, severity) = match slower {
         Some((mine, near)) => {
             let (mine, near) = (text::ns(mine), text::ns(near));
@@ -169,10 +168,7 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number,
             client_pid(e, c)
         ),
-        match cpus_of(ctx, b, client_pid(e, c)) {
-            Some(cpus) => format!("{}taskset -cp {cpus} {}", sudo_for(ctx, client_pid(e, c)), client.tid),
-            None => "its cpuset has no CPU there: widen it, or keep its server to its node".into(),
-        },
+        keep_to_node(ctx, b, client_pid(e, c), client.tid),
     )
     .at(severity)
     .number(
@@ -192,17 +188,26 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     .fires()
 }
 
-/// The CPUs of a node, as taskset takes them: in the process's cpuset, as the kernel refuses others, and not isolated, as those were set apart for
-/// somebody and a thread that may run on several of them stays on the first.
-fn cpus_of(ctx: &Context<'_>, node: u32, pid: u32) -> Option<String> {
+/// Keeps a thread to the CPUs of a node: those in the process's cpuset, as the kernel refuses others, that are not isolated, as those were set apart for
+/// somebody and a thread that may run on several of them stays on the first, and that have room for it.
+fn keep_to_node(ctx: &Context<'_>, node: u32, pid: u32, tid: u32) -> String {
     let process = ctx.process(pid).ok();
     let cpuset = process.and_then(|p| p.cgroups.cpuset.known());
-    let cpus = ctx.sample.host.cpus.iter();
-    let there = cpus.filter(|c| c.node.known() == Some(&node));
-    let there =
-        there.filter(|c| !c.is_set_apart() && cpuset.is_none_or(|set| set.contains(&c.cpu)));
-    let list: Vec<String> = there.map(|c| c.cpu.to_string()).collect();
-    (!list.is_empty()).then(|| list.join(","))
+    let mut cpus: Vec<&Cpu> = ctx.sample.host.cpus.iter().collect();
+    cpus.retain(|c| c.node.known() == Some(&node) && cpuset.is_none_or(|set| set.contains(&c.cpu)));
+    if cpus.is_empty() {
+        return "its cpuset has no CPU there: widen it, or keep its server to its node".into();
+    }
+    cpus.retain(|c| !c.is_set_apart());
+    if cpus.is_empty() {
+        return "all that it may use there are isolated: give it one that was set apart for it, or keep its server to its node".into();
+    }
+    cpus.retain(|c| is_idle(ctx, c.cpu) == Some(true));
+    if cpus.is_empty() {
+        return "none that it may use there is known to be idle: run less there, or keep its server to its node".into();
+    }
+    let list: Vec<String> = cpus.iter().map(|c| c.cpu.to_string()).collect();
+    format!("{}taskset -cp {} {tid}", sudo_for(ctx, pid), list.join(","))
 }
 
 rule! {
