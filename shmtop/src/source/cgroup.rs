@@ -6,7 +6,7 @@ use super::file::{Kept, cpu_list, field, line, nonsense, number, text};
 use super::mounts::{self, Hierarchy};
 use crate::reading::{Reading, Why, WhyKind};
 use crate::sample::{CgroupVersion, CpuGroup, CpuList, Fact, MemoryGroup};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Limits are read again after this long; the throttling of a group each time.
@@ -29,6 +29,8 @@ pub(super) struct CgroupReader {
     /// By what the process's cgroup file says, like `cpusets`.
     memory: HashMap<String, Reading<Vec<MemoryGroup>>>,
     cpusets: HashMap<String, Reading<CpuList>>,
+    /// Those of `memory` that were read when processes were seen to have ended, in this sample.
+    after_ends: HashSet<String>,
     /// When `memory` and `cpusets` are emptied.
     memory_due_ns: u64,
     buffer: Vec<u8>,
@@ -52,6 +54,7 @@ impl CgroupReader {
             answered_at_ns: 0,
             memory: HashMap::new(),
             cpusets: HashMap::new(),
+            after_ends: HashSet::new(),
             memory_due_ns: 0,
             buffer: Vec::new(),
         }
@@ -136,9 +139,11 @@ impl CgroupReader {
         read
     }
 
-    /// The same, as it is at this moment.
-    pub(super) fn memory_anew(&mut self, cgroup_text: &str) -> Reading<Vec<MemoryGroup>> {
-        self.memory.remove(cgroup_text);
+    /// The same, as it is when all processes were looked at: once for all of a group that have ended since the last sample, as a container's do.
+    pub(super) fn memory_after_ends(&mut self, cgroup_text: &str) -> Reading<Vec<MemoryGroup>> {
+        if self.after_ends.insert(cgroup_text.to_owned()) {
+            self.memory.remove(cgroup_text);
+        }
         self.memory(cgroup_text)
     }
 
@@ -176,6 +181,7 @@ impl CgroupReader {
 
     /// Ends a sample: what was read once in it is read again in the next, and what nobody asks for is forgotten.
     pub(super) fn end_sample(&mut self, now_ns: u64) {
+        self.after_ends.clear();
         self.cpu.retain(|_, w| now_ns < w.limits_at_ns + FORGET_NS);
         if now_ns >= self.memory_due_ns {
             self.memory_due_ns = now_ns + MEMORY_NS;

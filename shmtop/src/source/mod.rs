@@ -209,6 +209,11 @@ impl World {
                 renew: changed.contains(&pid),
             }));
         }
+        for process in seen.iter_mut().filter(|p| p.gone) {
+            if let Some(watch) = self.processes.get_mut(&process.pid) {
+                watch.read_what_ended_it(&mut self.cgroups, process);
+            }
+        }
         self.cgroups.end_sample(now_ns);
         seen
     }

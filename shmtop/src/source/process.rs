@@ -51,6 +51,8 @@ pub(super) struct ProcessWatch {
     facts_looks: u32,
     due_ns: u64,
     seen: Process,
+    /// It was seen to be gone in this sample, and its groups have not been read after that.
+    ended: bool,
 }
 
 /// What a look at a process needs besides the process.
@@ -92,6 +94,7 @@ impl ProcessWatch {
                 pid,
                 ..Process::default()
             },
+            ended: false,
         }
     }
 
@@ -132,12 +135,7 @@ impl ProcessWatch {
         }
         if stat.is_err() && !self.dir.exists() {
             if !is_hidden(&self.proc_root, self.seen.pid) {
-                // What ended it may be counted in its groups, and nobody else may be there to read it.
-                if let Ok(text) = self.files.cgroup_text()
-                    && !self.seen.gone
-                {
-                    self.seen.cgroups.memory = look.cgroups.memory_anew(text).into();
-                }
+                self.ended = !self.seen.gone;
                 self.seen.gone = true;
                 self.threads.clear();
                 return self.seen.clone();
@@ -186,6 +184,17 @@ impl ProcessWatch {
             .threads
             .extend(self.threads.iter().map(|t| t.seen.clone()));
         self.seen.clone()
+    }
+
+    /// Once all processes were looked at: what ended this one may be counted in its groups, and nobody else may be there to read it.
+    pub(super) fn read_what_ended_it(&mut self, cgroups: &mut CgroupReader, seen: &mut Process) {
+        if !std::mem::take(&mut self.ended) {
+            return;
+        }
+        if let Ok(text) = self.files.cgroup_text() {
+            self.seen.cgroups.memory = cgroups.memory_after_ends(text).into();
+            seen.cgroups.memory = self.seen.cgroups.memory.clone();
+        }
     }
 
     fn read_stat(&mut self, buffer: &mut Vec<u8>) -> Reading<Stat> {

@@ -1,8 +1,8 @@
 //! Promises about control groups of both versions.
 
 use super::Tree;
-use crate::reading::WhyKind;
-use crate::sample::{CgroupVersion, Fact};
+use crate::reading::{Reading, WhyKind};
+use crate::sample::{CgroupVersion, Fact, MemoryGroup};
 
 const GIB: u64 = 1 << 30;
 
@@ -163,4 +163,20 @@ fn v1_hierarchies_are_read_each_in_its_own_place() {
     );
     assert!(memory[1].oom_kills.why().is_some());
     assert_eq!(reader.cpuset(text), Ok(vec![0, 1, 2, 3]));
+}
+
+#[test]
+fn a_group_whose_processes_end_together_is_read_once_for_all_of_them_and_again_for_the_next() {
+    let tree = Tree::with(V2);
+    let mut reader = tree.cgroups();
+    let kills = |groups: Reading<Vec<MemoryGroup>>| groups.unwrap()[0].oom_kills.get().unwrap();
+    let killed = |n| tree.write("sys/fs/cgroup/a/memory.events", &format!("oom_kill {n}\n"));
+    assert_eq!(kills(reader.memory("0::/a\n")), 2);
+    killed(3);
+    assert_eq!(kills(reader.memory("0::/a\n")), 2, "of that moment");
+    assert_eq!(kills(reader.memory_after_ends("0::/a\n")), 3);
+    killed(4);
+    assert_eq!(kills(reader.memory_after_ends("0::/a\n")), 3);
+    reader.end_sample(1);
+    assert_eq!(kills(reader.memory_after_ends("0::/a\n")), 4);
 }

@@ -209,23 +209,6 @@ fn a_pid_given_to_another_process_takes_nothing_over() {
 }
 
 #[test]
-fn what_killed_a_process_is_read_from_its_group_after_its_end() {
-    let tree = one_process();
-    for (path, text) in super::cgroup::V2 {
-        tree.write(path, text);
-    }
-    tree.write("proc/7/cgroup", "0::/a/b\n");
-    let mut watch = ProcessWatch::new(&tree.proc(), 7, &mut Room::none());
-    let kills = |process: &Process| process.cgroups.memory.known().unwrap()[0].oom_kills.get();
-    assert_eq!(kills(&tree.process(&mut watch, 1, &[7])), Ok(0));
-    tree.write("sys/fs/cgroup/a/b/memory.events", "oom_kill 1\n");
-    std::fs::remove_dir_all(tree.proc().join("7")).unwrap();
-    let process = tree.process(&mut watch, 2, &[]);
-    assert!(process.gone);
-    assert_eq!(kills(&process), Ok(1));
-}
-
-#[test]
 fn a_pid_given_to_another_process_takes_nothing_over_from_files_that_were_kept_open() {
     let tree = one_process();
     let mut first = Command::new("cat")

@@ -5,10 +5,12 @@ use super::cgroup::V2;
 use super::host::CPU;
 use super::process::one_process;
 use crate::reading::WhyKind;
+use crate::sample::Process;
 use crate::source::World;
 use crate::source::host::HostReader;
 use crate::source::process::ProcessWatch;
 use crate::source::room::Room;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn an_empty_machine_is_all_unknown_and_nothing_panics() {
@@ -84,4 +86,39 @@ fn garbage_in_every_file_is_unknown_and_nothing_panics() {
         );
         World::new(tree.options()).sample();
     }
+}
+
+#[test]
+fn what_killed_processes_is_read_from_their_group_after_their_end() {
+    let tree = one_process();
+    for (path, text) in V2 {
+        tree.write(path, text);
+    }
+    for pid in [6, 7, 8] {
+        let stat = tree.proc().join("7/stat");
+        let stat = std::fs::read_to_string(stat).unwrap();
+        tree.write(&format!("proc/{pid}/stat"), &stat);
+        tree.write(&format!("proc/{pid}/cgroup"), "0::/a/b\n");
+    }
+    let interest = BTreeMap::from([6, 7, 8].map(|pid| (pid, BTreeSet::new())));
+    let mut world = World {
+        // What is kept open of a file of ours outlives it.
+        room: Room::none(),
+        ..World::new(tree.options())
+    };
+    let mut kills = |now_ns| {
+        let seen = world.look_at(&interest, &BTreeSet::new(), now_ns);
+        let kills = |p: &Process| p.cgroups.memory.known()?[0].oom_kills.known().copied();
+        let both = [&seen[1], &seen[2]];
+        (both.map(|p| p.gone), both.map(kills))
+    };
+    assert_eq!(kills(1), ([false; 2], [Some(0); 2]));
+    tree.write("sys/fs/cgroup/a/b/memory.events", "oom_kill 2\n");
+    for pid in ["7", "8"] {
+        std::fs::remove_dir_all(tree.proc().join(pid)).unwrap();
+    }
+    assert_eq!(kills(2), ([true; 2], [Some(2); 2]));
+    // Nobody counts for those that are gone.
+    tree.write("sys/fs/cgroup/a/b/memory.events", "oom_kill 3\n");
+    assert_eq!(kills(2_000_000_000), ([true; 2], [Some(2); 2]));
 }
