@@ -19,6 +19,8 @@ pub(super) const RULES: &[Rule] = &[MEMCG_HEADROOM, OOM_KILLED, LOW_MEMORY, MEML
 const SOME_BYTES: u64 = 64 << 20;
 /// A group grows if it takes a hundredth of its limit in ten seconds, or this much: less than either is the breath of one that stands.
 const GROWS_BYTES: u64 = 16 << 20;
+/// Of [`crate::model::Client::huge_pages`]: in use.
+const HUGE: u32 = 1;
 /// A group that is full so soon, at its pace, is an emergency.
 const SOON_NS: u64 = 60_000_000_000;
 
@@ -150,29 +152,27 @@ fn pace(ctx: &Context<'_>, e: &Endpoint, group: &MemoryGroup) -> Option<f64> {
 
 rule! {
     /// memfds are reserved without memory behind them. Should all rings be touched to the end, this much more is needed; the
-    /// machine does not have it. Only counted where the producers are visible.
+    /// machine does not have it. Only counted where the producers are visible. Rings in reserved huge pages have theirs, and take none of what is left.
     LOW_MEMORY = "low-memory", Warn, "the machine lacks memory for the rings that were promised";
     fires: "MemAvailable below the ring bytes reserved and not yet touched";
-    quiet: "prefaulted, or enough";
+    quiet: "prefaulted, in reserved huge pages, or enough";
     fix: "smaller rings or fewer clients";
     check: Host(low_memory);
 }
 
 fn low_memory(ctx: &Context<'_>) -> Answer {
     let available = ctx.model.host.memory_available_bytes.clone()?;
-    let mut promised = 0u64;
-    for e in ctx
-        .model
-        .endpoints
-        .iter()
-        .filter(|e| e.role == Role::Server)
-    {
-        promised = promised.saturating_add(
-            e.totals
-                .ring_reserved_bytes
-                .saturating_sub(e.totals.ring_touched_bytes),
-        );
-    }
+    let servers = ctx.model.endpoints.iter();
+    let servers = servers.filter(|e| e.role == Role::Server);
+    let promised = servers
+        .flat_map(|e| &e.clients)
+        .filter(|c| c.huge_pages != HUGE)
+        .flat_map(|c| [&c.tx, &c.rx])
+        .filter_map(|ring| {
+            let (capacity, touched) = (&ring.capacity_bytes, &ring.touched_bytes);
+            Some(capacity.clone().ok()?.saturating_sub(touched.clone().ok()?))
+        })
+        .fold(0, u64::saturating_add);
     // A ring walked with its window never reaches its end, so only a machine that is short anyway is worth a warning.
     let total = ctx.model.host.memory_total_bytes.clone()?;
     if available >= promised || available as f64 > 0.1 * total as f64 {
