@@ -3,8 +3,9 @@
 use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
+use super::fallback::headroom;
 use super::fix::{Bound, has_descriptors, raise_nofile, sudo};
-use super::ring::{client_pid, server_pid};
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
 use crate::model::{Client, Endpoint};
@@ -38,9 +39,28 @@ fn fallback(c: &Client) -> Option<&FallbackFact> {
     fallback.filter(|f| f.step != Step::Disabled as u32)
 }
 
-/// Where the step ran: the server's pid or the client's.
-fn where_it_failed(f: &FallbackFact, e: &Endpoint, c: &Client) -> u32 {
-    if f.at_peer { c.peer_pid } else { e.pid }
+/// Where the step ran: in the server or in the client.
+fn where_it_failed(ctx: &Context<'_>, f: &FallbackFact, e: &Endpoint, c: &Client) -> Whom {
+    match f.at_peer {
+        true => Whom::peer(ctx, e, c),
+        false => Whom::own(e),
+    }
+}
+
+/// And the other one.
+fn across(ctx: &Context<'_>, f: &FallbackFact, e: &Endpoint, c: &Client) -> Whom {
+    match f.at_peer {
+        true => Whom::own(e),
+        false => Whom::peer(ctx, e, c),
+    }
+}
+
+/// More descriptors for a process.
+fn more_descriptors(ctx: &Context<'_>, who: &Whom, wanted: u64, then: &str) -> String {
+    who.told(
+        |pid| format!("{}   # {then}", raise_nofile(ctx, pid, wanted)),
+        |name| format!("raise the limit of descriptors (nofile) of {name}; {then}"),
+    )
 }
 
 fn fire(f: &FallbackFact, says: String, fix: String) -> Fire {
@@ -84,14 +104,15 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c) else {
         return QUIET;
     };
-    let pid = where_it_failed(f, e, c);
+    let who = where_it_failed(ctx, f, e, c);
+    let client = Whom::client(ctx, e, c).name;
     let alike = |o: &FallbackFact| (o.step, o.errno) == (f.step, f.errno);
     let rows = e.clients.iter();
     let on_socket = rows.filter(|o| fallback(o).is_some_and(alike)).count();
     let are = if on_socket == 1 { "is" } else { "are" };
     let one = match on_socket {
-        1 => format!("(pid {})", client_pid(e, c)),
-        _ => format!("(pid {} is one)", client_pid(e, c)),
+        1 => format!("({client})"),
+        _ => format!("({client} is one)"),
     };
     let mut says = format!(
         "{on_socket} of {} clients {are} on the socket {one}: {}",
@@ -116,42 +137,36 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(*theirs)
         );
     }
+    let again = format!("let {client} connect again");
     let fix = match f.errno {
-        EMFILE if has_descriptors(ctx, pid, f.limit) => format!(
-            "let pid {} connect again: pid {pid} has descriptors left by now",
-            client_pid(e, c)
-        ),
+        EMFILE if who.pid.is_some_and(|pid| has_descriptors(ctx, pid, f.limit)) => {
+            format!("{again}: {} has descriptors left by now", who.name)
+        }
         EMFILE => {
             let wanted = f.limit.max(64).saturating_mul(4).max(4096);
-            format!(
-                "{}   # then let pid {} connect again",
-                raise_nofile(ctx, pid, wanted),
-                client_pid(e, c)
-            )
+            more_descriptors(ctx, &who, wanted, &format!("then {again}"))
         }
         ENFILE => format!(
-            "{}sysctl fs.file-max={}   # then let pid {} connect again",
+            "{}sysctl fs.file-max={}   # then {again}",
             sudo(ctx),
             ctx.model
                 .host
                 .files
                 .as_ref()
                 .map_or(1_000_000, |f| f.1.saturating_mul(2)),
-            client_pid(e, c)
         ),
         _ => match Step::from_number(f.step) {
-            Some(Step::Headroom) => format!(
-                "raise the memory limit of pid {pid} ({}), or use smaller rings: Config::ring_bytes (exchange, trader: --ring-size)",
-                text::bytes(f.limit)
+            Some(Step::Headroom) => headroom(ctx, e, f, &who, &again),
+            Some(Step::Layout) => Whom::peer(ctx, e, c).told(
+                |peer| {
+                    format!(
+                        "ls -l /proc/{}/exe /proc/{peer}/exe   # two versions: start both with the same",
+                        e.pid
+                    )
+                },
+                |peer| format!("start pid {} and {peer} with the same version", e.pid),
             ),
-            Some(Step::Layout) => format!(
-                "ls -l /proc/{}/exe /proc/{}/exe   # two versions: start both with the same",
-                e.pid, c.peer_pid
-            ),
-            _ => format!(
-                "see why that step failed in pid {pid}, then let pid {} connect again",
-                client_pid(e, c)
-            ),
+            _ => format!("see why that step failed in {}, then {again}", who.name),
         },
     };
     fire(f, says, fix).fires()
@@ -175,41 +190,48 @@ fn fallback_eagain(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     };
     let step = Step::from_number(f.step);
-    let server = server_pid(e, c);
-    let silent = if f.at_peer { e.pid } else { c.peer_pid };
+    let client = Whom::client(ctx, e, c).name;
     let (meaning, fix) = match step {
         Some(Step::Connect) => (
             "the server's accept queue was full",
-            format!("shmtop doctor -p {server}   # is it accepting?"),
+            Whom::server(ctx, e, c).told(
+                |pid| format!("shmtop doctor -p {pid}   # is it accepting?"),
+                |name| format!("see whether {name} accepts"),
+            ),
         ),
         Some(Step::ReceiveFd | Step::Handshake) => (
             "the other side did not answer in time",
-            format!("ps -o pid,stat,wchan -p {silent}   # does it run?"),
+            across(ctx, f, e, c).told(
+                |pid| format!("ps -o pid,stat,wchan -p {pid}   # does it run?"),
+                |name| format!("see whether {name} runs"),
+            ),
         ),
         Some(Step::Mmap) => {
-            let pid = where_it_failed(f, e, c);
-            let locks = ctx.process(pid).and_then(|p| p.memory.get());
-            let need = locks
-                .map_or(0, |m| m.locked_bytes)
-                .saturating_add(e.admission.ring_bytes.max(64 << 20));
+            let who = where_it_failed(ctx, f, e, c);
+            let raise = |pid| {
+                let locks = ctx.process(pid).and_then(|p| p.memory.get());
+                let need = locks
+                    .map_or(0, |m| m.locked_bytes)
+                    .saturating_add(e.admission.ring_bytes.max(64 << 20));
+                let raise = Bound::LockedMemory.raise(ctx, pid, need.saturating_mul(2));
+                format!("{raise}   # then let {client} connect again")
+            };
             (
                 "the process locks what it maps, and RLIMIT_MEMLOCK has no room for the rings",
-                format!(
-                    "{}   # then let pid {} connect again",
-                    Bound::LockedMemory.raise(ctx, pid, need.saturating_mul(2)),
-                    client_pid(e, c)
-                ),
+                who.told(raise, |name| {
+                    format!("raise RLIMIT_MEMLOCK of {name}; then let {client} connect again")
+                }),
             )
         }
         _ => (
             "the kernel was short of something for a moment",
-            format!("let pid {} connect again", client_pid(e, c)),
+            format!("let {client} connect again"),
         ),
     };
     let name = step.map_or("unknown step", Step::name);
     fire(
         f,
-        format!("client {} (pid {}): {name} → EAGAIN: {meaning}. This is not the descriptor limit (that would be EMFILE)", c.number, client_pid(e, c)),
+        format!("client {} ({client}): {name} → EAGAIN: {meaning}. This is not the descriptor limit (that would be EMFILE)", c.number),
         fix,
     )
     .fires()
@@ -231,9 +253,9 @@ fn fd_truncated(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| f.step == Step::FdTruncated as u32) else {
         return QUIET;
     };
-    let pid = where_it_failed(f, e, c);
+    let who = where_it_failed(ctx, f, e, c);
     let table = ctx
-        .process(pid)
+        .process(who.pid.unwrap_or(0))
         .and_then(|p| Ok((p.fds_below_limit()?, p.limits.get()?.nofile.soft)));
     let full = match table {
         Ok((used, Some(soft))) => format!("{used} of {soft} fds used"),
@@ -241,10 +263,15 @@ fn fd_truncated(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     };
     fire(
         f,
-        format!("the descriptor of the rings did not reach pid {pid}: {full}"),
         format!(
-            "{}   # if there is room: dmesg | grep -i denied",
-            raise_nofile(ctx, pid, 4096)
+            "the descriptor of the rings did not reach {}: {full}",
+            who.name
+        ),
+        more_descriptors(
+            ctx,
+            &who,
+            4096,
+            "if there is room, look for a denial in the kernel's log (dmesg)",
         ),
     )
     .fires()
@@ -265,11 +292,14 @@ fn inflight_fds(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| f.errno == ETOOMANYREFS) else {
         return QUIET;
     };
-    let pid = where_it_failed(f, e, c);
+    let who = where_it_failed(ctx, f, e, c);
     fire(
         f,
-        format!("pid {pid} has too many descriptors in flight: nofile bounds those too"),
-        raise_nofile(ctx, pid, 4096),
+        format!(
+            "{} has too many descriptors in flight: nofile bounds those too",
+            who.name
+        ),
+        more_descriptors(ctx, &who, 4096, "they count for all processes of its user"),
     )
     .fires()
 }
@@ -286,15 +316,15 @@ rule! {
     check: Client(memfd_blocked);
 }
 
-fn memfd_blocked(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn memfd_blocked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| {
         f.step == Step::MemfdCreate as u32 && matches!(f.errno, ENOSYS | EPERM | EACCES)
     }) else {
         return QUIET;
     };
-    let pid = where_it_failed(f, e, c);
+    let who = where_it_failed(ctx, f, e, c).name;
     let allow = format!(
-        "allow memfd_create for pid {pid}, e.g. docker run --security-opt seccomp=PROFILE.json"
+        "allow memfd_create for {who}, e.g. docker run --security-opt seccomp=PROFILE.json"
     );
     let (cause, fix) = match f.errno {
         EACCES => (
@@ -306,7 +336,7 @@ fn memfd_blocked(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     fire(
         f,
         format!(
-            "pid {pid} may not call memfd_create ({}): {cause}",
+            "{who} may not call memfd_create ({}): {cause}",
             errno_name(f.errno)
         ),
         fix,
@@ -328,17 +358,21 @@ rule! {
     check: Client(unsealed_ring);
 }
 
-fn unsealed_ring(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn unsealed_ring(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let Some(f) = fallback(c).filter(|f| f.step == Step::Validate as u32) else {
         return QUIET;
     };
-    let from = if f.at_peer { e.pid } else { c.peer_pid };
+    let from = across(ctx, f, e, c);
     fire(
         f,
         format!(
-            "the memory offered by pid {from} was refused: it has not the agreed size or not the seals of a new ring"
+            "the memory offered by {} was refused: it has not the agreed size or not the seals of a new ring",
+            from.name
         ),
-        format!("ls -l /proc/{from}/exe"),
+        from.told(
+            |pid| format!("ls -l /proc/{pid}/exe"),
+            |name| format!("find out what {name} runs, as uid {}", c.peer_uid),
+        ),
     )
     .fires()
 }

@@ -134,9 +134,10 @@ impl<'a> Context<'a> {
 
     /// A process.
     pub(super) fn process(&self, pid: u32) -> Reading<&'a Process> {
-        self.sample
-            .process(pid)
-            .ok_or_else(|| Why::not_there(format!("process {pid} was not looked at")))
+        self.sample.process(pid).ok_or_else(|| match pid {
+            0 => Why::not_there("it is in another pid namespace, and its page is not visible"),
+            _ => Why::not_there(format!("process {pid} was not looked at")),
+        })
     }
 
     /// A process at the window's start.

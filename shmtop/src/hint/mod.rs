@@ -12,6 +12,7 @@ mod cpu;
 mod crowd;
 mod docs;
 mod engine;
+mod fallback;
 mod fix;
 mod fold;
 mod fullest;
@@ -41,6 +42,7 @@ mod tracker;
 mod trust;
 mod unseen;
 mod view;
+mod whom;
 
 pub use context::Context;
 pub use docs::{catalogue, explain};

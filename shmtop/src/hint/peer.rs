@@ -5,6 +5,7 @@ use transport::stats::{Role, Slot, Via};
 use super::fix::{look_inside, sudo_for};
 use super::ring::{FULL, client_pid, plural, server_pid};
 use super::trust::is_ending;
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, ClientState, Endpoint, Severity, Shared, ThreadView};
 use crate::reading::{Reading, Why};
@@ -197,20 +198,20 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         (
             c.reply_ring(),
             "reply",
-            client_pid(e, c),
+            Whom::client(ctx, e, c),
             &c.thread,
             "client",
         ),
         (
             c.request_ring(),
             "request",
-            server_pid(e, c),
+            Whom::server(ctx, e, c),
             &c.server_thread,
             "server",
         ),
     ];
     let (mut unknown, mut lesser) = (None, None);
-    for (ring, name, pid, thread, who) in rings {
+    for (ring, name, whom, thread, who) in rings {
         if in_handler && who == "server" || waits_for_none && who == "client" {
             continue;
         }
@@ -236,10 +237,10 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             }
             Err(_) => false,
         };
-        let at = whereabouts(ctx, pid, thread);
+        let at = whereabouts(ctx, whom.pid.unwrap_or(0), thread);
         let is = at.as_ref().map_or_else(
-            || format!("the state of the {who} (pid {pid}) can't be read"),
-            |at| format!("the {who} (pid {pid}) is {at}"),
+            || format!("the state of the {who} ({}) can't be read", whom.name),
+            |at| format!("the {who} ({}) is {at}", whom.name),
         );
         let fire = Fire::new(
             format!(
@@ -249,7 +250,10 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 plural(name),
                 text::ns(frozen)
             ),
-            look_inside(ctx, pid, None, at.as_deref()),
+            whom.told(
+                |pid| look_inside(ctx, pid, None, at.as_deref()),
+                |name| format!("see what {name} waits for"),
+            ),
         )
         .number(
             "occupancy",
@@ -265,7 +269,8 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             "stats page: house_*_moved_ns",
             format!("> {LONG_NS}"),
         );
-        let fire = with_state(fire, at, format!("/proc/{pid}/stat"));
+        let stat = format!("/proc/{}/stat", whom.pid.unwrap_or(0));
+        let fire = with_state(fire, at, stat);
         if !is_lesser {
             return fire.fires();
         }

@@ -85,7 +85,7 @@ pub(super) fn client<'a>(pair: &Pair<'a>, own: &Side<'a>) -> Client {
         number: number(own.slot),
         role,
         shown_at_server: role == Role::Client && other.is_some(),
-        peer_pid: other.map_or(info.peer_pid, |o| o.page.pid),
+        peer_pid: pair.peer_pid(own, other),
         peer_uid: info.peer_uid,
         peer_name: Some(text::clean(&info.peer_name))
             .filter(|n| !n.is_empty())

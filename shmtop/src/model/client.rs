@@ -26,7 +26,7 @@ pub struct Client {
     pub role: Role,
     /// True for a client's own row when its server's row shows the same connection.
     pub shown_at_server: bool,
-    /// Pid of the other side, as the writer of the page sees it.
+    /// Pid of the other side as this viewer sees it; 0 if it is in another pid namespace and its own page is not visible.
     pub peer_pid: u32,
     /// Uid of the other side.
     pub peer_uid: u32,

@@ -246,6 +246,15 @@ impl<'a> Pair<'a> {
         self.now.process(side.slot.info.peer_pid)
     }
 
+    /// The peer's pid as this viewer sees it; 0 where nobody here knows: the page of it that is visible speaks of another pid namespace.
+    pub(crate) fn peer_pid(&self, side: &Side<'_>, other: Option<&Side<'_>>) -> u32 {
+        match other {
+            Some(other) => other.page.pid,
+            None if self.same_namespace(side.snapshot) => side.slot.info.peer_pid,
+            None => 0,
+        }
+    }
+
     /// Whether the pids in a page mean here what they mean there. What neither says is taken as the same.
     pub(crate) fn same_namespace(&self, snapshot: &Snapshot) -> bool {
         snapshot.pid_ns_inode == 0

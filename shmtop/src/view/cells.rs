@@ -47,7 +47,11 @@ pub(super) fn draw_cell(
             pen.put(x, y, mark, style);
             pen.put(x + 2, y, &client.number.to_string(), theme.accent);
         }
-        Key::Sorted(SortKey::Peer) => number(Ok(client.peer_pid.to_string()), theme.dim),
+        Key::Sorted(SortKey::Peer) => match client.peer_pid {
+            // In another pid namespace.
+            0 => number(Ok("–".to_owned()), theme.dim),
+            pid => number(Ok(pid.to_string()), theme.dim),
+        },
         Key::Sorted(SortKey::Via) => {
             let style = match (client.transport, client.wanted) {
                 (Via::Socket, Via::Shm) => theme.warn,

@@ -210,7 +210,13 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
             vec![
                 (format!("{mark} "), style),
                 (format!("client {}", client.number), theme.accent),
-                (format!(" ▸ peer {}", client.peer_pid), theme.text),
+                (
+                    match client.peer_pid {
+                        0 => " ▸ peer elsewhere".to_owned(),
+                        pid => format!(" ▸ peer {pid}"),
+                    },
+                    theme.text,
+                ),
                 (
                     format!(" {} (uid {})", client.peer_name, client.peer_uid),
                     theme.dim,
