@@ -383,6 +383,11 @@ fn asleep_over_socket(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Reading<Op
             "the client's own page is not visible: its reply may wait for it",
         ));
     };
-    let since_ns = own.req.oldest_ns;
-    Ok((since_ns != 0).then(|| ctx.model.at_ns.saturating_sub(since_ns)))
+    // That is the client's word; by the server's own the request has not been there since before the connection, nor since before it answered another.
+    let (claimed_ns, earliest_ns) = (
+        own.req.oldest_ns,
+        now.info.opened_ns.max(now.req.last_progress_ns),
+    );
+    let since_ns = claimed_ns.max(earliest_ns);
+    Ok((claimed_ns != 0).then(|| ctx.model.at_ns.saturating_sub(since_ns)))
 }
