@@ -113,6 +113,12 @@ impl Refusals {
         largest.is_some_and(|l| l.grew_ns != 0 && l.seen_ns.saturating_sub(l.grew_ns) <= MINUTE_NS)
     }
 
+    /// Whether the page of this side, which counts what it refused, was seen just now.
+    pub(super) fn knows(&self, connection_id: u64, sender: Role) -> bool {
+        self.sides
+            .contains_key(&(connection_id, sender == Role::Server))
+    }
+
     /// Messages that this side of a connection refused to send within the last minute.
     pub(super) fn of(&self, connection_id: u64, sender: Role) -> u64 {
         let side = self.sides.get(&(connection_id, sender == Role::Server));

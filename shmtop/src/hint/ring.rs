@@ -5,9 +5,10 @@ use transport::stats::{Role, Via};
 use super::fix::setting;
 use super::refusals::{NEAR, is_near};
 use super::server::shares_its_worker;
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, RingView, Severity};
-use crate::reading::Why;
+use crate::reading::{Why, WhyKind};
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -72,9 +73,14 @@ fn lately(
 
 fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     on_shm(c)?;
+    let mut unseen = None;
     for (ring, name, reader) in rings(c) {
         let fill = ring.fill().unwrap_or(0.0);
-        let blocked = ring.blocked_ratio.clone().unwrap_or(0.0);
+        // Its producer alone counts that, and may have been blocked between two looks at a ring that is empty now.
+        let blocked = ring.blocked_ratio.clone().unwrap_or_else(|why| {
+            unseen = hidden(why).or(unseen.take());
+            0.0
+        });
         let lately = (blocked > BLOCKED).then(|| lately(ctx, e, c, ring, reader));
         let lately = lately.flatten().filter(|full| *full >= LATELY_FULL);
         let blocked = if lately.is_some() { blocked } else { 0.0 };
@@ -83,18 +89,18 @@ fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         }
         let drained = ring.bytes_per_s.clone().unwrap_or(0.0);
         let fix = if reader == "server" {
-            format!(
-                "perf top -p {}   # its handler is the place to look{}",
-                server_pid(e, c),
-                match shares_its_worker(e, c) {
-                    true => "; or another worker: Config::workers (exchange: --workers)",
-                    false => ", as a connection has one worker",
-                }
+            let more = match shares_its_worker(e, c) {
+                true => "; or another worker: Config::workers (exchange: --workers)",
+                false => ", as a connection has one worker",
+            };
+            Whom::server(ctx, e, c).told(
+                |pid| format!("perf top -p {pid}   # its handler is the place to look{more}"),
+                |name| format!("the handler of {name} is the place to look{more}"),
             )
         } else {
             format!(
-                "pid {} must read its replies before it sends more (trader: a smaller --depth)",
-                client_pid(e, c)
+                "{} must read its replies before it sends more (trader: a smaller --depth)",
+                Whom::client(ctx, e, c).name
             )
         };
         let says = if blocked > BLOCKED {
@@ -140,7 +146,12 @@ fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         }
         .fires();
     }
-    QUIET
+    unseen.map_or(QUIET, Err)
+}
+
+/// A reason why nobody can tell, unless it is one that time mends or that says that there is nothing to tell.
+fn hidden(why: Why) -> Option<Why> {
+    matches!(why.kind, WhyKind::NotVisible | WhyKind::NoPermission).then_some(why)
 }
 
 /// The next power of two above `value`; numbers from a page may be anything.
@@ -170,7 +181,7 @@ pub(super) fn plural(name: &str) -> &'static str {
     }
 }
 
-/// Pid of the server of a row.
+/// Pid of the server of a row; 0 if nobody here knows it.
 pub(super) fn server_pid(e: &Endpoint, c: &Client) -> u32 {
     match c.role {
         transport::stats::Role::Server => e.pid,
@@ -178,7 +189,7 @@ pub(super) fn server_pid(e: &Endpoint, c: &Client) -> u32 {
     }
 }
 
-/// Pid of the client of a row.
+/// Pid of the client of a row; 0 if nobody here knows it.
 pub(super) fn client_pid(e: &Endpoint, c: &Client) -> u32 {
     match c.role {
         transport::stats::Role::Server => c.peer_pid,
@@ -198,13 +209,13 @@ rule! {
     check: Client(mutual_full);
 }
 
-fn mutual_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn mutual_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     on_shm(c)?;
     let mut blocked = Vec::new();
     for (ring, _, _) in rings(c) {
         match &ring.blocked_for_ns {
             Ok(ns) => blocked.push(*ns),
-            Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => return QUIET,
+            Err(why) if why.kind == WhyKind::NotApplicable => return QUIET,
             Err(why) => return Err(why.clone()),
         }
     }
@@ -212,9 +223,10 @@ fn mutual_full(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if least <= 200_000_000 {
         return QUIET;
     }
+    let client = Whom::client(ctx, e, c).name;
     Fire::new(
-        format!("client {} (pid {}): both sides wait for room for {}: a deadlock until the timeout", c.number, client_pid(e, c), text::ns(least)),
-        format!("pid {} must receive replies while it sends: fewer requests in flight (trader: --depth), or receive when submit says Full", client_pid(e, c)),
+        format!("client {} ({client}): both sides wait for room for {}: a deadlock until the timeout", c.number, text::ns(least)),
+        format!("{client} must receive replies while it sends: fewer requests in flight (trader: --depth), or receive when submit says Full"),
     )
     .number("blocked for, the shorter", least as f64, "ns", "stats page: tx_blocked_since_ns", "> 200000000")
     .fires()
@@ -237,11 +249,22 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if max == 0 {
         return Err(Why::not_yet("the limit is not agreed yet"));
     }
+    let mut unseen = None;
     for (ring, name, _) in rings(c) {
         let from = match name {
             "reply" => Role::Server,
             _ => Role::Client,
         };
+        if !ctx.refusals.knows(c.connection_id, from) {
+            unseen = Some(Why::not_visible(match from {
+                Role::Server => {
+                    "the server's page is not visible, which alone counts the replies that were refused"
+                }
+                Role::Client => {
+                    "the client's own page is not visible, which alone counts the requests that were refused"
+                }
+            }));
+        }
         let refused = ctx.refusals.of(c.connection_id, from);
         let largest = ring.largest_bytes.clone().unwrap_or(0);
         if refused > 0 {
@@ -255,9 +278,9 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 .unwrap_or(0);
             return Fire::new(
                 format!(
-                    "client {} (pid {}): {refused} {} of {} refused within a minute (max {})",
+                    "client {} ({}): {refused} {} of {} refused within a minute (max {})",
                     c.number,
-                    client_pid(e, c),
+                    Whom::client(ctx, e, c).name,
                     plural(name),
                     text::bytes(size),
                     text::bytes(max)
@@ -305,5 +328,5 @@ fn near_max_message(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             .fires();
         }
     }
-    QUIET
+    unseen.map_or(QUIET, Err)
 }
