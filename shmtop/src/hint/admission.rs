@@ -178,13 +178,7 @@ fn handshake_rejected(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let p = &page.process;
     let (uid, pid) = (p.last_rejected_uid, p.last_rejected_pid);
     // Of a server in a container it is a number of that, and here somebody else's.
-    let is_ours = page.pid_ns_inode == 0
-        || ctx
-            .sample
-            .viewer
-            .pid_ns_inode
-            .known()
-            .is_none_or(|ours| *ours == page.pid_ns_inode);
+    let is_ours = ctx.sample.is_here(page);
     let (last, look) = match is_ours {
         true => (format!("pid {pid}"), String::new()),
         false => (

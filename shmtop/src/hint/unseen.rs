@@ -220,8 +220,7 @@ fn peer(now: &Sample, page: &Page, snapshot: &Snapshot, slot: &Slot, sides: &Sid
     if let Some(pid) = sides.get(&(id, other)) {
         return Who::Here(*pid);
     }
-    let ours = now.viewer.pid_ns_inode.known();
-    let is_here = snapshot.pid_ns_inode == 0 || ours.is_none_or(|ns| *ns == snapshot.pid_ns_inode);
+    let is_here = now.is_here(snapshot);
     match pid {
         0 => Who::Elsewhere(page.pid, id),
         pid if is_here => Who::Here(pid),

@@ -255,15 +255,9 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Whether the pids in a page mean here what they mean there. What neither says is taken as the same.
+    /// Whether the pids in a page mean here what they mean there.
     pub(crate) fn same_namespace(&self, snapshot: &Snapshot) -> bool {
-        snapshot.pid_ns_inode == 0
-            || self
-                .now
-                .viewer
-                .pid_ns_inode
-                .known()
-                .is_none_or(|ours| *ours == snapshot.pid_ns_inode)
+        self.now.is_here(snapshot)
     }
 
     /// A process and its past.

@@ -20,11 +20,15 @@ impl Process {
 }
 
 impl Sample {
+    /// Whether the pids in a page mean here what they mean there. What neither says is taken as the same.
+    pub(crate) fn is_here(&self, snapshot: &Snapshot) -> bool {
+        let ours = self.viewer.pid_ns_inode.known();
+        snapshot.pid_ns_inode == 0 || ours.is_none_or(|ns| *ns == snapshot.pid_ns_inode)
+    }
+
     /// Whether the process at the other end has died; `None` if that can't be seen: it is of another pid namespace, or was not looked at.
     pub fn peer_died(&self, snapshot: &Snapshot, info: &SlotInfo) -> Option<bool> {
-        let ours = self.viewer.pid_ns_inode.known();
-        let is_here =
-            snapshot.pid_ns_inode == 0 || ours.is_none_or(|ns| *ns == snapshot.pid_ns_inode);
+        let is_here = self.is_here(snapshot);
         let process = self.process(info.peer_pid).filter(|_| is_here)?;
         Some(process.is_dead() || !process.is_peer(info))
     }

@@ -24,6 +24,7 @@
 //! client's slot), `at-server.N` (the same connection in the server's page), `poller`, `cpu.N`, `listener`, or a field
 //! of the sample; the rest follows its JSON.
 
+mod back_again;
 mod base;
 mod fixes;
 mod glance;
