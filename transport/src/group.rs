@@ -21,7 +21,7 @@ use crate::wire::edge::BLIND_SLICE;
 /// Waits for the first reply on any of several connections, as `poll` does for sockets.
 ///
 /// It waits for connections only: no descriptor of another kind can be among them, and nothing but a reply, a server's end or the limit ends a wait.
-/// Nor can another event loop than this, or tokio's (`AsyncSynapse`), wait for a connection.
+/// An event loop of your own waits for [`Synapse::doorbell`] beside them; on tokio there is `AsyncSynapse`.
 ///
 /// It does not own the connections: pass them to each [`Group::wait`]. Keep one `Group` per thread, since it learns how long waits last.
 ///

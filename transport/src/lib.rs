@@ -35,6 +35,7 @@
 //! |---|---|
 //! | have several requests in flight | [`Synapse::submit`], [`Synapse::receive`], [`Synapse::fire_batch`] |
 //! | wait for many connections in one thread | [`Group`] |
+//! | wait in an event loop of your own | [`Synapse::doorbell`] |
 //! | share a connection between tasks on tokio | `AsyncSynapse` (feature `tokio`) |
 //! | outlive a server that restarts | [`Reconnecting`] |
 //! | save copies | [`Synapse::draft`], [`Synapse::fire_in_place`] |

@@ -1,4 +1,5 @@
-//! For those that wait for many connections, or for descriptors: the same few calls on either transport.
+//! For those that wait for many connections, or for descriptors: the same few calls on either transport. Public is what an event loop of the caller's
+//! needs: a descriptor, and to have it made readable.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -10,6 +11,82 @@ use crate::shm::Drained;
 use crate::stats::recorder::bump;
 
 impl Synapse {
+    /// The descriptor that tells an event loop of yours of the next reply: poll, level-triggered epoll or the like wait for it to be readable, beside whatever
+    /// else they wait for. It rings once [`Self::arm_doorbell`] has asked for that; the end of the server makes it readable in any case.
+    ///
+    /// For waiting only: who reads from it takes bells away from this connection, or replies, and who writes to it is thrown out by the server. It stays
+    /// the same for as long as the connection lives, upgrades included; [`Reconnecting`](crate::Reconnecting) has another one after each new connection.
+    ///
+    /// ```no_run
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    /// use transport::{Config, Synapse};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut client = Synapse::connect("/run/quotes.sock", &Config::default())?;
+    /// client.submit(b"price of tea?")?;
+    /// while client.in_flight() > 0 {
+    ///     while let Some((id, reply)) = client.try_receive()? {
+    ///         println!("{id:?}: {} bytes", reply.len());
+    ///     }
+    ///     // False: a reply has come since that look.
+    ///     if client.arm_doorbell()? {
+    ///         let stdin = std::io::stdin();
+    ///         let mut fds = [
+    ///             PollFd::new(client.doorbell()?, PollFlags::POLLIN),
+    ///             PollFd::new(std::os::fd::AsFd::as_fd(&stdin), PollFlags::POLLIN),
+    ///         ];
+    ///         poll(&mut fds, PollTimeout::NONE)?;
+    ///         // … what was typed.
+    ///         client.disarm_doorbell();
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RequestError::Forked`] in a forked child, which has no socket of this connection. Not after the end: a loop finds the descriptor readable then, and
+    /// [`Self::try_receive`] says why.
+    pub fn doorbell(&self) -> Result<BorrowedFd<'_>, RequestError> {
+        if self.is_forked() {
+            return Err(RequestError::Forked);
+        }
+        self.fd().ok_or_else(lost)
+    }
+
+    /// Has the next reply make [`Self::doorbell`] readable: to be called right before waiting for that, after [`Self::try_receive`] has found nothing. False:
+    /// something is there already, be it the end, and nothing will ring for it; look again instead of waiting.
+    ///
+    /// No reply is missed: the server is told before the ring is looked at once more. Rarely it rings for a part of one, and [`Self::try_receive`] finds
+    /// nothing: arm again, and wait for the rest. It holds until the next call on this connection; call it again before each wait. With nothing in flight
+    /// there is nothing to ring for but the end.
+    ///
+    /// Waiting in a loop has no timeout of its own: [`Self::cancel`] what has taken too long. It costs the server a system call per reply that finds you
+    /// waiting, and you two: to wait for a single connection, [`Self::receive`] is sooner.
+    ///
+    /// # Errors
+    /// [`RequestError::Disconnected`], [`RequestError::Forked`].
+    pub fn arm_doorbell(&mut self) -> Result<bool, RequestError> {
+        // Also what an earlier one has left: who armed, and then did something else, may have had it undone.
+        self.disarm();
+        if self.in_flight() > 0 {
+            return self.arm();
+        }
+        // The page would say of an idle client that it waits for a reply.
+        if self.is_forked() {
+            return Err(RequestError::Forked);
+        }
+        self.notify();
+        Ok(!self.is_ready())
+    }
+
+    /// Takes [`Self::arm_doorbell`] back, and off the descriptor what has rung: to be called after the wait, for whatever reason it ended. The next
+    /// `arm_doorbell` does the same; until then the descriptor stays readable, servers ring for replies that nobody waits for, and viewers see a client
+    /// that waits.
+    pub fn disarm_doorbell(&mut self) {
+        self.disarm();
+    }
+
     /// What becomes readable when an armed doorbell rings, and when the server is gone.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.transport {

@@ -65,12 +65,7 @@ impl ShmClient {
     pub(crate) fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
         self.usable()?;
         match self.arrived() {
-            Ok(None) if self.line.has_ended() => {
-                let Arrived { id, length, failed } =
-                    self.left_behind(&Self::arrived, self.line.end())?;
-                self.deliver(id, length, failed)
-                    .map(|bytes| Some((RequestId(id), bytes)))
-            }
+            Ok(None) if self.line.has_ended() => self.try_receive_last(),
             // Who looks here has no clock: a `Group` would find this connection ready again and again.
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => {
@@ -86,6 +81,15 @@ impl ShmClient {
                 .map(|bytes| Some((RequestId(id), bytes))),
             Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
         }
+    }
+
+    /// The same once the end was met. Out of line: not a word of it stands in the way of a look.
+    #[cold]
+    #[inline(never)]
+    fn try_receive_last(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
+        let Arrived { id, length, failed } = self.left_behind(&Self::arrived, self.line.end())?;
+        self.deliver(id, length, failed)
+            .map(|bytes| Some((RequestId(id), bytes)))
     }
 
     /// Gives up all requests in flight: their replies will be discarded and counted. Returns how many.

@@ -1,0 +1,211 @@
+//! An event loop of the caller's waits for a connection's descriptor beside others: no reply is missed, and nothing rings for nothing.
+
+#[path = "own_page/mod.rs"]
+mod own_page;
+mod server;
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+use server::{Server, WATCHDOG};
+use transport::error::RequestError;
+use transport::{Config, Membrane, RequestId, Synapse, TransportChoice};
+
+const BOTH: [TransportChoice; 2] = [TransportChoice::Shm, TransportChoice::Socket];
+
+fn connect(dir: &std::path::Path, transport: TransportChoice) -> Synapse {
+    let config = Config {
+        transport,
+        stats_dir: Some(dir.join("stats")),
+        ..Config::default()
+    };
+    Synapse::connect(dir.join("s"), &config).expect("a client")
+}
+
+/// What the caller's loop waits for.
+struct Loop(Epoll);
+
+impl Loop {
+    fn new<'a>(fds: impl IntoIterator<Item = &'a dyn AsFd>) -> Self {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
+        for (n, fd) in fds.into_iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, n as u64);
+            epoll.add(fd, event).expect("a descriptor");
+        }
+        Self(epoll)
+    }
+
+    /// Which are readable, by their place.
+    fn wait(&self, limit: Duration) -> Vec<u64> {
+        let mut events = [EpollEvent::empty(); 8];
+        let limit = EpollTimeout::try_from(limit).expect("a time");
+        let n = self.0.wait(&mut events, limit).expect("no signal");
+        events[..n].iter().map(EpollEvent::data).collect()
+    }
+}
+
+#[test]
+fn every_reply_wakes_the_loop_or_is_there_before_it_sleeps_whoever_disarms() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _server = Server::start(&dir.path().join("s"));
+    for disarms in [true, false] {
+        let mut clients = BOTH.map(|transport| connect(dir.path(), transport));
+        let bells = clients.each_ref().map(|c| c.doorbell().expect("ours"));
+        let [shm, socket] = bells.map(|fd| fd.try_clone_to_owned().expect("a descriptor"));
+        let other = EventFd::new().expect("a descriptor");
+        let all = Loop::new([&shm as &dyn AsFd, &socket, &other]);
+        // Beside replies, something else comes at any time.
+        let (more, rounds) = mpsc::channel();
+        let noise = std::thread::spawn({
+            let other = other.as_fd().try_clone_to_owned().expect("a descriptor");
+            move || {
+                while rounds.recv().is_ok() {
+                    nix::unistd::write(&other, &1u64.to_ne_bytes()).expect("a count");
+                }
+            }
+        });
+        let mut waiting: [VecDeque<(RequestId, usize)>; 2] = Default::default();
+        let (mut sent, mut slept) = (0, 0);
+        while sent < 4000 || waiting.iter().any(|w| !w.is_empty()) {
+            for (client, waiting) in clients.iter_mut().zip(&mut waiting) {
+                // One to three at a time.
+                while sent < 4000 && waiting.len() <= sent % 3 {
+                    let id = client.submit(&sent.to_ne_bytes()).expect("room");
+                    waiting.push_back((id, sent));
+                    sent += 1;
+                }
+                while let Some((id, reply)) = client.try_receive().expect("alive") {
+                    let expected = waiting.pop_front().expect("asked for");
+                    assert_eq!((id, reply), (expected.0, &expected.1.to_ne_bytes()[..]));
+                }
+            }
+            if sent % 7 == 0 {
+                more.send(()).expect("it listens");
+            }
+            let mut quiet = true;
+            for client in &mut clients {
+                quiet &= client.arm_doorbell().expect("alive");
+            }
+            if quiet && waiting.iter().any(|w| !w.is_empty()) {
+                let found = all.wait(WATCHDOG);
+                assert!(!found.is_empty(), "a reply that rang for nobody");
+                slept += 1;
+                if found.contains(&2) {
+                    other.read().expect("a count");
+                }
+            }
+            if disarms {
+                clients.iter_mut().for_each(Synapse::disarm_doorbell);
+            }
+        }
+        assert!(slept > 0, "nothing was ever waited for");
+        drop(more);
+        noise.join().expect("no panic");
+    }
+}
+
+#[test]
+fn nothing_rings_that_was_heard_and_an_idle_loop_sleeps() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _server = Server::start(&dir.path().join("s"));
+    for transport in BOTH {
+        let mut client = connect(dir.path(), transport);
+        let fd = client.doorbell().expect("ours").try_clone_to_owned();
+        let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);
+        let moment = Duration::from_millis(50);
+        let mut rung = 0;
+        while rung < 10 {
+            client.submit(b"one").expect("room");
+            // Not if the reply is there already.
+            if client.arm_doorbell().expect("alive") {
+                assert_eq!(all.wait(WATCHDOG), [0]);
+                client.disarm_doorbell();
+                rung += 1;
+                // A socket has its reply until that is received.
+                if client.is_shm() {
+                    assert!(all.wait(Duration::ZERO).is_empty());
+                }
+            }
+            assert_eq!(client.receive().expect("a reply").1, b"one");
+        }
+        // With nothing in flight it waits for the end alone, and viewers see nobody who waits for a reply.
+        assert!(client.arm_doorbell().expect("alive"));
+        assert!(all.wait(moment).is_empty(), "{transport:?}");
+        let wait = own_page::slot_of(client.connection_id()).wait;
+        assert_eq!(wait.waiting_since_ns, 0, "{transport:?}");
+        client.submit(b"hold").expect("room");
+        assert!(client.arm_doorbell().expect("alive"));
+        assert!(all.wait(moment).is_empty(), "{transport:?}");
+    }
+}
+
+#[test]
+fn the_end_of_the_server_rings_armed_or_not() {
+    for transport in BOTH {
+        for asks in [true, false] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let server = Server::start(&dir.path().join("s"));
+            let mut client = connect(dir.path(), transport);
+            let fd = client.doorbell().expect("ours").try_clone_to_owned();
+            let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);
+            if asks {
+                client.submit(b"hold").expect("room");
+            }
+            assert!(client.arm_doorbell().expect("alive"));
+            server.signal(Signal::SIGKILL);
+            assert_eq!(all.wait(WATCHDOG), [0]);
+            client.disarm_doorbell();
+            match client.try_receive() {
+                Err(RequestError::Disconnected { in_flight, .. }) => {
+                    assert_eq!(in_flight, usize::from(asks));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(
+                all.wait(WATCHDOG),
+                [0],
+                "still: nobody waits for it in vain"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_loop_that_armed_and_then_waited_otherwise_arms_anew() {
+    for transport in BOTH {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let config = Config {
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        let _server = Membrane::bind(dir.path().join("s"), &config, move |request, reply| {
+            let told = gate.lock().expect("no panic").recv_timeout(WATCHDOG);
+            told.expect("the test goes on");
+            reply.extend_from_slice(request).expect("as large");
+        })
+        .expect("a server");
+        let mut client = connect(dir.path(), transport);
+        let fd = client.doorbell().expect("ours").try_clone_to_owned();
+        let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);
+        let id = client.submit(b"held").expect("room");
+        assert!(client.arm_doorbell().expect("alive"));
+        // In shared memory it sleeps where no descriptor is looked at.
+        let moment = Duration::from_millis(5);
+        match client.receive_within(moment) {
+            Err(RequestError::Timeout { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(client.arm_doorbell().expect("alive"));
+        open.send(()).expect("a handler waits");
+        assert_eq!(all.wait(WATCHDOG), [0], "{transport:?}");
+        let reply = client.receive().expect("a reply");
+        assert_eq!(reply, (id, &b"held"[..]));
+    }
+}
