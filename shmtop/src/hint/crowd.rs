@@ -103,6 +103,7 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
 const MOST_SETS: usize = 64;
 
 /// Spinners that get in each other's way.
+#[derive(Default)]
 struct Crowd<'a> {
     spinners: Vec<Waiter<'a>>,
     /// The CPUs that each of them may use.
@@ -208,30 +209,26 @@ fn crowds<'w>(
             let Some(quota) = group.quota_cpus() else {
                 continue;
             };
-            let crowd = by_quota.entry(group.path.clone()).or_insert_with(|| Crowd {
-                spinners: Vec::new(),
-                allowed: Vec::new(),
-                cpus: BTreeSet::new(),
-                quota: Some((group.path.clone(), quota)),
-            });
+            let crowd = by_quota.entry(group.path.clone()).or_default();
+            crowd.quota = Some((group.path.clone(), quota));
             crowd.cpus.extend(&cpus);
             crowd.spinners.push(w.clone());
             crowd.allowed.push(cpus.clone());
         }
-        let mut joined = Crowd {
-            spinners: vec![w],
-            allowed: vec![cpus.clone()],
-            cpus,
-            quota: None,
-        };
-        let meets = |c: &Crowd<'_>| !c.cpus.is_disjoint(&joined.cpus);
+        let meets = |c: &Crowd<'_>| !c.cpus.is_disjoint(&cpus);
         let (near, far): (Vec<_>, Vec<_>) = by_cpus.into_iter().partition(meets);
         by_cpus = far;
+        // It joins those that are there: a thousand of them are not moved for each that comes.
+        let mut near = near.into_iter();
+        let mut joined = near.next().unwrap_or_default();
         for crowd in near {
             joined.cpus.extend(crowd.cpus);
             joined.spinners.extend(crowd.spinners);
             joined.allowed.extend(crowd.allowed);
         }
+        joined.cpus.extend(&cpus);
+        joined.spinners.push(w);
+        joined.allowed.push(cpus);
         by_cpus.push(joined);
     }
     let parts: Vec<Crowd<'w>> = by_cpus.iter().flat_map(Crowd::parts).collect();
