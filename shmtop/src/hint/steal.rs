@@ -64,8 +64,8 @@ fn steal(ctx: &Context<'_>) -> Answer {
         Some(_) if share > STOLEN[1] => ("", Severity::Crit),
         Some(_) => ("", Severity::Warn),
     };
-    // Nobody's, if nobody ran there: it explains nothing.
-    let of_it = ran.iter().filter(|(_, cpus)| cpus.contains(&cpu));
+    // Whoever ran on one that was robbed, not this one alone; nobody, if none did: then it explains nothing.
+    let of_it = ran.iter().filter(|(_, cpus)| worst(cpus.clone()).is_some());
     let pids: BTreeSet<u32> = of_it.map(|(w, _)| w.endpoint.pid).collect();
     Fire::new(
         format!(
