@@ -203,7 +203,7 @@ fn world() -> World {
 fn print(model: &Model, why: &str) -> Result<u8, Failure> {
     let mut text = shmtop::report::table(model, Listing::default());
     for f in &model.findings {
-        text.push_str(&shmtop::report::finding_text(f, false));
+        text.push_str(&shmtop::report::finding_text(f));
     }
     let mut stdout = std::io::stdout();
     stdout

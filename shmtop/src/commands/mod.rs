@@ -328,7 +328,7 @@ fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
         _ if died.is_err() && model.findings.is_empty() => {}
         _ => say_before_verdict(&plain(
             settings,
-            report::doctor_text(model, settings.state.ascii, "use a longer --for"),
+            report::doctor_text(model, "use a longer --for"),
         ))?,
     }
     died.and(found)?;

@@ -127,7 +127,7 @@ fn then(mut player: Player<'_>, at: Duration, format: Format) -> Outcome {
         Format::Json => say_before_verdict(&pretty(&report::doctor_json(&model)))?,
         _ => say_before_verdict(&plain(
             player.settings,
-            report::doctor_text(&model, player.settings.state.ascii, "choose a later --at"),
+            report::doctor_text(&model, "choose a later --at"),
         ))?,
     }
     verdict(&model)

@@ -64,10 +64,10 @@ fn evidence(e: &Evidence) -> Value {
 
 /// The findings, limits and gaps as text.
 /// `longer` is what to do where the time was too short.
-pub fn doctor_text(model: &Model, ascii: bool, longer: &str) -> String {
+pub fn doctor_text(model: &Model, longer: &str) -> String {
     let mut out = String::new();
     for f in &model.findings {
-        out += &finding_text(f, ascii);
+        out += &finding_text(f);
     }
     if model.findings.is_empty() {
         out += "nothing wrong was found, as far as could be checked\n";
@@ -107,14 +107,11 @@ pub fn doctor_text(model: &Model, ascii: bool, longer: &str) -> String {
 }
 
 /// One finding, its evidence and its consequences.
-pub fn finding_text(f: &Finding, ascii: bool) -> String {
-    let mark = match (f.severity, ascii) {
-        (Severity::Crit, false) => "✖",
-        (Severity::Warn, false) => "▲",
-        (Severity::Info, false) => "·",
-        (Severity::Crit, true) => "x",
-        (Severity::Warn, true) => "!",
-        (Severity::Info, true) => "-",
+pub fn finding_text(f: &Finding) -> String {
+    let mark = match f.severity {
+        Severity::Crit => "✖",
+        Severity::Warn => "▲",
+        Severity::Info => "•",
     };
     let mut out = format!("{mark} {} {}: {}\n", f.severity.name(), f.id, f.says);
     for e in &f.evidence {
@@ -239,7 +236,7 @@ mod tests {
             ],
             ..Finding::bare("steal", Severity::Warn, Subject::default())
         };
-        let text = finding_text(&finding, false);
+        let text = finding_text(&finding);
         for shown in [
             "x = 5.7 s (> 1.0 s) ",
             "(< 64 MiB) ",
@@ -248,6 +245,16 @@ mod tests {
             "(as long as it takes) ",
         ] {
             assert!(text.contains(shown), "{shown}: {text}");
+        }
+    }
+    #[test]
+    fn the_mark_of_a_finding_is_the_one_that_the_readme_names() {
+        let readme = include_str!("../../../README.md");
+        for severity in [Severity::Info, Severity::Warn, Severity::Crit] {
+            let text = finding_text(&Finding::bare("steal", severity, Subject::default()));
+            let (mark, _) = text.split_once(' ').unwrap();
+            let says = format!("`{mark}` {}", severity.name());
+            assert!(readme.contains(&says), "{says}");
         }
     }
 }

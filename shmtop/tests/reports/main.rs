@@ -266,7 +266,7 @@ fn no_report_lets_a_strangers_text_steer_a_terminal_or_a_parser() {
         report::table(&model, listing),
         report::csv(&model, listing),
         report::ps(&model),
-        report::doctor_text(&model, false, ""),
+        report::doctor_text(&model, ""),
         report::metrics(&model, &sample, Dialect::OpenMetrics),
         format!("{:#}", report::snapshot_json(&model)),
         format!("{:#}", report::doctor_json(&model)),
@@ -364,7 +364,7 @@ proptest! {
             let model = judge.push(sample.clone());
             let _ = report::snapshot_json(&model);
             let _ = report::doctor_json(&model);
-            let _ = report::doctor_text(&model, true, "");
+            let _ = report::doctor_text(&model, "");
             let _ = report::table(&model, Listing::default());
             let _ = report::csv(&model, Listing::default());
             let _ = report::metrics(&model, &sample, Dialect::OpenMetrics);

@@ -105,7 +105,7 @@ fn replay(wanted: &[&str], change: impl Fn(&mut Sample), mut look: impl FnMut(&M
 fn no_name_or_path_of_a_stranger_is_a_command_or_steers_the_terminal() {
     let mut fired = BTreeSet::new();
     replay(&["fires.toml", "gone.toml"], hostile::rename, |model| {
-        let report = shmtop::report::doctor_text(model, false, "");
+        let report = shmtop::report::doctor_text(model, "");
         let steers = |c: char| c.is_control() && c != '\n';
         assert!(!report.contains(steers), "{report:?}");
         for f in &model.findings {
