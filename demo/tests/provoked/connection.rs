@@ -21,6 +21,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("unsealed-ring", unsealed_ring),
     together("accept-queue", accept_queue),
     together("handshake-rejected", handshake_rejected),
+    together("fallback-churn", fallback_churn),
 ];
 
 /// Whether these tests may become other users, raise limits, look into anybody's files.
@@ -211,5 +212,29 @@ fn handshake_rejected(place: &Place) -> Outcome {
         .fix(format!("/proc/{}/exe", std::process::id()))
         .number("refused", |n| n >= 3.0);
     is_well(place, pid, "handshake-rejected");
+    Ok(())
+}
+
+/// Clients that come one after the other, and have gone before a second is over, to a server that may make no memfd.
+fn fallback_churn(place: &Place) -> Outcome {
+    let server = start(place, "server no-memfd");
+    let pid = server.pid();
+    let report = std::thread::scope(|s| {
+        let watching = s.spawn(|| ask(place, &format!("-p {pid} --for 6s")));
+        crate::common::wait_until("doctor to look, and clients to come and go", || {
+            let mut client = place.start("self", "client plain");
+            assert_eq!(client.line(), "on the socket\n");
+            client.kill();
+            watching.is_finished()
+        });
+        watching.join().expect("doctor ends")
+    });
+    report
+        .first("fallback-churn", "warn")
+        .says("memfd_create → EPERM")
+        .fix(format!("in pid {pid}"))
+        .word("errno", "EPERM")
+        .number("fell back and went", |n| n >= 3.0);
+    is_well(place, pid, "fallback-churn");
     Ok(())
 }

@@ -3,8 +3,8 @@
 use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
-use super::fallback::headroom;
-use super::fix::{Bound, has_descriptors, raise_nofile, sudo};
+use super::fallback::{more_descriptors, remedy};
+use super::fix::Bound;
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
@@ -26,7 +26,6 @@ const EPERM: i32 = 1;
 const EACCES: i32 = 13;
 const EAGAIN: i32 = 11;
 const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
 const ETOOMANYREFS: i32 = 109;
 /// A fallback younger than this may be a handshake that is not finished.
 const SETTLED_NS: u64 = 1_000_000_000;
@@ -55,15 +54,7 @@ fn across(ctx: &Context<'_>, f: &FallbackFact, e: &Endpoint, c: &Client) -> Whom
     }
 }
 
-/// More descriptors for a process.
-fn more_descriptors(ctx: &Context<'_>, who: &Whom, wanted: u64, then: &str) -> String {
-    who.told(
-        |pid| format!("{}   # {then}", raise_nofile(ctx, pid, wanted)),
-        |name| format!("raise the limit of descriptors (nofile) of {name}; {then}"),
-    )
-}
-
-fn fire(f: &FallbackFact, says: String, fix: String) -> Fire {
+pub(super) fn fire(f: &FallbackFact, says: String, fix: String) -> Fire {
     let step = Step::from_number(f.step).map_or("unknown step", Step::name);
     let mut fire = Fire::new(says, fix)
         .state("step", step, "stats page: fallback_step")
@@ -138,37 +129,7 @@ fn socket_fallback(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         );
     }
     let again = format!("let {client} connect again");
-    let fix = match f.errno {
-        EMFILE if who.pid.is_some_and(|pid| has_descriptors(ctx, pid, f.limit)) => {
-            format!("{again}: {} has descriptors left by now", who.name)
-        }
-        EMFILE => {
-            let wanted = f.limit.max(64).saturating_mul(4).max(4096);
-            more_descriptors(ctx, &who, wanted, &format!("then {again}"))
-        }
-        ENFILE => format!(
-            "{}sysctl fs.file-max={}   # then {again}",
-            sudo(ctx),
-            ctx.model
-                .host
-                .files
-                .as_ref()
-                .map_or(1_000_000, |f| f.1.saturating_mul(2)),
-        ),
-        _ => match Step::from_number(f.step) {
-            Some(Step::Headroom) => headroom(ctx, e, f, &who, &again),
-            Some(Step::Layout) => Whom::peer(ctx, e, c).told(
-                |peer| {
-                    format!(
-                        "ls -l /proc/{}/exe /proc/{peer}/exe   # two versions: start both with the same",
-                        e.pid
-                    )
-                },
-                |peer| format!("start pid {} and {peer} with the same version", e.pid),
-            ),
-            _ => format!("see why that step failed in {}, then {again}", who.name),
-        },
-    };
+    let fix = remedy(ctx, e, f, &who, &Whom::peer(ctx, e, c), &again);
     fire(f, says, fix).fires()
 }
 

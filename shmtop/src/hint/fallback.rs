@@ -1,29 +1,76 @@
-//! What to do about rings that there was no room for (step `headroom`). The step has five causes; the errno and the limit that the fallback carries
-//! tell them apart, beside what binds the process now.
+//! What to do about a connection that stayed on the socket, by the step that failed and its errno. Step `headroom`, where there was no room for the
+//! rings, has five causes; errno and limit tell them apart, beside what binds the process now.
 
+use transport::error::Step;
 use transport::stats::FallbackFact;
 
 use super::Context;
-use super::fix::Bound;
+use super::fix::{Bound, has_descriptors, raise_nofile, sudo};
 use super::groups::more_memory;
 use super::whom::Whom;
 use crate::model::Endpoint;
 use crate::text;
 
 const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 const EFBIG: i32 = 27;
 
 /// What always helps.
 const SMALLER: &str = "smaller rings: Config::ring_bytes (exchange, trader: --ring-size)";
 
-/// For the process that had no room; `again` is what its client is to do then.
-pub(super) fn headroom(
+/// More descriptors for a process.
+pub(super) fn more_descriptors(ctx: &Context<'_>, who: &Whom, wanted: u64, then: &str) -> String {
+    who.told(
+        |pid| format!("{}   # {then}", raise_nofile(ctx, pid, wanted)),
+        |name| format!("raise the limit of descriptors (nofile) of {name}; {then}"),
+    )
+}
+
+/// For the process in which the step failed, `who`, and the `other` end than that of the row; `again` is what their client is to do then.
+pub(super) fn remedy(
     ctx: &Context<'_>,
     e: &Endpoint,
     f: &FallbackFact,
     who: &Whom,
+    other: &Whom,
     again: &str,
 ) -> String {
+    match f.errno {
+        EMFILE if who.pid.is_some_and(|pid| has_descriptors(ctx, pid, f.limit)) => {
+            format!("{again}: {} has descriptors left by now", who.name)
+        }
+        EMFILE => {
+            let wanted = f.limit.max(64).saturating_mul(4).max(4096);
+            more_descriptors(ctx, who, wanted, &format!("then {again}"))
+        }
+        ENFILE => format!(
+            "{}sysctl fs.file-max={}   # then {again}",
+            sudo(ctx),
+            ctx.model
+                .host
+                .files
+                .as_ref()
+                .map_or(1_000_000, |f| f.1.saturating_mul(2)),
+        ),
+        _ => match Step::from_number(f.step) {
+            Some(Step::Headroom) => headroom(ctx, e, f, who, again),
+            Some(Step::Layout) => other.told(
+                |peer| {
+                    format!(
+                        "ls -l /proc/{}/exe /proc/{peer}/exe   # two versions: start both with the same",
+                        e.pid
+                    )
+                },
+                |peer| format!("start pid {} and {peer} with the same version", e.pid),
+            ),
+            _ => format!("see why that step failed in {}, then {again}", who.name),
+        },
+    }
+}
+
+/// For the process that had no room.
+fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again: &str) -> String {
     let Whom { pid, name } = who;
     let limit = text::bytes(f.limit);
     let rings = e.admission.ring_bytes;

@@ -26,7 +26,7 @@ rule! {
     fires: "more than 80 % of the soft limit used, and too few left for the clients that may still come; crit below 6 left";
     quiet: "the table is less than 80 % full, whatever the limit is";
     fix: "prlimit --pid PID --nofile=N; LimitNOFILE= in the unit; docker run --ulimit nofile=N";
-    explains: ["socket-fallback"];
+    explains: ["socket-fallback", "fallback-churn"];
     check: Endpoint(fd_headroom);
 }
 
@@ -124,7 +124,7 @@ rule! {
     fires: "file-nr above 90 % of file-max";
     quiet: "file-max is near 2^63";
     fix: "sudo sysctl fs.file-max=N";
-    explains: ["socket-fallback"];
+    explains: ["socket-fallback", "fallback-churn"];
     check: Host(system_fd_headroom);
 }
 
@@ -203,7 +203,7 @@ rule! {
     fires: "RLIMIT_FSIZE below a client's rings, or RLIMIT_AS below what is mapped plus a client's rings";
     quiet: "unlimited, or as many clients as the server admits";
     fix: "prlimit --pid PID --fsize=unlimited --as=unlimited";
-    explains: ["socket-fallback"];
+    explains: ["socket-fallback", "fallback-churn"];
     check: Endpoint(rlimit_fsize_as);
 }
 

@@ -36,7 +36,7 @@ rule! {
     fires: "left in the tightest group: less than two more clients' rings, or less than 10 % of the limit and than four clients' rings and 64 MiB; warn if not one more client fits, or one does and 80 % are used, or it took 1 % of the limit or 16 MiB within ten seconds, or has less than that left, else info; crit if it is full within a minute at its pace";
     quiet: "no limit, or no further client is admitted and there is some left";
     fix: "raise the limit where it is kept (memory.max, MemoryMax= of a unit, the container's own), or smaller rings";
-    explains: ["socket-fallback"];
+    explains: ["socket-fallback", "fallback-churn"];
     check: Endpoint(memcg_headroom);
 }
 

@@ -35,6 +35,7 @@ mod ring;
 mod ring_size;
 mod sched;
 mod server;
+mod short_lived;
 mod spin;
 mod steal;
 mod swap;
@@ -220,6 +221,7 @@ use rule;
 /// Every rule, in the order of the catalogue.
 pub static RULES: &[&[Rule]] = &[
     connection::RULES,
+    short_lived::RULES,
     admission::RULES,
     limits::RULES,
     cpu::RULES,
