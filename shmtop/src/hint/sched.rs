@@ -25,6 +25,8 @@ pub(super) const SPINNER: f64 = 0.2;
 pub(super) const DELAY: f64 = 0.01;
 /// Run delay below which a thread was stopped by nothing: a single stop of a period's rest is more.
 const NO_DELAY: f64 = 0.001;
+/// What a thread may wait for its core each time that it is woken, in seconds, though the core is free.
+const PER_WAKE: f64 = 5e-6;
 /// CPUs' worth of time that outsiders must take before they are blamed for run delay.
 const OUTSIDERS: f64 = 0.35;
 /// And their share of all busy time there.
@@ -33,9 +35,9 @@ const OUTSIDERS_SHARE: f64 = 0.3;
 rule! {
     /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
     /// a slow peer. Own group and parents count; other groups don't. Where no ring thread waited for a core, as threads that are stopped do
-    /// by the kernel's count, the quota was used up by others of the group while the rings were idle: info.
+    /// by the kernel's count, the quota was used up by others of the group beside the rings: info. That count has a few microseconds of each wake-up as well.
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
-    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time";
+    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time and 5 us each time it was woken";
     quiet: "no quota, or it was not reached";
     fix: "raise the quota to what it would have used, where it is kept (cpu.max, CPUQuota= of a unit, the container's own), or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
@@ -70,7 +72,11 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             format!("; mean stop {}", text::ns(stop_ns))
         });
         let waiters = ctx.waiters_of(e);
-        let runs = |w: &Waiter<'_>| w.run_delay().is_some_and(|delay| delay <= NO_DELAY);
+        let runs = |w: &Waiter<'_>| {
+            let woken = w.thread.and_then(|t| t.voluntary_per_s.clone().ok());
+            let healthy = NO_DELAY + PER_WAKE * woken.unwrap_or(0.0);
+            w.run_delay().is_some_and(|delay| delay <= healthy)
+        };
         let severity = match !waiters.is_empty() && waiters.iter().all(runs) {
             true => Severity::Info,
             false => Severity::Crit,
