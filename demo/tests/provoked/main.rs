@@ -55,7 +55,7 @@ impl Needs {
     /// So many go on at once.
     const fn at_once(self) -> usize {
         match self {
-            Self::Patience | Self::Little => 8,
+            Self::Patience | Self::Little => 12,
             Self::Cpu => 2,
             Self::Machine => 1,
         }

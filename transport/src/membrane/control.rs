@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
@@ -31,8 +31,10 @@ const WAKE: u64 = u64::MAX - 1;
 /// Housekeeping with clients, and without.
 const BUSY_TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// How long a server that ends waits for threads that answer over a socket. A client that takes no replies would keep it for far longer.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a server that ends looks, a millisecond apart, whether the threads that answer over a socket have done so: a second and a little. A client that
+/// takes no replies would keep it for far longer. Counted and not read off a clock: after a second in which the machine stood still nobody has had that second.
+const FAREWELL_LOOKS: u32 = 1000;
+const FAREWELL_LOOK: Duration = Duration::from_millis(1);
 
 pub(super) struct Control {
     shared: Arc<Shared>,
@@ -254,9 +256,11 @@ impl Control {
         }
         shared.pool.stop();
         // Who has something to answer, and the client takes it: a moment to do that, and to say goodbye.
-        let begun = Instant::now();
-        while begun.elapsed() < FAREWELL && self.threads.values().any(|t| !t.is_finished()) {
-            std::thread::sleep(Duration::from_millis(1));
+        for _ in 0..FAREWELL_LOOKS {
+            if self.threads.values().all(JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::sleep(FAREWELL_LOOK);
         }
         for client in clients.values() {
             if client.shm.is_some() {
