@@ -2,7 +2,7 @@
 //!
 //! Used by the model (names), the hints (sentences) and the reports. A number never appears without its unit.
 
-use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 /// Longest name that is kept.
 const MAX_CHARS: usize = 80;
@@ -73,7 +73,7 @@ pub(crate) fn width(text: &str) -> usize {
     } else if is_plain(text) {
         text.chars().count()
     } else {
-        Span::raw(text).width()
+        text.width()
     }
 }
 
