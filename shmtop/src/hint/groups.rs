@@ -8,6 +8,9 @@ use crate::model::Endpoint;
 use crate::sample::{CgroupVersion, CpuGroup, MemoryGroup, Process};
 use crate::text;
 
+/// A limit of bytes is told in whole ones of these.
+const MIB: u64 = 1 << 20;
+
 /// What to do about a limit.
 pub(super) enum Advice {
     /// A line for a shell.
@@ -33,7 +36,7 @@ impl Advice {
     }
 }
 
-/// Gives a group that a process is in, or is below of, more memory: twice what it may have where those above have that, and `least` at least.
+/// Gives a group that a process is in, or is below of, more memory: twice what it may have, and `least` at least, where those above have that.
 pub(super) fn more_memory(ctx: &Context<'_>, pid: u32, group: &MemoryGroup, least: u64) -> Advice {
     let limit = |g: &MemoryGroup| g.limit_bytes.known().copied().flatten();
     let now = limit(group).unwrap_or(u64::MAX);
@@ -46,7 +49,8 @@ pub(super) fn more_memory(ctx: &Context<'_>, pid: u32, group: &MemoryGroup, leas
         .iter()
         .filter_map(|g| Some((limit(g)?, quoted(&g.path))));
     let most = above.chain(machine).min();
-    let to = now.saturating_mul(2);
+    let needed = least.div_ceil(MIB).saturating_mul(MIB);
+    let to = now.saturating_mul(2).max(needed);
     let to = most.as_ref().map_or(to, |(bytes, _)| to.min(*bytes));
     let limit = Limit {
         path: &group.path,
