@@ -52,6 +52,8 @@ pub(crate) mod storage;
 #[cfg(test)]
 mod claims_tests;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod instant_tests;
 #[cfg(test)]
 mod loom_tests;
