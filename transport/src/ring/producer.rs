@@ -8,7 +8,7 @@ use super::plan::{self, Kind, Plan, STREAM_FROM_BYTES, record_bytes};
 use super::storage::{Bell, Flag, Storage, Word};
 use crate::error::Poison;
 
-/// The window that nobody has advised otherwise: 2 MiB stays in the second-level caches of both sides.
+/// The window that nobody has advised otherwise, and the largest that is advised (why: `ACTIVE_BYTES` in `membrane/house`).
 pub(crate) const DEFAULT_WINDOW_BYTES: u64 = 2 << 20;
 /// The window of a ring's first lap: two records of 8 KiB. Each lap doubles it, up to the advice; a backlog or larger records make the lap itself longer
 /// ([`Producer::place_looking`]). The memory of a lap is new to both sides, and every 4 KiB of it a page fault for each: 1,000 connections that began with
