@@ -82,6 +82,8 @@ impl AsyncSynapse {
     /// Outside a tokio runtime with I/O enabled.
     pub fn new(mut synapse: Synapse) -> std::io::Result<Self> {
         synapse.cancel_all();
+        // Of an event loop's that drove it before: its page would say that it waits, however idle it is here.
+        synapse.disarm();
         let fd = match synapse.fd() {
             // A second descriptor of the socket, for the runtime to wait for.
             Some(fd) => Unforked::from(fd.try_clone_to_owned()?),

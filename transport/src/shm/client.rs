@@ -128,6 +128,7 @@ impl ShmClient {
     /// [`RequestError::Disconnected`] if not, and no reply is left in the ring.
     pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
+        self.wait_elsewhere();
         match self.line.alive() {
             // What was committed before the end is still an answer. The end is found again after it.
             Err(_) if self.calls.live() > 0 && self.rx.is_ready() => Ok(()),

@@ -6,6 +6,7 @@ mod own_page;
 mod room;
 #[path = "../server/mod.rs"]
 mod server;
+mod taken;
 mod wakers;
 
 use std::future::poll_fn;

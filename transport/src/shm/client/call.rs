@@ -162,6 +162,7 @@ impl ShmClient {
         take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
         began: Ticks,
     ) -> Result<T, RequestError> {
+        self.wait_elsewhere();
         loop {
             let left = self.left_since(began);
             let mut look = Incoming {

@@ -78,6 +78,14 @@ impl ShmClient {
         self.line.drain()
     }
 
+    /// Before a wait of ours, or a look at the socket: either takes the announcement or its bell, and who arms after that must not take it for asked.
+    #[inline]
+    pub(super) fn wait_elsewhere(&mut self) {
+        if self.armed.is_some() {
+            self.disarm();
+        }
+    }
+
     /// As [`Self::submit`], but where that would wait, `Full` comes at once.
     #[cfg(feature = "tokio")]
     pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
@@ -129,5 +137,60 @@ impl ShmClient {
     #[cfg(feature = "tokio")]
     pub(crate) fn unanswered(&self) -> usize {
         self.calls.unanswered()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::super::tests::connected;
+    use super::*;
+    use crate::calls::MAX_IN_FLIGHT;
+    use crate::shm::Rings;
+
+    /// What a loop may do between two waits for its descriptor, and what waits otherwise in it or looks at the socket.
+    type Otherwise = fn(&mut ShmClient, &mut Rings);
+
+    const OTHERWISE: [(&str, Otherwise); 4] = [
+        ("a wait for a reply", |client, _| {
+            client.receive().expect_err("nobody answers");
+        }),
+        (
+            "a wait for room",
+            |client, _| {
+                while client.submit(&[0; 64]).is_ok() {}
+            },
+        ),
+        ("a wait for a free id", |client, server| {
+            for _ in 1..MAX_IN_FLIGHT {
+                client.submit(b"").expect("room");
+                let record = server.rx.peek().expect("whole").expect("sent");
+                server.rx.release(&record);
+            }
+            client.calls.abandon_all();
+            client.submit(b"").expect_err("all are taken");
+        }),
+        ("a look at the socket", |client, _| {
+            client.check_alive().expect("lives");
+        }),
+    ];
+
+    #[test]
+    fn who_armed_and_then_waited_otherwise_is_rung_for_once_it_arms_again() {
+        for (name, otherwise) in OTHERWISE {
+            let (mut client, mut server, mut theirs) = connected();
+            client.timeout = Duration::from_millis(1);
+            client.submit(b"one").expect("room");
+            let record = server.rx.peek().expect("whole").expect("sent");
+            server.rx.release(&record);
+            assert!(client.arm().expect("lives"));
+            assert_eq!(server.tx.must_wake(), Some(Bell::Socket));
+            theirs.write_all(&[0]).expect("room");
+            otherwise(&mut client, &mut server);
+            assert!(client.arm().expect("lives"), "{name}");
+            assert_eq!(server.tx.must_wake(), Some(Bell::Socket), "{name}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::wait::policy::Waiter;
 use crate::wire::drive;
 
 /// A client, and the server's end of its rings and of its socket.
-fn connected() -> (ShmClient, Rings, UnixStream) {
+pub(super) fn connected() -> (ShmClient, Rings, UnixStream) {
     const CAPACITY: usize = 4 << 10;
     let bytes = connection_bytes(CAPACITY);
     let (fd, _) = create_rings(RING_NAME, bytes, false).expect("memory");

@@ -1,0 +1,49 @@
+//! Connections that an event loop of the caller's has used before, and left armed.
+
+use std::time::Duration;
+
+use transport::error::RequestError;
+use transport::{AsyncSynapse, Synapse, WaitPolicy};
+
+use super::{Call, Gate, echo, everywhere, own_page};
+
+#[test]
+fn one_that_slept_elsewhere_since_hears_every_reply() {
+    everywhere(|mut world| async move {
+        world.config.wait = WaitPolicy::Park;
+        let gates = [Gate::default(), Gate::default()];
+        let held = gates.clone();
+        let _server = world.serve(move |request, reply| {
+            held[usize::from(request[0])].wait();
+            echo(request, reply);
+        });
+        let mut client = Synapse::connect(world.path(), &world.config).expect("a client");
+        client.submit(&[0]).expect("room");
+        assert!(client.arm_doorbell().expect("alive"));
+        match client.receive_within(Duration::from_millis(1)) {
+            Err(RequestError::Timeout { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        gates[0].open();
+        assert_eq!(client.receive().expect("a reply").1, [0]);
+        let client = AsyncSynapse::new(client).expect("a runtime");
+        let mut call = Call::send(&client, &[1]).await;
+        gates[1].open();
+        assert_eq!(call.reply().await, [1]);
+    });
+}
+
+#[test]
+fn one_that_is_idle_from_then_on_is_not_seen_to_wait() {
+    everywhere(|world| async move {
+        let (_server, gate) = world.serve_held(echo);
+        let mut client = Synapse::connect(world.path(), &world.config).expect("a client");
+        client.submit(b"given up").expect("room");
+        assert!(client.arm_doorbell().expect("alive"));
+        let client = AsyncSynapse::new(client).expect("a runtime");
+        let slot = own_page::slot_of(client.connection_id());
+        assert_eq!((slot.wait.waiting_since_ns, slot.req.oldest_ns), (0, 0));
+        gate.open();
+        assert_eq!(client.fire_bytes(b"on").await.expect("a reply"), b"on");
+    });
+}
