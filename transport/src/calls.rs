@@ -197,7 +197,6 @@ impl Calls {
     }
 
     /// Requests whose reply has not come, whether somebody waits for it or not.
-    #[cfg(feature = "tokio")]
     pub(crate) fn unanswered(&self) -> usize {
         self.live() + self.abandoned
     }

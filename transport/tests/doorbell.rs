@@ -6,7 +6,8 @@ mod server;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -207,5 +208,49 @@ fn a_loop_that_armed_and_then_waited_otherwise_arms_anew() {
         assert_eq!(all.wait(WATCHDOG), [0], "{transport:?}");
         let reply = client.receive().expect("a reply");
         assert_eq!(reply, (id, &b"held"[..]));
+    }
+}
+
+#[test]
+fn a_loop_that_has_given_all_up_is_woken_to_make_room_for_the_late_replies() {
+    const REQUESTS: usize = 20;
+    const LARGE: usize = 16_000;
+    for transport in BOTH {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let config = |transport| Config {
+            transport,
+            ring_bytes: 64 << 10,
+            max_message_bytes: LARGE,
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        let path = dir.path().join("s");
+        let served = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&served);
+        let _server = Membrane::bind(&path, &config(TransportChoice::Auto), move |_, reply| {
+            // Once for all: then the sender is gone.
+            let _ = gate.lock().expect("no panic").recv_timeout(WATCHDOG);
+            reply.extend_from_slice(&[0; LARGE]).expect("as large");
+            counted.fetch_add(1, Ordering::Relaxed);
+        })
+        .expect("a server");
+        let mut client = Synapse::connect(&path, &config(transport)).expect("a client");
+        let fd = client.doorbell().expect("ours").try_clone_to_owned();
+        let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);
+        for _ in 0..REQUESTS {
+            client.submit(b"").expect("room");
+        }
+        assert_eq!(client.cancel_all(), REQUESTS);
+        let mut open = Some(open);
+        // The replies are several times what the ring holds.
+        while served.load(Ordering::Relaxed) < REQUESTS {
+            assert_eq!(client.try_receive().expect("alive"), None);
+            if client.arm_doorbell().expect("alive") {
+                open.take();
+                assert_eq!(all.wait(WATCHDOG), [0], "{transport:?}");
+            }
+        }
     }
 }

@@ -58,8 +58,8 @@ impl Synapse {
     /// something is there already, be it the end, and nothing will ring for it; look again instead of waiting.
     ///
     /// No reply is missed: the server is told before the ring is looked at once more. Rarely it rings for a part of one, and [`Self::try_receive`] finds
-    /// nothing: arm again, and wait for the rest. It holds until the next call on this connection; call it again before each wait. With nothing in flight
-    /// there is nothing to ring for but the end.
+    /// nothing: arm again, and wait for the rest. It holds until the next call on this connection; call it again before each wait. Once all
+    /// that was sent is answered, be it to nobody ([`Self::cancel`]), there is nothing to ring for but the end.
     ///
     /// Waiting in a loop has no timeout of its own: [`Self::cancel`] what has taken too long. It costs the server a system call per reply that finds you
     /// waiting, and you two: to wait for a single connection, [`Self::receive`] is sooner.
@@ -69,7 +69,8 @@ impl Synapse {
     pub fn arm_doorbell(&mut self) -> Result<bool, RequestError> {
         // Also what an earlier one has left: who armed, and then did something else, may have had it undone.
         self.disarm();
-        if self.in_flight() > 0 {
+        // Also for replies to what was given up: they fill the ring, and a server without room for them serves nobody else.
+        if self.unanswered() > 0 {
             return self.arm();
         }
         // The page would say of an idle client that it waits for a reply.
@@ -146,6 +147,15 @@ impl Synapse {
         }
     }
 
+    /// Requests whose reply has not come, given-up ones included.
+    pub(crate) fn unanswered(&self) -> usize {
+        match &self.transport {
+            Transport::Shm(shm) => shm.unanswered(),
+            Transport::Socket(socket) => socket.unanswered(),
+            Transport::Changing => 0,
+        }
+    }
+
     /// Gives one request up: its reply will be discarded and counted as late. One that was answered is left alone.
     pub fn cancel(&mut self, id: RequestId) {
         match &mut self.transport {
@@ -188,15 +198,6 @@ impl Synapse {
             Transport::Shm(_) => Ok(true),
             Transport::Socket(socket) => socket.flush(),
             Transport::Changing => Err(lost()),
-        }
-    }
-
-    /// Requests whose reply has not come, given-up ones included.
-    pub(crate) fn unanswered(&self) -> usize {
-        match &self.transport {
-            Transport::Shm(shm) => shm.unanswered(),
-            Transport::Socket(socket) => socket.unanswered(),
-            Transport::Changing => 0,
         }
     }
 

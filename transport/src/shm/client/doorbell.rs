@@ -134,7 +134,6 @@ impl ShmClient {
     }
 
     /// Requests whose reply has not come, given-up ones included.
-    #[cfg(feature = "tokio")]
     pub(crate) fn unanswered(&self) -> usize {
         self.calls.unanswered()
     }
