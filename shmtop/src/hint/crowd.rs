@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use transport::config::PolicyKind;
+
 use super::context::Waiter;
 use super::fix::WAIT_WELL;
-use super::sched::{DELAY, SPINNER};
+use super::sched::{DELAY, OUTSIDERS, OUTSIDERS_SHARE, SPINNER};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::reading::Why;
+use crate::reading::{Reading, Why};
 
 /// This family.
 pub(super) const RULES: &[Rule] = &[OVERSUBSCRIBED];
@@ -16,10 +18,11 @@ rule! {
     /// count: seventeen processes that park share two CPUs well. Whether it hurts is measured as run delay. Only threads that may run
     /// on the same CPUs, or are in a group with a quota, are counted together: programs kept to CPUs of their own don't meet, and two that are kept to
     /// one CPU have no room on those that a third may use. A quota is said to be one. And together they must want a good part of what there is: two
-    /// that spin a quarter of the time fit into a quota of one CPU and a half, three of them on two CPUs, and what delays them is somebody else.
+    /// that spin a quarter of the time fit into a quota of one CPU and a half, three of them on two CPUs, and what delays them is somebody else. Where
+    /// other programs take much of these CPUs, as run-delay counts it, only what the spinners ran counts as wanted: what they waited is the others' doing.
     OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
     fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota), want 60 % of these (90 % of a quota) or more, and waited more than 1 % of the time for a core";
-    quiet: "waiters park, or a CPU is left for each spinner, or they want less than there is";
+    quiet: "waiters park, or a CPU is left for each spinner, or they want less than 60 % of these (90 % of a quota)";
     fix: "fewer threads, fewer spins (Config::wait = Adaptive or Park), or more CPUs";
     explains: ["run-delay", "preempted-spinner", "quota-below-spinners", "tail-spread", "outlier-client", "yield-storm", "migrating", "oversleep"];
     check: Host(oversubscribed);
@@ -51,8 +54,13 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
             ));
             continue;
         }
-        if crowd.fits() {
-            continue;
+        match crowd.fits(ctx) {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(why) => {
+                unknown = Some(why);
+                continue;
+            }
         }
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
         if mean > DELAY && worst.as_ref().is_none_or(|(w, _)| mean > *w) {
@@ -76,7 +84,7 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
             crowd.what(),
             mean * 1000.0
         ),
-        format!("start the clients and the server with {WAIT_WELL}, or use fewer clients"),
+        crowd.cure(),
     )
     .number(
         "spinning threads",
@@ -152,23 +160,63 @@ impl<'a> Crowd<'a> {
     }
 
     /// Whether they want so little of what they have that what delays them is somebody else.
-    fn fits(&self) -> bool {
+    fn fits(&self, ctx: &Context<'_>) -> Reading<bool> {
         let wanted = match self.quota {
             Some(_) => WANTED_OF_QUOTA,
             None => WANTED_OF_CPUS,
         };
-        self.wants() < wanted * self.room()
+        let bar = wanted * self.room();
+        let (others, doubt) = self.others(ctx);
+        // An outsider lengthens what they wait, and what they spin by the wall clock.
+        let least = match others {
+            Some(false) => self.wants(|own| own.by_all.unwrap_or(own.by_clock)),
+            _ => self.wants(|own| own.ran.unwrap_or(own.by_clock)),
+        };
+        let most = match others {
+            Some(true) => self.wants(|own| own.ran.unwrap_or(1.0)),
+            _ => self.wants(|own| own.by_all.unwrap_or(1.0)),
+        };
+        match (least >= bar, most >= bar) {
+            (true, _) => Ok(false),
+            (_, false) => Ok(true),
+            _ => Err(doubt.unwrap_or_else(|| {
+                Why::not_there(
+                    "what some of the spinning threads use can't be read (/proc/PID/task/TID)",
+                )
+            })),
+        }
     }
 
-    /// CPUs that they would use if they had them: what they ran and waited to run, or spun and yielded by the wall clock, which goes on while they
-    /// are kept from running. One of which that is not known may want a whole one.
-    fn wants(&self) -> f64 {
-        let want = |w: &Waiter<'_>| {
-            let cpu = w.thread.and_then(|t| t.cpu.clone().ok());
-            let runs = cpu.zip(w.run_delay()).map_or(1.0, |(cpu, wait)| cpu + wait);
-            runs.max(w.spin + w.yielding).min(1.0)
-        };
-        self.spinners.iter().map(want).sum()
+    /// Whether other programs take much of these CPUs; if that is not certain, nothing, and why.
+    fn others(&self, ctx: &Context<'_>) -> (Option<bool>, Option<Why>) {
+        let cpus: Vec<u32> = self.cpus.iter().copied().collect();
+        let pid = self.spinners.first().map_or(0, |w| w.endpoint.pid);
+        match ctx.outsiders(pid, &cpus) {
+            Err(why) => (None, Some(why)),
+            Ok(took) => {
+                let much = |cpus| cpus >= OUTSIDERS && cpus >= OUTSIDERS_SHARE * took.busy;
+                match (much(took.least), much(took.most)) {
+                    (true, _) => (Some(true), None),
+                    (_, false) => (Some(false), None),
+                    _ => (None, Some(took.doubt)),
+                }
+            }
+        }
+    }
+
+    /// CPUs that they want, each at most one.
+    fn wants(&self, of: impl Fn(&Wanted) -> f64) -> f64 {
+        let wanted = self.spinners.iter().map(Wanted::by);
+        wanted.map(|own| of(&own).min(1.0)).sum()
+    }
+
+    /// What helps: who is adaptive is not told to be.
+    fn cure(&self) -> String {
+        let adaptive = |w: &Waiter<'_>| w.policy == PolicyKind::Adaptive;
+        match self.spinners.iter().all(adaptive) {
+            true => "use fewer clients, give them more CPUs, or let them park at once: Config::wait = Park (exchange, trader: --wait park)".into(),
+            false => format!("start the clients and the server with {WAIT_WELL}, or use fewer clients"),
+        }
     }
 
     fn what(&self) -> String {
@@ -178,6 +226,29 @@ impl<'a> Crowd<'a> {
                 Some(cpu) if self.cpus.len() == 1 => format!("CPU {cpu}"),
                 _ => format!("{} CPUs", self.cpus.len()),
             },
+        }
+    }
+}
+
+/// What a spinner would use of a CPU, if it had one to itself.
+struct Wanted {
+    /// What it ran, if that is known.
+    ran: Option<f64>,
+    /// Spun and yielded by the wall clock, which goes on while it is kept from running.
+    by_clock: f64,
+    /// What it ran and waited to run, or the clock's count where that is more; not known if either of the first two is not.
+    by_all: Option<f64>,
+}
+
+impl Wanted {
+    fn by(w: &Waiter<'_>) -> Self {
+        let ran = w.thread.and_then(|t| t.cpu.clone().ok());
+        let by_clock = w.spin + w.yielding;
+        let runs = ran.zip(w.run_delay()).map(|(ran, wait)| ran + wait);
+        Self {
+            ran,
+            by_clock,
+            by_all: runs.map(|runs| runs.max(by_clock)),
         }
     }
 }

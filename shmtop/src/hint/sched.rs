@@ -28,9 +28,9 @@ const NO_DELAY: f64 = 0.001;
 /// What a thread may wait for its core each time that it is woken, in seconds, though the core is free.
 const PER_WAKE: f64 = 5e-6;
 /// CPUs' worth of time that outsiders must take before they are blamed for run delay.
-const OUTSIDERS: f64 = 0.35;
+pub(super) const OUTSIDERS: f64 = 0.35;
 /// And their share of all busy time there.
-const OUTSIDERS_SHARE: f64 = 0.3;
+pub(super) const OUTSIDERS_SHARE: f64 = 0.3;
 
 rule! {
     /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
