@@ -16,6 +16,9 @@ const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const EFBIG: i32 = 27;
 
+/// What the rings of a connection take where nobody says otherwise.
+const DEFAULT_RINGS: u64 = 64 << 20;
+
 /// What always helps.
 const SMALLER: &str = "smaller rings: Config::ring_bytes (exchange, trader: --ring-size)";
 
@@ -73,7 +76,9 @@ pub(super) fn remedy(
 fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again: &str) -> String {
     let Whom { pid, name } = who;
     let limit = text::bytes(f.limit);
-    let rings = e.admission.ring_bytes;
+    let own = e.admission.ring_bytes;
+    // Only a server's page says how large they are.
+    let rings = if own > 0 { own } else { DEFAULT_RINGS };
     let bound = |bound: Bound| pid.and_then(|pid| Some((pid, bound.of(ctx, pid)?)));
     match f.errno {
         EFBIG => match bound(Bound::FileSize) {
@@ -92,8 +97,10 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
                 let lift = Bound::AddressSpace.lift(ctx, pid, needed);
                 format!("{lift}   # then {again}")
             }
-            Some(_) => format!(
-                "raise vm.overcommit_ratio, or add swap: with vm.overcommit_memory = 2 the machine promised {limit} at most (CommitLimit); then {again}. Or use {SMALLER}"
+            // It may have been raised since.
+            Some((_, now)) => format!(
+                "{again}, if the {limit} were RLIMIT_AS of {name}, which is {} now; else raise vm.overcommit_ratio, or add swap: where vm.overcommit_memory = 2 the machine promises as much as CommitLimit. Or use {SMALLER}",
+                now.soft.map_or("unlimited".to_owned(), text::bytes)
             ),
             None => format!(
                 "raise RLIMIT_AS of {name} if that was {limit}, else vm.overcommit_ratio; then {again}. Or use {SMALLER}"
@@ -110,7 +117,9 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
             let mut groups = groups.iter();
             let is_it = |limit: Option<&Option<u64>>| limit == Some(&Some(f.limit));
             match groups.find(|g| is_it(g.limit_bytes.known())) {
-                Some(group) if group.headroom_bytes().is_some_and(|left| left >= rings) => {
+                Some(group)
+                    if own > 0 && group.headroom_bytes().is_some_and(|left| left >= own) =>
+                {
                     format!("{again}: the control group of {name} has room by now")
                 }
                 Some(group) => {
@@ -119,7 +128,7 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
                     raise.or(&format!("{SMALLER}; then {again}"))
                 }
                 None => format!(
-                    "start {name} with Config::memory_budget_bytes above {limit}, or with {SMALLER}"
+                    "{again}, if the {limit} were the limit of the control group of {name} and that was raised since; else start {name} with Config::memory_budget_bytes above {limit}, or with {SMALLER}"
                 ),
             }
         }
