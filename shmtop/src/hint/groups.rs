@@ -208,12 +208,16 @@ impl Limit<'_> {
         let parts = || self.path.split('/');
         let ours = &ctx.sample.viewer.place.container;
         let container = process.and_then(|p| p.place.container.as_ref());
-        if let Some(container) = container.filter(|c| ours.as_ref() != Some(*c)) {
+        if let Some(container) = container {
             let id = container.rsplit(' ').next().unwrap_or_default();
             let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             let id = Some(id).filter(|id| !id.is_empty() && id.chars().all(is_name));
             if let Some(id) = id.filter(|id| parts().any(|part| part.contains(*id))) {
-                return Owner::Container(Some(id));
+                // Ours is not the top of all where it was given the host's cgroup namespace.
+                return match ours.as_ref() == Some(container) {
+                    true => Owner::Here,
+                    false => Owner::Container(Some(id)),
+                };
             }
         }
         // Pods, and what other schedulers keep: their scopes are no units of systemd's.
