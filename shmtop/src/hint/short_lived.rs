@@ -16,6 +16,8 @@ pub(super) const RULES: &[Rule] = &[FALLBACK_CHURN];
 
 /// As many a minute are worth a word.
 const MANY: u64 = 3;
+/// A connection is dated when it is accepted and counted when it has shaken hands, for which it may take so long (`Config::handshake_timeout` is 2 s by default).
+const HANDSHAKE_NS: u64 = 5_000_000_000;
 
 rule! {
     /// A client that comes for a few requests is gone before `socket-fallback` may speak of it, and where all are like that nothing else shows that each
@@ -39,16 +41,24 @@ fn fallback_churn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         return Err(Why::not_yet("needs a second sample"));
     };
     let fell = crate::rate::delta(old.fallbacks, page.process.fallbacks)?;
-    let is_open = |s: &&Slot| s.info.state == SlotState::Open && s.info.opened_ns >= *since_ns;
-    let slots = page.slots.iter().filter(|s| {
-        let wanted = (s.info.kind, s.info.transport, s.info.wanted);
-        wanted == (SlotKind::Connection, Via::Socket, Via::Shm) && s.info.fallback.is_some()
-    });
-    let gone = fell.saturating_sub(slots.clone().filter(is_open).count() as u64);
+    let came = crate::rate::delta(old.handshakes, page.process.handshakes)?;
+    let connections = || {
+        let slots = page.slots.iter();
+        slots.filter(|s| s.info.kind == SlotKind::Connection)
+    };
+    // A connection may try again to come to shared memory, as often as it likes, and may succeed: what it counts is nobody who went.
+    let from_ns = since_ns.saturating_sub(HANDSHAKE_NS);
+    let is_new = |s: &&Slot| s.info.state == SlotState::Open && s.info.opened_ns >= from_ns;
+    let went = came.saturating_sub(connections().filter(is_new).count() as u64);
+    let gone = fell.min(went);
     if gone < MANY {
         return QUIET;
     }
-    let closed = slots.filter(|s| s.info.state == SlotState::Closed);
+    let closed = connections().filter(|s| {
+        let wanted = (s.info.state, s.info.transport, s.info.wanted);
+        let of_these = wanted == (SlotState::Closed, Via::Socket, Via::Shm);
+        of_these && s.info.fallback.is_some() && s.info.closed_ns >= *since_ns
+    });
     let Some(last) = closed.max_by_key(|s| s.info.closed_ns) else {
         return Err(Why::not_there(
             "why they stayed on the socket is not told any more",
@@ -84,7 +94,7 @@ fn fallback_churn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "fell back and went",
             gone as f64,
             "1/min",
-            "stats page: fallbacks, less those that are open",
+            "stats page: fallbacks, handshakes; less those that are open",
             format!(">= {MANY}"),
         )
         .fires()
