@@ -106,10 +106,10 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
 rule! {
     /// What the kernel's thermal_throttle files counted over ten seconds, of the CPUs where a ring thread may run; a package that is hot slows all its
     /// cores. Both hardware threads of a core count its events: they are counted once. A limit that is touched for a moment is how a chip with
-    /// turbo stays below it: what counts is for how long it was slowed, which kernels say since 5.5, once it is over. Where they don't, as many events as
-    /// seconds are a CPU that is kept at its limit.
+    /// turbo stays below it: what counts is for how long it was slowed, which kernels say since 5.5, once it is over. Where they don't, as many events
+    /// of one core as seconds are a CPU that is kept at its limit.
     THERMAL = "thermal", Warn, "the heat limit slows the CPUs";
-    fires: "thermal_throttle counts grew within 10 s; info if a core or package was slowed for no more than 1 % of that or, where that is not known, fewer than 10 times";
+    fires: "thermal_throttle counts grew within 10 s; info if a core or package was slowed for no more than 1 % of that or, where that is not known, each fewer than 10 times";
     quiet: "they did not, or only of CPUs where no ring thread may run";
     fix: "cooling, or less load";
     explains: ["cpu-freq-low", "tail-spread"];
@@ -210,7 +210,10 @@ fn thermal(ctx: &Context<'_>) -> Answer {
     let least_ms = SLOWED * span_ns as f64 / 1e6;
     let is_long = match slowed_ms {
         Some(ms) => ms as f64 > least_ms,
-        None => hits.max(package.events) >= KEPT_AT_LIMIT,
+        None => {
+            let most = cores.values().map(|c| c.events).max().unwrap_or(0);
+            most.max(package.events) >= KEPT_AT_LIMIT
+        }
     };
     let severity = match is_long {
         true => Severity::Warn,
