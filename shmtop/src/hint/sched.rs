@@ -319,7 +319,12 @@ fn stands_back(ctx: &Context<'_>, w: &Waiter<'_>) -> Option<(String, String)> {
         _ => None,
     };
     if let Some(policy) = policy {
-        let undo = format!("{}chrt -o -p 0 {}", sudo_for(ctx, w.endpoint.pid), w.tid);
+        // Out of SCHED_IDLE is as up from nice 20: one's own thread is not enough.
+        let sudo = match t.policy {
+            Ok(ThreadPolicy::Idle) => sudo(ctx),
+            _ => sudo_for(ctx, w.endpoint.pid),
+        };
+        let undo = format!("{sudo}chrt -o -p 0 {}", w.tid);
         return Some((format!("it runs as {policy}"), undo));
     }
     let nice = *t.nice.as_ref().ok().filter(|n| **n > 0)?;
