@@ -35,9 +35,10 @@ pub(super) const OUTSIDERS_SHARE: f64 = 0.3;
 rule! {
     /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
     /// a slow peer. Own group and parents count; other groups don't. Where no ring thread waited for a core, as threads that are stopped do
-    /// by the kernel's count, the quota was used up by others of the group beside the rings: info. That count has a few microseconds of each wake-up as well.
+    /// by the kernel's count, the quota was used up by others of the group beside the rings: info. That count has a few microseconds of each wake-up as well;
+    /// where those may be more than half of what the stops were, nobody can tell: warn.
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
-    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time and 5 us each time it was woken";
+    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time and 5 us each time it was woken; warn if that is more than half of the time that was stopped";
     quiet: "no quota, or it was not reached";
     fix: "raise the quota to what it would have used, where it is kept (cpu.max, CPUQuota= of a unit, the container's own), or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
@@ -71,16 +72,12 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             let stop_ns = (ns / stopped.max(1)).min(period_ns);
             format!("; mean stop {}", text::ns(stop_ns))
         });
+        let stood_still = lost.zip(ctx.seconds().ok()).map_or(0.0, |(ns, seconds)| {
+            ns.min(stopped.saturating_mul(period_ns)) as f64 / 1e9 / seconds
+        });
         let waiters = ctx.waiters_of(e);
-        let runs = |w: &Waiter<'_>| {
-            let woken = w.thread.and_then(|t| t.voluntary_per_s.clone().ok());
-            let healthy = NO_DELAY + PER_WAKE * woken.unwrap_or(0.0);
-            w.run_delay().is_some_and(|delay| delay <= healthy)
-        };
-        let severity = match !waiters.is_empty() && waiters.iter().all(runs) {
-            true => Severity::Info,
-            false => Severity::Crit,
-        };
+        let severity = waiters.iter().map(|w| how_stopped(w, stood_still)).max();
+        let severity = severity.unwrap_or(Severity::Crit);
         return Fire::new(
             format!("the quota of {quota:.2} CPUs stopped {} (pid {}) in {stopped} of {periods} periods{mean}", e.name, e.pid),
             more_cpus(ctx, e, g, enough(quota, lost, ctx)).alone(),
@@ -92,6 +89,19 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         .fires();
     }
     QUIET
+}
+
+/// Whether a ring thread was among the stopped, where those stood still for this share of the time: it waited for its core as long, then. What it waits
+/// each time that it is woken may be as much or more, and hide that.
+fn how_stopped(w: &Waiter<'_>, stood_still: f64) -> Severity {
+    let woken = w.thread.and_then(|t| t.voluntary_per_s.clone().ok());
+    let healthy = NO_DELAY + PER_WAKE * woken.unwrap_or(0.0);
+    match w.run_delay() {
+        Some(delay) if delay <= NO_DELAY => Severity::Info,
+        Some(delay) if delay <= healthy && delay <= 0.5 * stood_still => Severity::Info,
+        Some(delay) if delay <= healthy => Severity::Warn,
+        _ => Severity::Crit,
+    }
 }
 
 /// CPUs that would have been enough: what it had and what it was kept from, more than it has now, and at most twice as many: time kept from
