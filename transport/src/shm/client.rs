@@ -58,7 +58,7 @@ pub struct ShmClient {
     generation: u64,
     /// Since when the server is asked for a byte over the socket.
     armed: Option<Ticks>,
-    /// Why it has ended. Boxed: whether it has is looked at for every request.
+    /// Why it has ended, once a call has reported that.
     lost: Option<Box<Lost>>,
 }
 
@@ -127,7 +127,7 @@ impl ShmClient {
     /// # Errors
     /// [`RequestError::Disconnected`] if not, and no reply is left in the ring.
     pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
-        self.usable()?;
+        self.not_lost()?;
         self.wait_elsewhere();
         match self.line.alive() {
             // What was committed before the end is still an answer. The end is found again after it.
@@ -137,8 +137,27 @@ impl ShmClient {
         }
     }
 
+    /// Before a request is sent: nobody would carry it out once the end was met, and here that is still certain.
     #[inline(always)]
     fn usable(&self) -> Result<(), RequestError> {
+        if self.line.is_open() {
+            return Ok(());
+        }
+        Err(self.unusable())
+    }
+
+    #[cold]
+    fn unusable(&self) -> RequestError {
+        match (self.not_lost(), self.calls.live()) {
+            (Err(error), _) => error,
+            (Ok(()), 0) => lost_before(&self.line.end()),
+            // The end is told once what was committed before it is received.
+            (Ok(()), in_flight) => RequestError::Full { in_flight },
+        }
+    }
+
+    /// Before replies are received: of an end that was met, what came before it is left.
+    fn not_lost(&self) -> Result<(), RequestError> {
         if self.generation != fork::generation() {
             return Err(RequestError::Forked);
         }
@@ -189,7 +208,6 @@ impl ShmClient {
 }
 
 /// What every call after the one that met the end says: why, and that nothing of its own was sent.
-#[cold]
 fn lost_before(lost: &Lost) -> RequestError {
     RequestError::Disconnected {
         reason: lost.again(),

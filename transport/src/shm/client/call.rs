@@ -129,12 +129,18 @@ impl ShmClient {
         Ok(None)
     }
 
-    /// Waits for the next reply to requests whose bell was rung.
+    /// Waits for the next reply.
     #[inline]
     pub(super) fn await_reply<T>(
         &mut self,
         take: impl Fn(&mut Self) -> Result<Option<T>, Poison>,
     ) -> Result<T, RequestError> {
+        if !self.line.is_open() {
+            return self.last_reply(&take);
+        }
+        if self.calls.live() == 0 {
+            return Err(RequestError::NothingInFlight);
+        }
         if let Some(arrived) = self.look_briefly(&take)? {
             return Ok(arrived);
         }
@@ -142,6 +148,20 @@ impl ShmClient {
             self.ring_bell();
         }
         self.await_long(&take, Ticks::now())
+    }
+
+    /// The same once the end was met: what was committed before it is there, and is not waited for.
+    #[cold]
+    #[inline(never)]
+    fn last_reply<T>(
+        &mut self,
+        take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
+    ) -> Result<T, RequestError> {
+        self.not_lost()?;
+        if self.calls.live() == 0 {
+            return Err(RequestError::NothingInFlight);
+        }
+        self.left_behind(take, self.line.end())
     }
 
     /// Tells the server where we wait, if the CPU is given away meanwhile: then it serves us best from there.

@@ -25,12 +25,12 @@ impl ShmClient {
     /// Whether a look for a reply would find one, or the end. No system call.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        self.rx.is_ready() || self.line.has_ended() || self.lost.is_some()
+        self.rx.is_ready() || self.line.has_ended()
     }
 
     /// Asks the server for a byte over the socket with its next reply. False: something is there already, and nothing was asked.
     pub(crate) fn arm(&mut self) -> Result<bool, RequestError> {
-        self.usable()?;
+        self.not_lost()?;
         if self.armed.is_some() {
             return Ok(true);
         }
@@ -55,7 +55,8 @@ impl ShmClient {
         Ok(true)
     }
 
-    /// Takes [`Self::arm`] back, and the bytes off the socket. The end, if that is met, is what the next look for a reply reports.
+    /// Takes [`Self::arm`] back, and the bytes off the socket. The end, if that is met, is what the next look for a reply reports, or, with nothing in
+    /// flight, any call.
     pub(crate) fn disarm(&mut self) -> Drained {
         if self.generation != crate::mem::fork::generation() {
             return Drained::Ended;
@@ -104,14 +105,14 @@ impl ShmClient {
     pub(crate) fn next_reply(
         &mut self,
     ) -> Result<Option<(u64, Result<&[u8], RequestError>)>, RequestError> {
-        self.usable()?;
+        if !self.line.is_open() {
+            self.not_lost()?;
+            let Arrived { id, length, failed } =
+                self.left_behind(&Self::arrived, self.line.end())?;
+            return Ok(Some((id, self.deliver(id, length, failed))));
+        }
         match self.arrived() {
             Ok(Some(Arrived { id, length, failed })) => {
-                Ok(Some((id, self.deliver(id, length, failed))))
-            }
-            Ok(None) if self.line.has_ended() => {
-                let Arrived { id, length, failed } =
-                    self.left_behind(&Self::arrived, self.line.end())?;
                 Ok(Some((id, self.deliver(id, length, failed))))
             }
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
@@ -122,7 +123,7 @@ impl ShmClient {
 
     /// False once the connection is lost, and in a forked child.
     pub(crate) fn is_usable(&self) -> bool {
-        self.usable().is_ok()
+        matches!(self.usable(), Ok(()) | Err(RequestError::Full { .. }))
     }
 
     /// Gives one request up.

@@ -32,10 +32,6 @@ impl ShmClient {
         &mut self,
         limit: Duration,
     ) -> Result<(RequestId, &[u8]), RequestError> {
-        self.usable()?;
-        if self.calls.live() == 0 {
-            return Err(RequestError::NothingInFlight);
-        }
         let usual = std::mem::replace(&mut self.timeout, limit);
         let arrived = self.await_reply(Self::arrived);
         self.timeout = usual;

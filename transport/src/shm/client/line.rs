@@ -10,6 +10,10 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::super::link::{alive, is_farewell};
 use crate::error::Lost;
+use crate::mem::fork;
+
+/// No process is so many forks away from the first one.
+const OVER: u64 = u64::MAX;
 
 /// Reads that one look takes at most: a server that sends without end must not keep us from everything else.
 const MAX_READS: usize = 64;
@@ -18,9 +22,10 @@ pub(super) struct Line {
     socket: UnixStream,
     /// A byte was asked for at some time, so bytes that stand there need not be the end.
     rung: bool,
-    /// The end was met; the next call that finds no reply reports it.
-    ended: bool,
-    /// That end was a farewell.
+    /// The fork generation in which requests may be sent: the owner's, and none any more once the end was met. One word, since it is looked at for
+    /// every request.
+    open_in: u64,
+    /// The end that was met was a farewell.
     farewell: bool,
 }
 
@@ -40,7 +45,7 @@ impl Line {
         Self {
             socket,
             rung: false,
-            ended: false,
+            open_in: fork::generation(),
             farewell: false,
         }
     }
@@ -54,10 +59,16 @@ impl Line {
         self.rung = true;
     }
 
-    /// True once the end was met.
+    /// Whether requests may be sent: this is no fork's copy, and no end was met.
+    #[inline(always)]
+    pub(super) fn is_open(&self) -> bool {
+        self.open_in == fork::generation()
+    }
+
+    /// True once the end was met, or [`Self::close`]d.
     #[inline(always)]
     pub(super) fn has_ended(&self) -> bool {
-        self.ended
+        self.open_in == OVER
     }
 
     /// How it ended, once it has.
@@ -75,7 +86,7 @@ impl Line {
     /// The end is noted: a caller that finds a last reply in the ring drops what is said here, and the next one need not wait to find it again. Among
     /// doorbells it is read as they are, and that one would find a socket from which the farewell is gone.
     pub(super) fn alive(&mut self) -> Result<(), Lost> {
-        if self.ended {
+        if self.has_ended() {
             return Err(self.end());
         }
         let found = if self.rung {
@@ -98,7 +109,7 @@ impl Line {
     }
 
     fn note(&mut self, end: Bells) {
-        self.ended = true;
+        self.open_in = OVER;
         self.farewell |= end == Bells::Farewell;
     }
 
@@ -116,7 +127,8 @@ impl Line {
     }
 
     /// Ends the connection. Errors don't matter, the end is the message.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&mut self) {
+        self.open_in = OVER;
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }

@@ -48,10 +48,6 @@ impl ShmClient {
     /// [`RequestError::NothingInFlight`] if there is nothing to wait for. After `Timeout` the requests in flight stay so.
     #[inline]
     pub(crate) fn receive(&mut self) -> Result<(RequestId, &[u8]), RequestError> {
-        self.usable()?;
-        if self.calls.live() == 0 {
-            return Err(RequestError::NothingInFlight);
-        }
         let Arrived { id, length, failed } = self.await_reply(Self::arrived)?;
         self.deliver(id, length, failed)
             .map(|bytes| (RequestId(id), bytes))
@@ -63,9 +59,10 @@ impl ShmClient {
     /// As [`Self::receive`], without `Timeout`.
     #[inline]
     pub(crate) fn try_receive(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
-        self.usable()?;
+        if !self.line.is_open() {
+            return self.try_receive_last();
+        }
         match self.arrived() {
-            Ok(None) if self.line.has_ended() => self.try_receive_last(),
             // Who looks here has no clock: a `Group` would find this connection ready again and again.
             Ok(None) if self.calls.is_flooded() => Err(self.lose(Lost::BadFrame(FLOODED))),
             Ok(None) => {
@@ -87,6 +84,7 @@ impl ShmClient {
     #[cold]
     #[inline(never)]
     fn try_receive_last(&mut self) -> Result<Option<(RequestId, &[u8])>, RequestError> {
+        self.not_lost()?;
         let Arrived { id, length, failed } = self.left_behind(&Self::arrived, self.line.end())?;
         self.deliver(id, length, failed)
             .map(|bytes| Some((RequestId(id), bytes)))

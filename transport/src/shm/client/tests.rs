@@ -95,6 +95,13 @@ type Look = fn(&mut ShmClient) -> Result<Option<RequestId>, RequestError>;
 
 const LOOKS: &[(&str, Look)] = &[
     ("receive", |client| client.receive().map(|(id, _)| Some(id))),
+    ("receive_into", |client| {
+        client.receive_into(&mut Vec::new()).map(Some)
+    }),
+    ("receive_within", |client| {
+        let reply = client.receive_within(Duration::from_secs(20));
+        reply.map(|(id, _)| Some(id))
+    }),
     ("try_receive", |client| {
         Ok(client.try_receive()?.map(|(id, _)| id))
     }),
@@ -216,4 +223,61 @@ fn an_end_that_was_met_is_not_waited_for_again() {
         other => panic!("{other:?}"),
     }
     assert_eq!(waits(), before);
+}
+
+/// A loop of the caller's learns that the server has said farewell.
+fn meets_the_end(client: &mut ShmClient, theirs: UnixStream) {
+    drive::bye(&theirs);
+    drop(theirs);
+    assert_eq!(client.disarm(), Drained::Ended);
+}
+
+/// Nothing is sent after that: the outcome is known.
+fn sends_nothing_more(client: &mut ShmClient, server: &mut Rings, who: &str) {
+    assert!(!client.is_usable(), "{who}");
+    for _ in 0..2 {
+        match client.submit(b"more?") {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                in_flight: 0,
+            }) => {}
+            other => panic!("{who}: {other:?}"),
+        }
+    }
+    assert_eq!(server.rx.peek().expect("whole"), None, "{who}");
+}
+
+#[test]
+fn who_met_the_end_sends_nothing_more_and_is_sent_to_the_replies_that_are_left_first() {
+    for (name, look) in LOOKS {
+        let (mut client, mut server, theirs) = connected();
+        let first = client.submit(b"first").expect("room");
+        let last = client.submit(b"last").expect("room");
+        assert!(client.arm().expect("lives"));
+        answer_all(&mut server);
+        meets_the_end(&mut client, theirs);
+        assert_eq!(look(&mut client).expect("a reply"), Some(first), "{name}");
+        assert!(client.is_usable(), "{name}: one is left");
+        match client.submit(b"more?") {
+            Err(RequestError::Full { in_flight: 1 }) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_eq!(look(&mut client).expect("a reply"), Some(last), "{name}");
+        sends_nothing_more(&mut client, &mut server, name);
+    }
+}
+
+#[test]
+fn who_met_the_end_while_nothing_was_in_flight_sends_nothing_more() {
+    let (mut client, mut server, theirs) = connected();
+    meets_the_end(&mut client, theirs);
+    sends_nothing_more(&mut client, &mut server, "idle");
+
+    let (mut client, mut server, theirs) = connected();
+    client.submit(b"given up").expect("room");
+    assert!(client.arm().expect("lives"));
+    answer_all(&mut server);
+    meets_the_end(&mut client, theirs);
+    assert_eq!(client.cancel_all(), 1);
+    sends_nothing_more(&mut client, &mut server, "all given up");
 }
