@@ -5,7 +5,7 @@ use transport::stats::{Role, SlotInfo, SlotKind, SlotState, Snapshot};
 
 use super::left_behind::gone_peer;
 use super::{Answer, Context, Fire, QUIET, rule};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Severity};
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
 use crate::sample::{MemoryGroup, Process, Sample, lost};
@@ -14,11 +14,11 @@ use crate::text;
 rule! {
     /// The count of the group itself; and of a parent, where the parent's own limit was the reason: who is below it may be the next. The
     /// other kills that a parent counts are those of other groups, for reasons of their own. Most often it is the server that is killed, and it
-    /// can't tell: its clients are told that its group counted a kill when it was seen to be gone (or the nearest parent that is left, where the group
-    /// has gone with it, or was made anew), also where it is back before anybody looks again. The process that is gone and the count are looked at together, so that a kill of somebody else in the same second is all that
-    /// could be mistaken for its end.
+    /// can't tell: its clients are told that its group counted a kill about when it was seen to be gone, also where it is back before anybody looks
+    /// again. Where the group has gone with it, or was made anew, as systemd does with that of a unit, the nearest parent that is left counts those of
+    /// others as well: a warning, and nothing where it had counted some while the server lived.
     OOM_KILLED = "oom-killed", Crit, "the kernel killed a process for memory here";
-    fires: "oom_kill of the own group grew, or that of a parent together with the oom of its memory.events.local; or that of the group of a client's server as the server vanished, within ten windows";
+    fires: "oom_kill of the own group grew, or that of a parent together with the oom of its memory.events.local; or that of the group of a client's server as the server vanished, within ten windows; warn if that group is not there any more and the one above it counted a kill";
     quiet: "other groups";
     fix: "dmesg | grep -i oom";
     explains: ["server-gone", "peer-gone"];
@@ -102,49 +102,51 @@ fn lost_server<'p>(ctx: &Context<'_>, page: &'p Snapshot) -> Option<&'p SlotInfo
         .max_by_key(|info| info.closed_ns)
 }
 
+/// The process at the other end of that connection, if it was looked at.
+fn server<'s>(sample: &'s Sample, info: &SlotInfo) -> Option<&'s Process> {
+    let process = sample.process(info.peer_pid);
+    process.filter(|p| p.is_peer(info))
+}
+
 /// Of a client that has lost its server: whether the server's memory group counted a kill as the server vanished.
 fn of_its_server(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let page = ctx.page(e)?;
     let Some(info) = lost_server(ctx, page) else {
         return QUIET;
     };
-    // What it was when it was last seen to live, and all that was seen from then on.
-    let of = |s: &'_ &Sample| {
-        s.process(info.peer_pid)
-            .filter(|p| p.is_peer(info))
-            .cloned()
-    };
     let samples = ctx.windows.iter().map(|s| &**s).chain([ctx.sample]);
     let samples: Vec<&Sample> = samples.collect();
-    let lives = |s: &&Sample| of(s).is_some_and(|p| !p.is_dead());
-    let Some(at) = samples.iter().rposition(lives) else {
+    let alive = |s: &&Sample| server(s, info).is_some_and(|p| !p.is_dead());
+    let Some(last) = samples.iter().rposition(alive) else {
         // It died before anybody looked, or its number is another's by now.
         return QUIET;
     };
-    let (Some(lived), after) = (of(&samples[at]), &samples[at + 1..]) else {
-        return QUIET;
+    let (life, after) = samples.split_at(last + 1);
+    let life: Vec<&Process> = life.iter().filter_map(|s| server(s, info)).collect();
+    let looks = match after.iter().find_map(|s| server(s, info)) {
+        Some(dead) => vec![dead.cgroups.memory.as_reading()?.iter().collect()],
+        // The groups may be read less often than samples are taken: the first may not have counted it yet.
+        None => after.iter().take(2).map(|s| all_groups(s)).collect(),
     };
-    let before = lived.cgroups.memory.as_reading()?;
-    let counted = match after.iter().find_map(of) {
-        Some(dead) => in_what_is_left(before, &dead)?,
-        None => in_same_place(before, after),
-    };
-    let Some(Counted {
+    let Counted {
         kills,
         path,
         is_own,
-    }) = counted.filter(|c| c.kills > 0)
-    else {
+    } = counted(&life, &looks)?;
+    if kills == 0 {
         return QUIET;
-    };
+    }
     let who = gone_peer(info);
-    let place = match is_own {
-        true => format!("in the memory group of {who}"),
-        false => format!("below {}, where {who} was,", text::path(&path)),
+    let what = match is_own {
+        true => format!("in the memory group of {who} as it vanished"),
+        false => {
+            let path = text::path(&path);
+            format!("below {path}, where {who} was, as it vanished: perhaps it")
+        }
     };
-    Fire::new(
+    let fire = Fire::new(
         format!(
-            "the kernel killed {} {place} as it vanished, the server of {} (pid {})",
+            "the kernel killed {} {what}, the server of {} (pid {})",
             processes(kills),
             e.name,
             e.pid
@@ -163,8 +165,19 @@ fn of_its_server(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         format!("{who} is gone"),
         format!("/proc/{}", info.peer_pid),
     )
-    .about([info.peer_pid])
-    .fires()
+    .about([info.peer_pid]);
+    match is_own {
+        true => fire.fires(),
+        false => fire.at(Severity::Warn).fires(),
+    }
+}
+
+/// What anybody who was looked at is in.
+fn all_groups(sample: &Sample) -> Vec<&MemoryGroup> {
+    let all = sample.processes.iter();
+    all.filter_map(|p| p.cgroups.memory.known())
+        .flatten()
+        .collect()
 }
 
 /// Kills that a group of a process that vanished counted meanwhile.
@@ -175,48 +188,49 @@ struct Counted {
     is_own: bool,
 }
 
-/// By what is left of its groups, as they were read when it was seen to be gone.
-fn in_what_is_left(before: &[MemoryGroup], dead: &Process) -> Reading<Option<Counted>> {
-    let pid = dead.pid;
-    let Some(group) = dead.cgroups.memory.as_reading()?.first() else {
+/// By the nearest of its groups that is still there: its own knows best, also that it was no kill. `life` is the process whenever it was seen to live,
+/// `looks` the groups that were seen thereafter.
+fn counted(life: &[&Process], looks: &[Vec<&MemoryGroup>]) -> Reading<Counted> {
+    let [.., last] = life else {
+        return Err(Why::not_there("nobody saw it live"));
+    };
+    let pid = last.pid;
+    // The kernel counts a kill before it kills, and who has much memory takes its time to die.
+    let nearly_last = life[life.len().saturating_sub(2)];
+    let groups = last.cgroups.memory.as_reading()?;
+    if groups.is_empty() {
         return Err(Why::not_there(format!("pid {pid} was in no memory group")));
-    };
-    let Some(old) = before.iter().position(|old| old.path == group.path) else {
-        return Err(Why::not_there(format!(
-            "the memory group of pid {pid} has gone with it"
-        )));
-    };
-    Ok(Some(Counted {
-        kills: delta(before[old].oom_kills.get()?, group.oom_kills.get()?)?,
-        path: group.path.clone(),
-        is_own: old == 0,
-    }))
-}
-
-/// By whoever is in the same groups, where the process itself was not seen any more. systemd makes the group of a unit anew that it starts again, with
-/// a count that begins at 0: then the one above tells, which counts for those below it.
-fn in_same_place(before: &[MemoryGroup], after: &[&Sample]) -> Option<Counted> {
-    let seen = |path: &str| {
-        let all = after.iter().flat_map(|s| &s.processes);
-        let mut groups = all.filter_map(|p| p.cgroups.memory.known()).flatten();
-        groups.find(|group| group.path == path)
-    };
-    for (n, old) in before.iter().enumerate() {
-        let Some(group) = seen(&old.path) else {
-            continue;
-        };
-        let kills = old
-            .oom_kills
-            .get()
-            .and_then(|old| delta(old, group.oom_kills.get()?));
-        let kills = kills.unwrap_or(0);
-        if kills > 0 || n > 0 {
-            return Some(Counted {
-                kills,
-                path: group.path.clone(),
-                is_own: n == 0,
-            });
-        }
     }
-    None
+    for (n, group) in groups.iter().enumerate() {
+        let seen = looks.iter().flatten().filter(|g| g.path == group.path);
+        let seen: Vec<&&MemoryGroup> = seen.collect();
+        if seen.is_empty() || seen.iter().any(|g| !g.is_same(group)) {
+            continue;
+        }
+        let kills_by = |p: &Process| {
+            let groups = p.cgroups.memory.as_reading()?;
+            let then = groups.iter().find(|g| g.is_same(group)).unwrap_or(group);
+            then.oom_kills.get()
+        };
+        let is_own = n == 0;
+        if !is_own && delta(kills_by(life[0])?, kills_by(nearly_last)?)? > 0 {
+            return Err(Why::not_there(format!(
+                "the memory group of pid {pid} has gone with it, and others below {} were killed while it lived",
+                text::path(&group.path)
+            )));
+        }
+        let before = kills_by(if is_own { nearly_last } else { last })?;
+        let mut kills = 0;
+        for group in seen {
+            kills = delta(before, group.oom_kills.get()?)?.max(kills);
+        }
+        return Ok(Counted {
+            kills,
+            path: group.path.clone(),
+            is_own,
+        });
+    }
+    Err(Why::not_there(format!(
+        "the memory group of pid {pid} has gone with it"
+    )))
 }

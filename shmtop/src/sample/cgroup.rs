@@ -36,6 +36,8 @@ pub struct Cgroups {
 pub struct MemoryGroup {
     /// Directory of the group, for the person who wants to look.
     pub path: String,
+    /// Inode of the directory: a group that was made anew at the same path has another.
+    pub inode: Fact<u64>,
     /// Hierarchy.
     pub version: CgroupVersion,
     /// memory.max or memory.limit_in_bytes; null = none.
@@ -55,6 +57,12 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
+    /// Whether this is another reading of the same group, as far as that is known: its counts can be compared.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let inode = self.inode.known();
+        self.path == other.path && inode.is_some() && inode == other.inode.known()
+    }
+
     /// What is in use and would not be given up.
     pub fn needed_bytes(&self) -> Option<u64> {
         let given_up = [&self.file_cache_bytes, &self.reclaimable_slab_bytes];

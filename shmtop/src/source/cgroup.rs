@@ -2,11 +2,12 @@
 //!
 //! Called by `process`. Many processes are in the same groups, so what these say is read once per moment for all of them.
 
-use super::file::{Kept, cpu_list, field, line, nonsense, number, text};
+use super::file::{Kept, cpu_list, field, line, nonsense, number, text, why};
 use super::mounts::{self, Hierarchy};
 use crate::reading::{Reading, Why, WhyKind};
 use crate::sample::{CgroupVersion, CpuGroup, CpuList, Fact, MemoryGroup};
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Limits are read again after this long; the throttling of a group each time.
@@ -291,8 +292,10 @@ fn memory_group(version: CgroupVersion, dir: &Path) -> Option<MemoryGroup> {
     {
         return None;
     }
+    let inode = std::fs::metadata(dir).map(|dir| dir.ino());
     Some(MemoryGroup {
         path: dir.display().to_string(),
+        inode: inode.map_err(|e| why(&e, dir)).into(),
         version,
         ..group
     })

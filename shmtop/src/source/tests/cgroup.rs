@@ -180,3 +180,21 @@ fn a_group_whose_processes_end_together_is_read_once_for_all_of_them_and_again_f
     reader.end_sample(1);
     assert_eq!(kills(reader.memory_after_ends("0::/a\n")), 4);
 }
+
+#[test]
+fn a_group_that_was_made_anew_at_the_same_path_is_not_the_same() {
+    let tree = Tree::with(V2);
+    let group = || tree.cgroups().memory("0::/a\n").unwrap().remove(0);
+    let first = group();
+    assert!(first.is_same(&group()));
+    let at = |path: &str| tree.0.path().join(path);
+    std::fs::rename(at("sys/fs/cgroup/a"), at("sys/fs/cgroup/old")).unwrap();
+    tree.write("sys/fs/cgroup/a/memory.max", "1073741824\n");
+    let anew = group();
+    assert_eq!(anew.path, first.path);
+    assert!(!anew.is_same(&first));
+    assert!(
+        !MemoryGroup::default().is_same(&MemoryGroup::default()),
+        "nobody knows"
+    );
+}

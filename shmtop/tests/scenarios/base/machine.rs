@@ -138,6 +138,7 @@ impl Base {
             cgroups: Cgroups {
                 memory: known(vec![MemoryGroup {
                     path: "/sys/fs/cgroup/app".into(),
+                    inode: known(4100),
                     limit_bytes: known(Some(16 << 30)),
                     usage_bytes: known(1 << 30),
                     file_cache_bytes: known(0),
