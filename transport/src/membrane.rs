@@ -294,16 +294,16 @@ impl Membrane {
         drop(self);
     }
 
-    /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if nothing was
-    /// left to serve; if not, the rest is dropped as there. An answer that a handler still works at by then has a second to find room: false, too, if a client
+    /// Stops the server as [`Self::shutdown`] does, and with its waits, but serves first what clients have sent, for at most `limit`. True if it
+    /// found nothing left to serve; if not, the rest is dropped as there. An answer that a handler still works at by then has a second to find room: false, too, if a client
     /// left it none.
     ///
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause may keep it for all of `limit`; it ends once it has found nothing in each ring, one after the other: what is sent
     /// into one behind its look is dropped, and told as by [`Self::shutdown`]. What those on the
     /// socket have sent by the beginning is answered, and nothing later: a client there that sends on meanwhile finds its connection closed, and loses with it
-    /// the replies that it has not received yet (`Disconnected`, outcome unknown; on tokio all tasks of the connection). Whose connection was accepted and who connects, or upgrades, by then is
-    /// waited for, for at most [`Config::handshake_timeout`] a step.
+    /// the replies that it has not received yet (`Disconnected`, outcome unknown; on tokio all tasks of the connection). Who was accepted before and is still shaking hands, or is upgrading
+    /// then, is waited for, for at most [`Config::handshake_timeout`] a step.
     pub fn drain(self, limit: Duration) -> bool {
         if self.is_forked() {
             return false;

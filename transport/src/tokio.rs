@@ -82,8 +82,6 @@ impl AsyncSynapse {
     /// Outside a tokio runtime with I/O enabled.
     pub fn new(mut synapse: Synapse) -> std::io::Result<Self> {
         synapse.cancel_all();
-        // Of an event loop's that drove it before: its page would say that it waits, however idle it is here.
-        synapse.disarm();
         let fd = match synapse.fd() {
             // A second descriptor of the socket, for the runtime to wait for.
             Some(fd) => Unforked::from(fd.try_clone_to_owned()?),
@@ -98,6 +96,9 @@ impl AsyncSynapse {
         // SAFETY: the descriptor is owned by what is handed over: it is open, always the same, and closed only when that is dropped.
         let fd = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
         let shared = Arc::new(Shared::new(synapse));
+        // An event loop that drove it before may have left it armed: its page would say that it waits, however idle it is here. And what it
+        // had in flight is given up, yet answered: replies without room keep the server from this connection, so their bell is asked for anew.
+        shared.turn();
         ::tokio::spawn(driver::drive(fd, interest, Arc::downgrade(&shared)));
         Ok(Self { shared })
     }

@@ -1,11 +1,16 @@
 //! Connections that an event loop of the caller's has used before, and left armed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use transport::error::RequestError;
 use transport::{AsyncSynapse, Synapse, WaitPolicy};
 
 use super::{Call, Gate, echo, everywhere, own_page};
+
+/// Few of these fill a ring, or a socket.
+static LARGE: [u8; 90_000] = [7; 90_000];
 
 #[test]
 fn one_that_slept_elsewhere_since_hears_every_reply() {
@@ -38,12 +43,42 @@ fn one_that_is_idle_from_then_on_is_not_seen_to_wait() {
     everywhere(|world| async move {
         let (_server, gate) = world.serve_held(echo);
         let mut client = Synapse::connect(world.path(), &world.config).expect("a client");
-        client.submit(b"given up").expect("room");
+        client.submit(b"answered").expect("room");
         assert!(client.arm_doorbell().expect("alive"));
+        gate.open();
+        // And no `disarm_doorbell`.
+        while client.try_receive().expect("alive").is_none() {
+            tokio::task::yield_now().await;
+        }
         let client = AsyncSynapse::new(client).expect("a runtime");
         let slot = own_page::slot_of(client.connection_id());
         assert_eq!((slot.wait.waiting_since_ns, slot.req.oldest_ns), (0, 0));
-        gate.open();
         assert_eq!(client.fire_bytes(b"on").await.expect("a reply"), b"on");
     });
+}
+
+#[test]
+fn replies_that_were_given_up_keep_no_server_from_an_idle_one() {
+    const REQUESTS: usize = 20;
+    for armed in [false, true] {
+        everywhere(|world| async move {
+            let served = Arc::new(AtomicUsize::new(0));
+            let count = served.clone();
+            let _server = world.serve(move |_, reply| {
+                reply.extend_from_slice(&LARGE).expect("small enough");
+                count.fetch_add(1, Relaxed);
+            });
+            let mut client = Synapse::connect(world.path(), &world.config).expect("a client");
+            for _ in 0..REQUESTS {
+                client.submit(b"given up").expect("room");
+            }
+            if armed {
+                let _asleep = client.arm_doorbell().expect("alive");
+            }
+            let _client = AsyncSynapse::new(client).expect("a runtime");
+            while served.load(Relaxed) < REQUESTS {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }
