@@ -212,10 +212,11 @@ fn keep_to_node(ctx: &Context<'_>, node: u32, pid: u32, tid: u32) -> String {
 
 rule! {
     /// A real-time spinner never gives its CPU up: the kernel threads bound to it starve (the 95 % real-time throttle is all
-    /// that is left). On an isolated CPU, by isolcpus=, nohz_full= or a cpuset partition, that is the plan. In a container the partition may be that of a
-    /// group above it, which can't be seen there: info. SCHED_DEADLINE has a budget and gives the CPU up.
+    /// that is left). On an isolated CPU, by isolcpus= or a cpuset partition, that is the plan. In a container the partition may be that of a
+    /// group above it, which can't be seen there: info, unless the thread may run everywhere, as no partition has all CPUs. On a CPU without ticks
+    /// (nohz_full=) somebody has planned, but threads of others are placed there too, and starve: info. SCHED_DEADLINE has a budget and gives the CPU up.
     RT_SPINNER = "rt-spinner", Crit, "a real-time thread spins";
-    fires: "SCHED_FIFO or RR with a spin share above 50 %; info where nothing says whether its CPUs are isolated";
+    fires: "SCHED_FIFO or RR with a spin share above 50 %; info where nothing says whether its CPUs are isolated, or they are without ticks only";
     quiet: "its CPUs are isolated";
     fix: "chrt -o -p 0 TID, or isolate the CPU";
     check: Endpoint(rt_spinner);
@@ -235,19 +236,28 @@ fn rt_spinner(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             continue;
         }
         let allowed = t.allowed_cpus.clone()?;
-        let cpus = ctx.sample.host.cpus.iter();
-        let isolated = cpus.filter(|c| allowed.contains(&c.cpu));
-        let isolated: Vec<Reading<bool>> = isolated.map(|c| c.isolated.get()).collect();
-        if !isolated.is_empty() && isolated.iter().all(|is| *is == Ok(true)) {
+        let all = &ctx.sample.host.cpus;
+        let its: Vec<&Cpu> = all.iter().filter(|c| allowed.contains(&c.cpu)).collect();
+        let is_shared = |c: &&Cpu| c.isolated.known() != Some(&true);
+        let shared: Vec<&&Cpu> = its.iter().filter(|c| is_shared(c)).collect();
+        if !its.is_empty() && shared.is_empty() {
             continue;
         }
-        let is_one_for_all = isolated.contains(&Ok(false));
-        let (doubt, severity) = match is_one_for_all {
-            true => ("", Severity::Crit),
-            false => (
+        let is_known = |c: &&Cpu| c.isolated.known() == Some(&false);
+        let is_one_for_all = shared.iter().any(|c| is_known(c) && !c.tickless)
+            || (its.len() == all.len() && !its.is_empty());
+        let (doubt, severity) = if is_one_for_all {
+            ("", Severity::Crit)
+        } else if shared.iter().any(|c| is_known(c)) {
+            (
+                ", though nohz_full= without isolcpus= lets others be placed there",
+                Severity::Info,
+            )
+        } else {
+            (
                 "; whether that was set apart for it can't be seen",
                 Severity::Info,
-            ),
+            )
         };
         return Fire::new(
             format!(

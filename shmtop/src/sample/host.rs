@@ -82,8 +82,10 @@ pub struct Cpu {
     pub core_throttle_ms: Fact<u64>,
     /// thermal_throttle/package_throttle_total_time_ms.
     pub package_throttle_ms: Fact<u64>,
-    /// Isolated, by `isolcpus=`, `nohz_full=` or a cpuset. In a container that it is not may be unknown.
+    /// Isolated, by `isolcpus=` or a cpuset. In a container that it is not may be unknown.
     pub isolated: Fact<bool>,
+    /// Without ticks, by `nohz_full=`. That alone keeps no thread away from it.
+    pub tickless: bool,
     /// The hardware threads of its core, itself included; just itself without SMT.
     pub siblings: Fact<CpuList>,
     /// Identity of its last-level cache: CPUs with the same number share one.
@@ -108,9 +110,9 @@ pub struct CpuJiffies {
 }
 
 impl Cpu {
-    /// Known to be isolated: set apart for somebody.
+    /// Known to be isolated, or without ticks: set apart for somebody.
     pub fn is_set_apart(&self) -> bool {
-        self.isolated.known() == Some(&true)
+        self.isolated.known() == Some(&true) || self.tickless
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// Reads the CPUs.
 #[derive(Debug)]
 pub(super) struct CpuReader {
+    proc_root: PathBuf,
     sys_root: PathBuf,
     sys: PathBuf,
     stat: Kept,
@@ -23,6 +24,7 @@ impl CpuReader {
     pub(super) fn new(proc_root: &Path, sys_root: &Path) -> Self {
         Self {
             sys: sys_root.join("devices/system"),
+            proc_root: proc_root.to_owned(),
             sys_root: sys_root.to_owned(),
             stat: Kept::new(proc_root.join("stat"), true),
             seen: Vec::new(),
@@ -50,6 +52,7 @@ impl CpuReader {
         for (index, (cpu, (_, jiffies))) in self.seen.iter_mut().zip(jiffies).enumerate() {
             cpu.jiffies = jiffies;
             cpu.isolated = self.isolation.of(cpu.cpu);
+            cpu.tickless = self.isolation.is_tickless(cpu.cpu);
             let dir = self.sys.join(format!("cpu/cpu{}", cpu.cpu));
             let nominal = match nominal_khz {
                 Ok(all) => match all.get(index) {
@@ -73,7 +76,7 @@ impl CpuReader {
 
     /// Looks which CPUs are isolated. Shown from the next [`Self::read`] on.
     pub(super) fn look_who_is_isolated(&mut self) {
-        self.isolation = Isolation::read(&self.sys_root);
+        self.isolation = Isolation::read(&self.proc_root, &self.sys_root);
     }
 
     /// Whether a cpufreq driver is loaded.

@@ -3,8 +3,8 @@
 //! From within a container the groups above it can't be seen, and one of them may be what isolates its CPUs: then it is not known of the others that
 //! they are not.
 
-use super::file::{cpu_list, line, nonsense, number};
-use crate::reading::{Reading, Why};
+use super::file::{cpu_list, field, line, nonsense, number, text};
+use crate::reading::{Reading, Why, WhyKind};
 use crate::sample::{CpuList, Fact};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Isolation {
     cpus: CpuList,
     no_others: Reading<()>,
+    tickless: CpuList,
 }
 
 impl Isolation {
@@ -21,17 +22,27 @@ impl Isolation {
         Self {
             cpus: CpuList::new(),
             no_others: Err(Why::not_yet("not looked at yet")),
+            tickless: CpuList::new(),
         }
     }
 
-    pub(super) fn read(sys_root: &Path) -> Self {
-        let (mut cpus, no_others) = by_cpuset(&sys_root.join("fs/cgroup"));
-        // A CPU without ticks was set apart as well. No such file: a kernel that can't, or not so.
-        for by_boot in ["isolated", "nohz_full"] {
-            let path = sys_root.join("devices/system/cpu").join(by_boot);
-            cpus.extend(list(path).unwrap_or_default());
+    pub(super) fn read(proc_root: &Path, sys_root: &Path) -> Self {
+        let (mut cpus, no_others) = by_cpuset(proc_root, &sys_root.join("fs/cgroup"));
+        // No such file: a kernel that can't, or not so.
+        let by_boot = |name| {
+            let path = sys_root.join("devices/system/cpu").join(name);
+            list(path).unwrap_or_default()
+        };
+        cpus.extend(by_boot("isolated"));
+        Self {
+            cpus,
+            no_others,
+            tickless: by_boot("nohz_full"),
         }
-        Self { cpus, no_others }
+    }
+
+    pub(super) fn is_tickless(&self, cpu: u32) -> bool {
+        self.tickless.contains(&cpu)
     }
 
     pub(super) fn of(&self, cpu: u32) -> Fact<bool> {
@@ -47,7 +58,7 @@ pub(super) fn list(path: PathBuf) -> Reading<CpuList> {
 }
 
 /// CPUs that cpusets isolate, and whether there can be no others.
-fn by_cpuset(root: &Path) -> (CpuList, Reading<()>) {
+fn by_cpuset(proc_root: &Path, root: &Path) -> (CpuList, Reading<()>) {
     // Linux 6.9 and later list them, in the root of the hierarchy.
     if let Ok(all) = list(root.join("cpuset.cpus.isolated")) {
         return (all, Ok(()));
@@ -65,11 +76,26 @@ fn by_cpuset(root: &Path) -> (CpuList, Reading<()>) {
     }
     // Of version 1: CPUs are balanced if those of any group with them are.
     let balanced = root.join("cpuset/cpuset.sched_load_balance");
-    let no_others = number::<u32>(&balanced).and_then(|on| match on {
-        0 => Err(Why::not_there(format!("{} is 0", balanced.display()))),
-        _ => Ok(()),
-    });
+    let no_others = match number::<u32>(&balanced) {
+        Ok(0) => Err(Why::not_there(format!("{} is 0", balanced.display()))),
+        Ok(_) => Ok(()),
+        Err(why) if why.kind == WhyKind::NotThere && is_without_cpusets(proc_root) => Ok(()),
+        Err(why) => Err(why),
+    };
     (CpuList::new(), no_others)
+}
+
+/// Whether the kernel has no cpusets, or none but the one that everybody is in.
+fn is_without_cpusets(proc_root: &Path) -> bool {
+    let status = text(&proc_root.join("self/status"));
+    if status.is_ok_and(|status| field(&status, "Mems_allowed").is_none()) {
+        return true;
+    }
+    // Hierarchy (0: of no version 1), groups in it, whether the boot line left it on.
+    let controllers = text(&proc_root.join("cgroups")).unwrap_or_default();
+    let words = field(&controllers, "cpuset");
+    let words: Option<Vec<&str>> = words.map(|words| words.split_whitespace().collect());
+    matches!(words.as_deref(), Some(["0", "1", _] | [_, _, "0"]))
 }
 
 /// Partitions of partitions of …: nobody has as many.

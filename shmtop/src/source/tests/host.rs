@@ -62,7 +62,8 @@ fn cpus_tell_their_time_their_place_and_who_shares_it() {
 
 /// Which CPUs are isolated on a machine with these files, as far as it can tell; of CPUs 0 to 5.
 fn isolated(files: &[(&str, &str)]) -> [Option<bool>; 6] {
-    let isolation = Isolation::read(&Tree::with(files).sys());
+    let tree = Tree::with(files);
+    let isolation = Isolation::read(&tree.proc(), &tree.sys());
     std::array::from_fn(|cpu| isolation.of(cpu as u32).known().copied())
 }
 
@@ -73,8 +74,8 @@ fn a_cpu_is_isolated_by_the_boot_line_or_a_partition_and_in_a_container_nobody_k
     const EFFECTIVE: &str = "cpuset.cpus.effective";
     const PARTITION: &str = "cpuset.cpus.partition";
     let boot = [
-        ("sys/devices/system/cpu/isolated", "1\n"),
-        ("sys/devices/system/cpu/nohz_full", "1-2\n"),
+        ("sys/devices/system/cpu/isolated", "1-2\n"),
+        ("sys/devices/system/cpu/nohz_full", "2-3\n"),
     ];
     let with = |files: &[(&str, &str)]| {
         let files = files
@@ -128,6 +129,31 @@ fn a_cpu_is_isolated_by_the_boot_line_or_a_partition_and_in_a_container_nobody_k
         with(&[(balanced, "0\n")]),
         [None, yes, yes, None, None, None]
     );
+}
+
+#[test]
+fn a_cpu_without_ticks_is_not_isolated_by_that() {
+    let tree = Tree::with(&[("sys/devices/system/cpu/nohz_full", "2-3\n")]);
+    let isolation = Isolation::read(&tree.proc(), &tree.sys());
+    let tickless = [0, 1, 2, 3].map(|cpu| isolation.is_tickless(cpu));
+    assert_eq!(tickless, [false, false, true, true]);
+}
+
+#[test]
+fn where_there_are_no_cpusets_only_the_boot_line_isolates() {
+    let (yes, no) = (Some(true), Some(false));
+    let boot = ("sys/devices/system/cpu/isolated", "1\n");
+    let known = [no, yes, no, no, no, no];
+    let unknown = [None, yes, None, None, None, None];
+    const STATUS: &str = "proc/self/status";
+    let with_cpusets = (STATUS, "Name:\tshmtop\nMems_allowed:\t1\n");
+    let listed = |line| isolated(&[boot, with_cpusets, ("proc/cgroups", line)]);
+    assert_eq!(isolated(&[boot, (STATUS, "Name:\tshmtop\n")]), known);
+    assert_eq!(listed("cpuset\t0\t1\t1\n"), known, "in no hierarchy");
+    assert_eq!(listed("cpuset\t0\t1\t0\n"), known, "off");
+    assert_eq!(listed("cpuset\t3\t9\t1\n"), unknown, "mounted elsewhere");
+    assert_eq!(listed("cpuset\t0\t9\t1\n"), unknown, "of version 2");
+    assert_eq!(listed("memory\t0\t1\t1\n"), unknown);
 }
 
 #[test]
