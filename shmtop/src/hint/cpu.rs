@@ -106,7 +106,8 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
 rule! {
     /// What the kernel's thermal_throttle files counted over ten seconds, of the CPUs where a ring thread may run; a package that is hot slows all its
     /// cores. Both hardware threads of a core count its events: they are counted once. A limit that is touched for a moment is how a chip with
-    /// turbo stays below it: what counts is for how long it was slowed, which kernels say since 5.5, once it is over. Where they don't, as many events
+    /// turbo stays below it: what counts is for how long it was slowed, which kernels say since 5.5, once it is over: one that has no length yet may
+    /// still last, and cpu-freq-low sees what it does meanwhile. Where they don't say, as many events
     /// of one core as seconds are a CPU that is kept at its limit.
     THERMAL = "thermal", Warn, "the heat limit slows the CPUs";
     fires: "thermal_throttle counts grew within 10 s; info if a core or package was slowed for no more than 1 % of that or, where that is not known, each fewer than 10 times";
@@ -224,10 +225,11 @@ fn thermal(ctx: &Context<'_>) -> Answer {
         (0, n) => format!("the heat limit of the package slowed all its CPUs {n}× in 10 s"),
         (n, _) => format!("the heat limit slowed the CPUs {n}× in 10 s"),
     };
-    let how_long = slowed_ms.filter(|ms| *ms > 0);
-    let how_long = how_long.map_or_else(String::new, |ms| {
-        format!(", for {}", text::ns(ms.saturating_mul(1_000_000)))
-    });
+    let how_long = match slowed_ms {
+        Some(0) => ", and may do so still: the kernel says for how long when it is over".to_owned(),
+        Some(ms) => format!(", for {}", text::ns(ms.saturating_mul(1_000_000))),
+        None => String::new(),
+    };
     let there = waiters
         .iter()
         .filter(|w| hot.iter().any(|cpu| w.may_run_on(*cpu)));

@@ -3,7 +3,8 @@
 use transport::stats::Via;
 
 use super::outlier::in_flight;
-use super::ring::{client_pid, server_pid};
+use super::ring::client_pid;
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
 use crate::reading::{Why, WhyKind};
@@ -23,7 +24,7 @@ rule! {
     check: Client(tail_spread);
 }
 
-fn tail_spread(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn tail_spread(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let p = match &c.rtt.interval {
         Ok(p) => p,
         // Nothing was timed: fewer requests.
@@ -71,10 +72,15 @@ fn tail_spread(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(p.p999),
             text::ns(p.p50)
         ),
-        format!(
-            "shmtop -p {}   # and open client {}: where the time goes",
-            server_pid(e, c),
-            c.number
+        // The server's view shows both sides; where it has a number of another pid namespace, the client's own is left.
+        Whom::server(ctx, e, c).told(
+            |pid| {
+                format!(
+                    "shmtop -p {pid}   # and open client {}: where the time goes",
+                    c.number
+                )
+            },
+            |_| format!("shmtop -p {}   # where the time goes", e.pid),
         ),
     )
     .number(

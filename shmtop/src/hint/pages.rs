@@ -6,8 +6,8 @@ use transport::stats::{Role, Slot, Via};
 
 use super::fix::{sudo, write_as_root};
 use super::perf::waits;
-use super::ring::client_pid;
 use super::swap::RING_SWAPPED;
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity, Shared, touched};
 use crate::rate::Span;
@@ -29,9 +29,10 @@ rule! {
     /// beyond those pages are paid on the path of requests. Only the threads that serve or ask count: what a process does beside has faults of its own. So has
     /// a client's thread that does other work between its requests: only of one that spends most of its CPU time waiting is it known that they are
     /// on the path. A rate of 100 per second is the floor. Where NUMA balancing is on, the kernel takes pages away to see which node uses them, the
-    /// rings' as well: if it has made as many faults as that, they are its: info.
+    /// rings' as well: if it has made as many faults as that, they are its: info. They are counted for the machine alone, and it takes pages by CPU
+    /// time: of what others may have as well, twice the share that the ring threads have of that time is taken to be theirs.
     FAULTS_ON_PATH = "faults-on-path", Warn, "page faults on the path of requests";
-    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time; info of a client whose threads wait for less than half of their CPU time, or where NUMA balancing made as many";
+    fires: "more than 10 page faults of its ring threads per 1000 messages, and more than 100 per second, beyond the pages of the rings that were touched for the first time; info of a client whose threads wait for less than half of their CPU time, or where their share of what NUMA balancing made is as many";
     quiet: "warm-up: laps of a ring through memory that is new, which double until they reach the window";
     fix: "prefault the rings; keep buffers instead of freeing them";
     check: Endpoint(faults_on_path);
@@ -40,7 +41,8 @@ rule! {
 fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let requests = e.totals.requests_per_s.clone()?;
     let page = ctx.page(e)?;
-    let faults = faults_of_ring_threads(e, |tid| page.slots.iter().any(|s| s.info.tid == tid))?;
+    let is_on_ring = |tid| page.slots.iter().any(|s| s.info.tid == tid);
+    let faults = faults_of_ring_threads(e, is_on_ring)?;
     if requests < 1000.0 || faults < 100.0 || faults <= 0.01 * 2.0 * requests {
         return QUIET;
     }
@@ -78,16 +80,17 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         _ => ("", Severity::Warn),
     };
     let hinted = hint_faults(ctx).unwrap_or(0.0);
-    let (of_whom, severity, fix) = match is_many(faults - hinted) {
-        true => {
-            let who = format!("perf trace -F all -p {} -- sleep 1", e.pid);
-            (of_whom, severity, who)
-        }
-        // All of the machine's, so they may be others'.
+    let own = hinted * share_of_cpu_time(ctx, e, is_on_ring);
+    let look = format!("perf trace -F all -p {} -- sleep 1", e.pid);
+    let (of_whom, severity, fix) = match is_many(faults - own) {
+        true => (of_whom, severity, look),
         false => (
-            "; the kernel makes as many, to see which node uses a page",
+            "; the kernel makes as many, of all processes, to see which node uses a page",
             Severity::Info,
-            format!("{}sysctl kernel.numa_balancing=0", sudo(ctx)),
+            format!(
+                "{look}   # if they are in memory that it has had for long: {}sysctl kernel.numa_balancing=0, for the whole machine",
+                sudo(ctx)
+            ),
         ),
     };
     let faults = faults - new;
@@ -125,6 +128,25 @@ fn hint_faults(ctx: &Context<'_>) -> Reading<f64> {
     let (old, new) = (&ctx.before()?.host, &ctx.sample.host);
     let span = Span::between(old.at_ns, new.at_ns)?;
     span.per_second(old.numa_hint_faults.get()?, new.numa_hint_faults.get()?)
+}
+
+/// What part of the kernel's hint faults its threads may have, at most: they go by CPU time, and not every program touches as much of what is taken away.
+fn share_of_cpu_time(ctx: &Context<'_>, e: &Endpoint, counts: impl Fn(u32) -> bool) -> f64 {
+    let Ok(threads) = &e.process.threads else {
+        return 1.0;
+    };
+    let mut own = 0.0;
+    for t in threads.iter().filter(|t| counts(t.tid)) {
+        match &t.cpu {
+            Ok(cpu) => own += cpu,
+            Err(_) => return 1.0,
+        }
+    }
+    let all = ctx.model.host.cpus.iter().map(|c| c.busy.clone());
+    match all.sum::<Reading<f64>>() {
+        Ok(all) if all > 0.0 => (2.0 * own / all).min(1.0),
+        _ => 1.0,
+    }
 }
 
 /// Page faults per second of the threads that count.
@@ -205,9 +227,9 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     } else {
         // They came later, or are not for that server: never fewer than there are.
         let again = format!(
-            "let pid {} connect again   # unless the cgroup of pid {} allows none: hugetlb.2MB.max",
-            client_pid(e, c),
-            e.pid
+            "let {} connect again   # unless the cgroup of {} allows none: hugetlb.2MB.max",
+            Whom::client(ctx, e, c).name,
+            Whom::server(ctx, e, c).name
         );
         (format!("no huge pages when it came, {free} now,"), again)
     };

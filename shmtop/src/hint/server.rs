@@ -1,7 +1,7 @@
 //! Rules about the server: its handler, its time.
 
 use super::fix::setting;
-use super::ring::server_pid;
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::handler_share;
 use crate::model::{Client, Endpoint, Shared};
@@ -22,7 +22,7 @@ rule! {
     check: Client(handler_bound);
 }
 
-fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn handler_bound(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let (rtt, handler) = match (&c.rtt.interval, &c.handler.interval) {
         (Ok(r), Ok(h)) => (r, h),
         (Err(why), _) | (_, Err(why)) if why.kind == WhyKind::NotYet => return QUIET,
@@ -32,6 +32,10 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if share <= 0.8 {
         return QUIET;
     }
+    let workers = match shares_its_worker(e, c) {
+        true => "or more workers: Config::workers (exchange: --workers)",
+        false => "more workers would not help: a connection has one",
+    };
     Fire::new(
         format!(
             "client {}: {} of the round trip is the handler ({}); the rest costs {}",
@@ -40,13 +44,9 @@ fn handler_bound(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(handler.p50),
             text::ns(rtt.p50.saturating_sub(handler.p50))
         ),
-        format!(
-            "perf top -p {}   # {}",
-            server_pid(e, c),
-            match shares_its_worker(e, c) {
-                true => "or more workers: Config::workers (exchange: --workers)",
-                false => "more workers would not help: a connection has one",
-            }
+        Whom::server(ctx, e, c).told(
+            |pid| format!("perf top -p {pid}   # {workers}"),
+            |name| format!("see what the handler of {name} does; {workers}"),
         ),
     )
     .number(

@@ -3,7 +3,7 @@
 use transport::stats::schema::OLDEST_MAJOR;
 
 use super::fix::{is_frozen, look_inside, thaw};
-use super::ring::client_pid;
+use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Shared, ThreadView};
 use crate::sample::PageContent;
@@ -129,12 +129,16 @@ rule! {
 }
 
 fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
-    let pid = client_pid(e, c);
-    let fix = format!("ls -l /proc/{pid}/exe   # its numbers are not believed here");
+    let who = Whom::client(ctx, e, c);
+    let fix = who.told(
+        |pid| format!("ls -l /proc/{pid}/exe   # its numbers are not believed here"),
+        |name| format!("see which program is {name}: its numbers are not believed here"),
+    );
+    let who = who.name;
     if let Some(doubt) = &c.doubt {
         return Fire::new(
             format!(
-                "client {} (pid {pid}) contradicts the server: {doubt}",
+                "client {} ({who}) contradicts the server: {doubt}",
                 c.number
             ),
             fix,
@@ -156,7 +160,7 @@ fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
     Fire::new(
         format!(
-            "client {} (pid {pid}): its ring indices made no sense {grown}×",
+            "client {} ({who}): its ring indices made no sense {grown}×",
             c.number
         ),
         fix,
