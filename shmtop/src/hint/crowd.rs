@@ -20,6 +20,7 @@ rule! {
     /// one CPU have no room on those that a third may use. A quota is said to be one. And together they must want a good part of what there is: two
     /// that spin a quarter of the time fit into a quota of one CPU and a half, three of them on two CPUs, and what delays them is somebody else. Where
     /// other programs take much of these CPUs, as run-delay counts it, only what the spinners ran counts as wanted: what they waited is the others' doing.
+    /// But who was told to spin and does not sleep wants a whole CPU, be others in the way or not.
     OVERSUBSCRIBED = "oversubscribed", Crit, "more spinning threads than CPUs";
     fires: "threads with a spin share above 20 % outnumber the CPUs they may use (affinity, quota), want 60 % of these (90 % of a quota) or more, and waited more than 1 % of the time for a core";
     quiet: "waiters park, or a CPU is left for each spinner, or they want less than 60 % of these (90 % of a quota)";
@@ -32,6 +33,8 @@ rule! {
 const WANTED_OF_QUOTA: f64 = 0.9;
 /// Those that want less than this share of some CPUs seldom meet there. More, and they do, since each runs when it likes.
 const WANTED_OF_CPUS: f64 = 0.6;
+/// A thread that runs, or waits to, for this share of the time does not sleep. What it waits is counted when it ends, so some is of the next window.
+const SLEEPLESS: f64 = 0.9;
 
 fn oversubscribed(ctx: &Context<'_>) -> Answer {
     let spinners = ctx.waiters().into_iter().filter(|w| w.spin > SPINNER);
@@ -54,17 +57,17 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
             ));
             continue;
         }
-        match crowd.fits(ctx) {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(why) => {
-                unknown = Some(why);
-                continue;
-            }
-        }
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
-        if mean > DELAY && worst.as_ref().is_none_or(|(w, _)| mean > *w) {
-            worst = Some((mean, crowd));
+        // Where nobody waits there is enough of what they want, however much that is.
+        if mean <= DELAY {
+            continue;
+        }
+        match crowd.fits(ctx) {
+            Ok(false) if worst.as_ref().is_none_or(|(w, _)| mean > *w) => {
+                worst = Some((mean, crowd));
+            }
+            Ok(_) => {}
+            Err(why) => unknown = Some(why),
         }
     }
     let Some((mean, crowd)) = worst else {
@@ -245,10 +248,20 @@ impl Wanted {
         let ran = w.thread.and_then(|t| t.cpu.clone().ok());
         let by_clock = w.spin + w.yielding;
         let runs = ran.zip(w.run_delay()).map(|(ran, wait)| ran + wait);
+        let by_all = runs.map(|runs| runs.max(by_clock));
+        // Without others it would spin that much longer.
+        let told_to_spin = w.policy == PolicyKind::Spin;
+        if told_to_spin && by_all.unwrap_or(by_clock) >= SLEEPLESS {
+            return Self {
+                ran: Some(1.0),
+                by_clock: 1.0,
+                by_all: Some(1.0),
+            };
+        }
         Self {
             ran,
             by_clock,
-            by_all: runs.map(|runs| runs.max(by_clock)),
+            by_all,
         }
     }
 }
