@@ -47,9 +47,14 @@ fn fallback_churn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         slots.filter(|s| s.info.kind == SlotKind::Connection)
     };
     // A connection may try again to come to shared memory, as often as it likes, and may succeed: what it counts is nobody who went.
+    let upgraded = crate::rate::delta(old.upgrades, page.process.upgrades)?;
     let from_ns = since_ns.saturating_sub(HANDSHAKE_NS);
-    let is_new = |s: &&Slot| s.info.state == SlotState::Open && s.info.opened_ns >= from_ns;
-    let went = came.saturating_sub(connections().filter(is_new).count() as u64);
+    let stays = |s: &&Slot| {
+        let is = (s.info.state, s.info.transport);
+        is == (SlotState::Open, Via::Socket) && s.info.opened_ns >= from_ns
+    };
+    let on_socket = came.saturating_sub(upgraded);
+    let went = on_socket.saturating_sub(connections().filter(stays).count() as u64);
     let gone = fell.min(went);
     if gone < MANY {
         return QUIET;
@@ -60,6 +65,11 @@ fn fallback_churn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         of_these && s.info.fallback.is_some() && s.info.closed_ns >= *since_ns
     });
     let Some(last) = closed.max_by_key(|s| s.info.closed_ns) else {
+        // A slot is the next one's some seconds after its end. Where all are there, those that went had asked for the socket.
+        let told = connections().filter(|s| s.info.opened_ns >= *since_ns);
+        if told.count() as u64 >= came {
+            return QUIET;
+        }
         return Err(Why::not_there(
             "why they stayed on the socket is not told any more",
         ));
@@ -94,7 +104,7 @@ fn fallback_churn(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "fell back and went",
             gone as f64,
             "1/min",
-            "stats page: fallbacks, handshakes; less those that are open",
+            "stats page: fallbacks, handshakes less upgrades; less those that are open",
             format!(">= {MANY}"),
         )
         .fires()
