@@ -194,8 +194,12 @@ impl<S: AsMut<Synapse>> Look for Any<'_, S> {
             self.poll(limit);
         }
         fault_point!(Woken);
-        for member in self.members.iter_mut() {
-            member.as_mut().disarm();
+        for (i, member) in self.members.iter_mut().enumerate() {
+            if self.polled.get(i).is_some_and(|p| p.revents != 0) {
+                member.as_mut().disarm();
+            } else {
+                member.as_mut().withdraw();
+            }
         }
     }
 

@@ -12,7 +12,7 @@ mod poller;
 mod server;
 
 pub use client::ShmClient;
-pub(crate) use client::{Drained, FLOODED, Lying};
+pub(crate) use client::{FLOODED, Lying};
 pub(crate) use inbox::{Ends, Inbox, MAX_CONNECTIONS};
 pub(crate) use link::{
     HouseLook, HouseView, Rings, alive, has_input, is_readable, is_whole_farewell, says_farewell,

@@ -28,6 +28,21 @@ fn connect(dir: &std::path::Path, transport: TransportChoice) -> Synapse {
     Synapse::connect(dir.join("s"), &config).expect("a client")
 }
 
+/// A server that holds each request until it is told to go on, or until nobody is left who could tell it.
+fn gated(dir: &std::path::Path) -> (mpsc::Sender<()>, Membrane) {
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let config = Config {
+        stats_dir: Some(dir.join("stats")),
+        ..Config::default()
+    };
+    let server = Membrane::bind(dir.join("s"), &config, move |request, reply| {
+        let _told_or_alone = gate.lock().expect("no panic").recv_timeout(WATCHDOG);
+        reply.extend_from_slice(request).expect("as large");
+    });
+    (open, server.expect("a server"))
+}
+
 /// What the caller's loop waits for.
 struct Loop(Epoll);
 
@@ -112,25 +127,22 @@ fn every_reply_wakes_the_loop_or_is_there_before_it_sleeps_whoever_disarms() {
 
 #[test]
 fn nothing_rings_that_was_heard_and_an_idle_loop_sleeps() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let _server = Server::start(&dir.path().join("s"));
     for transport in BOTH {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (open, server) = gated(dir.path());
         let mut client = connect(dir.path(), transport);
         let fd = client.doorbell().expect("ours").try_clone_to_owned();
         let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);
         let moment = Duration::from_millis(50);
-        let mut rung = 0;
-        while rung < 10 {
+        for _ in 0..10 {
             client.submit(b"one").expect("room");
-            // Not if the reply is there already.
-            if client.arm_doorbell().expect("alive") {
-                assert_eq!(all.wait(WATCHDOG), [0]);
-                client.disarm_doorbell();
-                rung += 1;
-                // A socket has its reply until that is received.
-                if client.is_shm() {
-                    assert!(all.wait(Duration::ZERO).is_empty());
-                }
+            assert!(client.arm_doorbell().expect("alive"));
+            open.send(()).expect("a handler waits");
+            assert_eq!(all.wait(WATCHDOG), [0]);
+            client.disarm_doorbell();
+            // A socket has its reply until that is received.
+            if client.is_shm() {
+                assert!(all.wait(Duration::ZERO).is_empty());
             }
             assert_eq!(client.receive().expect("a reply").1, b"one");
         }
@@ -139,16 +151,19 @@ fn nothing_rings_that_was_heard_and_an_idle_loop_sleeps() {
         assert!(all.wait(moment).is_empty(), "{transport:?}");
         let wait = own_page::slot_of(client.connection_id()).wait;
         assert_eq!(wait.waiting_since_ns, 0, "{transport:?}");
-        client.submit(b"hold").expect("room");
+        client.submit(b"held").expect("room");
         assert!(client.arm_doorbell().expect("alive"));
         assert!(all.wait(moment).is_empty(), "{transport:?}");
+        // Before the server, whose handler waits.
+        drop(open);
+        drop(server);
     }
 }
 
 #[test]
 fn the_end_of_the_server_rings_armed_or_not() {
     for transport in BOTH {
-        for asks in [true, false] {
+        for (asks, disarms) in [(true, true), (true, false), (false, true), (false, false)] {
             let dir = tempfile::tempdir().expect("a directory");
             let server = Server::start(&dir.path().join("s"));
             let mut client = connect(dir.path(), transport);
@@ -160,7 +175,12 @@ fn the_end_of_the_server_rings_armed_or_not() {
             assert!(client.arm_doorbell().expect("alive"));
             server.signal(Signal::SIGKILL);
             assert_eq!(all.wait(WATCHDOG), [0]);
-            client.disarm_doorbell();
+            if disarms {
+                client.disarm_doorbell();
+            } else {
+                let armed = client.arm_doorbell().expect("to be looked for");
+                assert!(!armed || transport == TransportChoice::Socket);
+            }
             match client.try_receive() {
                 Err(RequestError::Disconnected { in_flight, .. }) => {
                     assert_eq!(in_flight, usize::from(asks));
@@ -180,18 +200,7 @@ fn the_end_of_the_server_rings_armed_or_not() {
 fn a_loop_that_armed_and_then_waited_otherwise_arms_anew() {
     for transport in BOTH {
         let dir = tempfile::tempdir().expect("a directory");
-        let (open, gate) = mpsc::channel::<()>();
-        let gate = Mutex::new(gate);
-        let config = Config {
-            stats_dir: Some(dir.path().join("stats")),
-            ..Config::default()
-        };
-        let _server = Membrane::bind(dir.path().join("s"), &config, move |request, reply| {
-            let told = gate.lock().expect("no panic").recv_timeout(WATCHDOG);
-            told.expect("the test goes on");
-            reply.extend_from_slice(request).expect("as large");
-        })
-        .expect("a server");
+        let (open, _server) = gated(dir.path());
         let mut client = connect(dir.path(), transport);
         let fd = client.doorbell().expect("ours").try_clone_to_owned();
         let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);

@@ -363,6 +363,11 @@ impl<S: Storage> Consumer<S> {
         self.storage.set_flag(Flag::Empty, 0);
     }
 
+    /// The same, and whether it was still there: then nothing will ring for it. Of a producer that takes it at the same time, either it or we find it.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.storage.swap_flag(Flag::Empty, 0) != 0
+    }
+
     /// Whether the producer says that it sleeps for room: a hint, without a fence; then [`Self::must_wake_fenced`] is worth its price.
     #[inline]
     pub(crate) fn is_awaited(&self) -> bool {

@@ -27,7 +27,7 @@ struct Inner {
     /// Who copies payload in or out of each word: must be ordered.
     copied: Vec<UnsafeCell<()>>,
     /// The kernel's side of a futex (value check and enqueueing are one step), and the bytes that wait unread in the socket.
-    kernel: Mutex<u32>,
+    kernel: Mutex<i64>,
     queue: Condvar,
 }
 
@@ -60,17 +60,22 @@ impl Loom {
     /// Sends a byte into a socket that takes only one: a second before the first was read is EAGAIN.
     fn ring_socket(&self) {
         let mut unread = self.0.kernel.lock().expect("no panics");
-        *unread = 1;
+        *unread += 1;
         self.0.queue.notify_all();
     }
 
-    /// Waits until the socket is readable, and reads all there is.
-    fn sleep_on_socket(&self) {
+    /// Waits until the socket is readable, and reads all there is: how many bytes.
+    fn sleep_on_socket(&self) -> i64 {
         let mut unread = self.0.kernel.lock().expect("no panics");
         while *unread == 0 {
             unread = self.0.queue.wait(unread).expect("no panics");
         }
-        *unread = 0;
+        std::mem::take(&mut *unread)
+    }
+
+    /// Bytes on the socket.
+    fn unread(&self) -> i64 {
+        *self.0.kernel.lock().expect("no panics")
     }
 }
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 pub(crate) use doorbell::FLOODED;
 pub(crate) use in_place::Lying;
-pub(crate) use line::Drained;
 use line::Line;
 
 use super::link::Rings;
@@ -128,7 +127,7 @@ impl ShmClient {
     /// [`RequestError::Disconnected`] if not, and no reply is left in the ring.
     pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.not_lost()?;
-        self.wait_elsewhere();
+        self.withdraw();
         match self.line.alive() {
             // What was committed before the end is still an answer. The end is found again after it.
             Err(_) if self.calls.live() > 0 && self.rx.is_ready() => Ok(()),

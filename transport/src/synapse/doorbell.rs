@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::{Synapse, Transport, lost};
 use crate::calls::RequestId;
 use crate::error::RequestError;
-use crate::shm::Drained;
 #[cfg(feature = "tokio")]
 use crate::stats::recorder::bump;
 
@@ -55,10 +54,10 @@ impl Synapse {
     }
 
     /// Has the next reply make [`Self::doorbell`] readable: to be called right before waiting for that, after [`Self::try_receive`] has found nothing. False:
-    /// something is there already, be it the end, and nothing will ring for it; look again instead of waiting.
+    /// something is there already, be it the end; look again instead of waiting.
     ///
-    /// No reply is missed: the server is told before the ring is looked at once more. Rarely it rings for a part of one, and [`Self::try_receive`] finds
-    /// nothing: arm again, and wait for the rest. It holds until the next call on this connection; call it again before each wait. Once all
+    /// No reply is missed: the server is told before the ring is looked at once more. Rarely it rings for a part of one, or late, for one that was found
+    /// otherwise, and [`Self::try_receive`] finds nothing: arm again, and wait on. It holds until the next call on this connection; call it again before each wait. Once all
     /// that was sent is answered, be it to nobody ([`Self::cancel`]), there is nothing to ring for but the end.
     ///
     /// Waiting in a loop has no timeout of its own: [`Self::cancel`] what has taken too long. It costs the server a system call per reply that finds you
@@ -67,12 +66,15 @@ impl Synapse {
     /// # Errors
     /// [`RequestError::Disconnected`], [`RequestError::Forked`].
     pub fn arm_doorbell(&mut self) -> Result<bool, RequestError> {
-        // Also what an earlier one has left: who armed, and then did something else, may have had it undone.
-        self.disarm();
         // Also for replies to what was given up: they fill the ring, and a server without room for them serves nobody else.
         if self.unanswered() > 0 {
+            if let Transport::Shm(shm) = &mut self.transport {
+                shm.let_go();
+            }
             return self.arm();
         }
+        // Who does not disarm after the wait learns of the end here.
+        self.disarm();
         // The page would say of an idle client that it waits for a reply.
         if self.is_forked() {
             return Err(RequestError::Forked);
@@ -81,8 +83,8 @@ impl Synapse {
         Ok(!self.is_ready())
     }
 
-    /// Takes [`Self::arm_doorbell`] back, and off the descriptor what has rung: to be called after the wait, for whatever reason it ended. The next
-    /// `arm_doorbell` does the same; until then the descriptor stays readable, servers ring for replies that nobody waits for, and viewers see a client
+    /// Takes [`Self::arm_doorbell`] back, and off the descriptor what has rung: to be called after the wait, for whatever reason it ended, and whether anything
+    /// was armed or not: a bell may come late. Until then the descriptor stays readable, servers ring for replies that nobody waits for, and viewers see a client
     /// that waits.
     pub fn disarm_doorbell(&mut self) {
         self.disarm();
@@ -139,11 +141,16 @@ impl Synapse {
     }
 
     /// Takes [`Self::arm`] back, and doorbells off the socket.
-    pub(crate) fn disarm(&mut self) -> Drained {
-        match &mut self.transport {
-            Transport::Shm(shm) => shm.disarm(),
-            Transport::Socket(_) => Drained::Empty,
-            Transport::Changing => Drained::Ended,
+    pub(crate) fn disarm(&mut self) {
+        if let Transport::Shm(shm) = &mut self.transport {
+            shm.disarm();
+        }
+    }
+
+    /// The same where [`Self::fd`] was not waited for, or not readable: no system call, but for a bell that is under way.
+    pub(crate) fn withdraw(&mut self) {
+        if let Transport::Shm(shm) = &mut self.transport {
+            shm.withdraw();
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) async fn drive(fd: AsyncFd<Unforked>, interest: Interest, shared: Wea
             return;
         };
         match shared.turn() {
-            // The kernel said that there is nothing more after `ready` was made, so clearing it loses nothing.
+            // No more bells were due, or the kernel said that there is nothing more, after `ready` was made: clearing it loses nothing. (The end is not cleared.)
             Turn::Dry => ready.clear_ready(),
             Turn::More => {
                 drop(shared);

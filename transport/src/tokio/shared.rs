@@ -11,7 +11,6 @@ use crate::calls::{MAX_IN_FLIGHT, RequestId};
 use crate::error::{Fallback, Lost, RequestError};
 use crate::mem::fork;
 use crate::peer::ServerPeer;
-use crate::shm::Drained;
 use crate::synapse::Synapse;
 use held::Held;
 use places::Watch;
@@ -236,12 +235,12 @@ impl Shared {
         if state.lost.is_some() {
             return Turn::Over;
         }
-        let drained = state.synapse.disarm();
+        state.synapse.disarm();
         let more = !self.look(&mut state);
         self.rest(&mut state);
         if state.lost.is_some() {
             Turn::Over
-        } else if more || drained == Drained::More {
+        } else if more {
             Turn::More
         } else {
             Turn::Dry

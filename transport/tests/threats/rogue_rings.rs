@@ -296,6 +296,26 @@ fn flags_that_lie_cost_time_and_nothing_else() {
     );
 }
 
+/// Waits for a reply that does not come until the connection has ended.
+fn waits_for_the_end(mut client: Synapse) -> Synapse {
+    client.submit(b"anybody").expect("room");
+    let mut group = Group::new(WaitPolicy::Park);
+    loop {
+        let found = group.wait(std::slice::from_mut(&mut client), WATCHDOG);
+        assert!(matches!(found, Ok(Some(0))), "{found:?}");
+        match client.try_receive() {
+            // Found because of the zeros.
+            Ok(None) => {}
+            Err(RequestError::Disconnected {
+                reason: Lost::PeerGone,
+                in_flight: 1,
+                ..
+            }) => return client,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn what_is_no_doorbell_ends_a_connection_that_waits_for_one() {
     on_shm(
@@ -304,24 +324,18 @@ fn what_is_no_doorbell_ends_a_connection_that_waits_for_one() {
             raw.say(&[0, 0, 7]);
             raw.is_closed();
         },
-        |mut client| {
-            client.submit(b"anybody").expect("room");
-            let mut group = Group::new(WaitPolicy::Park);
-            let mut members = [client];
-            loop {
-                let found = group.wait(&mut members, WATCHDOG);
-                assert!(matches!(found, Ok(Some(0))), "{found:?}");
-                match members[0].try_receive() {
-                    // Found because of the zeros.
-                    Ok(None) => {}
-                    Err(RequestError::Disconnected {
-                        reason: Lost::PeerGone,
-                        in_flight: 1,
-                        ..
-                    }) => return members,
-                    other => panic!("{other:?}"),
-                }
-            }
+        waits_for_the_end,
+    );
+}
+
+#[test]
+fn doorbells_that_nobody_asked_for_end_a_connection_and_do_not_keep_its_loop_busy() {
+    on_shm(
+        |raw, mut rings| {
+            rings.await_record();
+            // Each wakes it once more.
+            while raw.say(&[0]) {}
         },
+        waits_for_the_end,
     );
 }

@@ -182,7 +182,7 @@ impl ShmClient {
         take: &impl Fn(&mut Self) -> Result<Option<T>, Poison>,
         began: Ticks,
     ) -> Result<T, RequestError> {
-        self.wait_elsewhere();
+        self.withdraw();
         loop {
             let left = self.left_since(began);
             let mut look = Incoming {

@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 #[cfg(feature = "tokio")]
 use super::Arrived;
 use super::ShmClient;
-use super::line::Drained;
 #[cfg(feature = "tokio")]
 use crate::calls::RequestId;
 use crate::clock::Ticks;
@@ -37,10 +36,10 @@ impl ShmClient {
         if self.released > 0 || self.bell_due {
             self.ring_bell();
         }
-        self.line.expect_bells();
+        self.line.expect_bell();
         self.rx.announce(Bell::Socket);
         if self.is_ready() {
-            self.rx.retract();
+            self.take_announcement();
             return Ok(false);
         }
         if let Err(poison) = self.rx.cross_check() {
@@ -57,12 +56,46 @@ impl ShmClient {
 
     /// Takes [`Self::arm`] back, and the bytes off the socket. The end, if that is met, is what the next look for a reply reports, or, with nothing in
     /// flight, any call.
-    pub(crate) fn disarm(&mut self) -> Drained {
-        if self.generation != crate::mem::fork::generation() {
-            return Drained::Ended;
+    pub(crate) fn disarm(&mut self) {
+        // A fork's copy has no rings.
+        if self.is_of_this_process() {
+            self.take_back();
+            self.line.drain();
         }
+    }
+
+    /// The same where nobody has waited for the descriptor, or that said nothing: no system call, unless the server has taken the announcement. Also before a
+    /// wait of ours, or a look at the socket: either takes the announcement or its bell, and who arms after that must not take it for asked.
+    #[inline]
+    pub(crate) fn withdraw(&mut self) {
+        let is_due = self.armed.is_some() || self.line.expects_bell();
+        if is_due && self.is_of_this_process() {
+            self.take_back();
+            if self.line.expects_bell() {
+                self.line.drain();
+            }
+        }
+    }
+
+    /// Before it is armed anew: who armed, and then did something else, may have had that undone. Who armed last and has not disarmed may have been woken, be it
+    /// by the end.
+    pub(crate) fn let_go(&mut self) {
+        if self.armed.is_some() {
+            self.disarm();
+        } else {
+            self.withdraw();
+        }
+    }
+
+    fn take_announcement(&mut self) {
+        if self.rx.withdraw() {
+            self.line.withdrawn();
+        }
+    }
+
+    fn take_back(&mut self) {
         if let Some(begun) = self.armed.take() {
-            self.rx.retract();
+            self.take_announcement();
             self.timing.paused();
             let (req, wait) = (self.slot.req(), self.slot.wait());
             set(&req.oldest_ns, 0);
@@ -75,15 +108,6 @@ impl ShmClient {
             } else {
                 bump(&wait.timed_out, 1);
             }
-        }
-        self.line.drain()
-    }
-
-    /// Before a wait of ours, or a look at the socket: either takes the announcement or its bell, and who arms after that must not take it for asked.
-    #[inline]
-    pub(super) fn wait_elsewhere(&mut self) {
-        if self.armed.is_some() {
-            self.disarm();
         }
     }
 
@@ -192,5 +216,48 @@ mod tests {
             assert!(client.arm().expect("lives"), "{name}");
             assert_eq!(server.tx.must_wake(), Some(Bell::Socket), "{name}");
         }
+    }
+
+    #[test]
+    fn a_bell_that_was_taken_back_is_not_looked_for_and_one_that_nobody_asked_for_is_the_end() {
+        let (mut client, server, mut theirs) = connected();
+        client.submit(b"one").expect("room");
+        for taken in [false, true, true] {
+            assert!(client.arm().expect("lives"));
+            if taken {
+                assert_eq!(server.tx.must_wake(), Some(Bell::Socket));
+            }
+            client.withdraw();
+            assert_eq!(client.line.expects_bell(), taken);
+            if taken {
+                theirs.write_all(&[0]).expect("room");
+                client.withdraw();
+                assert!(!client.line.expects_bell(), "heard");
+            }
+        }
+        theirs.write_all(&[0]).expect("room");
+        client.withdraw();
+        assert!(!client.line.has_ended(), "none is looked for");
+        client.disarm();
+        assert!(client.line.has_ended());
+    }
+
+    #[test]
+    fn late_bells_are_heard_once_each_whatever_was_armed_since() {
+        let (mut client, server, mut theirs) = connected();
+        client.submit(b"one").expect("room");
+        for _ in 0..3 {
+            assert!(client.arm().expect("lives"));
+            assert_eq!(server.tx.must_wake(), Some(Bell::Socket));
+            client.disarm();
+        }
+        theirs.write_all(&[0, 0]).expect("room");
+        client.disarm();
+        assert!(client.line.expects_bell());
+        client.check_alive().expect("lives");
+        theirs.write_all(&[0]).expect("room");
+        client.check_alive().expect("lives");
+        assert!(!client.line.expects_bell());
+        client.check_alive().expect("lives");
     }
 }

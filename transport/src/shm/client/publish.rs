@@ -161,7 +161,7 @@ impl ShmClient {
         set(&self.slot.tx().tx_blocked_since_ns, blocked.monotonic_ns());
         // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
         self.ring_bell();
-        self.wait_elsewhere();
+        self.withdraw();
         let found = loop {
             let left = self.left_since(began);
             let mut room = Room {
@@ -210,7 +210,7 @@ impl ShmClient {
     /// request timeout of a call that `began` then, as long as nobody waits for a reply that the caller could receive.
     #[cold]
     pub(super) fn await_place(&mut self, began: Ticks) -> Result<(), RequestError> {
-        self.wait_elsewhere();
+        self.withdraw();
         loop {
             self.discard_late()?;
             let left = self.left_since(began);
