@@ -7,7 +7,7 @@ use transport::stats::{Role, Slot};
 
 use doubt::doubt;
 use moving::moving;
-pub(super) use moving::renew;
+pub(super) use moving::renewed;
 
 use super::client::{Client, ClientState, PerfView};
 use super::host::ThreadView;

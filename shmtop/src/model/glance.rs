@@ -3,14 +3,14 @@
 //! Called by the builder. Only the rows of the glance that are shown change; everything else is the last model's, shared with it. No rule
 //! looks at such a model: windows begin and end with samples.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use transport::stats::{Role, Snapshot};
 
 use super::build::totals;
-use super::build_client::{number, renew};
-use super::join::{Side, is_connection, key};
-use super::{EndpointKey, Model};
+use super::build_client::{number, renewed};
+use super::join::{Side, is_connection, is_of};
+use super::{Model, Shared};
 use crate::rate::Span;
 use crate::sample::{Glance, GlancedPage, Glimpse, Page, Sample};
 
@@ -32,6 +32,7 @@ pub(super) fn wanted(sample: &Sample, on_screen: &HashSet<u64>) -> Glance {
         pid: page.pid,
         link: page.link.clone(),
         process: snapshot.process,
+        connections: connections(snapshot),
         slots: snapshot
             .slots
             .iter()
@@ -71,34 +72,58 @@ pub(super) struct Changed {
     pub(super) totals: Vec<usize>,
 }
 
+/// The sides of the connections of a glance, those of one page together, and the way from one side of a connection to the other.
+struct Sides<'a> {
+    all: Vec<Side<'a>>,
+    /// By connection and role. A list in order takes a third of what a table does to make, and it is made ten times a second.
+    by_connection: Vec<((u64, bool), usize)>,
+}
+
+impl<'a> Sides<'a> {
+    fn of(glance: &'a Glance, sample: &'a Sample, span: Span) -> Option<Self> {
+        let most = glance.pages.iter().map(|p| p.slots.len()).sum();
+        let mut all = Vec::with_capacity(most);
+        let mut by_connection = Vec::with_capacity(most);
+        for glanced in &glance.pages {
+            let page = sample.pages.get(glanced.number)?;
+            let snapshot = page.snapshot()?;
+            for seen in &glanced.slots {
+                let id = (seen.slot.info.connection_id, snapshot.role == Role::Server);
+                by_connection.push((id, all.len()));
+                all.push(side(glanced.number, page, snapshot, seen, span));
+            }
+        }
+        // Of two that claim to be the same, the first counts.
+        by_connection.sort_unstable();
+        Some(Self { all, by_connection })
+    }
+
+    /// The side that plays `role` in this connection.
+    fn find(&self, connection_id: u64, role: Role) -> Option<&Side<'a>> {
+        let id = (connection_id, role == Role::Server);
+        let at = self.by_connection.partition_point(|(other, _)| *other < id);
+        let (found, at) = self.by_connection.get(at)?;
+        (*found == id).then(|| &self.all[*at])
+    }
+}
+
 /// `last`, as of `glance`; `sample` is the one that the glance continues.
 pub(super) fn glanced(last: &Model, sample: &Sample, glance: &Glance) -> Option<(Model, Changed)> {
     let now_ns = glance.time.monotonic_ns;
     let span = Span::between(glance.before_ns, now_ns).ok()?;
+    let sides = Sides::of(glance, sample, span)?;
     let mut model = last.clone();
     model.at_ns = now_ns;
     model.at_realtime_ns = glance.time.realtime_ns;
     model.interval_ns = Ok(span.ns());
-    let mut sides: HashMap<(u64, Role), Side<'_>> = HashMap::new();
-    let mut by_page: Vec<(EndpointKey, Vec<Side<'_>>, usize)> = Vec::new();
-    for glanced in &glance.pages {
-        let page = sample.pages.get(glanced.number)?;
-        let snapshot = page.snapshot()?;
-        let own: Vec<Side<'_>> = glanced
-            .slots
-            .iter()
-            .map(|seen| side(glanced.number, page, snapshot, seen, span))
-            .collect();
-        for s in &own {
-            let id = (s.slot.info.connection_id, snapshot.role);
-            sides.entry(id).or_insert(*s);
-        }
-        let there = snapshot.slots.iter().filter(|s| is_connection(s)).count();
-        by_page.push((key(page, snapshot), own, there));
-    }
     let mut changed = Changed::default();
-    for (key, own, there) in by_page {
-        let Some(e) = model.endpoints.iter().position(|e| e.key == key) else {
+    let mut rest = &sides.all[..];
+    for glanced in &glance.pages {
+        let own;
+        (own, rest) = rest.split_at(glanced.slots.len());
+        let Some(first) = own.first() else { continue };
+        let mut endpoints = model.endpoints.iter();
+        let Some(e) = endpoints.position(|e| is_of(&e.key, first.page, first.snapshot)) else {
             continue;
         };
         let endpoint = &mut model.endpoints[e];
@@ -108,7 +133,7 @@ pub(super) fn glanced(last: &Model, sample: &Sample, glance: &Glance) -> Option<
             Role::Client => Role::Server,
         };
         let mut unseen = 0;
-        for s in &own {
+        for s in own {
             let place = (number(s.slot), s.slot.index);
             let at = endpoint
                 .clients
@@ -119,11 +144,12 @@ pub(super) fn glanced(last: &Model, sample: &Sample, glance: &Glance) -> Option<
                 unseen += 1;
                 continue;
             }
-            let other = sides.get(&(s.slot.info.connection_id, role));
-            renew(&mut endpoint.clients[at], s, other, now_ns);
+            let other = sides.find(s.slot.info.connection_id, role);
+            let row = renewed(&endpoint.clients[at], s, other, now_ns);
+            endpoint.clients[at] = Shared::new(row);
             changed.rows.push((e, at));
         }
-        if own.len() == there && there > 0 && unseen == 0 {
+        if own.len() == glanced.connections && unseen == 0 {
             let history = std::mem::take(&mut endpoint.totals.history);
             endpoint.totals = totals(&endpoint.clients);
             endpoint.totals.history = history;

@@ -72,7 +72,7 @@ pub(super) struct Focus {
     /// Processes worth a look that costs more.
     pub(super) closely: BTreeSet<u32>,
     /// Connections on the screen.
-    pub(super) on_screen: HashSet<u64>,
+    pub(super) on_screen: Arc<HashSet<u64>>,
     /// Time between refreshes.
     pub(super) interval: Duration,
 }

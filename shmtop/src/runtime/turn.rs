@@ -2,7 +2,7 @@
 
 mod input;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,6 +42,8 @@ pub(super) struct Runtime {
     status: Status,
     timeline: Timeline,
     hits: Hits,
+    /// Connections on the screen, in common with the thread that looks at them.
+    on_screen: Arc<HashSet<u64>>,
     /// When to refresh next.
     due: Instant,
     /// Replay: the model that is read and not yet due.
@@ -93,6 +95,7 @@ impl Runtime {
             },
             timeline: Timeline::default(),
             hits: Hits::default(),
+            on_screen: Arc::default(),
             due: now,
             held: None,
             goal: None,
@@ -188,7 +191,7 @@ impl Runtime {
         } else {
             let focus = Focus {
                 closely: self.looked_at(),
-                on_screen: self.hits.connections.clone(),
+                on_screen: Arc::clone(&self.on_screen),
                 interval: self.pace.interval(),
             };
             self.feed.ask(focus);
@@ -323,6 +326,9 @@ impl Runtime {
         };
         let hits = &mut self.hits;
         self.screen.draw(|frame| *hits = draw(frame, &scene))?;
+        if *self.on_screen != self.hits.connections {
+            self.on_screen = Arc::new(self.hits.connections.clone());
+        }
         self.state.page = self.hits.page;
         self.state.last_scroll = self.hits.last_scroll;
         self.state.sortable = self.hits.sortable();

@@ -30,7 +30,9 @@ pub struct GlancedPage {
     pub link: String,
     /// The process's counters in the sample: other admissions mean other slots.
     pub process: ProcessCounters,
-    /// The slots.
+    /// How many of its slots are connections in the sample.
+    pub connections: usize,
+    /// The slots: these or some of them.
     pub slots: Vec<Glimpse>,
 }
 

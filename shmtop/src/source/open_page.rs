@@ -6,6 +6,7 @@ use super::pages::admissions;
 use crate::reading::Reading;
 use crate::sample::{Ended, FoundBy, PageContent};
 use std::path::Path;
+use std::sync::Arc;
 use transport::stats::registry::Found;
 use transport::stats::{PageReader, ReadError, Slot, SlotKind, SlotState, Snapshot, schema};
 
@@ -18,7 +19,7 @@ pub(super) struct OpenPage {
     pub(super) identity: Option<(u64, u64)>,
     /// Owner of the memfd.
     pub(super) uid: u32,
-    pub(super) reader: Result<PageReader, PageContent>,
+    pub(super) reader: Result<Arc<PageReader>, PageContent>,
     /// When it was last found to say more than its user may, if it did the last time.
     pub(super) refused_ns: Option<u64>,
     /// What a copy of it took when it was last read.
@@ -36,7 +37,8 @@ impl OpenPage {
         identity: Option<(u64, u64)>,
         uid: u32,
     ) -> Self {
-        let reader = PageReader::open(&found.link).map_err(|e| unreadable(&e, &found.link));
+        let reader = PageReader::open(&found.link).map(Arc::new);
+        let reader = reader.map_err(|e| unreadable(&e, &found.link));
         let admitted = reader.as_ref().map(|r| admissions(&r.process()));
         Self {
             pid: found.pid,
@@ -121,7 +123,7 @@ impl OpenPage {
         if self.found_by == FoundBy::Registry {
             return false;
         }
-        let Ok(Ok(snapshot)) = self.reader.as_ref().map(PageReader::snapshot) else {
+        let Ok(Ok(snapshot)) = self.reader.as_ref().map(|r| r.snapshot()) else {
             return false;
         };
         *own_pid_ns == Ok(snapshot.pid_ns_inode) && snapshot.pid != self.pid

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use transport::stats::ProcessCounters;
+use std::sync::Arc;
+use transport::stats::{PageReader, ProcessCounters};
 
 const REGISTRY_NS: u64 = 1_000_000_000;
 /// The same where somebody has connected or left, whose page would be missed until then. However many come and go, it is no more often.
@@ -40,10 +41,17 @@ pub(super) struct PageStore {
     /// By user: when one of the pages that said too much was last tried again.
     tried_ns: HashMap<u32, u64>,
     open: BTreeMap<PathBuf, OpenPage>,
-    /// Where the pages that were last read stand in `open`, by pid and name.
-    names: HashMap<(u32, String), PathBuf>,
+    /// The pages that were last read, by pid and name.
+    names: HashMap<(u32, String), Named>,
     /// Of pages whose process has ended, since they were last asked for.
     ended: Vec<Ended>,
+}
+
+/// Where a page stands in `open`, and the way to its words for a glance, which comes ten times a second.
+#[derive(Debug)]
+struct Named {
+    link: PathBuf,
+    reader: Option<Arc<PageReader>>,
 }
 
 impl PageStore {
@@ -78,8 +86,8 @@ impl PageStore {
 
     /// The process of a page that was just read has ended.
     pub(super) fn bury(&mut self, page: &Page) {
-        let link = self.names.get(&(page.pid, page.link.clone()));
-        if let Some(mut open) = link.and_then(|link| self.open.remove(link)) {
+        let named = self.names.remove(&(page.pid, page.link.clone()));
+        if let Some(mut open) = named.and_then(|named| self.open.remove(&named.link)) {
             self.ended.extend(open.left_open());
         }
     }
@@ -125,7 +133,11 @@ impl PageStore {
         smallest.sort_by_key(|(_, page)| page.bytes);
         for (link, page) in smallest {
             let name = self.search.name_of(link, page.found_by);
-            self.names.insert((page.pid, name.clone()), link.clone());
+            let named = Named {
+                link: link.clone(),
+                reader: page.reader.as_ref().ok().map(Arc::clone),
+            };
+            self.names.insert((page.pid, name.clone()), named);
             let share = shares.entry(page.uid);
             let share = share.or_insert_with(|| Share::of(self.budget));
             let worth = share.is_worth(page.bytes, page.refused_ns.is_some());
@@ -175,9 +187,9 @@ impl PageStore {
     pub(super) fn glance(&self, glance: &mut Glance) {
         for page in &mut glance.pages {
             let name = (page.pid, std::mem::take(&mut page.link));
-            let open = self.names.get(&name).and_then(|link| self.open.get(link));
+            let named = self.names.get(&name);
             page.link = name.1;
-            let Some(Ok(reader)) = open.map(|o| &o.reader) else {
+            let Some(reader) = named.and_then(|n| n.reader.as_deref()) else {
                 glance.outdated = true;
                 continue;
             };

@@ -107,33 +107,62 @@ fn untimed_handler(server: &Side<'_>, house: Option<House>, now_ns: u64) -> Read
     }
 }
 
-/// Renews a row of the last model with what a glance saw. Latencies, threads, shares of time and the verdict are a
-/// second's business and stay.
-pub(in crate::model) fn renew(
-    row: &mut Client,
+/// A row of the last model with what a glance saw. Latencies, threads, shares of time and the verdict are a second's business and stay. Not a
+/// copy that is changed: what changes is most of a row, and would be copied for nothing.
+pub(in crate::model) fn renewed(
+    row: &Client,
     own: &Side<'_>,
     other: Option<&Side<'_>>,
     now_ns: u64,
-) {
+) -> Client {
     let mut m = moving(own, other, now_ns);
-    if let (Ok(new), Ok(old)) = (&mut m.wait, &mut row.wait) {
+    if let (Ok(new), Ok(old)) = (&mut m.wait, &row.wait) {
         // Its histogram was not read.
-        std::mem::swap(&mut new.park, &mut old.park);
+        new.park = old.park.clone();
     }
-    row.age_ns = m.age_ns;
-    row.tx = m.tx;
-    row.rx = m.rx;
-    row.requests_per_s = m.requests_per_s;
-    row.bytes_per_s = m.bytes_per_s;
-    row.in_flight = m.in_flight;
-    row.oldest_age_ns = m.oldest_age_ns;
-    row.timeouts = m.timeouts;
-    row.late_replies = m.late_replies;
-    row.errors = m.errors;
-    row.wait = m.wait;
-    row.handler_running_ns = m.handler_running_ns;
+    let mut new = Client {
+        slot: row.slot,
+        connection_id: row.connection_id,
+        number: row.number,
+        role: row.role,
+        shown_at_server: row.shown_at_server,
+        peer_pid: row.peer_pid,
+        peer_uid: row.peer_uid,
+        peer_name: row.peer_name.clone(),
+        peer_comm: row.peer_comm.clone(),
+        state: row.state,
+        state_for_ns: row.state_for_ns,
+        transport: row.transport,
+        wanted: row.wanted,
+        fallback: row.fallback.clone(),
+        age_ns: m.age_ns,
+        tx: m.tx,
+        rx: m.rx,
+        requests_per_s: m.requests_per_s,
+        bytes_per_s: m.bytes_per_s,
+        in_flight: m.in_flight,
+        oldest_age_ns: m.oldest_age_ns,
+        timeouts: m.timeouts,
+        late_replies: m.late_replies,
+        errors: m.errors,
+        wait: m.wait,
+        rtt: row.rtt.clone(),
+        handler: row.handler.clone(),
+        handler_running_ns: m.handler_running_ns,
+        perf: row.perf.clone(),
+        time: row.time.clone(),
+        thread: row.thread.clone(),
+        server_thread: row.server_thread.clone(),
+        wait_policy: row.wait_policy,
+        max_message_bytes: row.max_message_bytes,
+        huge_pages: row.huge_pages,
+        verdict: row.verdict.clone(),
+        doubt: row.doubt.clone(),
+        history: row.history.clone(),
+    };
     // It takes a look at the process to call it stopped, and a second to call it idle or stalled.
-    if matches!(row.state, ClientState::Idle | ClientState::Stalled) && has_moved(row) {
-        row.state = ClientState::Active;
+    if matches!(new.state, ClientState::Idle | ClientState::Stalled) && has_moved(&new) {
+        new.state = ClientState::Active;
     }
+    new
 }
