@@ -188,7 +188,7 @@ impl<S: Storage> Consumer<S> {
         let offset = self.plan.offset(self.head) + HEADER_BYTES as usize;
         let into = &mut into[..record.length];
         if record.streamed {
-            return self.read_streamed(offset, into);
+            return self.read_streamed::<STREAM_PATIENCE>(offset, into);
         }
         // A peer may turn a half published record into a whole one; the next one must not be judged by its end.
         if self.half.is_some() {
@@ -210,8 +210,14 @@ impl<S: Storage> Consumer<S> {
         self.storage.read(offset, into);
     }
 
-    fn read_streamed(&mut self, offset: usize, into: &mut [u8]) -> Result<bool, Poison> {
-        self.follow(into.len(), |this, from, to| {
+    /// The loom models have less patience than [`STREAM_PATIENCE`]: each look is a branch there.
+    #[inline(always)]
+    pub(super) fn read_streamed<const PATIENCE: usize>(
+        &mut self,
+        offset: usize,
+        into: &mut [u8],
+    ) -> Result<bool, Poison> {
+        self.follow::<PATIENCE>(into.len(), |this, from, to| {
             this.copy_out(offset + from, &mut into[from..to]);
         })
     }
@@ -220,7 +226,7 @@ impl<S: Storage> Consumer<S> {
     /// [`Self::read`].
     pub(crate) fn is_whole(&mut self, record: &Record) -> Result<bool, Poison> {
         if record.streamed {
-            return self.follow(record.length, |_, _, _| {});
+            return self.follow::<STREAM_PATIENCE>(record.length, |_, _, _| {});
         }
         self.half = None;
         Ok(true)
@@ -242,7 +248,7 @@ impl<S: Storage> Consumer<S> {
 
     /// Follows `tail` through a record of `length` bytes, and gives each part that has become valid to `take`.
     #[inline(always)]
-    fn follow(
+    fn follow<const PATIENCE: usize>(
         &mut self,
         length: usize,
         mut take: impl FnMut(&Self, usize, usize),
@@ -251,7 +257,7 @@ impl<S: Storage> Consumer<S> {
         if self.half.is_some() && !self.is_ready() {
             return Ok(false);
         }
-        let (mut done, mut looks) = (0usize, STREAM_PATIENCE);
+        let (mut done, mut looks) = (0usize, PATIENCE);
         while done < length {
             if looks == 0 {
                 self.half = Some(base.wrapping_add(length as u64));
@@ -264,7 +270,7 @@ impl<S: Storage> Consumer<S> {
                 std::hint::spin_loop();
                 continue;
             }
-            looks = (looks + (valid - done) / BYTES_PER_LOOK).min(2 * STREAM_PATIENCE);
+            looks = (looks + (valid - done) / BYTES_PER_LOOK).min(2 * PATIENCE);
             take(self, done, valid);
             done = valid;
         }

@@ -4,6 +4,7 @@
 //! Release or Acquire shows as a stale byte. One that is missing on the way back shows as no byte, since loom never lets a load see what is
 //! stored later: so payloads are watched for races besides.
 
+mod pieces;
 mod wakes;
 
 use loom::cell::UnsafeCell;

@@ -173,7 +173,7 @@ impl<S: Storage> Slot<'_, S> {
         p.storage
             .store(Word::Produced, p.tail.wrapping_sub(p.padded));
         fault_point!(BeforeTail);
-        // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::follow` (I5).
+        // Release, partner: the Acquire loads of `tail` in `Consumer::cross_check` (I4) and `Consumer::valid_from` (I5).
         p.storage.store_release(Word::Tail, p.tail);
         fault_point!(AfterTail);
         if self.looked {
@@ -199,10 +199,21 @@ impl<S: Storage> Slot<'_, S> {
     /// Copies `payload` in and publishes it piece by piece. Nothing can fail or panic between the first piece and the last, so
     /// only the death of this process leaves half a record, and then the connection ends. The slot is good for nothing after it.
     pub(crate) fn stream(&mut self, kind: Kind, id: u64, payload: &[u8]) {
+        self.stream_by::<PIECE_BYTES>(kind, id, payload);
+    }
+
+    /// The same, in pieces of any size: those of the loom models are of a word.
+    #[inline(always)]
+    pub(in crate::ring) fn stream_by<const PIECE: usize>(
+        &mut self,
+        kind: Kind,
+        id: u64,
+        payload: &[u8],
+    ) {
         debug_assert_eq!(self.at.wrapping_sub(self.padding), self.producer.tail);
         let record = record_bytes(payload.len());
         self.prepare(id, record);
-        let mut pieces = payload.chunks(PIECE_BYTES);
+        let mut pieces = payload.chunks(PIECE);
         if let Some(first) = pieces.next() {
             self.put(first);
         }
