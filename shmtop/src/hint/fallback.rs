@@ -97,11 +97,21 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
                 let lift = Bound::AddressSpace.lift(ctx, pid, needed);
                 format!("{lift}   # then {again}")
             }
-            // It may have been raised since.
-            Some((_, now)) => format!(
-                "{again}, if the {limit} were RLIMIT_AS of {name}, which is {} now; else raise vm.overcommit_ratio, or add swap: where vm.overcommit_memory = 2 the machine promises as much as CommitLimit. Or use {SMALLER}",
-                now.soft.map_or("unlimited".to_owned(), text::bytes)
-            ),
+            // It may have been raised since, or it was what the machine promises, which is bounded in one mode only.
+            Some((_, now)) => {
+                let now = now.soft.map_or("unlimited".to_owned(), text::bytes);
+                match ctx.sample.host.overcommit_memory.known() {
+                    Some(2) => format!(
+                        "{again}, if the {limit} were RLIMIT_AS of {name}, which is {now} now; else raise vm.overcommit_ratio, or add swap: vm.overcommit_memory is 2, so the machine promises no more than CommitLimit. Or use {SMALLER}"
+                    ),
+                    Some(_) => {
+                        format!("{again}: RLIMIT_AS of {name} was {limit} then and is {now} now")
+                    }
+                    None => format!(
+                        "{again}, if the {limit} were RLIMIT_AS of {name}, which is {now} now; else, if vm.overcommit_memory is 2, raise vm.overcommit_ratio, or add swap. Or use {SMALLER}"
+                    ),
+                }
+            }
             None => format!(
                 "raise RLIMIT_AS of {name} if that was {limit}, else vm.overcommit_ratio; then {again}. Or use {SMALLER}"
             ),
@@ -117,16 +127,20 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
             let mut groups = groups.iter();
             let is_it = |limit: Option<&Option<u64>>| limit == Some(&Some(f.limit));
             match groups.find(|g| is_it(g.limit_bytes.known())) {
-                Some(group)
-                    if own > 0 && group.headroom_bytes().is_some_and(|left| left >= own) =>
-                {
-                    format!("{again}: the control group of {name} has room by now")
-                }
-                Some(group) => {
-                    let least = f.used.saturating_add(rings);
-                    let raise = more_memory(ctx, pid, group, least);
-                    raise.or(&format!("{SMALLER}; then {again}"))
-                }
+                Some(group) => match group.headroom_bytes().filter(|left| *left >= rings) {
+                    Some(_) if own > 0 => {
+                        format!("{again}: the control group of {name} has room by now")
+                    }
+                    Some(left) => format!(
+                        "{again}: the control group of {name} has {} left by now; where its rings take more, raise the group's limit, or use {SMALLER}",
+                        text::bytes(left)
+                    ),
+                    None => {
+                        let least = f.used.saturating_add(rings);
+                        let raise = more_memory(ctx, pid, group, least);
+                        raise.or(&format!("{SMALLER}; then {again}"))
+                    }
+                },
                 None => format!(
                     "{again}, if the {limit} were the limit of the control group of {name} and that was raised since; else start {name} with Config::memory_budget_bytes above {limit}, or with {SMALLER}"
                 ),

@@ -38,6 +38,7 @@ mod server;
 mod short_lived;
 mod spin;
 mod steal;
+mod stuck;
 mod swap;
 mod tracker;
 mod trust;

@@ -4,6 +4,7 @@ use transport::stats::{Role, Slot, Via};
 
 use super::fix::{look_inside, sudo_for};
 use super::ring::{FULL, client_pid, plural, server_pid};
+use super::stuck::HANDLER_STUCK;
 use super::trust::is_ending;
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
@@ -15,10 +16,10 @@ use crate::text;
 pub(super) const RULES: &[Rule] = &[PEER_STOPPED, PEER_GONE, CONSUMER_STALLED, HANDLER_STUCK];
 
 /// Longer than this is no scheduling accident.
-const LONG_NS: u64 = 1_000_000_000;
+pub(super) const LONG_NS: u64 = 1_000_000_000;
 
 /// `S in futex_wait`, from the thread if it can be seen, else of the process; `None` if neither can.
-fn whereabouts(
+pub(super) fn whereabouts(
     ctx: &Context<'_>,
     pid: u32,
     thread: &Reading<Shared<ThreadView>>,
@@ -37,7 +38,7 @@ fn whereabouts(
 }
 
 /// The thread's state as evidence, if it is known.
-fn with_state(fire: Fire, at: Option<String>, source: String) -> Fire {
+pub(super) fn with_state(fire: Fire, at: Option<String>, source: String) -> Fire {
     match at {
         Some(at) => fire.state("thread state", at, source),
         None => fire,
@@ -306,88 +307,4 @@ fn handler_of_server(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Option<u64>
     }
     let tid = c.server_thread.as_ref().ok()?.tid;
     ctx.handler_on(server_pid(e, c), tid)
-}
-
-rule! {
-    /// One request has been in the handler for more than a second. The thread's state says whether it computes (R), waits for
-    /// something (S) or for a disk (D). A server whose requests take longer and are well says so in its configuration, once. The beginning of most
-    /// runs is not timed; a request that was taken and has no answer tells of those, and since when is known to a tenth of a second. On the
-    /// socket a reply that its client does not collect looks the same; there it is told of a client that sleeps until one comes, since when it does.
-    HANDLER_STUCK = "handler-stuck", Crit, "a request is stuck in the handler";
-    fires: "one run of the handler lasts more than 1 s, or than Config::long_handler if that is longer";
-    quiet: "it returned, or runs as long were declared";
-    fix: "look at what the handler's thread waits for; where such runs are its work, set Config::long_handler (exchange: --long-handler)";
-    explains: ["consumer-stalled", "ring-full", "server-saturated", "handler-bound", "late-replies", "tail-spread", "outlier-client"];
-    onset: Dated;
-    check: Client(handler_stuck);
-}
-
-fn handler_stuck(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
-    let age = match &c.handler_running_ns {
-        Ok(age) => *age,
-        Err(why) if why.kind == crate::reading::WhyKind::NotApplicable => {
-            match asleep_over_socket(ctx, e, c)? {
-                Some(age) => age,
-                None => return QUIET,
-            }
-        }
-        Err(why) => return Err(why.clone()),
-    };
-    let pid = server_pid(e, c);
-    // Only the server's own row has an age, and its page what is declared.
-    let declared_ns = ctx.page(e).map_or(0, |p| p.process.long_handler_ns);
-    let long_ns = declared_ns.max(LONG_NS);
-    if age <= long_ns || matches!(ctx.process(pid).and_then(|p| p.state.get()), Ok('T' | 't')) {
-        return QUIET;
-    }
-    let at = whereabouts(ctx, pid, &c.server_thread);
-    let tid = c.server_thread.as_ref().map_or(pid, |t| t.tid);
-    let is = at.as_ref().map_or_else(
-        || format!("the state of thread {tid} can't be read"),
-        |at| format!("thread {tid} is {at}"),
-    );
-    let fire = Fire::new(
-        format!(
-            "a request of client {} has been in the handler of pid {pid} for {}; {is}",
-            c.number,
-            text::ns(age)
-        ),
-        look_inside(ctx, pid, Some(tid), at.as_deref()),
-    )
-    .number(
-        "handler runs for",
-        age as f64,
-        "ns",
-        "stats page: handler_since_ns, or requests without replies and since when the client sleeps or the ring stands (oldest_ns, house_rx_moved_ns)",
-        format!("> {long_ns}"),
-    );
-    with_state(fire, at, format!("/proc/{pid}/task/{tid}/stat")).fires()
-}
-
-/// For how long a client has slept for the reply to a request that its server has taken from the socket and not answered, ns. Who sleeps there reads
-/// what comes, so the reply does not wait for its client: it is not there.
-fn asleep_over_socket(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Reading<Option<u64>> {
-    let slots = ctx
-        .slot(e, c)
-        .and_then(|now| Ok((now, ctx.old_slot(e, c)?)));
-    let (Ok((now, old)), Via::Socket, Role::Server) = (slots, c.transport, e.role) else {
-        return Ok(None);
-    };
-    let counted = |s: &Slot| (s.req.requests, s.req.replies);
-    let (taken, answered) = counted(now);
-    if taken <= answered || counted(old) != (taken, answered) {
-        return Ok(None);
-    }
-    let (Some(own), _) = ctx.client_slots(c.connection_id) else {
-        return Err(Why::not_visible(
-            "the client's own page is not visible: its reply may wait for it",
-        ));
-    };
-    // That is the client's word; by the server's own the request has not been there since before the connection, nor since before it answered another.
-    let (claimed_ns, earliest_ns) = (
-        own.req.oldest_ns,
-        now.info.opened_ns.max(now.req.last_progress_ns),
-    );
-    let since_ns = claimed_ns.max(earliest_ns);
-    Ok((claimed_ns != 0).then(|| ctx.model.at_ns.saturating_sub(since_ns)))
 }

@@ -52,6 +52,8 @@ pub struct Host {
     pub perf_event_paranoid: Fact<i32>,
     /// vm.memfd_noexec (0 allow exec, 1 default to noexec, 2 refuse memfds without MFD_NOEXEC_SEAL).
     pub memfd_noexec: Fact<u32>,
+    /// vm.overcommit_memory: 2 if the machine promises no more memory than CommitLimit.
+    pub overcommit_memory: Fact<u32>,
     /// Huge pages of the default size.
     pub huge_pages: Fact<HugePages>,
     /// The chosen word of transparent_hugepage/shmem_enabled (`never`, `advise`, …).

@@ -84,6 +84,7 @@ impl HostReader {
         seen.shmall_pages = number(&sys("kernel/shmall")).into();
         seen.perf_event_paranoid = number(&sys("kernel/perf_event_paranoid")).into();
         seen.memfd_noexec = number(&sys("vm/memfd_noexec")).into();
+        seen.overcommit_memory = number(&sys("vm/overcommit_memory")).into();
         seen.numa_balancing = number(&sys("kernel/numa_balancing")).into();
         let clocksource = "devices/system/clocksource/clocksource0/current_clocksource";
         seen.clocksource = line(&self.sys_root.join(clocksource)).into();

@@ -55,6 +55,7 @@ impl Base {
             clock_gettime_ns: known(24),
             perf_event_paranoid: known(1),
             memfd_noexec: known(0),
+            overcommit_memory: known(0),
             huge_pages: known(HugePages::default()),
             shmem_enabled: known("advise".into()),
             hypervisor: known(false),
