@@ -359,9 +359,15 @@ impl<S: Storage> Consumer<S> {
 
     /// Announces that the consumer is about to sleep; look again, then sleep until `bell` rings.
     pub(crate) fn announce(&self, bell: Bell) {
-        self.storage.set_flag(Flag::Empty, bell as u32);
+        self.announce_unfenced(bell);
         // SeqCst fence, partner: the one in `Producer::must_wake`.
         self.storage.fence();
+    }
+
+    /// The same without the fence: who sleeps on many rings issues one behind all of these, and before it looks at any again.
+    #[inline]
+    pub(crate) fn announce_unfenced(&self, bell: Bell) {
+        self.storage.set_flag(Flag::Empty, bell as u32);
     }
 
     /// Takes the announcement back.

@@ -27,56 +27,75 @@ struct Inner {
     data: Vec<AtomicU64>,
     /// Who copies payload in or out of each word: must be ordered.
     copied: Vec<UnsafeCell<()>>,
-    /// The kernel's side of a futex (value check and enqueueing are one step), and the bytes that wait unread in the socket.
-    kernel: Mutex<i64>,
+    kernel: Arc<Kernel>,
+}
+
+/// The kernel's side of a futex (value check and enqueueing are one step), and the bytes that wait unread in the socket.
+struct Kernel {
+    unread: Mutex<i64>,
     queue: Condvar,
 }
 
 impl Loom {
     fn new() -> Self {
+        Self::under(Arc::new(Kernel {
+            unread: Mutex::new(0),
+            queue: Condvar::new(),
+        }))
+    }
+
+    /// A ring whose futexes somebody can sleep on together with those of another.
+    fn under(kernel: Arc<Kernel>) -> Self {
         Self(Arc::new(Inner {
             words: (0..7).map(|_| AtomicU64::new(0)).collect(),
             flags: (0..2).map(|_| AtomicU32::new(0)).collect(),
             data: (0..CAPACITY / 8).map(|_| AtomicU64::new(0)).collect(),
             copied: (0..CAPACITY / 8).map(|_| UnsafeCell::new(())).collect(),
-            kernel: Mutex::new(0),
-            queue: Condvar::new(),
+            kernel,
         }))
     }
 
     /// FUTEX_WAIT: sleeps if the word still says 1.
     fn sleep(&self, flag: Flag) {
-        let guard = self.0.kernel.lock().expect("no panics");
+        let guard = self.0.kernel.unread.lock().expect("no panics");
         if self.flag(flag) == 1 {
-            drop(self.0.queue.wait(guard).expect("no panics"));
+            drop(self.0.kernel.queue.wait(guard).expect("no panics"));
+        }
+    }
+
+    /// FUTEX_WAITV on `flag` of both: sleeps if both words still say 1.
+    fn sleep_on_either(a: &Self, b: &Self, flag: Flag) {
+        let guard = a.0.kernel.unread.lock().expect("no panics");
+        if a.flag(flag) == 1 && b.flag(flag) == 1 {
+            drop(a.0.kernel.queue.wait(guard).expect("no panics"));
         }
     }
 
     /// FUTEX_WAKE.
     fn wake(&self) {
-        let _guard = self.0.kernel.lock().expect("no panics");
-        self.0.queue.notify_all();
+        let _guard = self.0.kernel.unread.lock().expect("no panics");
+        self.0.kernel.queue.notify_all();
     }
 
     /// Sends a byte into a socket that takes only one: a second before the first was read is EAGAIN.
     fn ring_socket(&self) {
-        let mut unread = self.0.kernel.lock().expect("no panics");
+        let mut unread = self.0.kernel.unread.lock().expect("no panics");
         *unread += 1;
-        self.0.queue.notify_all();
+        self.0.kernel.queue.notify_all();
     }
 
     /// Waits until the socket is readable, and reads all there is: how many bytes.
     fn sleep_on_socket(&self) -> i64 {
-        let mut unread = self.0.kernel.lock().expect("no panics");
+        let mut unread = self.0.kernel.unread.lock().expect("no panics");
         while *unread == 0 {
-            unread = self.0.queue.wait(unread).expect("no panics");
+            unread = self.0.kernel.queue.wait(unread).expect("no panics");
         }
         std::mem::take(&mut *unread)
     }
 
     /// Bytes on the socket.
     fn unread(&self) -> i64 {
-        *self.0.kernel.lock().expect("no panics")
+        *self.0.kernel.unread.lock().expect("no panics")
     }
 }
 

@@ -308,9 +308,15 @@ impl<S: Storage> Producer<S> {
 
     /// Announces that the producer is about to sleep until there is room; look again, then sleep on [`Flag::Full`].
     pub(crate) fn announce(&self) {
-        self.storage.set_flag(Flag::Full, 1);
+        self.announce_unfenced();
         // SeqCst fence, partner: the one before `Consumer::must_wake_fenced`.
         self.storage.fence();
+    }
+
+    /// The same without the fence, as [`super::consumer::Consumer::announce_unfenced`].
+    #[inline]
+    pub(crate) fn announce_unfenced(&self) {
+        self.storage.set_flag(Flag::Full, 1);
     }
 
     /// Takes the announcement back.

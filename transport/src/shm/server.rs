@@ -328,13 +328,13 @@ impl ShmServer {
         self.timing.paused();
     }
 
-    /// Announces that the serving thread is about to sleep, and gives the word to sleep on.
-    pub(crate) fn announce(&self) -> WaitWord {
+    /// Announces that the serving thread is about to sleep, and gives the word to sleep on. A SeqCst fence must follow before the next look.
+    pub(crate) fn announce_unfenced(&self) -> WaitWord {
         if self.blocked.is_some() {
-            self.tx.announce();
+            self.tx.announce_unfenced();
             WaitWord::new(self.tx.storage().futex(Flag::Full), 1)
         } else {
-            self.rx.announce(Bell::Futex);
+            self.rx.announce_unfenced(Bell::Futex);
             WaitWord::new(self.rx.storage().futex(Flag::Empty), 1)
         }
     }

@@ -41,6 +41,46 @@ fn no_wake_up_of_a_sleeping_consumer_is_lost() {
 }
 
 #[test]
+fn no_wake_up_of_who_sleeps_on_two_rings_behind_one_fence_is_lost() {
+    model(2, || {
+        let first = Loom::new();
+        let rings = [first.clone(), Loom::under(first.0.kernel.clone())];
+        let plan = Plan::new(CAPACITY, 64);
+        let senders = rings.clone().map(|ring| {
+            loom::thread::spawn(move || {
+                let mut producer = Producer::new(ring.clone(), plan);
+                push(&mut producer, 0, &message(0, 1));
+                if producer.must_wake().is_some() {
+                    ring.wake();
+                }
+            })
+        });
+        let mut consumers = rings.clone().map(|ring| Consumer::new(ring, plan));
+        let mut left = 2;
+        while left > 0 {
+            let taken: usize = consumers.iter_mut().map(|c| take(c).iter().count()).sum();
+            left -= taken;
+            if taken > 0 {
+                continue;
+            }
+            for consumer in &consumers {
+                consumer.announce_unfenced(Bell::Futex);
+            }
+            rings[0].fence();
+            if !consumers.iter().any(Consumer::is_ready) {
+                Loom::sleep_on_either(&rings[0], &rings[1], Flag::Empty);
+            }
+            for consumer in &consumers {
+                consumer.retract();
+            }
+        }
+        for sender in senders {
+            sender.join().expect("producer");
+        }
+    });
+}
+
+#[test]
 fn no_wake_up_of_a_producer_waiting_for_room_is_lost() {
     model(2, || {
         let ring = Loom::new();

@@ -1,6 +1,6 @@
 //! What ends a poller's wait, and what it sleeps on.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::super::inbox::{Inbox, MAX_CONNECTIONS};
@@ -72,11 +72,14 @@ impl Anything<'_> {
         let mut limit = limit;
         let n = self.connections.len().min(MAX_CONNECTIONS);
         for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
-            *word = connection.announce();
+            *word = connection.announce_unfenced();
             if connection.is_blocked() {
                 limit = limit.min(BLOCKED_SLICE);
             }
         }
+        // One SeqCst fence for all announcements, so that the requests for their lines, each of which its client has, overlap. Partners: those in
+        // `Producer::must_wake`, and before `Consumer::must_wake_fenced`.
+        fence(Ordering::SeqCst);
         (self.parked, self.woken) = (true, None);
         fault_point!(Announced);
         if self.look().is_none() {
