@@ -40,10 +40,12 @@ pub(super) fn check(
         Ok(())
     })?;
     let died = watch.nobody_died();
-    if died.is_err() && watch.model.endpoints.is_empty() {
-        return died;
+    // Who has died has no page any more either, and that is not what is to be said of him.
+    match died {
+        Ok(()) => watch.endpoints()?,
+        Err(_) if watch.model.endpoints.is_empty() => return died,
+        Err(_) => {}
     }
-    watch.endpoints()?;
     let summary = figures.summary(|m| settings.select(m));
     let mut failed = false;
     let of_hints = ["crits", "warns", "infos"];

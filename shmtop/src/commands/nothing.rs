@@ -73,13 +73,16 @@ fn nothing(model: &Model, discovery: &Discovery, settings: &Settings) -> Failure
     ))
 }
 
-/// Why the live process that was asked for has no endpoint: it is not there, it may not be searched, or it has no page.
+/// Why the process that was asked for has no endpoint: it is not there, it has ended, it may not be searched, or it has no page.
 fn not_of(pid: u32) -> Failure {
     let dir = format!("/proc/{pid}");
     let Ok(comm) = fs::read_to_string(format!("{dir}/comm")) else {
         return Failure::NoEndpoint(format!("there is no process {pid}; {LISTS}"));
     };
     let who = format!("process {pid} ({})", text::clean(comm.trim_end()));
+    if is_zombie(&dir) {
+        return Failure::NoEndpoint(format!("{who} has ended; {LISTS}"));
+    }
     match fs::read_dir(format!("{dir}/fd")) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
             Failure::Permission(format!("{who} may not be searched; {ALLOWED}"))
@@ -88,6 +91,15 @@ fn not_of(pid: u32) -> Failure {
             "{who} has no stats page: it does not embed the transport; {LISTS}"
         )),
     }
+}
+
+/// Whether only the exit code is left of a process, for its parent. One whose first thread has ended alone has others.
+fn is_zombie(dir: &str) -> bool {
+    let stat = fs::read_to_string(format!("{dir}/stat")).unwrap_or_default();
+    let ended = stat
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.starts_with(" Z"));
+    ended && fs::read_dir(format!("{dir}/task")).is_ok_and(|tasks| tasks.count() <= 1)
 }
 
 /// What the search could not look into.
@@ -101,6 +113,8 @@ pub(super) fn unseen(discovery: &Discovery) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    use nix::unistd::Pid;
 
     #[test]
     fn a_process_that_was_asked_for_is_named_with_what_it_lacks() {
@@ -112,6 +126,16 @@ mod tests {
         assert!(says(1 << 30).starts_with("there is no process 1073741824; "));
         let own = says(std::process::id());
         assert!(own.contains(") has no stats page"), "{own}");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        // Its end is seen, and not taken from the kernel: it stays a zombie.
+        let end = waitid(
+            Id::Pid(Pid::from_raw(child.id() as i32)),
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+        );
+        assert!(end.is_ok(), "{end:?}");
+        let ended = says(child.id());
+        assert!(ended.contains(") has ended; "), "{ended}");
+        child.wait().unwrap();
     }
 
     #[test]

@@ -36,6 +36,25 @@ fn a_client_that_is_killed_while_its_server_is_watched_is_a_death_and_exit_6() {
 }
 
 #[test]
+fn of_two_that_were_asked_for_one_that_is_killed_is_exit_6_and_the_rest_is_judged() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let trader = stage.trader("1 ping --think 1ms");
+    let pids = [exchange.pid().to_string(), trader.pid().to_string()];
+    let both = ["-p", &pids[0], "-p", &pids[1]];
+    let check = check(&stage, "4s", &[&both, &DEATHS[..]].concat());
+    trader.signal(Signal::SIGKILL);
+    trader.finish();
+    let (code, out, err) = check.finish();
+    assert_eq!(code, Some(6), "{out}{err}");
+    assert!(out.contains("fails: deaths==0   (deaths = 1.000)"), "{out}");
+    assert!(
+        err.contains("trader (pid ") && err.contains("ended while it was watched"),
+        "{err}"
+    );
+}
+
+#[test]
 fn a_server_that_is_killed_while_its_client_is_watched_is_exit_6() {
     let stage = Stage::new();
     let exchange = stage.exchange();
