@@ -251,7 +251,8 @@ pub(crate) enum Command {
     ///
     /// Each recording is cut into up to 16 parts, and how much a figure differs from part to part is its noise. Better or worse is what
     /// exceeds three standard errors of both; of a percentile also the 6.25 % that a histogram bucket is wide; of counted events, which
-    /// are compared per time, what chance explains.
+    /// are compared per time, what chance explains, and where one has none each is news. Different findings are compared as they are: that
+    /// the longer recording has more of them says nothing.
     Diff {
         /// Before
         a: PathBuf,

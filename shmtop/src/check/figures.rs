@@ -24,6 +24,8 @@ pub enum Kind {
     Largest,
     /// Events, counted over the whole watch: twice the time, twice as many.
     Events,
+    /// Different things that were seen: the same machine watched for twice the time has as many of those that last.
+    Distinct,
     /// How it is at the end.
     State,
 }
@@ -62,7 +64,7 @@ figures! {
     "fill_ratio" -1 Largest "fullest ring seen (0..1)";
     "cpus" -1 Mean "CPU time of all watched processes, in CPUs";
     "run_delay_ratio" -1 Largest "largest share of time a ring thread waited for a core (0..1)";
-    "crits" -1 Events "crit findings seen";
-    "warns" -1 Events "warn findings seen";
-    "infos" -1 Events "info findings seen";
+    "crits" -1 Distinct "different crit findings seen";
+    "warns" -1 Distinct "different warn findings seen";
+    "infos" -1 Distinct "different info findings seen";
 }

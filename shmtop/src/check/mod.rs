@@ -9,6 +9,7 @@ mod figures;
 mod parse;
 mod part;
 mod summary;
+mod warm;
 mod watch;
 
 pub use expr::Expr;

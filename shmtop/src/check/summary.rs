@@ -30,6 +30,8 @@ pub struct Summary {
     values: BTreeMap<String, Reading<f64>>,
     noise: BTreeMap<&'static str, f64>,
     pub(super) findings: BTreeMap<&'static str, Seen>,
+    /// Seconds that the rules were short of for a first answer: a hint that did not fire may only have had no time to; 0 when they had it.
+    pub(super) needs_s: u32,
     /// Length of the watch.
     pub(super) seconds: f64,
 }
@@ -48,6 +50,11 @@ impl Summary {
         &self.findings
     }
 
+    /// Whether a hint that did not fire was asked about for long enough to.
+    pub fn answered(&self) -> bool {
+        self.needs_s == 0
+    }
+
     /// Sets a figure.
     pub fn set(&mut self, name: &str, value: Reading<f64>) {
         self.values.insert(name.to_owned(), value);
@@ -62,6 +69,12 @@ impl Summary {
     /// is the spread itself: more time does not make it surer.
     pub fn noise(&self, name: &str) -> Option<f64> {
         self.noise.get(name).copied()
+    }
+
+    /// The same of a watch of this length.
+    #[cfg(test)]
+    pub(crate) fn lasting(self, seconds: f64) -> Self {
+        Self { seconds, ..self }
     }
 
     /// Takes the values of a figure in the parts.

@@ -7,6 +7,8 @@ use super::cuts::Cuts;
 use super::figures::FIGURES;
 use super::part::{self, Grown, Part, latencies};
 use super::summary::{Seen, Summary};
+use super::warm::Warm;
+use crate::model::builder::needs;
 use crate::model::{ClientState, EndpointKey, Model, Severity, Subject, build};
 use crate::reading::Why;
 use crate::sample::Sample;
@@ -24,12 +26,14 @@ pub struct Watch {
     fill: Option<f64>,
     found: BTreeSet<(&'static str, Subject, Severity)>,
     seen: BTreeMap<&'static str, Seen>,
+    warm: Warm,
 }
 
 impl Watch {
     /// Takes the next sample and what the builder made of it (of the endpoints that are watched).
     pub fn look(&mut self, sample: &Arc<Sample>, model: &Model) {
         self.cuts.keep(Arc::clone(sample));
+        self.warm.look(model);
         for (e, c) in model.rows() {
             let old = self
                 .states
@@ -137,10 +141,16 @@ impl Watch {
         out.set("deaths", deaths);
         let no_ring = || Why::not_applicable("no ring");
         out.set("fill_ratio", self.fill.ok_or_else(no_ring));
-        let seen = |s: Severity| self.found.iter().filter(|(.., f)| *f == s).count() as f64;
-        out.set("crits", Ok(seen(Severity::Crit)));
-        out.set("warns", Ok(seen(Severity::Warn)));
-        out.set("infos", Ok(seen(Severity::Info)));
+        out.needs_s = self.warm.needs_s();
+        // What was found is known, whatever else may be found; that nothing is there is known once every rule was asked.
+        let seen = |s: Severity| match self.found.iter().filter(|(.., f)| *f == s).count() {
+            0 if !out.answered() => Err(needs(u64::from(out.needs_s))),
+            n => Ok(n as f64),
+        };
+        let [crits, warns, infos] = [Severity::Crit, Severity::Warn, Severity::Info].map(seen);
+        out.set("crits", crits);
+        out.set("warns", warns);
+        out.set("infos", infos);
         out.findings = self.findings();
         for f in FIGURES {
             // A cut-off end is no part like the others.
@@ -325,6 +335,28 @@ mod tests {
         }
         let seen = &watch.summary(|_| ()).findings["steal"];
         assert_eq!((seen.first_s, seen.samples), (3.0, 4));
+    }
+
+    #[test]
+    fn that_no_hint_fired_is_known_once_the_rules_had_the_time_to_and_one_that_did_is_known_at_once()
+     {
+        let mut watch = Watch::default();
+        let mut look = |second: u64, needs_s, fires: bool| {
+            let s = Arc::new(sample(second, &[]));
+            let mut model = build(None, &s);
+            model.needs_s = needs_s;
+            if fires {
+                model.findings =
+                    vec![Finding::bare("steal", Severity::Warn, Subject::default())].into();
+            }
+            watch.look(&s, &model);
+            let sum = watch.summary(|_| ());
+            ["crits", "warns"].map(|f| sum.get(f).map_err(|why| why.to_string()))
+        };
+        let needs = |s: u64| Err(format!("needs {s} s more"));
+        assert_eq!(look(10, 3, false), [needs(3), needs(3)]);
+        assert_eq!(look(12, 1, true), [needs(1), Ok(1.0)]);
+        assert_eq!(look(13, 0, true), [Ok(0.0), Ok(1.0)]);
     }
 
     /// A watch of one client that does so many requests in each second.

@@ -21,14 +21,22 @@ pub fn diff(names: (&str, &str), a: &Summary, b: &Summary) -> String {
         list.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.severity));
         list
     };
-    for (name, list) in [(names.1, only(b, a)), (names.0, only(a, b))] {
+    for (name, list, other) in [
+        (names.1, only(b, a), (names.0, a)),
+        (names.0, only(a, b), (names.1, b)),
+    ] {
+        // Of one that was too short for a rule to answer nobody knows whether it has it, too.
+        let unasked = match other.1.answered() {
+            true => String::new(),
+            false => format!(" ({} is too short to say)", other.0),
+        };
         for (id, seen) in list {
             let more = match seen.subjects {
                 0 | 1 => String::new(),
                 n => format!(" (and {} more)", n - 1),
             };
             out += &format!(
-                "only in {name}: {} {id}: {}{more}\n",
+                "only in {name}: {} {id}: {}{more}{unasked}\n",
                 seen.severity.name(),
                 seen.says
             );
@@ -95,12 +103,13 @@ const SURE: f64 = 3.0;
 
 /// Change, noise, verdict. Two runs of the same thing differ as well, and how much is what the two recordings say themselves: each is
 /// cut into up to 16 parts, whose values spread. Only what exceeds three standard errors of both, and of a percentile the
-/// sixteenth that its histogram's buckets are wide, is better or worse.
+/// sixteenth that its histogram's buckets are wide, is better or worse. Of findings the longer recording has the better chance to see some
+/// that don't last: that it has more says nothing.
 fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [String; 3] {
+    let long_alike = (a.seconds() / b.seconds() - 1.0).abs() < 0.02;
     let (x, y, per) = match f.kind {
         // Counted over watches of any length: what is compared is how often.
         Kind::Events if a.seconds() > 0.0 && b.seconds() > 0.0 => {
-            let long_alike = (a.seconds() / b.seconds() - 1.0).abs() < 0.02;
             let per = if long_alike { "" } else { " per time" };
             (x / a.seconds(), y / b.seconds(), per)
         }
@@ -109,7 +118,7 @@ fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [Stri
     if x == y {
         return ["=".into(), String::new(), String::new()];
     }
-    let text = if x == 0.0 && f.kind == Kind::Events {
+    let text = if x == 0.0 && matches!(f.kind, Kind::Events | Kind::Distinct) {
         "new".into()
     } else if x == 0.0 {
         format!("{:+.3}", y - x)
@@ -118,6 +127,7 @@ fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [Stri
     };
     let noise = match f.kind {
         Kind::State => None,
+        Kind::Distinct => Some(0.0),
         // What never happened in one of them is news, however seldom it is.
         Kind::Events if x == 0.0 || y == 0.0 => Some(0.0),
         // Events that have nothing to do with each other: as many as the square root of their number by chance.
@@ -135,6 +145,9 @@ fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [Stri
         (_, 0) => "",
         (None, _) => "too short to say",
         (Some(noise), _) if (y - x).abs() <= noise => "",
+        _ if f.kind == Kind::Distinct && !long_alike && (y > x) == (b.seconds() > a.seconds()) => {
+            ""
+        }
         _ if (y > x) == (f.good > 0) => "better",
         _ => "worse",
     };
@@ -149,6 +162,32 @@ fn change(f: &Figure, (x, a): (f64, &Summary), (y, b): (f64, &Summary)) -> [Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A change of a figure from (value, seconds of the watch) to another, and what it is called.
+    fn verdict(name: &str, a: (f64, f64), b: (f64, f64)) -> [String; 2] {
+        let figure = FIGURES.iter().find(|f| f.name == name).unwrap();
+        let long = |seconds| Summary::default().lasting(seconds);
+        let [change, _, verdict] = change(figure, (a.0, &long(a.1)), (b.0, &long(b.1)));
+        [change, verdict]
+    }
+
+    #[test]
+    fn the_same_sick_machine_is_not_better_for_being_watched_for_longer() {
+        assert_eq!(verdict("crits", (12.0, 60.0), (12.0, 600.0)), ["=", ""]);
+        assert_eq!(verdict("warns", (0.0, 60.0), (1.0, 600.0)), ["new", ""]);
+        assert_eq!(
+            verdict("warns", (1.0, 600.0), (0.0, 60.0)),
+            ["-100.0 %", ""]
+        );
+        for (a, b) in [(60.0, 60.0), (600.0, 60.0)] {
+            assert_eq!(verdict("warns", (0.0, a), (1.0, b)), ["new", "worse"]);
+        }
+        for (a, b) in [(60.0, 60.0), (60.0, 600.0)] {
+            assert_eq!(verdict("warns", (2.0, a), (1.0, b)), ["-50.0 %", "better"]);
+        }
+        // Events go by time.
+        assert_eq!(verdict("errors", (600.0, 60.0), (6000.0, 600.0)), ["=", ""]);
+    }
 
     #[test]
     fn two_small_shares_that_differ_are_not_shown_alike() {
