@@ -258,6 +258,8 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
 /// Two recordings side by side.
 pub(super) fn diff(settings: &Settings, a: &Path, b: &Path) -> Outcome {
     format(settings, &[Format::Table])?;
+    // Before the first byte of a stranger's recording, as with `replay`.
+    privileges::shed();
     let (x, y) = (watched(settings, a)?, watched(settings, b)?);
     let name = |p: &Path| text::clean(&p.file_name().unwrap_or(p.as_os_str()).to_string_lossy());
     say(&plain(settings, report::diff((&name(a), &name(b)), &x, &y)))

@@ -1,6 +1,6 @@
 //! Processes in other namespaces and of other users; and what the viewer itself may still do.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -249,6 +249,30 @@ fn a_recording_that_may_not_be_read_is_exit_4() {
         let (code, _, err) = run(theirs.shmtop(args));
         assert_eq!(code, Some(4), "{args:?}: {err}");
         assert!(err.contains("roots.rec: Permission denied"), "{err}");
+    }
+}
+
+#[test]
+fn a_recording_is_read_without_the_privileges_that_reading_does_not_take() {
+    let stage = Stage::new();
+    let pipe = stage.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = pipe.to_str().unwrap();
+    for args in [&["replay", pipe][..], &["diff", pipe, pipe]] {
+        let reader = Process::start(stage.shmtop(args));
+        // A pipe can be opened for writing once somebody reads it; as long as it is open, who reads waits for more.
+        let mut writes = std::fs::OpenOptions::new();
+        writes.write(true).custom_flags(libc::O_NONBLOCK);
+        let _writer = until("it opens the recording", || writes.open(pipe).ok());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", reader.pid())).unwrap();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|l| l.strip_prefix(name))
+                .unwrap()
+                .trim()
+        };
+        assert_eq!(field("NoNewPrivs:"), "1", "{args:?}");
     }
 }
 
