@@ -142,12 +142,17 @@ fn plain(settings: &Settings, text: String) -> String {
 }
 
 /// Prints as [`say`] does, for a command whose exit code is a verdict: that its reader has left (`| head -1`) is no reason to end
-/// without one.
-fn say_before_verdict(text: &str) -> Outcome {
+/// without one. Whether the reader is still there.
+fn is_heard(text: &str) -> Result<bool, Failure> {
     match say(text) {
-        Err(Failure::Code(0)) => Ok(()),
-        other => other,
+        Err(Failure::Code(0)) => Ok(false),
+        other => other.map(|()| true),
     }
+}
+
+/// The same, for what is said once.
+fn say_before_verdict(text: &str) -> Outcome {
+    is_heard(text).map(|_| ())
 }
 
 fn pretty(value: &serde_json::Value) -> String {
@@ -213,12 +218,12 @@ fn ps(settings: &Settings) -> Outcome {
     watch.step();
     let found = watch.endpoints();
     match format {
-        Format::Json => say(&pretty(&report::ps_json(&watch.model)))?,
+        Format::Json => say_before_verdict(&pretty(&report::ps_json(&watch.model)))?,
         _ if watch.model.endpoints.is_empty() && watch.model.unreadable.is_empty() => {}
         _ => {
             let unseen = unseen(&watch.sample().discovery);
             let unseen = unseen.map_or(String::new(), |text| text + "\n");
-            say(&plain(settings, report::ps(&watch.model) + &unseen))?;
+            say_before_verdict(&plain(settings, report::ps(&watch.model) + &unseen))?;
         }
     }
     found
@@ -272,41 +277,36 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
             sort(&mut watch.model, settings.state.listing());
         }
         let model = &watch.model;
-        match format {
+        let text = match format {
             Format::Table => {
                 let gap = if i > 0 { "\n" } else { "" };
+                let filter = &settings.state.filter;
                 let table = match report::table(model, settings.state.listing()) {
-                    empty if empty.is_empty() && settings.state.filter.is_empty() => {
+                    empty if empty.is_empty() && filter.is_empty() => {
                         "no client has a connection\n".into()
                     }
-                    empty if empty.is_empty() => {
-                        format!("no client matches {:?}\n", settings.state.filter)
-                    }
+                    empty if empty.is_empty() => format!("no client matches {filter:?}\n"),
                     table => table,
                 };
-                say(&plain(settings, format!("{gap}{table}")))?;
+                plain(settings, format!("{gap}{table}"))
             }
-            Format::Json => say(&json(model))?,
+            Format::Json => json(model),
             Format::Csv => {
                 let text = report::csv(model, settings.state.listing());
                 // One heading for the whole file.
-                let body = if i > 0 {
-                    text.split_once("\r\n").map_or("", |(_, b)| b)
-                } else {
-                    &text
-                };
-                say(body)?;
+                match text.split_once("\r\n") {
+                    Some((_, body)) if i > 0 => body.to_owned(),
+                    _ => text,
+                }
             }
-            Format::Prom => say(&report::metrics(model, watch.sample(), Dialect::Text))?,
-            Format::Openmetrics => {
-                say(&report::metrics(
-                    model,
-                    watch.sample(),
-                    Dialect::OpenMetrics,
-                ))?;
-            }
-        }
+            Format::Prom => report::metrics(model, watch.sample(), Dialect::Text),
+            Format::Openmetrics => report::metrics(model, watch.sample(), Dialect::OpenMetrics),
+        };
+        let is_heard = is_heard(&text)?;
         found?;
+        if !is_heard {
+            break;
+        }
     }
     died
 }

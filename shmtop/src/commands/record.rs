@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use transport::stats::Snapshot;
 
 use super::settings::Settings;
 use super::thin::thin;
-use super::watch::still_there;
-use super::{Failure, Outcome, nothing, say};
-use crate::model::join::key;
-use crate::model::{Choice, EndpointKey};
+use super::watch::{Deaths, still_there};
+use super::{Failure, Outcome, nothing, say_before_verdict};
+use crate::model::Choice;
+use crate::model::join::{is_connection, key};
 use crate::recording::Recorder;
-use crate::sample::Sample;
+use crate::sample::{Page, Sample};
 use crate::text;
 
 /// Longest time until a signal is heard.
@@ -41,11 +42,14 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
     let start = Instant::now();
     let choice = &settings.choice;
     let mut seen = BTreeSet::new();
+    let mut deaths = Deaths::default();
     let (last, live) = loop {
         let mut sample = world.sample();
+        // Before what is not wanted goes: who ended may be known by connections that the other side has closed meanwhile.
+        deaths.look(&sample, connections(choice, &sample));
         thin(choice, &mut sample);
         recorder.push(&sample).map_err(wrong)?;
-        let live = wanted(choice, &sample);
+        let live: BTreeSet<_> = wanted(choice, &sample).map(|(p, s)| key(p, s)).collect();
         seen.extend(live.iter().cloned());
         let left = period.map(|p| p.saturating_sub(start.elapsed()));
         let enough = settings.count.is_some_and(|n| recorder.frames() >= n);
@@ -59,13 +63,14 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
             break (sample, live);
         }
     };
-    say(&format!(
+    say_before_verdict(&format!(
         "{}: {} samples in {}\n",
         path.display(),
         recorder.frames(),
         text::ns(start.elapsed().as_nanos() as u64)
     ))?;
     still_there(choice, &seen, &live)?;
+    deaths.nobody()?;
     let mut model = settings.judge().push(last.clone());
     settings.select(&mut model);
     nothing::endpoints(&model, &last, settings).map_err(|why| match why {
@@ -78,10 +83,20 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
 }
 
 /// The pages that can be read of those that were asked for; others are recorded for the sake of these.
-fn wanted(choice: &Choice, sample: &Sample) -> BTreeSet<EndpointKey> {
+fn wanted<'s>(
+    choice: &Choice,
+    sample: &'s Sample,
+) -> impl Iterator<Item = (&'s Page, &'s Snapshot)> {
     let pages = sample.pages.iter().filter_map(|p| Some((p, p.snapshot()?)));
-    let wanted = pages.filter(|(p, s)| choice.wants(p.pid, &s.name));
-    wanted.map(|(p, s)| key(p, s)).collect()
+    pages.filter(|(p, s)| choice.wants(p.pid, &s.name))
+}
+
+/// Their connections.
+fn connections(choice: &Choice, sample: &Sample) -> impl Iterator<Item = u64> {
+    let slots = wanted(choice, sample).flat_map(|(_, s)| &s.slots);
+    slots
+        .filter(|slot| is_connection(slot))
+        .map(|slot| slot.info.connection_id)
 }
 
 /// Lets time pass; false if a signal came.

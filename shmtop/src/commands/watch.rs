@@ -23,10 +23,38 @@ pub(super) struct Look<'a> {
     /// What was known at the last step, of the endpoints that are wanted.
     pub(super) model: Model,
     seen: BTreeSet<EndpointKey>,
+    deaths: Deaths,
+}
+
+/// Who died while connected to what was watched, or was watched itself.
+#[derive(Default)]
+pub(super) struct Deaths {
     /// Connections that were seen.
     connections: HashSet<u64>,
     /// Who ended first and left one of them open: killed, or ended by itself without closing. The page can't tell one from the other.
     died: Option<(String, u32)>,
+}
+
+impl Deaths {
+    /// Takes the next sample, and the connections of what is watched in it.
+    pub(super) fn look(&mut self, sample: &Sample, connections: impl IntoIterator<Item = u64>) {
+        self.connections.extend(connections);
+        let known = |id: &u64| self.connections.contains(id);
+        let mut ended = sample.ended.iter();
+        let dead = ended.find(|e| e.connections.iter().any(known));
+        let dead = dead.map(|e| (crate::text::clean(&e.name), e.pid));
+        self.died = self.died.take().or(dead);
+    }
+
+    /// An error if somebody died.
+    pub(super) fn nobody(&self) -> Outcome {
+        match &self.died {
+            Some((name, pid)) => Err(Failure::Died(format!(
+                "{name} (pid {pid}) ended while it was watched and left its connections open: killed, or it never closed them"
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl<'a> Look<'a> {
@@ -38,8 +66,7 @@ impl<'a> Look<'a> {
             sample: Arc::default(),
             model: Model::empty(),
             seen: BTreeSet::new(),
-            connections: HashSet::new(),
-            died: None,
+            deaths: Deaths::default(),
         }
     }
 
@@ -51,15 +78,8 @@ impl<'a> Look<'a> {
         self.seen
             .extend(self.model.endpoints.iter().map(|e| e.key.clone()));
         let rows = self.model.endpoints.iter().flat_map(|e| &e.clients);
-        self.connections.extend(rows.map(|c| c.connection_id));
-        let known = |id: &u64| self.connections.contains(id);
-        let dead = self
-            .sample
-            .ended
-            .iter()
-            .find(|e| e.connections.iter().any(known));
-        let dead = dead.map(|e| (crate::text::clean(&e.name), e.pid));
-        self.died = self.died.take().or(dead);
+        let connections = rows.map(|c| c.connection_id);
+        self.deaths.look(&self.sample, connections);
     }
 
     /// Lets time pass.
@@ -102,12 +122,7 @@ impl<'a> Look<'a> {
     /// An error as of [`Self::still_there`], or if a process ended while it was connected: what was watched, or the other end of it.
     pub(super) fn nobody_died(&self) -> Outcome {
         self.still_there()?;
-        match &self.died {
-            Some((name, pid)) => Err(Failure::Died(format!(
-                "{name} (pid {pid}) ended while it was watched and left its connections open: killed, or it never closed them"
-            ))),
-            None => Ok(()),
-        }
+        self.deaths.nobody()
     }
 
     /// An error if what was watched has ended: everything, or a process that was asked for by its pid.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::mpsc::channel;
 
 use crate::{WATCHDOG, pair, run, started};
@@ -97,6 +98,12 @@ fn an_assertion_decides_the_exit_code() {
     let (code, out, _) = check("p99_us < 1000000000");
     assert_eq!(code, 1, "no request ran meanwhile: unknown is not fine");
     assert!(out.contains("unknown: "), "{out}");
+    let (code, out, _) = check("crits == 0");
+    assert_eq!(
+        code, 1,
+        "no rule had the time to answer: unknown is not fine"
+    );
+    assert!(out.contains("crits = unknown: needs "), "{out}");
 }
 
 #[test]
@@ -111,13 +118,45 @@ fn a_reader_that_leaves_early_does_not_turn_a_failed_assertion_into_exit_0() {
         "--assert",
         "shm_clients > 1",
     ];
-    let mut check = started(p.dir.path(), &args);
-    drop(check.stdout.take());
+    let (code, err) = unread(p.dir.path(), &args);
+    assert_eq!(code, Some(1), "{err}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_does_not_turn_what_is_missing_into_exit_0() {
+    let p = pair();
+    let pid = std::process::id().to_string();
+    // Above the kernel's largest.
+    let both = ["-p", &pid, "-p", "1073741824"];
+    let file = p.dir.path().join("x.rec");
+    let record = ["record", file.to_str().unwrap(), "-n", "1"];
+    for args in [
+        &["ps"][..],
+        &["ps", "-f", "json"],
+        &["snapshot", "-d", "1ms"],
+        &["snapshot", "-d", "1ms", "-n", "9", "-f", "csv"],
+        &["-d", "1ms"],
+        &record,
+    ] {
+        let (code, err) = unread(p.dir.path(), &[args, &both].concat());
+        assert_eq!(code, Some(3), "{args:?}: {err}");
+    }
+    let endless = ["snapshot", "-d", "1ms", "-n", "1000000", "-p", &pid];
+    let (code, err) = unread(p.dir.path(), &endless);
+    assert_eq!(code, Some(0), "{err}");
+}
+
+/// Runs to the end with nobody to read what it prints: exit code and stderr.
+fn unread(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut child = started(dir, args);
+    drop(child.stdout.take());
     let (done, ended) = channel();
-    std::thread::spawn(move || done.send(check.wait_with_output()));
+    std::thread::spawn(move || done.send(child.wait_with_output()));
     let out = ended.recv_timeout(WATCHDOG).expect("it hangs").unwrap();
-    let err = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{err}");
+    (
+        out.status.code(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    )
 }
 
 #[test]

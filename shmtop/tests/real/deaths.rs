@@ -1,5 +1,7 @@
 //! A process that is killed while it is watched is exit 6 and a death in the figures; one that closes its connections is neither.
 
+use std::path::Path;
+
 use nix::sys::signal::Signal;
 use shmtop::recording::Recording;
 
@@ -75,6 +77,39 @@ fn a_server_that_is_killed_while_its_client_is_watched_is_exit_6() {
 }
 
 #[test]
+fn a_client_that_is_killed_while_its_server_is_recorded_is_exit_6_and_the_recording_goes_on() {
+    let stage = Stage::new();
+    let exchange = stage.exchange();
+    let trader = stage.trader("1 ping --think 1ms");
+    let pid = exchange.pid().to_string();
+    let path = stage.dir().join("death.rec");
+    let args = ["record", path.to_str().unwrap(), "-d", "100ms", "-p", &pid];
+    let mut record = Process::start(stage.shmtop(&args));
+    record.has_looked_at(2);
+    trader.signal(Signal::SIGKILL);
+    trader.finish();
+    let before = frames(&path).unwrap();
+    until("samples after its end", || {
+        (frames(&path)? > before + 3).then_some(())
+    });
+    assert!(!record.has_ended());
+    record.signal(Signal::SIGINT);
+    let (code, out, err) = record.finish();
+    assert_eq!(code, Some(6), "{out}{err}");
+    assert!(
+        err.contains("trader (pid ") && err.contains("left its connections open"),
+        "{err}"
+    );
+}
+
+/// How many samples a recording has, while it grows.
+fn frames(path: &Path) -> Option<u64> {
+    let mut recording = Recording::open(path).ok()?;
+    while recording.next_sample().unwrap().is_some() {}
+    Some(recording.frames())
+}
+
+#[test]
 fn a_server_that_is_killed_and_started_again_has_died_all_the_same() {
     let stage = Stage::new();
     let exchange = stage.exchange();
@@ -113,12 +148,7 @@ fn a_recording_of_a_process_ends_with_it_and_is_told_by_what_it_holds() {
     let path = stage.dir().join("end.rec");
     let file = path.to_str().unwrap();
     let record = Process::start(stage.shmtop(&["record", file, "-d", "50ms", "-p", &pid]));
-    until("samples", || {
-        let recording = Recording::open(&path).ok();
-        let mut recording = recording?;
-        while recording.next_sample().unwrap().is_some() {}
-        (recording.frames() > 3).then_some(())
-    });
+    until("samples", || (frames(&path)? > 3).then_some(()));
     exchange.signal(Signal::SIGKILL);
     exchange.finish();
     let (code, out, err) = record.finish();
