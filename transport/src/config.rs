@@ -179,7 +179,7 @@ pub struct Config {
     /// Which way bytes may travel. Default [`TransportChoice::Auto`].
     pub transport: TransportChoice,
     /// Client: how long a blocking call waits at most, for room and for the reply; above zero. Default 5 s. The death of the server is noticed
-    /// within a second, whatever stands here.
+    /// within a second, whatever stands here; less than 50 ms are several calls until then, which end as `Timeout` or `Full`.
     pub request_timeout: Duration,
     /// How long connecting and each handshake step may take; above zero. Default 2 s.
     pub handshake_timeout: Duration,

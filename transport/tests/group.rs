@@ -6,7 +6,7 @@ mod server;
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use server::{Server, WATCHDOG};
@@ -183,6 +183,34 @@ fn a_server_that_is_killed_is_found_by_every_policy() {
                 Err(RequestError::Disconnected { .. }) => **ended = true,
                 Ok(None) => {}
                 other => panic!("{policy:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_is_found_by_waits_of_any_limit() {
+    for policy in POLICIES {
+        for limit in [Duration::ZERO, Duration::from_millis(1)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let server = Server::start(&dir.path().join("s"));
+            let mut members = members(dir.path());
+            members[2].submit(b"hold").expect("room");
+            drop(server);
+            // In shared memory: of the others the kernel says at once that they have ended.
+            let member = &mut members[2..3];
+            let mut group = Group::new(policy);
+            let begun = Instant::now();
+            let mut waits = 0;
+            while group.wait(member, limit).expect("in flight").is_none() {
+                waits += 1;
+                // Each lasts as long as it may at least.
+                let more = begun.elapsed() < WATCHDOG && (limit.is_zero() || waits < 60);
+                assert!(more, "{policy:?} {limit:?}");
+            }
+            match member[0].try_receive() {
+                Err(RequestError::Disconnected { in_flight: 1, .. }) => {}
+                other => panic!("{policy:?} {limit:?}: {other:?}"),
             }
         }
     }

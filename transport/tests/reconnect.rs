@@ -127,6 +127,41 @@ fn a_server_that_died_while_something_was_in_flight_is_reported_before_the_next_
 }
 
 #[test]
+fn a_restarted_server_gets_clients_back_that_give_each_request_a_millisecond() {
+    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let server = Server::start(&path);
+        let config = Config {
+            request_timeout: Duration::from_millis(1),
+            ..config(dir.path(), transport)
+        };
+        let once = Backoff {
+            patience: Duration::ZERO,
+            ..PATIENT
+        };
+        let mut client = Reconnecting::connect(&path, &config, once).expect("a server");
+        drop(server);
+        // Without a pause between them. Each takes a millisecond at least.
+        let lost = (0..60).any(|_| match client.fire_bytes(b"on?") {
+            Err(ReconnectError::Request(RequestError::Timeout { .. })) => false,
+            Err(ReconnectError::Request(RequestError::Disconnected { .. })) => true,
+            // There was a pause, as long as a server took to die.
+            Err(ReconnectError::Connect(_)) => true,
+            other => panic!("{transport:?}: {other:?}"),
+        });
+        assert!(lost, "{transport:?}");
+        let _server = Server::start(&path);
+        let begun = Instant::now();
+        // It may well take longer to answer.
+        while client.fire_bytes(b"back?").is_err() {
+            assert!(begun.elapsed() < WATCHDOG, "{transport:?}");
+        }
+        assert_eq!(client.reconnects(), 1, "{transport:?}");
+    }
+}
+
+#[test]
 fn a_path_that_is_missing_for_a_while_is_waited_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("later").join("s");

@@ -215,4 +215,6 @@ fn lost_before(lost: &Lost) -> RequestError {
 }
 
 #[cfg(test)]
+mod brief_tests;
+#[cfg(test)]
 mod tests;

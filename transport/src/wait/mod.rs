@@ -28,7 +28,9 @@ pub(crate) trait Look {
     /// Announces, fences, looks again and sleeps until woken, for at most `limit`. May return early at any time.
     fn park(&mut self, limit: Duration);
 
-    /// Called at least every 100 ms of waiting, on every rung; while parked, at most 100 ms after the last wake-up: is there still somebody to wait for? `Some` ends the wait.
+    /// Is there still somebody to wait for? `Some` ends the wait. Called after 50 ms of waiting and then as often, on every rung, but not while parked:
+    /// of a wait so each 150 ms at least. Waits that were in vain count for those after them, however short each was. A [`policy::Waiter::rest`] parks for
+    /// all of its limit, and may call it only then.
     fn tend(&mut self) -> Option<Self::Found>;
 
     /// The CPU that whoever is waited for would rather have for itself. Advice, from a peer: any number.

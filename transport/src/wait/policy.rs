@@ -11,6 +11,8 @@
 //! Two exceptions. A client in a crowd spins for a few answers in a row while they come at once: [`super::turn`]. And who has just woken
 //! the other side yields before it spins: [`Waiter::has_woken`].
 
+mod progress;
+
 use std::time::Duration;
 
 use super::crowd::Crowd;
@@ -19,6 +21,7 @@ use super::turn::Turn;
 use super::{Look, Rung, Waited};
 use crate::clock::Ticks;
 use crate::config::WaitPolicy;
+use progress::Progress;
 
 /// Spins before the first look at the clock: some hundred nanoseconds, in which a fast answer arrives.
 const FIRST_SPINS: u32 = 64;
@@ -33,9 +36,8 @@ const MIN_BUDGET_NS: u64 = 4_000;
 const MAX_BUDGET_NS: u64 = 50_000;
 /// A wait shorter than this, wake-up included, would rather have been spun: budget and wake-up cost together.
 const WORTH_SPINNING_NS: u64 = 100_000;
-/// How often `Look::tend` is called at least.
-const TEND_EVERY: Duration = Duration::from_millis(100);
-const TEND_EVERY_NS: u64 = 50_000_000;
+/// One sleep or park at most: then comes the next chance of a [`Look::tend`].
+const LONGEST_PARK: Duration = Duration::from_millis(100);
 
 /// One waiting side: its policy and what it has learnt. Lives as long as the connection or poller.
 #[derive(Debug)]
@@ -49,15 +51,9 @@ pub(crate) struct Waiter {
     hand_over: bool,
     /// Of a client: when it may spin although there is a crowd.
     turn: Option<Turn>,
-}
-
-/// A wait under way.
-struct Progress {
-    waited: Waited,
-    start: Ticks,
-    now: Ticks,
-    next_tend_ns: u64,
-    deadline_ns: u64,
+    /// When the first wait began that was in vain, since the last [`Look::tend`]: of limits that are shorter than the time between two of those, none
+    /// would come in any one wait.
+    in_vain: Option<Ticks>,
 }
 
 impl Waiter {
@@ -72,6 +68,7 @@ impl Waiter {
             spin_cost: 10 << 4,
             hand_over: false,
             turn: None,
+            in_vain: None,
         }
     }
 
@@ -113,13 +110,16 @@ impl Waiter {
         }
     }
 
-    /// Waits until something is found or `limit` has passed. Call it after a first look that found nothing.
+    /// Waits until something is found or `limit` has passed. Call it after a first look that found nothing; of a limit of zero that was all.
     #[inline]
     pub(crate) fn wait<L: Look>(
         &mut self,
         what: &mut L,
         limit: Duration,
     ) -> (Option<L::Found>, Waited) {
+        if limit.is_zero() {
+            return self.pass(what);
+        }
         let spin_first = match self.policy {
             WaitPolicy::Spin => true,
             WaitPolicy::Adaptive => !self.crowded() && !self.hand_over,
@@ -159,7 +159,7 @@ impl Waiter {
         what: &mut L,
         limit: Duration,
     ) -> (Option<L::Found>, Waited) {
-        let mut p = Progress::begin(Waited::default(), limit);
+        let mut p = Progress::begin(Waited::default(), limit, None);
         what.park(limit);
         p.waited.sleeps += 1;
         p.account(Rung::Sleep);
@@ -186,7 +186,7 @@ impl Waiter {
         limit: Duration,
         spins: u32,
     ) -> (Option<L::Found>, Waited) {
-        let mut p = Progress::begin(self.short(spins), limit);
+        let mut p = Progress::begin(self.short(spins), limit, self.in_vain);
         let found = match self.policy {
             WaitPolicy::Adaptive => self.adaptive(what, &mut p),
             WaitPolicy::Spin => self.spin(what, &mut p, u64::MAX),
@@ -205,6 +205,17 @@ impl Waiter {
             _ => None,
         };
         self.crowd.fit_thread(&p.waited, to_leave, p.now);
+        self.in_vain = p.in_vain(found.is_some());
+        (found, p.waited)
+    }
+
+    /// There is no time to wait.
+    #[cold]
+    #[inline(never)]
+    fn pass<L: Look>(&mut self, what: &mut L) -> (Option<L::Found>, Waited) {
+        let mut p = Progress::begin(Waited::default(), Duration::ZERO, self.in_vain);
+        let found = p.tend(what);
+        self.in_vain = p.in_vain(found.is_some());
         (found, p.waited)
     }
 
@@ -270,8 +281,7 @@ impl Waiter {
                 return Some(found);
             }
             // Neither past the deadline nor past the next look whether there is still somebody to wait for.
-            let left = Duration::from_nanos(p.deadline_ns.saturating_sub(p.elapsed()));
-            std::thread::sleep(sleep.min(left).min(TEND_EVERY));
+            std::thread::sleep(sleep.min(p.left()).min(LONGEST_PARK));
             p.waited.sleeps += 1;
             p.account(Rung::Sleep);
             if let Some(found) = what.look().or_else(|| p.tend(what)) {
@@ -332,8 +342,7 @@ impl Waiter {
     /// Parks until found or over.
     fn parks<L: Look>(&mut self, what: &mut L, p: &mut Progress) -> Option<L::Found> {
         loop {
-            let left = Duration::from_nanos(p.deadline_ns.saturating_sub(p.elapsed()));
-            what.park(TEND_EVERY.min(left));
+            what.park(LONGEST_PARK.min(p.left()));
             p.waited.sleeps += 1;
             p.account(Rung::Sleep);
             if let Some(found) = what.look() {
@@ -346,48 +355,6 @@ impl Waiter {
                 return None;
             }
         }
-    }
-}
-
-impl Progress {
-    fn begin(waited: Waited, limit: Duration) -> Self {
-        let now = Ticks::now();
-        Self {
-            waited,
-            start: now,
-            now,
-            next_tend_ns: TEND_EVERY_NS,
-            deadline_ns: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
-        }
-    }
-
-    fn elapsed(&self) -> u64 {
-        self.now.waited_since(self.start)
-    }
-
-    fn over(&self) -> bool {
-        self.elapsed() >= self.deadline_ns
-    }
-
-    /// Books the time since the last call to a rung.
-    fn account(&mut self, rung: Rung) {
-        let now = Ticks::now();
-        let ns = now.ns_since(self.now);
-        self.now = now;
-        match rung {
-            Rung::Spin => self.waited.spin_ns += ns,
-            Rung::Yield => self.waited.yield_ns += ns,
-            Rung::Sleep => self.waited.sleep_ns += ns,
-        }
-        self.waited.rung = rung;
-    }
-
-    fn tend<L: Look>(&mut self, what: &mut L) -> Option<L::Found> {
-        if self.elapsed() < self.next_tend_ns {
-            return None;
-        }
-        self.next_tend_ns = self.elapsed().saturating_add(TEND_EVERY_NS);
-        what.tend()
     }
 }
 

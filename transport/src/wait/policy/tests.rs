@@ -60,7 +60,7 @@ fn one_who_was_woken_gets_the_cpu_before_anything_is_spun() {
 fn a_wait_in_which_the_counter_begins_anew_ends_and_looks_whether_there_is_somebody() {
     crate::clock::init();
     let mut target = after(u64::MAX);
-    let mut progress = Progress::begin(Waited::default(), Duration::from_secs(60));
+    let mut progress = Progress::begin(Waited::default(), Duration::from_secs(60), None);
     assert!(!progress.over() && progress.tend(&mut target).is_none() && target.tends == 0);
     // As if it had begun at a later time than now, by ticks of at least a tenth of a nanosecond.
     progress.start = Ticks::from_count(progress.now.count() + (1 << 40));
@@ -81,7 +81,7 @@ fn who_rests_parks_at_once_and_only_once_and_still_looks_whether_there_is_somebo
     assert_eq!(waiter.rest(&mut target, Duration::ZERO).0, None);
     assert_eq!((target.parks, target.tends), (1, 0));
     let mut target = after(u64::MAX);
-    let limit = Duration::from_nanos(TEND_EVERY_NS + 1_000_000);
+    let limit = Duration::from_nanos(progress::TEND_AFTER_NS + 1_000_000);
     waiter.rest(&mut target, limit);
     assert_eq!(target.tends, 1);
 }
@@ -217,6 +217,65 @@ fn every_policy_notices_that_there_is_nobody_left_to_wait_for() {
         };
         let (found, _) = Waiter::new(policy).wait(&mut target, Duration::from_secs(600));
         assert_eq!(found, Some("gone"), "{policy:?}");
+    }
+}
+
+#[test]
+fn waits_of_any_limit_notice_together_that_there_is_nobody_left_to_wait_for() {
+    for policy in [
+        WaitPolicy::Adaptive,
+        WaitPolicy::Spin,
+        WaitPolicy::Park,
+        WaitPolicy::DOCUMENT,
+    ] {
+        for limit in [Duration::ZERO, Duration::from_millis(1)] {
+            let mut target = After {
+                gone_after_tends: 3,
+                ..after(u64::MAX)
+            };
+            let mut waiter = Waiter::new(policy);
+            let begun = std::time::Instant::now();
+            let mut waits = 0;
+            while waiter.wait(&mut target, limit).0.is_none() {
+                waits += 1;
+                // Each lasts as long as it may at least.
+                let more = begun.elapsed().as_secs() < 20 && (limit.is_zero() || waits < 170);
+                assert!(more, "{policy:?} {limit:?}");
+            }
+            // And not in each of them.
+            let least = 2 * Duration::from_nanos(progress::TEND_AFTER_NS);
+            assert!(begun.elapsed() > least, "{policy:?} {limit:?}");
+        }
+    }
+}
+
+#[test]
+fn one_of_many_that_answers_does_not_hide_that_the_waits_for_the_others_are_in_vain() {
+    let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+    let mut tends = 0;
+    // A millisecond each at least.
+    for _ in 0..60 {
+        for looks in [u64::MAX, 100] {
+            let mut target = after(looks);
+            waiter.wait(&mut target, Duration::from_millis(1));
+            tends += target.tends;
+        }
+    }
+    assert!(tends > 0);
+}
+
+#[test]
+fn who_has_no_time_at_all_neither_spins_nor_gives_the_cpu_away() {
+    for policy in [
+        WaitPolicy::Adaptive,
+        WaitPolicy::Spin,
+        WaitPolicy::Park,
+        WaitPolicy::DOCUMENT,
+    ] {
+        let mut target = after(u64::MAX);
+        let (found, waited) = Waiter::new(policy).wait(&mut target, Duration::ZERO);
+        assert_eq!((found, target.parks), (None, 0), "{policy:?}");
+        assert_eq!(waited, Waited::default(), "{policy:?}");
     }
 }
 
