@@ -234,10 +234,12 @@ impl Waiter {
             found = self.yields(what, p, CROWD_YIELDS);
         } else {
             let budget = self.budget_ns;
-            while found.is_none() && p.elapsed() < budget && !self.crowded() {
-                found = self
-                    .spin(what, p, YIELD_EVERY_NS)
-                    .or_else(|| self.yields(what, p, 1));
+            // A limit may be shorter than the budget.
+            while found.is_none() && !p.over() && p.elapsed() < budget && !self.crowded() {
+                found = self.spin(what, p, YIELD_EVERY_NS);
+                if found.is_none() && !p.over() {
+                    found = self.yields(what, p, 1);
+                }
             }
         }
         if found.is_some() {

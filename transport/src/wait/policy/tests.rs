@@ -265,6 +265,13 @@ fn one_of_many_that_answers_does_not_hide_that_the_waits_for_the_others_are_in_v
 }
 
 #[test]
+fn a_limit_that_is_over_before_the_spin_budget_is_no_longer_than_that() {
+    let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+    let (found, w) = waiter.wait(&mut after(u64::MAX), Duration::from_nanos(1));
+    assert_eq!((found, w.yields, w.sleeps), (None, 0, 0));
+}
+
+#[test]
 fn who_has_no_time_at_all_neither_spins_nor_gives_the_cpu_away() {
     for policy in [
         WaitPolicy::Adaptive,
