@@ -88,7 +88,6 @@ fn asleep_over_socket(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Reading<Op
     if claimed_ns == 0 {
         return Ok(None);
     }
-    does_not_send(c)?;
     // By the server's own word the request has not been there since before the connection, nor since before it answered another, nor when it had taken
     // fewer.
     let is_same =
@@ -104,7 +103,11 @@ fn asleep_over_socket(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Reading<Op
         .max(earliest_ns)
         .max(now.info.opened_ns)
         .max(now.req.last_progress_ns);
-    Ok(Some(ctx.model.at_ns.saturating_sub(since_ns)))
+    let age_ns = ctx.model.at_ns.saturating_sub(since_ns);
+    if age_ns > LONG_NS {
+        does_not_send(c)?;
+    }
+    Ok(Some(age_ns))
 }
 
 /// Ok if the server's thread is seen not to wait for room in a socket: a handler has returned by then, and it is the client who does not read.
