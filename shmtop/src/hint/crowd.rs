@@ -6,6 +6,7 @@ use transport::config::PolicyKind;
 
 use super::context::Waiter;
 use super::fix::WAIT_WELL;
+use super::ring::hidden;
 use super::sched::{DELAY, OUTSIDERS, OUTSIDERS_SHARE, SPINNER};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::reading::{Reading, Why};
@@ -71,6 +72,7 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
         }
     }
     let Some((mean, crowd)) = worst else {
+        let unknown = unknown.or_else(|| unseen(ctx, online.len()));
         return unknown.map_or(QUIET, Err);
     };
     let most = crowd
@@ -108,6 +110,23 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
         None => fire,
     };
     fire.about(pids).fires()
+}
+
+/// Why nobody knows whether clients whose pages can't be seen spin, where ring threads wait for a core and there are more than CPUs with those.
+fn unseen(ctx: &Context<'_>, online: usize) -> Option<Why> {
+    let clients = ctx.model.endpoints.iter().flat_map(|e| &e.clients);
+    let hidden = clients
+        .filter_map(|c| hidden(c.wait.clone().err()?))
+        .count();
+    let waiters = ctx.waiters();
+    let spinners = waiters.iter().filter(|w| w.spin > SPINNER).count();
+    let wait = |w: &Waiter<'_>| w.run_delay().is_some_and(|delay| delay > DELAY);
+    let may_be = hidden > 0 && spinners + hidden > online && waiters.iter().any(wait);
+    may_be.then(|| {
+        Why::not_visible(format!(
+            "ring threads wait for a core, and whether {hidden} clients spin can't be seen"
+        ))
+    })
 }
 
 /// Parts of the CPUs that are looked at by themselves, at most.

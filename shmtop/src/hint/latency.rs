@@ -3,7 +3,7 @@
 use transport::stats::Via;
 
 use super::outlier::in_flight;
-use super::ring::client_pid;
+use super::ring::{client_pid, hidden};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint};
@@ -174,9 +174,15 @@ fn shm_no_win(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         all.get(all.len() / 2).copied()
     };
     let (Some(shm), Some(socket)) = (median(Via::Shm), median(Via::Socket)) else {
-        return Err(Why::not_applicable(
-            "no client on the socket to compare with",
-        ));
+        let none = |via| e.clients.iter().all(|c| c.transport != via);
+        let unknown = e
+            .clients
+            .iter()
+            .filter_map(|c| c.rtt.since_start.clone().err());
+        return Err(match unknown.filter_map(hidden).next() {
+            Some(why) if !none(Via::Shm) && !none(Via::Socket) => why,
+            _ => Why::not_applicable("no client on the socket to compare with"),
+        });
     };
     if (shm as f64) < 0.8 * socket as f64 {
         return QUIET;

@@ -30,6 +30,7 @@ mod pages;
 mod peer;
 mod perf;
 mod place;
+mod quota;
 mod refusals;
 mod ring;
 mod ring_size;
@@ -227,6 +228,7 @@ pub static RULES: &[&[Rule]] = &[
     limits::RULES,
     cpu::RULES,
     crowd::RULES,
+    quota::RULES,
     sched::RULES,
     place::RULES,
     spin::RULES,

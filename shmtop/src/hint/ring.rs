@@ -150,7 +150,7 @@ fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
 }
 
 /// A reason why nobody can tell, unless it is one that time mends or that says that there is nothing to tell.
-fn hidden(why: Why) -> Option<Why> {
+pub(super) fn hidden(why: Why) -> Option<Why> {
     matches!(why.kind, WhyKind::NotVisible | WhyKind::NoPermission).then_some(why)
 }
 
