@@ -197,7 +197,8 @@ impl Synapse {
     }
 
     /// As [`Self::submit`], but does not wake a server that sleeps: that is left to the next call that receives or submits, or to
-    /// [`Self::notify`]. For many requests at once, of which only the last has to look whether the server sleeps.
+    /// [`Self::notify`]. For many requests at once, of which only the last has to look whether the server sleeps. [`Self::try_receive`] is certain to wake it
+    /// once it finds nothing: who works on a reply before that calls [`Self::notify`] first.
     ///
     /// # Errors
     /// As [`Self::submit`].

@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use server::{Server, WATCHDOG};
-use transport::error::RequestError;
+use transport::error::{CloseReason, RequestError};
 use transport::{Config, Membrane, RequestId, Synapse, TransportChoice};
 
 const BOTH: [TransportChoice; 2] = [TransportChoice::Shm, TransportChoice::Socket];
@@ -262,4 +262,18 @@ fn a_loop_that_has_given_all_up_is_woken_to_make_room_for_the_late_replies() {
             }
         }
     }
+}
+
+#[test]
+fn an_end_that_an_idle_loop_met_is_told_by_the_page_whatever_is_called_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_open, server) = gated(dir.path());
+    let mut client = connect(dir.path(), TransportChoice::Shm);
+    server.shutdown();
+    let ends = Loop::new([&client.doorbell().expect("a descriptor") as &dyn AsFd]);
+    assert_eq!(ends.wait(WATCHDOG), [0]);
+    client.disarm_doorbell();
+    client.submit(b"more?").expect_err("nobody is there");
+    let slot = own_page::slot_of(client.connection_id());
+    assert_eq!(slot.info.close_reason, CloseReason::PeerGone as u32);
 }

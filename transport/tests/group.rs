@@ -107,9 +107,13 @@ fn a_sleeping_wait_is_woken_by_a_reply_through_either_transport() {
         let brief = Duration::from_millis(5);
         assert_eq!(group.wait(&mut members, brief).expect("in flight"), None);
         // For nobody any more: it would look as if they waited for ever, and their servers ring for each reply.
-        for member in &members {
+        for (n, member) in members.iter().enumerate() {
             let wait = own_page::slot_of(member.connection_id()).wait;
             assert_eq!(wait.waiting_since_ns, 0, "{which}");
+            // Nor has one that owes nothing been waited for.
+            if member.is_shm() {
+                assert_eq!(wait.sleeps > 0, n == which, "{which}");
+            }
         }
         let go = world.go.clone();
         let teller = std::thread::spawn(move || go.send(()).expect("a handler waits"));

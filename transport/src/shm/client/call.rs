@@ -142,6 +142,10 @@ impl ShmClient {
             return Err(RequestError::NothingInFlight);
         }
         if let Some(arrived) = self.look_briefly(&take)? {
+            // The caller may work on this one for long: what was queued behind it must not lie there unheard.
+            if self.bell_due {
+                self.ring_bell();
+            }
             return Ok(arrived);
         }
         if self.released > 0 || self.bell_due {

@@ -48,7 +48,10 @@ impl ShmClient {
         self.slot.waits_here();
         let begun = Ticks::now();
         let now = begun.monotonic_ns();
-        set(&self.slot.req().oldest_ns, now);
+        // For what was given up nobody waits any more.
+        if self.calls.live() > 0 {
+            set(&self.slot.req().oldest_ns, now);
+        }
         set(&self.slot.wait().waiting_since_ns, now);
         self.armed = Some(begun);
         Ok(true)
@@ -60,7 +63,15 @@ impl ShmClient {
         // A fork's copy has no rings.
         if self.is_of_this_process() {
             self.take_back();
-            self.line.drain();
+            self.drain();
+        }
+    }
+
+    /// Takes bells off the socket. An end that nobody in flight can be told of is noted on the page here: the caller may never look for a reply again.
+    fn drain(&mut self) {
+        self.line.drain();
+        if self.line.has_ended() && self.lost.is_none() && self.calls.live() == 0 {
+            self.lose(self.line.end());
         }
     }
 
@@ -72,7 +83,7 @@ impl ShmClient {
         if is_due && self.is_of_this_process() {
             self.take_back();
             if self.line.expects_bell() {
-                self.line.drain();
+                self.drain();
             }
         }
     }

@@ -22,7 +22,8 @@ impl ShmClient {
     }
 
     /// As [`Self::submit`], but a server that sleeps is woken only by the next call that is not `queue`: one look at its doorbell for many
-    /// requests, which costs more than sending a small one. End with a call that receives, or with [`Self::notify`].
+    /// requests, which costs more than sending a small one. End with a call that receives, or with [`Self::notify`]. [`Self::try_receive`] that finds a
+    /// reply wakes whom it can see asleep without a fence, and the one that finds none whoever sleeps.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -73,9 +74,14 @@ impl ShmClient {
                 }
                 Ok(None)
             }
-            Ok(Some(Arrived { id, length, failed })) => self
-                .deliver(id, length, failed)
-                .map(|bytes| Some((RequestId(id), bytes))),
+            Ok(Some(Arrived { id, length, failed })) => {
+                // Who takes what is there looks until nothing is, mostly: the fence is left to that look.
+                if self.bell_due && self.tx.is_announced() {
+                    self.ring_bell();
+                }
+                self.deliver(id, length, failed)
+                    .map(|bytes| Some((RequestId(id), bytes)))
+            }
             Err(poison) => Err(self.lose(Lost::Poisoned(poison))),
         }
     }

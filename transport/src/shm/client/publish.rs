@@ -185,11 +185,16 @@ impl ShmClient {
                     matches!(found, Some(Ok(true))),
                 );
             }
-            // A reply in the way that nobody waits for is not the caller's to receive.
+            // A reply in the way that nobody waits for is not the caller's to receive. Nor is half of one: its rest, or room, is waited for.
             let in_the_way = matches!(found, Some(Ok(false)));
-            if in_the_way && !left.is_zero() && self.discard_late()? > 0 {
-                self.ring_bell();
-                continue;
+            if in_the_way && !left.is_zero() {
+                let discarded = self.discard_late()?;
+                if discarded > 0 {
+                    self.ring_bell();
+                }
+                if discarded > 0 || !self.rx.is_ready() {
+                    continue;
+                }
             }
             break found;
         };

@@ -13,8 +13,8 @@ use crate::config::WaitPolicy;
 use crate::mem::buffer::Buffer;
 use crate::mem::mapping::Mapping;
 use crate::mem::memfd::{RING_NAME, create_rings};
-use crate::ring::plan::Kind;
-use crate::ring::storage::{Bell, connection_bytes};
+use crate::ring::plan::{Commit, Kind};
+use crate::ring::storage::{Bell, Flag, Storage, connection_bytes};
 use crate::shm::{Rings, says_farewell};
 use crate::stats::SlotKind;
 use crate::stats::slot::SlotWriter;
@@ -286,4 +286,46 @@ fn who_met_the_end_while_nothing_was_in_flight_sends_nothing_more() {
     meets_the_end(&mut client, theirs);
     assert_eq!(client.cancel_all(), 1);
     sends_nothing_more(&mut client, &mut server, "all given up");
+}
+
+#[test]
+fn what_was_queued_is_heard_though_an_earlier_reply_is_found_at_once() {
+    for (name, look) in LOOKS {
+        // Tasks queue nothing.
+        if *name == "next_reply" {
+            continue;
+        }
+        let (mut client, mut server, _theirs) = connected();
+        let first = client.submit(b"first").expect("room");
+        answer_all(&mut server);
+        server.rx.announce(Bell::Futex);
+        client.queue(b"second").expect("room");
+        assert_eq!(look(&mut client).expect("a reply"), Some(first), "{name}");
+        assert_eq!(server.rx.storage().flag(Flag::Empty), 0, "{name}: rung for");
+    }
+}
+
+#[test]
+fn half_a_late_reply_keeps_nobody_from_waiting_for_room() {
+    let (mut client, server, _theirs) = connected();
+    client.timeout = Duration::from_millis(1);
+    let first = client.submit(&[0; 64]).expect("room");
+    while client.submit(&[0; 64]).is_ok() {}
+    client.cancel_all();
+    // The server has published its beginning, and stands still.
+    let half = Commit {
+        length: 64,
+        kind: Kind::Reply,
+        streamed: true,
+    };
+    server.tx.storage().set_word(8, first.0);
+    server.tx.storage().commit_release(0, half.encode());
+    let slot = Arc::clone(&client.slot);
+    let waits = || slot.wait().waits.load(Ordering::Relaxed);
+    let before = waits();
+    match client.fire_bytes(b"more?") {
+        Err(RequestError::Full { in_flight: 0 }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(waits() > before);
 }
