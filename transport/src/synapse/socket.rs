@@ -166,18 +166,33 @@ impl SocketClient {
     /// As there.
     pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
-        match crate::shm::alive(&self.stream) {
-            // A farewell with nothing in front of it.
-            Err(Lost::Closed | Lost::PeerGone)
-                if self.decoder.unread().is_empty() && crate::shm::says_farewell(&self.stream) =>
-            {
-                Err(self.lose(Lost::Closed))
-            }
-            // Other bytes that wait to be read are replies here, not the end.
-            Err(Lost::Closed | Lost::PeerGone) if crate::shm::has_input(&self.stream) => Ok(()),
-            Err(lost) => Err(self.lose(lost)),
-            Ok(()) => Ok(()),
+        let Err(lost) = crate::shm::alive(&self.stream) else {
+            return Ok(());
+        };
+        if self.is_told_farewell() {
+            return Err(self.lose(Lost::Closed));
         }
+        // Other bytes, received or not, are replies here, and not the end.
+        let is_end = matches!(lost, Lost::Closed | Lost::PeerGone);
+        if is_end && (self.decoder.is_ready() || crate::shm::has_input(&self.stream)) {
+            return Ok(());
+        }
+        Err(self.lose(lost))
+    }
+
+    /// Whether the next that was or will be received is the server's farewell.
+    fn is_told_farewell(&self) -> bool {
+        let received = self.decoder.unread();
+        if received.is_empty() {
+            crate::shm::says_farewell(&self.stream)
+        } else {
+            crate::shm::is_whole_farewell(received)
+        }
+    }
+
+    /// Why it has ended, once a call has reported that.
+    pub(super) fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
     }
 
     pub(super) fn is_forked(&self) -> bool {
@@ -228,16 +243,45 @@ impl SocketClient {
         if !is_end {
             return Lost::Io(e);
         }
-        let received = self.decoder.unread();
-        let farewell = if received.is_empty() {
-            crate::shm::says_farewell(&self.stream)
-        } else {
-            crate::shm::is_whole_farewell(received)
-        };
-        if farewell {
+        if self.is_told_farewell() {
             Lost::Closed
         } else {
             Lost::PeerGone
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Synapse;
+    use crate::config::{Config, TransportChoice};
+    use crate::error::{Lost, RequestError};
+    use crate::membrane::testing::{WATCHDOG, server};
+
+    #[test]
+    fn a_farewell_that_was_received_together_with_replies_is_told_after_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (server, config) = server(dir.path());
+        let config = Config {
+            transport: TransportChoice::Socket,
+            ..config
+        };
+        let mut client = Synapse::connect(server.path(), &config).expect("a client");
+        let asked = [b"one", b"two"];
+        for request in asked {
+            client.submit(request).expect("room");
+        }
+        assert!(server.drain(WATCHDOG));
+        for request in asked {
+            client.check_alive().expect("a reply is there");
+            assert_eq!(client.receive().expect("a reply").1, request);
+        }
+        match client.check_alive() {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                in_flight: 0,
+            }) => {}
+            other => panic!("{other:?}"),
         }
     }
 }

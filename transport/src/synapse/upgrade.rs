@@ -86,10 +86,18 @@ impl Synapse {
                 return Ok(());
             }
         };
-        if socket.unanswered() > 0 {
-            let in_flight = socket.unanswered();
+        let known = match socket.lost() {
+            // A farewell that was received must not turn into a crash because nobody answers any more.
+            Some(Lost::Closed) => Some(UpgradeError::Lost(Ending::Bye.into())),
+            Some(_) => Some(UpgradeError::Lost(Ending::PeerGone.into())),
+            None => match socket.unanswered() {
+                0 => None,
+                in_flight => Some(UpgradeError::Busy { in_flight }),
+            },
+        };
+        if let Some(known) = known {
             self.transport = Transport::Socket(socket);
-            return Err(UpgradeError::Busy { in_flight });
+            return Err(known);
         }
         let huge = self.config.huge_pages;
         let map =
@@ -175,4 +183,40 @@ fn map_offer(
         inode,
         buffer,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, TransportChoice};
+    use crate::error::RequestError;
+    use crate::membrane::testing::server;
+
+    #[test]
+    fn an_upgrade_of_a_connection_that_has_ended_says_so_and_leaves_why() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (server, config) = server(dir.path());
+        let config = Config {
+            transport: TransportChoice::Socket,
+            ..config
+        };
+        let mut client = Synapse::connect(server.path(), &config).expect("a client");
+        client.submit(b"one").expect("room");
+        server.shutdown();
+        let told = |result: Result<(), RequestError>| match result {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                ..
+            }) => {}
+            other => panic!("{other:?}"),
+        };
+        // It may have been answered before.
+        let _reply_or_end = client.receive().map(|_| ());
+        told(client.check_alive());
+        match client.try_upgrade_to_shm() {
+            Err(UpgradeError::Lost(end)) => assert_eq!(Ending::from(end), Ending::Bye),
+            other => panic!("{other:?}"),
+        }
+        told(client.fire_bytes(b"two").map(|_| ()));
+    }
 }
