@@ -217,8 +217,11 @@ fn worker(shared: &Arc<Shared>, number: usize) -> io::Result<Worker> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
+    use crate::fault::{self, Action, Point};
+    use crate::mem::limit_tests::alone;
     use crate::membrane::testing::{WATCHDOG, until};
     use crate::{Config, Membrane, Synapse};
 
@@ -261,6 +264,10 @@ mod tests {
         }
         is_held.recv_timeout(WATCHDOG).expect("a handler");
         let shared = Arc::clone(&server.shared);
+        if client_takes {
+            let workers = shared.pool.0.lock().expect("a pool");
+            workers.iter().for_each(|w| w.inbox.set_farewell(WATCHDOG));
+        }
         let drain = std::thread::spawn(move || server.drain(WATCHDOG));
         until("it has seen all", || shared.stopping());
         go.send(()).expect("it waits");
@@ -276,6 +283,18 @@ mod tests {
     fn a_drain_is_whole_only_if_the_last_answer_found_room() {
         assert!(drained(true));
         assert!(!drained(false));
+    }
+
+    /// The thread that did the handshake may come late to what is left for it, while the client has all but its last answer.
+    #[test]
+    fn an_answer_that_has_not_found_room_yet_is_not_cut_off_by_the_thread_that_handed_the_connection_over()
+     {
+        let test = "membrane::pool::tests::an_answer_that_has_not_found_room_yet_is_not_cut_off_by_the_thread_that_handed_the_connection_over";
+        alone(test, || {
+            let late = Action::Delay(Duration::from_millis(500));
+            fault::arm(Point::HandedOver, 1, late);
+            assert!(!drained(false));
+        });
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How other threads reach a poller, and a connection wherever it is served.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use super::server::ShmServer;
 use crate::error::CloseReason;
@@ -9,6 +10,9 @@ use crate::wait::futex;
 
 /// Connections one poller can sleep on: `futex_waitv` takes 128 words, one is the inbox's.
 pub(crate) const MAX_CONNECTIONS: usize = 120;
+
+/// How long a poller that ends keeps answers for which there is no room: as long as who answers over a socket has.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Places taken of an inbox whose poller has ended: more than anybody asks for, and far from where the counter ends.
 const CLOSED: usize = usize::MAX / 2;
@@ -26,6 +30,8 @@ pub(crate) struct Inbox {
     seat: AtomicUsize,
     /// It has one client, who thinks for long between requests.
     paired: AtomicBool,
+    /// How long it keeps answers at its end for which there is no room.
+    farewell_ns: AtomicU64,
 }
 
 impl Default for Inbox {
@@ -37,6 +43,7 @@ impl Default for Inbox {
             load: AtomicUsize::new(0),
             seat: AtomicUsize::new(0),
             paired: AtomicBool::new(false),
+            farewell_ns: AtomicU64::new(FAREWELL.as_nanos() as u64),
         }
     }
 }
@@ -59,12 +66,20 @@ impl Inbox {
 
     /// Hands over a connection whose place was reserved. It is ended if the poller has, for the same reason.
     pub(crate) fn hand_over(&self, connection: ShmServer) {
+        if let Some((connection, reason)) = self.offer(connection) {
+            connection.end(reason);
+        }
+    }
+
+    /// The same; given back, and why, if the poller has ended.
+    pub(super) fn offer(&self, connection: ShmServer) -> Option<(ShmServer, CloseReason)> {
         match &mut *self.arrivals() {
             Ok(arrivals) => {
                 arrivals.push(connection);
                 self.nudge();
+                None
             }
-            Err(reason) => connection.end(*reason),
+            Err(reason) => Some((connection, *reason)),
         }
     }
 
@@ -110,6 +125,19 @@ impl Inbox {
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.nudge();
+    }
+
+    /// How long the poller keeps answers at its end for which there is no room.
+    pub(super) fn farewell(&self) -> Duration {
+        // Relaxed: a number, which publishes nothing.
+        Duration::from_nanos(self.farewell_ns.load(Ordering::Relaxed))
+    }
+
+    /// For a test, which must not depend on who runs when within a second.
+    #[cfg(test)]
+    pub(crate) fn set_farewell(&self, farewell: Duration) {
+        let ns = farewell.as_nanos() as u64;
+        self.farewell_ns.store(ns, Ordering::Relaxed);
     }
 
     pub(super) fn is_stopped(&self) -> bool {

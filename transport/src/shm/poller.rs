@@ -25,8 +25,6 @@ use crate::wait::policy::Waiter;
 use crate::wait::slice::ShortSlice;
 use look::Anything;
 
-/// How long a poller that ends keeps answers for which there is no room: as long as who answers over a socket has.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// Between two looks whether there is room.
 const FAREWELL_SLICE: Duration = Duration::from_millis(1);
 /// After a sleep this long (1 ms) it is likely that nobody else has asked for anything yet.
@@ -69,8 +67,6 @@ pub(crate) struct Poller {
     isolation: Isolation,
     /// The CPU that all connections have been told to leave.
     to_leave: Option<usize>,
-    /// How long answers are kept at the end for which there is no room.
-    farewell: Duration,
 }
 
 impl Poller {
@@ -99,7 +95,6 @@ impl Poller {
             served: 0,
             isolation: Isolation::new(now.monotonic_ns()),
             to_leave: None,
-            farewell: FAREWELL,
         }
     }
 
@@ -132,8 +127,19 @@ impl Poller {
     /// before it announces a sleep of its own, as at a new connection.
     fn move_on(&mut self, index: usize) {
         if let Some(place) = self.connections[index].ends().leave() {
-            place.hand_over(self.connections.swap_remove(index));
-            self.inbox.cancel();
+            self.give(index, &place);
+        }
+    }
+
+    fn give(&mut self, index: usize, place: &Inbox) {
+        match place.offer(self.connections.swap_remove(index)) {
+            None => self.inbox.cancel(),
+            // The server ends. We are told next, and have the time that it takes to find room for what this client is owed.
+            Some((connection, CloseReason::Shutdown)) => self.connections.push(connection),
+            Some((connection, reason)) => {
+                connection.end(reason);
+                self.inbox.cancel();
+            }
         }
     }
 
@@ -302,7 +308,7 @@ impl Poller {
                     self.remove(i, CloseReason::Shutdown);
                 }
             }
-            if self.connections.is_empty() || begun.elapsed() >= self.farewell {
+            if self.connections.is_empty() || begun.elapsed() >= self.inbox.farewell() {
                 // One each: no request is taken while an answer waits.
                 return self.connections.len();
             }

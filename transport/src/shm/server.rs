@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::inbox::Ends;
-use super::link::{Rings, ring};
+use super::link::{Rings, alive, ring};
 use crate::clock::Ticks;
 use crate::error::{CloseReason, Poison};
 use crate::handler::{self, Handler};
@@ -356,9 +356,13 @@ impl ShmServer {
         }
     }
 
-    /// Whether an answer waits for room, in vain also now. No request is taken any more.
+    /// Whether an answer waits for room, in vain also now. No request is taken any more. The socket is asked as well: who says otherwise that a client is gone
+    /// waits for this thread by then.
     pub(super) fn still_owes(&mut self) -> bool {
-        !self.poisoned && !self.is_gone() && matches!(self.flush(), Ok(false))
+        !self.poisoned
+            && !self.is_gone()
+            && matches!(self.flush(), Ok(false))
+            && alive(&self.socket).is_ok()
     }
 
     /// Gives the connection up: the control thread closes its socket. When the server ends, the client is told here and now: that thread

@@ -140,11 +140,6 @@ impl Connection<'_> {
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
             ends.set_gone();
         }
-        // The server may have begun to end before the table had this client's poller: then nobody else tells it.
-        if self.shared.stopping() {
-            drive::bye(&**self.socket);
-            let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        }
     }
 }
 

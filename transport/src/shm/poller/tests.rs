@@ -140,12 +140,18 @@ fn every_client_is_told_which_cpu_to_leave_also_one_that_comes_later_and_when_th
     assert_eq!((wish(&first), wish(&second)), (0, 0));
 }
 
-/// A connection whose requests say how large a reply they want, its client, and the poller's buffer.
-fn of_large_replies() -> (ShmServer, Rings, Vec<u8>) {
-    let (ours, _theirs) = UnixStream::pair().expect("sockets");
+/// A client whose requests say how large a reply they want.
+struct Client {
+    rings: Rings,
+    socket: UnixStream,
+}
+
+/// Its connection, the client, and the poller's buffer.
+fn of_large_replies() -> (ShmServer, Client, Vec<u8>) {
+    let (ours, socket) = UnixStream::pair().expect("sockets");
     let ends = Arc::new(Ends::new(&Arc::default()));
-    let (server, client) = with_rings(ends, ours, 1 << 20, 400 << 10);
-    (server, client, vec![0; 400 << 10])
+    let (server, rings) = with_rings(ends, ours, 1 << 20, 400 << 10);
+    (server, Client { rings, socket }, vec![0; 400 << 10])
 }
 
 fn as_large_as_asked(request: &[u8], reply: &mut crate::Reply<'_>) {
@@ -154,9 +160,13 @@ fn as_large_as_asked(request: &[u8], reply: &mut crate::Reply<'_>) {
     reply.expect("within the limit");
 }
 
-fn ask(client: &mut Rings, id: u64, reply: u32) {
+fn ask(client: &mut Client, id: u64, reply: u32) {
     let request = reply.to_le_bytes();
-    client.tx.push(Kind::Request, id, &request).expect("room");
+    client
+        .rings
+        .tx
+        .push(Kind::Request, id, &request)
+        .expect("room");
 }
 
 fn served(turn: Turn) -> u32 {
@@ -193,29 +203,63 @@ fn an_answer_that_waited_for_room_takes_no_memory_once_it_is_sent() {
     while served(server.turn(&as_large_as_asked, &mut buffer)) > 0 {}
     assert!(server.waits_with() >= 300 << 10, "it waits for room");
     for _ in 1..=10 {
-        let record = client.rx.peek().expect("whole").expect("a reply");
-        client.rx.read(&record, &mut buffer).expect("whole");
-        client.rx.release(&record);
+        let record = client.rings.rx.peek().expect("whole").expect("a reply");
+        client.rings.rx.read(&record, &mut buffer).expect("whole");
+        client.rings.rx.release(&record);
         served(server.turn(&as_large_as_asked, &mut buffer));
     }
     assert_eq!(server.waits_with(), 0);
+}
+
+/// Asks for ten answers of which the last outgrows its place, and finds no room.
+fn until_blocked(server: &mut ShmServer, client: &mut Client, buffer: &mut [u8]) {
+    for id in 1..=10 {
+        ask(client, id, if id < 10 { 100 << 10 } else { 300 << 10 });
+    }
+    while served(server.turn(&as_large_as_asked, buffer)) > 0 {}
+    assert!(server.is_blocked(), "it waits for room");
+}
+
+#[test]
+fn a_poller_that_ends_waits_for_no_room_that_a_dead_client_would_have_to_make() {
+    let (mut server, mut client, mut buffer) = of_large_replies();
+    until_blocked(&mut server, &mut client, &mut buffer);
+    let inbox = Arc::new(Inbox::default());
+    let mut poller = poller(Arc::clone(&inbox));
+    poller.connections.push(server);
+    inbox.set_farewell(Duration::from_secs(20));
+    drop(client.socket);
+    assert_eq!(poller.finish(), 0);
+}
+
+#[test]
+fn an_answer_that_waits_for_room_is_not_dropped_on_its_way_to_a_poller_that_ends_meanwhile() {
+    let (mut server, mut client, mut buffer) = of_large_replies();
+    until_blocked(&mut server, &mut client, &mut buffer);
+    let (inbox, next) = (Arc::new(Inbox::default()), Arc::new(Inbox::default()));
+    let mut poller = poller(Arc::clone(&inbox));
+    assert!(inbox.reserve(1));
+    poller.connections.push(server);
+    poller.connections[0].ends().move_to(&next);
+    let place = poller.connections[0].ends().leave().expect("room");
+    assert!(next.close(CloseReason::Shutdown).is_empty());
+    poller.give(0, &place);
+    assert_eq!(inbox.load(), 1, "it is still here");
+    inbox.set_farewell(Duration::ZERO);
+    assert_eq!(poller.finish(), 1, "an answer found no room");
 }
 
 #[test]
 fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some_and_keeps_nobody_else()
  {
     let (mut server, mut client, mut buffer) = of_large_replies();
-    for id in 1..=10 {
-        ask(&mut client, id, if id < 10 { 100 << 10 } else { 300 << 10 });
-    }
-    while served(server.turn(&as_large_as_asked, &mut buffer)) > 0 {}
-    assert!(server.is_blocked(), "it waits for room");
+    until_blocked(&mut server, &mut client, &mut buffer);
     let inbox = Arc::new(Inbox::default());
     let mut poller = poller(Arc::clone(&inbox));
     let (ours, mut neighbour) = UnixStream::pair().expect("sockets");
     let is_owed_nothing = connection_of(Arc::new(Ends::new(&inbox)), ours).0;
     poller.connections.extend([is_owed_nothing, server]);
-    poller.farewell = Duration::from_secs(60);
+    inbox.set_farewell(Duration::from_secs(60));
     inbox.stop();
     let ends = std::thread::spawn(move || handle_shm_loop(poller, &as_large_as_asked));
     // The neighbour of one who takes no replies hears of the end meanwhile, and so does who comes now.
@@ -233,12 +277,12 @@ fn a_poller_that_ends_sends_the_answer_that_waited_for_room_once_there_is_some_a
     let mut taken = 0;
     loop {
         let over = ends.is_finished();
-        while let Some(record) = client.rx.peek().expect("whole") {
+        while let Some(record) = client.rings.rx.peek().expect("whole") {
             // Large ones come in pieces.
-            if !client.rx.read(&record, &mut buffer).expect("whole") {
+            if !client.rings.rx.read(&record, &mut buffer).expect("whole") {
                 break;
             }
-            client.rx.release(&record);
+            client.rings.rx.release(&record);
             taken += 1;
         }
         if over {
