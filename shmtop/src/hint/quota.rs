@@ -21,9 +21,10 @@ rule! {
     /// The quota stops every thread of the group for the rest of the period: a stall of tens of milliseconds that looks like
     /// a slow peer. Own group and parents count; other groups don't. Where no ring thread waited for a core, as threads that are stopped do
     /// by the kernel's count, the quota was used up by others of the group beside the rings: info. That count has a few microseconds of each wake-up as well;
-    /// where those may be more than half of what the stops were, nobody can tell: warn.
+    /// where those may be more than half of what the stops were, nobody can tell: warn. Time that was stopped is summed over CPUs: how long each stood still
+    /// is known in the mean over all of them only, and may be more.
     CFS_THROTTLED = "cfs-throttled", Crit, "a CPU quota stops the process";
-    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time and 5 us each time it was woken; warn if that is more than half of the time that was stopped";
+    fires: "stopped in more than 1 % of the periods; info if each ring thread of the process waited for a core no more than 0.1 % of the time and 5 us each time it was woken; warn if that is more than half of the time that a CPU was stopped in the mean";
     quiet: "no quota, or it was not reached";
     fix: "raise the quota to what it would have used, where it is kept (cpu.max, CPUQuota= of a unit, the container's own), or use less CPU";
     explains: ["run-delay", "quota-below-spinners", "oversubscribed", "tail-spread", "outlier-client", "preempted-spinner"];
@@ -51,15 +52,17 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             .get()
             .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n))
             .ok();
-        // Summed over CPUs, of which several may stand still at once.
+        // Summed over CPUs, of which all may stand still at once, or one.
+        let cpus = ctx.model.host.cpus.len().max(1) as u64;
         let period_ns = g.period_us.get().unwrap_or(u64::MAX).saturating_mul(1000);
         let mean = lost.map_or(String::new(), |ns| {
             let stop_ns = (ns / stopped.max(1)).min(period_ns);
-            format!("; mean stop {}", text::ns(stop_ns))
+            let up_to = if cpus > 1 { "up to " } else { "" };
+            format!("; mean stop {up_to}{}", text::ns(stop_ns))
         });
-        let stood_still = lost.zip(ctx.seconds().ok()).map_or(0.0, |(ns, seconds)| {
-            ns.min(stopped.saturating_mul(period_ns)) as f64 / 1e9 / seconds
-        });
+        let stood_still = lost.zip(ctx.seconds().ok());
+        let stood_still =
+            stood_still.map_or(0.0, |(ns, seconds)| ns as f64 / cpus as f64 / 1e9 / seconds);
         let waiters = ctx.waiters_of(e);
         let severity = waiters.iter().map(|w| how_stopped(w, stood_still)).max();
         let severity = severity.unwrap_or(Severity::Crit);
@@ -76,8 +79,8 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     QUIET
 }
 
-/// Whether a ring thread was among the stopped, where those stood still for this share of the time: it waited for its core as long, then. What it waits
-/// each time that it is woken may be as much or more, and hide that.
+/// Whether a ring thread was among the stopped, where each CPU stood still for this share of the time in the mean: on one of those that did it waited for
+/// its core as long at least. What it waits each time that it is woken may be as much or more, and hide that.
 fn how_stopped(w: &Waiter<'_>, stood_still: f64) -> Severity {
     let woken = w.thread.and_then(|t| t.voluntary_per_s.clone().ok());
     let healthy = NO_DELAY + PER_WAKE * woken.unwrap_or(0.0);
