@@ -4,7 +4,7 @@ use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
 use super::fallback::{more_descriptors, remedy};
-use super::fix::Bound;
+use super::fix::{Bound, DEFAULT_RINGS};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
@@ -173,7 +173,7 @@ fn fallback_eagain(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 let locks = ctx.process(pid).and_then(|p| p.memory.get());
                 let need = locks
                     .map_or(0, |m| m.locked_bytes)
-                    .saturating_add(e.admission.ring_bytes.max(64 << 20));
+                    .saturating_add(e.admission.ring_bytes.max(DEFAULT_RINGS));
                 let raise = Bound::LockedMemory.raise(ctx, pid, need.saturating_mul(2));
                 format!("{raise}   # then let {client} connect again")
             };

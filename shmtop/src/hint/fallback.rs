@@ -5,7 +5,7 @@ use transport::error::Step;
 use transport::stats::FallbackFact;
 
 use super::Context;
-use super::fix::{Bound, has_descriptors, raise_nofile, sudo};
+use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, raise_nofile, sudo};
 use super::groups::more_memory;
 use super::whom::Whom;
 use crate::model::Endpoint;
@@ -15,9 +15,6 @@ const ENOMEM: i32 = 12;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const EFBIG: i32 = 27;
-
-/// What the rings of a connection take where nobody says otherwise.
-const DEFAULT_RINGS: u64 = 64 << 20;
 
 /// What always helps.
 const SMALLER: &str = "smaller rings: Config::ring_bytes (exchange, trader: --ring-size)";

@@ -9,6 +9,9 @@ use crate::sample::Limit;
 pub(super) const WAIT_WELL: &str =
     "Config::wait = Adaptive or Park (exchange, trader: --wait adaptive or park)";
 
+/// What the two rings of a connection take where no page says it.
+pub(super) const DEFAULT_RINGS: u64 = 64 << 20;
+
 /// A setting of the library with its value, and the flag of the programs that come with it: other programs have no such flag.
 pub(super) fn setting(who: &str, (field, value): (&str, u64), flag: &str) -> String {
     format!("Config::{field} = {value} ({who}: {flag} {value})")
