@@ -138,6 +138,8 @@ enum Owner<'a> {
     Process,
     /// A unit of systemd's, of the machine's or of a user's.
     Unit(&'a str, Option<u32>),
+    /// A unit of another systemd, which runs in a container or below a unit, and where.
+    UnitIn(&'a str, String),
     /// A container's, from which we look.
     Here,
     /// A container's, with its id if that is known; or a pod's.
@@ -169,6 +171,10 @@ impl Limit<'_> {
             )),
             (_, Some((who, most))) => Advice::Say(format!(
                 "raise the {what} of {path}, now {now}, where there is more: {who} has {most}"
+            )),
+            (Owner::UnitIn(unit, place), None) => Advice::Say(format!(
+                "raise {name} of {}, now {now}, with systemctl inside of {place}",
+                quoted(unit)
             )),
             (Owner::Unit(unit, Some(uid)), None) if uid != ctx.sample.viewer.euid => {
                 Advice::Say(format!(
@@ -208,17 +214,23 @@ impl Limit<'_> {
         let parts = || self.path.split('/');
         let ours = &ctx.sample.viewer.place.container;
         let container = process.and_then(|p| p.place.container.as_ref());
-        if let Some(container) = container {
-            let id = container.rsplit(' ').next().unwrap_or_default();
-            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            let id = Some(id).filter(|id| !id.is_empty() && id.chars().all(is_name));
-            if let Some(id) = id.filter(|id| parts().any(|part| part.contains(*id))) {
-                // Ours is not the top of all where it was given the host's cgroup namespace.
-                return match ours.as_ref() == Some(container) {
-                    true => Owner::Here,
-                    false => Owner::Container(Some(id)),
-                };
-            }
+        let is_ours = container.is_some() && ours.as_ref() == container;
+        let id = container.and_then(|c| c.rsplit(' ').next());
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let id = id.filter(|id| !id.is_empty() && id.chars().all(is_name));
+        // Below the container's own there may be a systemd's that runs in it.
+        let is_unit = |part: &str| {
+            let kinds = [".service", ".scope", ".slice"];
+            kinds.iter().any(|kind| part.ends_with(kind))
+        };
+        let below = |id: &'p str| parts().skip_while(move |p| !p.contains(id)).skip(1);
+        let inside = id.filter(|id| below(id).any(is_unit));
+        if let Some(id) = id.filter(|id| inside.is_none() && parts().any(|p| p.contains(*id))) {
+            // Ours is not the top of all where it was given the host's cgroup namespace.
+            return match is_ours {
+                true => Owner::Here,
+                false => Owner::Container(Some(id)),
+            };
         }
         // Pods, and what other schedulers keep: their scopes are no units of systemd's.
         let is_kept = |part: &str| {
@@ -226,7 +238,7 @@ impl Limit<'_> {
                 .iter()
                 .any(|p| part.starts_with(p))
         };
-        if parts().any(is_kept) {
+        if inside.is_none() && parts().any(is_kept) {
             return Owner::Container(None);
         }
         let unit = parts().next_back().unwrap_or_default();
@@ -238,11 +250,17 @@ impl Limit<'_> {
                 .parse()
                 .ok()
         };
-        if unit.ends_with(".service") || unit.ends_with(".scope") {
-            return match manager(unit) {
+        let is_leaf = |part: &str| part.ends_with(".service") || part.ends_with(".scope");
+        if is_leaf(unit) {
+            // A unit is below slices only, and below the manager of its user.
+            let foreign = |part: &&str| is_leaf(part) && manager(part).is_none();
+            let outer = parts().rev().skip(1).find(foreign);
+            return match (manager(unit), inside, outer) {
                 // All that a user runs.
-                Some(_) => Owner::Many,
-                None => Owner::Unit(unit, parts().find_map(manager)),
+                (Some(_), ..) => Owner::Many,
+                (None, Some(id), _) if !is_ours => Owner::UnitIn(unit, format!("container {id}")),
+                (None, None, Some(outer)) => Owner::UnitIn(unit, quoted(outer)),
+                _ => Owner::Unit(unit, parts().find_map(manager)),
             };
         }
         match self.is_own && !unit.ends_with(".slice") {
