@@ -1,5 +1,7 @@
 //! What a client finds once its server has ended: all that was committed before, and then the end.
 
+mod model;
+
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
