@@ -25,14 +25,42 @@ fn config(dir: &std::path::Path, transport: TransportChoice) -> Config {
     }
 }
 
+const BOTH: [TransportChoice; 2] = [TransportChoice::Shm, TransportChoice::Socket];
+
+/// Where a server listens, and the next one after it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn config(&self, transport: TransportChoice) -> Config {
+        config(self.0.path(), transport)
+    }
+
+    fn server(&self) -> Server {
+        Server::start(&self.0.path().join("s"))
+    }
+
+    fn client(&self, config: &Config, backoff: Backoff) -> Reconnecting {
+        Reconnecting::connect(self.0.path().join("s"), config, backoff).expect("a server")
+    }
+}
+
+/// Lets a connection be idle for as long as a look whether its server lives takes.
+fn stay_idle(since: Instant) {
+    while since.elapsed() < Duration::from_millis(60) {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_restarted_server_gets_its_clients_back_and_no_request_twice() {
-    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("s");
-        let mut server = Server::start(&path);
-        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
-            .expect("a server");
+    for transport in BOTH {
+        let place = Place::new();
+        let mut server = place.server();
+        let mut client = place.client(&place.config(transport), PATIENT);
         for round in 1..=3 {
             assert_eq!(client.fire_bytes(b"on").expect("a reply"), b"on");
             let synapse = client.synapse().expect("alive");
@@ -44,7 +72,7 @@ fn a_restarted_server_gets_its_clients_back_and_no_request_twice() {
                 other => panic!("{other:?}"),
             }
             drop(server);
-            server = Server::start(&path);
+            server = place.server();
             // Were `hold` repeated, this would wait behind it until the timeout.
             let begun = Instant::now();
             assert_eq!(client.fire_bytes(b"back").expect("a reply"), b"back");
@@ -56,43 +84,33 @@ fn a_restarted_server_gets_its_clients_back_and_no_request_twice() {
 
 #[test]
 fn the_call_that_meets_the_crash_says_unknown_and_is_not_repeated() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("s");
-    let server = Server::start(&path);
-    let config = config(dir.path(), TransportChoice::Auto);
-    let mut client = Reconnecting::connect(&path, &config, PATIENT).expect("a server");
-    let killer = std::thread::spawn({
-        let path = path.clone();
-        move || {
-            server.signal(Signal::SIGKILL);
-            drop(server);
-            Server::start(&path)
-        }
+    let place = Place::new();
+    let server = place.server();
+    let mut client = place.client(&place.config(TransportChoice::Auto), PATIENT);
+    let killer = std::thread::spawn(move || {
+        server.signal(Signal::SIGKILL);
+        drop(server);
+        (place.server(), place)
     });
     match client.fire_bytes(b"hold") {
         Err(ReconnectError::Request(RequestError::Disconnected { in_flight: 1, .. })) => {}
         other => panic!("{other:?}"),
     }
-    let _server = killer.join().expect("no panic");
+    let _server_and_place = killer.join().expect("no panic");
     assert_eq!(client.fire_bytes(b"back").expect("a reply"), b"back");
 }
 
 #[test]
 fn a_server_that_died_while_nothing_was_asked_costs_no_unknown_outcome() {
-    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("s");
-        let server = Server::start(&path);
-        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
-            .expect("a server");
+    for transport in BOTH {
+        let place = Place::new();
+        let server = place.server();
+        let mut client = place.client(&place.config(transport), PATIENT);
         assert_eq!(client.fire_bytes(b"on").expect("a reply"), b"on");
         let idle_since = Instant::now();
         drop(server);
-        let _server = Server::start(&path);
-        // As idle as the promise needs.
-        while idle_since.elapsed() < Duration::from_millis(60) {
-            std::thread::yield_now();
-        }
+        let _server = place.server();
+        stay_idle(idle_since);
         assert_eq!(client.fire_bytes(b"back").expect("no loss"), b"back");
         assert_eq!(client.reconnects(), 1);
     }
@@ -100,23 +118,18 @@ fn a_server_that_died_while_nothing_was_asked_costs_no_unknown_outcome() {
 
 #[test]
 fn a_server_that_died_while_something_was_in_flight_is_reported_before_the_next_one_is_asked() {
-    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("s");
-        let server = Server::start(&path);
-        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
-            .expect("a server");
+    for transport in BOTH {
+        let place = Place::new();
+        let server = place.server();
+        let mut client = place.client(&place.config(transport), PATIENT);
         for _ in 0..2 {
             let synapse = client.synapse().expect("alive");
             synapse.submit(b"hold").expect("room");
         }
         let idle_since = Instant::now();
         drop(server);
-        let _server = Server::start(&path);
-        // Long enough for a look whether the server lives.
-        while idle_since.elapsed() < Duration::from_millis(60) {
-            std::thread::yield_now();
-        }
+        let _server = place.server();
+        stay_idle(idle_since);
         match client.synapse().expect("the old one").receive() {
             Err(RequestError::Disconnected { in_flight: 2, .. }) => {}
             other => panic!("{other:?}"),
@@ -128,19 +141,18 @@ fn a_server_that_died_while_something_was_in_flight_is_reported_before_the_next_
 
 #[test]
 fn a_restarted_server_gets_clients_back_that_give_each_request_a_millisecond() {
-    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("s");
-        let server = Server::start(&path);
+    for transport in BOTH {
+        let place = Place::new();
+        let server = place.server();
         let config = Config {
             request_timeout: Duration::from_millis(1),
-            ..config(dir.path(), transport)
+            ..place.config(transport)
         };
         let once = Backoff {
             patience: Duration::ZERO,
             ..PATIENT
         };
-        let mut client = Reconnecting::connect(&path, &config, once).expect("a server");
+        let mut client = place.client(&config, once);
         drop(server);
         // Without a pause between them. Each takes a millisecond at least.
         let lost = (0..60).any(|_| match client.fire_bytes(b"on?") {
@@ -151,7 +163,7 @@ fn a_restarted_server_gets_clients_back_that_give_each_request_a_millisecond() {
             other => panic!("{transport:?}: {other:?}"),
         });
         assert!(lost, "{transport:?}");
-        let _server = Server::start(&path);
+        let _server = place.server();
         let begun = Instant::now();
         // It may well take longer to answer.
         while client.fire_bytes(b"back?").is_err() {
@@ -213,12 +225,10 @@ fn what_patience_can_not_mend_is_said_at_once() {
 
 #[test]
 fn an_id_of_a_connection_that_was_lost_names_no_request_of_the_next() {
-    for transport in [TransportChoice::Shm, TransportChoice::Socket] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("s");
-        let mut server = Server::start(&path);
-        let mut client = Reconnecting::connect(&path, &config(dir.path(), transport), PATIENT)
-            .expect("a server");
+    for transport in BOTH {
+        let place = Place::new();
+        let mut server = place.server();
+        let mut client = place.client(&place.config(transport), PATIENT);
         let mut unknown = Vec::new();
         for _ in 0..3 {
             let synapse = client.synapse().expect("alive");
@@ -234,7 +244,7 @@ fn an_id_of_a_connection_that_was_lost_names_no_request_of_the_next() {
             unknown.push(synapse.submit(b"behind it").expect("room"));
             drop(server);
             assert!(synapse.receive().is_err());
-            server = Server::start(&path);
+            server = place.server();
         }
     }
 }
