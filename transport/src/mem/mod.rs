@@ -7,6 +7,7 @@
 pub(crate) mod buffer;
 pub(crate) mod fork;
 pub(crate) mod headroom;
+pub(crate) mod huge;
 #[cfg(test)]
 pub(crate) mod limit_tests;
 pub(crate) mod mapping;

@@ -16,7 +16,7 @@ use super::layout::{Bytes, Layout, Words};
 use super::memory::is_size_sealed;
 use super::schema::{self, ProcessCounters};
 use super::snapshot::{Slot, Snapshot};
-use crate::mem::memfd::is_in_huge_pages;
+use crate::mem::huge::is_in_huge_pages;
 
 /// Largest page a reader maps: far above what [`schema::MAX_SLOTS`] slots of this version take.
 pub const MAX_PAGE_BYTES: u64 = 256 << 20;

@@ -15,8 +15,9 @@ use crate::clock::monotonic_ns;
 use crate::error::{CloseReason, Step};
 use crate::layout;
 use crate::mem::fork::Unforked;
+use crate::mem::huge::{self, HugeState};
 use crate::mem::mapping::Mapping;
-use crate::mem::memfd::{self, HugeState};
+use crate::mem::memfd;
 use crate::mem::{StepError, headroom};
 use crate::shm::{Ends, HouseView, Inbox, Kept, Rings, ShmServer};
 use crate::stats::Via;
@@ -170,7 +171,7 @@ fn make(
 ) -> Result<(Made, Unforked, Offer), StepError> {
     let capacity = ring_bytes as usize;
     let huge = shared.config.huge_pages;
-    let total = memfd::round_len(
+    let total = huge::round_len(
         (layout::LAYOUT.total_bytes)(ring_bytes, ring_bytes) as usize,
         huge,
     );
