@@ -4,7 +4,7 @@ use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
 use super::fallback::{more_descriptors, remedy};
-use super::fix::{Bound, DEFAULT_RINGS};
+use super::fix::{Bound, DEFAULT_RINGS, look_at_programs, sudo};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
@@ -290,7 +290,10 @@ fn memfd_blocked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let (cause, fix) = match f.errno {
         EACCES => (
             "a security module (SELinux, AppArmor) or a seccomp profile forbids it",
-            format!("dmesg | grep -i denied   # if a module did, it says so there; else {allow}"),
+            format!(
+                "{}dmesg | grep -i denied   # if a module did, it says so there; else {allow}",
+                sudo(ctx)
+            ),
         ),
         _ => ("a seccomp profile or a security module forbids it", allow),
     };
@@ -331,7 +334,7 @@ fn unsealed_ring(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             from.name
         ),
         from.told(
-            |pid| format!("ls -l /proc/{pid}/exe"),
+            |pid| look_at_programs(ctx, &[pid]),
             |name| format!("find out what {name} runs, as uid {}", c.peer_uid),
         ),
     )

@@ -5,7 +5,7 @@ use transport::error::Step;
 use transport::stats::FallbackFact;
 
 use super::Context;
-use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, raise_nofile, sudo};
+use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, look_at_programs, raise_nofile, sudo};
 use super::groups::more_memory;
 use super::whom::Whom;
 use crate::model::Endpoint;
@@ -37,7 +37,11 @@ pub(super) fn remedy(
     again: &str,
 ) -> String {
     match f.errno {
-        EMFILE if who.pid.is_some_and(|pid| has_descriptors(ctx, pid, f.limit)) => {
+        EMFILE
+            if who
+                .pid
+                .is_some_and(|pid| has_descriptors(ctx, pid, f.limit)) =>
+        {
             format!("{again}: {} has descriptors left by now", who.name)
         }
         EMFILE => {
@@ -57,10 +61,8 @@ pub(super) fn remedy(
             Some(Step::Headroom) => headroom(ctx, e, f, who, again),
             Some(Step::Layout) => other.told(
                 |peer| {
-                    format!(
-                        "ls -l /proc/{}/exe /proc/{peer}/exe   # two versions: start both with the same",
-                        e.pid
-                    )
+                    let look = look_at_programs(ctx, &[e.pid, peer]);
+                    format!("{look}   # two versions: start both with the same")
                 },
                 |peer| format!("start pid {} and {peer} with the same version", e.pid),
             ),

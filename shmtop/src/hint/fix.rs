@@ -95,6 +95,26 @@ pub(super) fn sudo_for(ctx: &Context<'_>, pid: u32) -> &'static str {
     }
 }
 
+/// Shows which program each of these processes runs. The link is kept from other users.
+pub(super) fn look_at_programs(ctx: &Context<'_>, pids: &[u32]) -> String {
+    let sudo = pids.iter().map(|pid| sudo_for(ctx, *pid)).max();
+    let links: Vec<String> = pids.iter().map(|pid| format!("/proc/{pid}/exe")).collect();
+    format!("{}ls -l {}", sudo.unwrap_or_default(), links.join(" "))
+}
+
+/// Highest perf_event_paranoid at which anybody may count the user space of their own processes.
+pub(super) const USER_SPACE: i64 = 2;
+
+/// `perf`, as who may look into this process.
+pub(super) fn perf(ctx: &Context<'_>, pid: u32) -> String {
+    let paranoid = ctx.model.host.perf_paranoid.as_ref();
+    let sudo = match paranoid.is_ok_and(|now| *now > USER_SPACE) {
+        true => sudo(ctx),
+        false => sudo_for(ctx, pid),
+    };
+    format!("{sudo}perf")
+}
+
 /// Raises the descriptor limit of a process: to `wanted`, and to twice of what it is at least, as that is used up. The kernel has a limit for the
 /// limit, which is raised first where it is reached.
 pub(super) fn raise_nofile(ctx: &Context<'_>, pid: u32, wanted: u64) -> String {

@@ -1,6 +1,6 @@
 //! Rules about what a message costs the caches, and why that may be unknown.
 
-use super::fix::sudo;
+use super::fix::{USER_SPACE, perf, sudo};
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity, Shared};
@@ -24,7 +24,7 @@ rule! {
     check: Client(cache_misses);
 }
 
-fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
+fn cache_misses(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     // Without a message there are no misses per message: first of all the rate.
     if c.requests_per_s.clone()? < 1000.0 {
         return QUIET;
@@ -39,6 +39,7 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     }
     let pid = client_pid(e, c);
+    let perf = perf(ctx, pid);
     let waits = waits(e, c);
     let (of_whom, severity) = match waits >= 0.5 {
         true => ("", Severity::Warn),
@@ -46,7 +47,7 @@ fn cache_misses(_: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     };
     Fire::new(
         format!("client {} (pid {pid}): {misses:.0} cache misses per message, about {expected:.0} expected for {}{of_whom}", c.number, text::bytes(size as u64)),
-        format!("perf c2c record -p {pid} -- sleep 5 && perf c2c report"),
+        format!("{perf} c2c record -p {pid} -- sleep 5 && {perf} c2c report"),
     )
     .number("misses per message", misses, "", "perf_event: cache-misses", format!("> {:.0}", 3.0 * expected))
     .at(severity)
@@ -110,11 +111,15 @@ fn no_pmu(ctx: &Context<'_>) -> Answer {
     let (because, fix) = match ctx.model.host.hypervisor {
         Ok(true) => (
             "the hypervisor hides them",
-            "run on a machine with a PMU; on QEMU/KVM start the guest with -cpu host,pmu=on",
+            "run on a machine with a PMU; on QEMU/KVM start the guest with -cpu host,pmu=on"
+                .to_owned(),
         ),
         _ => (
             "this machine does not count",
-            "dmesg | grep -iE 'pmu|perf'   # what the kernel found; the firmware may have it switched off",
+            format!(
+                "{}dmesg | grep -iE 'pmu|perf'   # what the kernel found; the firmware may have it switched off",
+                sudo(ctx)
+            ),
         ),
     };
     Ok(found.map(|(why, pids)| {
@@ -137,9 +142,6 @@ rule! {
     fix: "sudo setcap cap_perfmon+ep shmtop, or sudo sysctl kernel.perf_event_paranoid=2";
     check: Host(perf_denied);
 }
-
-/// Highest perf_event_paranoid at which anybody may count the user space of their own processes.
-const USER_SPACE: i64 = 2;
 
 fn let_shmtop_count(ctx: &Context<'_>) -> String {
     let path = ctx.sample.viewer.program.as_str();

@@ -2,7 +2,7 @@
 
 use transport::stats::{Role, Via};
 
-use super::fix::setting;
+use super::fix::{perf, setting};
 use super::refusals::{NEAR, is_near};
 use super::server::shares_its_worker;
 use super::whom::Whom;
@@ -94,7 +94,10 @@ fn ring_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
                 false => ", as a connection has one worker",
             };
             Whom::server(ctx, e, c).told(
-                |pid| format!("perf top -p {pid}   # its handler is the place to look{more}"),
+                |pid| {
+                    let perf = perf(ctx, pid);
+                    format!("{perf} top -p {pid}   # its handler is the place to look{more}")
+                },
                 |name| format!("the handler of {name} is the place to look{more}"),
             )
         } else {

@@ -1,6 +1,6 @@
 //! Rules about the server: its handler, its time.
 
-use super::fix::setting;
+use super::fix::{perf, setting};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::handler_share;
@@ -45,7 +45,7 @@ fn handler_bound(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             text::ns(rtt.p50.saturating_sub(handler.p50))
         ),
         Whom::server(ctx, e, c).told(
-            |pid| format!("perf top -p {pid}   # {workers}"),
+            |pid| format!("{} top -p {pid}   # {workers}", perf(ctx, pid)),
             |name| format!("see what the handler of {name} does; {workers}"),
         ),
     )

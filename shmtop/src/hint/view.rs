@@ -161,7 +161,12 @@ fn stolen_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "{} no longer leads to {} (pid {}): new clients reach another server",
             e.socket_path, e.name, e.pid
         ),
-        format!("ss -xlp | grep -F -e {}", text::shell(&e.socket_path)),
+        // Whose socket that is only root learns of all.
+        format!(
+            "{}ss -xlp | grep -F -e {}",
+            sudo(ctx),
+            text::shell(&e.socket_path)
+        ),
     )
     .number(
         "inode now",
