@@ -122,10 +122,16 @@ impl<S: AsMut<Synapse>> Any<'_, S> {
     fn poll(&mut self, limit: Duration) {
         self.polled.clear();
         for member in self.members.iter_mut() {
+            let member = member.as_mut();
+            // Who looks for a reply there sends on.
+            let writable = match member.wants_write() {
+                true => libc::POLLOUT,
+                false => 0,
+            };
             self.polled.push(libc::pollfd {
                 // A negative descriptor is passed over.
-                fd: member.as_mut().fd().map_or(-1, |fd| fd.as_raw_fd()),
-                events: libc::POLLIN,
+                fd: member.fd().map_or(-1, |fd| fd.as_raw_fd()),
+                events: libc::POLLIN | writable,
                 revents: 0,
             });
         }

@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use server::{Server, WATCHDOG};
 use transport::error::{CloseReason, RequestError};
-use transport::{Config, Membrane, RequestId, Synapse, TransportChoice};
+use transport::{Config, Group, Membrane, RequestId, Synapse, TransportChoice, WaitPolicy};
 
 const BOTH: [TransportChoice; 2] = [TransportChoice::Shm, TransportChoice::Socket];
 
@@ -276,4 +277,102 @@ fn an_end_that_an_idle_loop_met_is_told_by_the_page_whatever_is_called_next() {
     client.submit(b"more?").expect_err("nobody is there");
     let slot = own_page::slot_of(client.connection_id());
     assert_eq!(slot.info.close_reason, CloseReason::PeerGone as u32);
+}
+
+#[test]
+fn a_loop_is_never_kept_by_a_server_that_stands_still_and_is_woken_once_there_is_room() {
+    const LENGTH: usize = 4_000;
+    for transport in BOTH {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let server = Server::start(&path);
+        let config = Config {
+            transport,
+            ring_bytes: 64 << 10,
+            max_message_bytes: LENGTH,
+            request_timeout: WATCHDOG,
+            stats_dir: Some(dir.path().join("stats")),
+            ..Config::default()
+        };
+        let mut client = Synapse::connect(&path, &config).expect("a client");
+        let fd = client.doorbell().expect("ours").try_clone_to_owned();
+        let all = Loop::new([&fd.expect("a descriptor") as &dyn AsFd]);
+        server.signal(Signal::SIGSTOP);
+        let begun = Instant::now();
+        let mut sent = 0;
+        let told = loop {
+            match client.try_submit(&[7; LENGTH]) {
+                Ok(_) => sent += 1,
+                Err(RequestError::Full { in_flight, .. }) => break in_flight,
+                Err(other) => panic!("{transport:?}: {other:?}"),
+            }
+        };
+        assert!(begun.elapsed() < WATCHDOG, "{transport:?}");
+        assert_eq!((told, sent > 3), (sent, true), "{transport:?}");
+        server.signal(Signal::SIGCONT);
+        // As many again, without one call that waits.
+        let (mut left, mut received) = (sent, 0);
+        while received < 2 * sent {
+            while left > 0 && client.try_submit(&[7; LENGTH]).is_ok() {
+                left -= 1;
+            }
+            while let Some((_, reply)) = client.try_receive().expect("alive") {
+                assert_eq!(reply, [7; LENGTH]);
+                received += 1;
+            }
+            if client.in_flight() > 0 && client.arm_doorbell().expect("alive") {
+                assert_eq!(all.wait(WATCHDOG), [0], "{transport:?}");
+                client.disarm_doorbell();
+            }
+        }
+    }
+}
+
+const LARGE: &[u8] = &[7; 1 << 20];
+
+fn until_answered(client: &mut Synapse, wait: impl Fn(&mut Synapse)) {
+    let begun = Instant::now();
+    loop {
+        if let Some((_, reply)) = client.try_receive().expect("alive") {
+            return assert_eq!(reply, LARGE);
+        }
+        assert!(begun.elapsed() < WATCHDOG);
+        wait(client);
+    }
+}
+
+#[test]
+fn a_request_larger_than_the_kernels_buffer_goes_out_whoever_waits_for_its_reply() {
+    type Await = fn(&mut Synapse);
+    let ways: [(&str, Await); 3] = [
+        ("a loop", |client| {
+            until_answered(client, |client| {
+                let mut events = PollFlags::POLLIN;
+                events.set(PollFlags::POLLOUT, client.wants_write());
+                let mut fds = [PollFd::new(client.doorbell().expect("ours"), events)];
+                let limit = PollTimeout::try_from(WATCHDOG).expect("a limit");
+                assert_eq!(poll(&mut fds, limit), Ok(1));
+            });
+        }),
+        ("receive", |client| {
+            assert_eq!(client.receive().expect("a reply").1, LARGE);
+        }),
+        ("a group", |client| {
+            until_answered(client, |client| {
+                let found = Group::new(WaitPolicy::Park).wait(&mut [client], WATCHDOG);
+                assert_eq!(found.expect("in flight"), Some(0));
+            });
+        }),
+    ];
+    for (way, await_reply) in ways {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::start(&dir.path().join("s"));
+        let mut client = connect(dir.path(), TransportChoice::Socket);
+        server.signal(Signal::SIGSTOP);
+        client.try_submit(LARGE).expect("room");
+        assert!(client.wants_write(), "{way}");
+        server.signal(Signal::SIGCONT);
+        await_reply(&mut client);
+        assert!(!client.wants_write(), "{way}");
+    }
 }

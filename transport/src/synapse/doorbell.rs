@@ -22,7 +22,7 @@ impl Synapse {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let mut client = Synapse::connect("/run/quotes.sock", &Config::default())?;
-    /// client.submit(b"price of tea?")?;
+    /// client.try_submit(b"price of tea?")?;
     /// while client.in_flight() > 0 {
     ///     while let Some((id, reply)) = client.try_receive()? {
     ///         println!("{id:?}: {} bytes", reply.len());
@@ -35,7 +35,7 @@ impl Synapse {
     ///             PollFd::new(std::os::fd::AsFd::as_fd(&stdin), PollFlags::POLLIN),
     ///         ];
     ///         poll(&mut fds, PollTimeout::NONE)?;
-    ///         // … what was typed.
+    ///         // … what was typed, with `try_submit`: `submit` would keep the loop from all else while there is no room.
     ///         client.disarm_doorbell();
     ///     }
     /// }
@@ -51,6 +51,33 @@ impl Synapse {
             return Err(RequestError::Forked);
         }
         self.fd().ok_or_else(lost)
+    }
+
+    /// As [`Self::submit`], but never waits: where that would, `Full` comes at once, and nothing was sent. For event loops, in which one connection whose
+    /// server stands still must not keep the others waiting.
+    ///
+    /// After `Full`, receive what there is ([`Self::try_receive`]), be it nothing, as that also clears late replies away, and try again. Where that does not
+    /// help, go on with the loop: the next reply makes room, and it rings the doorbell ([`Self::arm_doorbell`]), also if all in flight were given up.
+    ///
+    /// On the socket, of a request larger than the kernel's buffer only a part may go out at once: see [`Self::wants_write`].
+    ///
+    /// # Errors
+    /// As [`Self::submit`], without `Timeout`.
+    pub fn try_submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+        match &mut self.transport {
+            Transport::Shm(shm) => shm.try_submit(request),
+            Transport::Socket(socket) => socket.try_submit(request),
+            Transport::Changing => Err(lost()),
+        }
+    }
+
+    /// Whether a part of a request that [`Self::try_submit`] took is still to be sent, which only happens on the socket. An event loop waits for
+    /// [`Self::doorbell`] to be writable as well then; [`Self::try_receive`] sends on, and calls that wait do so by themselves.
+    pub fn wants_write(&self) -> bool {
+        match &self.transport {
+            Transport::Socket(socket) => socket.wants_write(),
+            Transport::Shm(_) | Transport::Changing => false,
+        }
     }
 
     /// Has the next reply make [`Self::doorbell`] readable: to be called right before waiting for that, after [`Self::try_receive`] has found nothing. False:
@@ -175,15 +202,6 @@ impl Synapse {
 
 #[cfg(feature = "tokio")]
 impl Synapse {
-    /// As [`Self::submit`], but where that would wait, `Full` comes at once.
-    pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
-        match &mut self.transport {
-            Transport::Shm(shm) => shm.submit_now(request),
-            Transport::Socket(socket) => socket.submit_now(request),
-            Transport::Changing => Err(lost()),
-        }
-    }
-
     /// The next reply if it is there: its id, and what it says.
     #[expect(
         clippy::type_complexity,

@@ -200,7 +200,7 @@ impl Shared {
     /// Sends a request, if need be after a look at the replies that are there; its id, or `None` if there is no room.
     fn try_send(&self, state: &mut State, request: &[u8]) -> Result<Option<u64>, RequestError> {
         for first in [true, false] {
-            match state.synapse.submit_now(request) {
+            match state.synapse.try_submit(request) {
                 Ok(RequestId(id)) => return Ok(Some(id)),
                 Err(RequestError::Full { .. }) if first => {
                     self.look(state);

@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 #[cfg(feature = "tokio")]
 use super::Arrived;
 use super::ShmClient;
-#[cfg(feature = "tokio")]
 use crate::calls::RequestId;
 use crate::clock::Ticks;
 use crate::error::{Lost, RequestError};
@@ -123,8 +122,7 @@ impl ShmClient {
     }
 
     /// As [`Self::submit`], but where that would wait, `Full` comes at once.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+    pub(crate) fn try_submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         let id = self.publish_as::<false>(request)?;
         self.book(request.len());
         self.ring_bell();

@@ -7,10 +7,10 @@ use crate::stats::recorder::set;
 
 #[cfg(feature = "tokio")]
 use super::Arrived;
-#[cfg(feature = "tokio")]
 use crate::calls::RequestId;
 #[cfg(feature = "tokio")]
-use crate::error::{Lost, RequestError};
+use crate::error::Lost;
+use crate::error::RequestError;
 #[cfg(feature = "tokio")]
 use crate::shm::FLOODED;
 #[cfg(feature = "tokio")]
@@ -39,13 +39,10 @@ impl SocketClient {
             set(&self.slot.taken().given_up, self.calls.given_up());
         }
     }
-}
 
-#[cfg(feature = "tokio")]
-impl SocketClient {
-    /// As [`Self::submit`], but where that would wait, `Full` comes at once, or the rest of the frame goes out with
+    /// As [`Self::submit`], but where that would wait, `Full` comes at once; what the socket does not take of the frame goes out with
     /// [`Self::flush`].
-    pub(crate) fn submit_now(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
+    pub(crate) fn try_submit(&mut self, request: &[u8]) -> Result<RequestId, RequestError> {
         // What is lost is crowded for ever.
         self.usable()?;
         if request.len() <= self.max_message && self.crowded(request.len()) {
@@ -62,6 +59,14 @@ impl SocketClient {
         Ok(RequestId(id))
     }
 
+    /// Whether a part of a frame is still to go out.
+    pub(crate) fn wants_write(&self) -> bool {
+        !self.outgoing.0.is_empty()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl SocketClient {
     /// The next reply if it is there: its id, and what it says. `None` only once the socket has nothing more, so a flood of replies to
     /// nobody has to end the connection.
     #[expect(

@@ -1,6 +1,9 @@
 //! Receiving frames: matching replies to calls, and waiting for them.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+
+use nix::poll::PollFlags;
 
 use super::{Arrived, SocketClient};
 use crate::calls::{Answered, RequestId};
@@ -9,8 +12,8 @@ use crate::error::{Lost, RequestError};
 use crate::shm::FLOODED;
 use crate::stats::recorder::{bump, raise, set};
 use crate::stats::sanitise;
-use crate::wire::edge::{Deadline, recv_until};
-use crate::wire::fdpass::try_recv;
+use crate::wire::edge::{Deadline, ready, recv_until};
+use crate::wire::fdpass::{Received, try_recv};
 use crate::wire::frame::Kind;
 
 impl SocketClient {
@@ -42,7 +45,10 @@ impl SocketClient {
             match try_recv(self.stream.as_fd(), self.decoder.space()) {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => self.decoder.filled(got.bytes),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.flush()?;
+                    return Ok(None);
+                }
                 Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
             arrived = self.arrived()?;
@@ -116,11 +122,11 @@ impl SocketClient {
             }
             self.slot.waits_here();
             let begun = Ticks::now();
-            let (req, wait) = (self.slot.req(), self.slot.wait());
             let now = monotonic_ns();
-            set(&req.oldest_ns, now);
-            set(&wait.waiting_since_ns, now);
-            let got = recv_until(&self.stream, self.decoder.space(), deadline);
+            set(&self.slot.req().oldest_ns, now);
+            set(&self.slot.wait().waiting_since_ns, now);
+            let got = self.receive_some(deadline);
+            let (req, wait) = (self.slot.req(), self.slot.wait());
             set(&req.oldest_ns, 0);
             set(&wait.waiting_since_ns, 0);
             let ns = Ticks::now().ns_since(begun);
@@ -129,13 +135,13 @@ impl SocketClient {
             bump(&wait.sleep_ns, ns);
             self.timing.paused();
             looked = true;
-            match got {
+            match got? {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => {
                     bump(&wait.ended_sleep, 1);
                     self.decoder.filled(got.bytes);
                 }
-                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                Err(e) if e.kind() == ErrorKind::TimedOut => {
                     bump(&wait.timed_out, 1);
                     return Err(RequestError::Timeout {
                         timeout: self.timeout,
@@ -144,6 +150,22 @@ impl SocketClient {
                 Err(e) => return Err(self.lose(self.gone_or_io(e))),
             }
         }
+    }
+
+    /// Receives what comes first. What is still to be sent goes out meanwhile: the server waits for the rest of a request before it answers that.
+    fn receive_some(&mut self, deadline: Deadline) -> Result<io::Result<Received>, RequestError> {
+        while !self.flush()? {
+            match try_recv(self.stream.as_fd(), self.decoder.space()) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                got => return Ok(got),
+            }
+            let either = PollFlags::POLLIN | PollFlags::POLLOUT;
+            if let Err(e) = ready(self.stream.as_fd(), either, deadline) {
+                return Ok(Err(e));
+            }
+        }
+        let got = recv_until(&self.stream, self.decoder.space(), deadline);
+        Ok(got)
     }
 
     pub(super) fn deliver(&self, id: u64, failed: bool) -> Result<&[u8], RequestError> {
