@@ -32,9 +32,10 @@ pub(super) struct Grown {
     pub(super) errors: u64,
     timeouts: u64,
     late_replies: u64,
-    /// Connections whose client's own page was there, and those where it was not.
+    /// Connections whose client's own page had them, those where it was not there, and those that stayed and were not in it: it was full.
     told: HashSet<u64>,
     untold: HashSet<u64>,
+    no_place: HashSet<u64>,
     /// Round trips by connection.
     pub(super) rtt: HashMap<u64, Histogram>,
 }
@@ -54,6 +55,7 @@ impl Grown {
         }
         self.told.extend(&more.told);
         self.untold.extend(&more.untold);
+        self.no_place.extend(&more.no_place);
         for (id, h) in &more.rtt {
             self.rtt.entry(*id).or_default().merge(h);
         }
@@ -62,9 +64,13 @@ impl Grown {
     /// Requests given up, and replies that came after that: what no server can count. A client that was seen once and is gone at the
     /// end was seen.
     pub(super) fn given_up(&self) -> Reading<(u64, u64)> {
-        match self.untold.iter().all(|id| self.told.contains(id)) {
-            true => Ok((self.timeouts, self.late_replies)),
-            false => Err(no_client()),
+        let all_told = |ids: &HashSet<u64>| ids.is_subset(&self.told);
+        match (all_told(&self.untold), all_told(&self.no_place)) {
+            (true, true) => Ok((self.timeouts, self.late_replies)),
+            (false, _) => Err(no_client()),
+            (true, false) => Err(Why::not_visible(
+                "a client's own page has no place left for it",
+            )),
         }
     }
 
@@ -153,9 +159,11 @@ fn grown(before: &Sample, now: &Sample, model: &Model) -> Grown {
         sum.late_replies = sum.late_replies.saturating_add(late);
         // The client's own page carries the round trips, wherever the row stands.
         let Some(slot) = new.get(&(id, Role::Client)) else {
-            // One whose page is there, and this connection not in it, came or went between the looks at both pages.
             if !clients.contains(&c.peer_pid) {
                 sum.untold.insert(id);
+            } else if old.contains_key(&(id, c.role)) && !old.contains_key(&(id, Role::Client)) {
+                // One that came or went between the looks at both pages is not in either twice.
+                sum.no_place.insert(id);
             }
             continue;
         };

@@ -91,14 +91,6 @@ fn dispatch(cli: Cli) -> Outcome {
     uses::check(cli.flags.typed, cli.command.as_ref())?;
     // Asked for with `?` by those who need them: beside a configuration file that can't be read the rest is still told.
     let settings = Settings::new(cli.flags);
-    let settings = settings.and_then(|s| {
-        let lists_clients = match cli.command {
-            None | Some(Command::Snapshot | Command::Config) => true,
-            Some(Command::Replay { at, .. }) => replay::is_shown(&s, at),
-            _ => false,
-        };
-        s.with_clients(lists_clients)
-    });
     let of_hints = Settings::for_hints;
     match cli.command {
         None => dashboard(&settings.and_then(of_hints)?),

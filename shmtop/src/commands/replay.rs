@@ -15,7 +15,7 @@ use super::{
     Failure, Outcome, format, plain, play, pretty, privileges, say, say_before_verdict, verdict,
 };
 use crate::check::{Summary, Watch};
-use crate::cli::Format;
+use crate::cli::{Format, Typed};
 use crate::judge::Judge;
 use crate::model::{Finding, Model, Severity, Subject};
 use crate::recording::Recording;
@@ -79,15 +79,15 @@ impl<'s> Player<'s> {
 }
 
 /// Whether [`replay`] opens the dashboard.
-pub(super) fn is_shown(settings: &Settings, at: Option<Duration>) -> bool {
-    at.is_none() && !settings.typed.format && runtime::no_screen().is_none()
+pub(super) fn is_shown(typed: Typed, at: Option<Duration>) -> bool {
+    at.is_none() && !typed.format && runtime::no_screen().is_none()
 }
 
 /// The dashboard on a recording; without a terminal its findings as they came and went; with `at`, what `doctor` would have said
 /// then.
 pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> Outcome {
     privileges::shed();
-    if is_shown(settings, at) {
+    if is_shown(settings.typed, at) {
         let recording = Recording::open(path)?;
         return play::live(settings, Box::new(recording));
     }

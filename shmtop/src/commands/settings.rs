@@ -152,19 +152,6 @@ impl Settings {
         self.delay.unwrap_or(Duration::from_secs_f64(seconds))
     }
 
-    /// The same, unless a filter or an order of clients was typed for a command that lists none.
-    pub(crate) fn with_clients(self, lists_clients: bool) -> Result<Self, Failure> {
-        let lists = "is for lists of clients (dashboard, snapshot, replay on a terminal)";
-        if self.typed.filter && !lists_clients {
-            let text = format!("--filter {lists}; here -p and --name choose");
-            return Err(Failure::Usage(text));
-        }
-        if self.typed.sort && !lists_clients {
-            return Err(Failure::Usage(format!("--sort {lists}")));
-        }
-        Ok(self)
-    }
-
     /// The same, unless one look comes so long after another that no hint could ever be given. A delay that was not typed is meant for
     /// commands that can have it.
     pub(crate) fn for_hints(mut self) -> Result<Self, Failure> {

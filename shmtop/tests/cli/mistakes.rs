@@ -5,7 +5,7 @@ use crate::run;
 #[test]
 fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 28] = [
+    let cases: [(&[&str], &str); 31] = [
         (&["check"], "were not provided: --assert <EXPR>; see --help"),
         (
             &["-p", "abc", "ps"],
@@ -47,6 +47,18 @@ fn a_mistake_on_the_command_line_is_exit_2_and_one_sentence() {
         (
             &["ps", "--sort", "p99"],
             "--sort is for lists of clients (dashboard, snapshot, replay on a terminal)",
+        ),
+        (
+            &["explain", "--sort", "p99"],
+            "--sort is for lists of clients",
+        ),
+        (
+            &["man", "--filter", "shm"],
+            "--filter is for lists of clients",
+        ),
+        (
+            &["completions", "bash", "--filter", "shm"],
+            "--filter is for lists of clients",
         ),
         // What would be expected to change what is printed, and does not, is refused.
         (&["ps", "-n", "3"], "-n is for snapshot and record"),
