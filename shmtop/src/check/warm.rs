@@ -67,7 +67,10 @@ mod tests {
         assert_eq!(needs([(0, 3, false), (10, 4, true)]), 4);
         assert_eq!(needs([(0, 3, false), (10, 2, true), (20, 1, true)]), 1);
         assert_eq!(needs([(0, 3, false), (10, 2, true), (30, 0, true)]), 0);
-        assert_eq!(needs([(0, 3, false), (30, 0, true), (40, 4, true)]), 0);
+        assert_eq!(
+            needs([(0, 3, false), (10, 4, true), (30, 0, true), (40, 4, true)]),
+            0
+        );
     }
 
     #[test]
