@@ -4,6 +4,8 @@
 
 mod uses;
 
+pub(crate) use uses::formats;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

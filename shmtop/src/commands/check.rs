@@ -3,7 +3,6 @@
 use super::settings::Settings;
 use super::{Failure, Outcome, plain, say_before_verdict, watch};
 use crate::check::{Expr, Summary, Watch};
-use crate::cli::Format;
 
 /// Every hint that fired at any time of a watch, a line each, the gravest first: what it said, when first, and how long it held.
 fn hints_that_fired(samples: u64, summary: &Summary) -> String {
@@ -28,7 +27,7 @@ pub(super) fn check(
     period: std::time::Duration,
     asserts: &[String],
 ) -> Outcome {
-    super::format(settings, &[Format::Table])?;
+    super::format(settings, "check")?;
     let mut exprs = Vec::new();
     for text in asserts {
         exprs.push(Expr::parse(text).map_err(|e| Failure::Usage(format!("--assert: {e}")))?);

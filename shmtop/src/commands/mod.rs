@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::cli::{Cli, Command, Format, Misread};
+use crate::cli::{Cli, Command, Format, Misread, formats};
 use crate::model::listing::{keep_matching, sort};
 use crate::model::{Model, Severity};
 use crate::report::Dialect;
@@ -151,10 +151,10 @@ fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
 
-/// The format asked for, if the command has it. One that is only in the environment counts where there is such a thing.
-fn format(settings: &Settings, allowed: &[Format]) -> Result<Format, Failure> {
+/// The format asked for, if the command of this name has it. One that is only in the environment counts where there is such a thing.
+fn format(settings: &Settings, command: &str) -> Result<Format, Failure> {
     let wanted = settings.format.unwrap_or(Format::Table);
-    if allowed.contains(&wanted) {
+    if formats(Some(command)).contains(&wanted) {
         return Ok(wanted);
     }
     if !settings.typed.format {
@@ -205,7 +205,7 @@ fn world(settings: &Settings) -> crate::source::World {
 }
 
 fn ps(settings: &Settings) -> Outcome {
-    let format = format(settings, &[Format::Table, Format::Json])?;
+    let format = format(settings, "ps")?;
     let mut watch = watch::Look::new(settings);
     watch.step();
     let found = watch.endpoints();
@@ -222,17 +222,7 @@ fn ps(settings: &Settings) -> Outcome {
 }
 
 fn snapshot(settings: &Settings) -> Outcome {
-    let format = format(
-        settings,
-        &[
-            Format::Table,
-            Format::Json,
-            Format::Csv,
-            Format::Prom,
-            Format::Openmetrics,
-        ],
-    )?;
-    snapshot_in(settings, format)
+    snapshot_in(settings, format(settings, "snapshot")?)
 }
 
 fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
@@ -304,7 +294,7 @@ fn snapshot_in(settings: &Settings, format: Format) -> Outcome {
 }
 
 fn doctor(settings: &Settings, period: std::time::Duration) -> Outcome {
-    let format = format(settings, &[Format::Table, Format::Json])?;
+    let format = format(settings, "doctor")?;
     let mut watch = watch::Look::new(settings);
     watch.run(period, |_, _| Ok(()))?;
     let died = watch.nobody_died();

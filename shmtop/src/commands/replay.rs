@@ -91,7 +91,7 @@ pub(super) fn replay(settings: &Settings, path: &Path, at: Option<Duration>) -> 
         let recording = Recording::open(path)?;
         return play::live(settings, Box::new(recording));
     }
-    let format = format(settings, &[Format::Table, Format::Json])?;
+    let format = format(settings, "replay")?;
     let player = Player::open(settings, path)?;
     match at {
         Some(at) => then(player, at, format),
@@ -257,7 +257,7 @@ fn told(mut player: Player<'_>, format: Format) -> Outcome {
 
 /// Two recordings side by side.
 pub(super) fn diff(settings: &Settings, a: &Path, b: &Path) -> Outcome {
-    format(settings, &[Format::Table])?;
+    format(settings, "diff")?;
     // Before the first byte of a stranger's recording, as with `replay`.
     privileges::shed();
     let (x, y) = (watched(settings, a)?, watched(settings, b)?);

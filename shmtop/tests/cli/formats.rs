@@ -66,6 +66,31 @@ fn every_format_has_the_client() {
 }
 
 #[test]
+fn the_help_of_a_command_names_the_formats_that_it_takes_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 5] = [
+        &["ps"],
+        &["doctor", "--for", "10ms"],
+        &["check", "--for", "10ms", "--assert", "crits == 0"],
+        &["replay", "/nowhere"],
+        &["diff", "/nowhere", "/nowhere"],
+    ];
+    for command in commands {
+        let (code, help, _) = run(dir.path(), &[command[0], "--help"]);
+        assert_eq!(code, 0);
+        for format in ["table", "json", "csv", "prom", "openmetrics"] {
+            let named = help.contains(&format!("- {format}:"));
+            let (_, _, err) = run(dir.path(), &[command, &["-f", format]].concat());
+            let taken = !err.contains("this command has no format");
+            assert_eq!(named, taken, "{command:?} -f {format}: {err}\n{help}");
+        }
+        // The mistake is the command's to tell, and not in the way of its help.
+        let (code, again, _) = run(dir.path(), &[command[0], "-f", "csv", "--help"]);
+        assert_eq!((code, again), (0, help));
+    }
+}
+
+#[test]
 fn each_line_of_a_csv_says_of_which_moment_it_is() {
     let p = pair();
     let args = ["snapshot", "-d", "20ms", "-n", "2", "-f", "csv", "--name"];
