@@ -141,6 +141,11 @@ impl Feed {
         self.bell.as_fd()
     }
 
+    /// Whether an answer is on its way, or there and not taken.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Asks for the next model, unless one is on its way.
     pub(super) fn ask(&mut self, focus: Focus) {
         if !self.asked

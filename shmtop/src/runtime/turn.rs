@@ -115,14 +115,16 @@ impl Runtime {
         loop {
             let now = Instant::now();
             let rested = now.duration_since(self.drawn);
-            if self.dirty || (self.newer && rested >= self.rest) {
+            // A model that is on its way is worth the moment that it takes, and does not take it from two CPUs at once.
+            let patient = self.feed.is_asked() && rested < 2 * self.rest;
+            if self.dirty || (self.newer && rested >= self.rest && !patient) {
                 self.draw()?;
             }
             if until.is_some_and(|end| now >= end) {
                 return Ok(Ending::Elapsed);
             }
             let mut wake = until.map_or(self.due, |end| end.min(self.due));
-            if self.newer {
+            if self.newer || (self.feed.is_asked() && !self.hears_the_bell(rested)) {
                 // Unless a newer one comes first, and is drawn instead.
                 wake = wake.min(self.drawn + 2 * self.rest);
             }
@@ -147,6 +149,12 @@ impl Runtime {
         }
     }
 
+    /// Whether an answer is worth waking up for. One that no frame would show yet is taken with the next look.
+    fn hears_the_bell(&self, rested: Duration) -> bool {
+        let at_once = !self.rated || self.status.replay.is_some();
+        at_once || rested >= self.rest
+    }
+
     /// Sleeps until there is something to do.
     fn wait(&self, tty: &Tty, longest: Duration) -> io::Result<Ready> {
         // Rounded up: waking a moment early would only mean another round of waiting.
@@ -157,7 +165,12 @@ impl Runtime {
             PollFd::new(self.signals.fd(), PollFlags::POLLIN),
             PollFd::new(self.feed.fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::from(ms)) {
+        let heard = if self.hears_the_bell(self.drawn.elapsed()) {
+            3
+        } else {
+            2
+        };
+        match poll(&mut fds[..heard], PollTimeout::from(ms)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }

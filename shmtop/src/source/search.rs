@@ -1,7 +1,7 @@
 //! The search for stats pages. Called by `pages`.
 //!
 //! Two ways lead to a page: its link in the runtime directory, looked for once a second, and a scan of every process's
-//! descriptors, every five seconds at most, for a two-thousandth of the time and every two minutes in any case. Where it rests for longer than five
+//! descriptors, every five seconds at most, for a five-thousandth of the time and every two minutes in any case. Where it rests for longer than five
 //! seconds, processes that are new since are looked at meanwhile. The scan finds descriptors of rings as well, which nobody should hold.
 
 use super::budget::{self, Budget};
@@ -19,7 +19,7 @@ const SCAN_NS: u64 = 5_000_000_000;
 /// Longer than the steps in which file systems tell the time.
 const TICK: Duration = Duration::from_millis(100);
 /// A scan rests for this many times the CPU time that it cost.
-const SCAN_REST: u64 = 2000;
+const SCAN_REST: u64 = 5000;
 /// But no longer than this: somebody may hold half a million descriptors, and others' pages are not found meanwhile.
 const LONGEST_REST_NS: u64 = 120_000_000_000;
 /// A process may have a page only some time after it began.
