@@ -3,6 +3,7 @@
 #[path = "../scenarios/base/mod.rs"]
 mod base;
 mod metrics;
+mod ps;
 
 use std::path::Path;
 
@@ -203,28 +204,6 @@ fn doctor_json_is_what_its_schema_says() {
             assert!(!schema.is_valid(&silent));
         }
     }
-}
-
-#[test]
-fn ps_json_is_what_its_schema_says() {
-    let schema = schema("ps");
-    for base in BASES {
-        let (model, _) = model(&base, 1, |s| {
-            let mut unreadable = s.pages[0].clone();
-            unreadable.content = PageContent::Permission("EACCES".into());
-            s.pages.push(unreadable);
-        });
-        let document = report::ps_json(&model);
-        valid(&schema, &document, base.name);
-        let listed = |name: &str| document[name].as_array().map_or(0, Vec::len);
-        assert_eq!(
-            (listed("endpoints") > 0, listed("unreadable")),
-            (true, 1),
-            "{}",
-            base.name
-        );
-    }
-    valid(&schema, &report::ps_json(&Model::empty()), "nothing");
 }
 
 #[test]
