@@ -3,7 +3,7 @@
 use super::Scene;
 use super::bars::{TRACK, filled};
 use super::format::{bytes, duration, or_why, percent};
-use super::pen::{Pen, Piece};
+use super::pen::{Pen, Piece, width};
 use super::sheet::Sheet;
 use crate::model::{CpuView, HostView};
 use crate::reading::Reading;
@@ -20,18 +20,27 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
         Ok(false) => "no hypervisor".to_owned(),
         Err(why) => format!("– {why}"),
     };
-    sheet.line(vec![
-        (or_why(&host.name, String::clone), theme.accent),
-        (
-            format!("   kernel {}", or_why(&host.kernel, String::clone)),
-            theme.text,
-        ),
+    let kernel = format!("   kernel {}", or_why(&host.kernel, String::clone));
+    let name = or_why(&host.name, String::clone);
+    let machine = vec![
+        (name, theme.accent),
+        (kernel, theme.text),
         (format!("   {what}"), theme.dim),
-    ]);
+    ];
+    sheet.flow(machine, room, 2);
     sheet.title(theme, "CPUs");
     let unclocked = same_reason(&host.cpus);
     for cpu in &host.cpus {
-        sheet.line(cpu_line(theme, cpu, &host.cpus, unclocked.is_none(), room));
+        let (mut line, more) = cpu_line(theme, cpu, &host.cpus, unclocked.is_none(), room);
+        let wide = |pieces: &[Piece]| pieces.iter().map(|(text, _)| width(text)).sum::<usize>();
+        if wide(&line) + wide(&more) <= room {
+            line.extend(more);
+            sheet.line(line);
+        } else {
+            sheet.line(line);
+            let indented = [(" ".repeat(7), theme.dim)].into_iter().chain(more);
+            sheet.flow(indented.collect(), room, 10);
+        }
     }
     if host.cpus.len() > 1 && one_llc(&host.cpus) {
         sheet.text("all share one last-level cache", theme.dim, room, 2);
@@ -40,13 +49,11 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
         sheet.text(&format!("– frequency: {why}"), theme.dim, room, 2);
     }
     sheet.title(theme, "Load");
-    load(&mut sheet, theme, host);
+    load(&mut sheet, theme, host, room);
     sheet.title(theme, "Clock and memory");
     let mut line = |label: &str, value: String| {
-        sheet.line(vec![
-            (format!("  {label:<14}"), theme.dim),
-            (value, theme.text),
-        ]);
+        let pieces = vec![(format!("  {label:<14}"), theme.dim), (value, theme.text)];
+        sheet.flow(pieces, room, 16);
     };
     let why = |w: &crate::reading::Why| format!("– {w}");
     line(
@@ -79,14 +86,15 @@ pub(super) fn draw(pen: &mut Pen<'_>, scene: &Scene<'_>) -> usize {
 }
 
 /// Load averages, and how much of the time tasks waited for something.
-fn load(sheet: &mut Sheet, theme: &Theme, host: &HostView) {
+fn load(sheet: &mut Sheet, theme: &Theme, host: &HostView, room: usize) {
     let averages = or_why(&host.load, |[one, five, fifteen]| {
         format!("{one:.2} over 1 min, {five:.2} over 5, {fifteen:.2} over 15")
     });
-    sheet.line(vec![
+    let pieces = vec![
         (format!("  {:<14}", "load"), theme.dim),
         (averages, theme.text),
-    ]);
+    ];
+    sheet.flow(pieces, room, 16);
     let names = [
         ("CPU pressure", "a task waited for a CPU"),
         ("memory", "a task waited for memory"),
@@ -102,7 +110,7 @@ fn load(sheet: &mut Sheet, theme: &Theme, host: &HostView) {
             }
             Err(why) => line.push((format!("– {why}"), theme.dim)),
         }
-        sheet.line(line);
+        sheet.flow(line, room, 16);
     }
 }
 
@@ -147,17 +155,23 @@ fn topology(cpu: &CpuView, cpus: &[CpuView]) -> String {
     parts.join(", ")
 }
 
-/// One CPU; `clocked` unless no CPU's frequency is known, which is then said once.
+/// One CPU: what it does, and what comes behind that or, where there is no room, below; `clocked` unless no CPU's frequency is known, which is then
+/// said once.
 fn cpu_line(
     theme: &Theme,
     cpu: &CpuView,
     cpus: &[CpuView],
     clocked: bool,
     room: usize,
-) -> Vec<Piece> {
+) -> (Vec<Piece>, Vec<Piece>) {
     let right = topology(cpu, cpus);
     let clock = if clocked { 30 } else { 0 };
-    let wide = room.saturating_sub(41 + clock + right.len()).clamp(6, 40);
+    let (alone, beside) = (35, 41 + clock + right.len());
+    let wide = match room.saturating_sub(beside) {
+        6.. => room - beside,
+        _ => room.saturating_sub(alone),
+    };
+    let wide = wide.clamp(3, 40);
     let share = |r: &Reading<f64>| match r {
         Ok(v) => (format!("{:>6}", percent(*v)), theme.text),
         Err(_) => (format!("{:>6}", "–"), theme.faint),
@@ -178,25 +192,28 @@ fn cpu_line(
     }
     line.push((text, style));
     line.push((" stolen".to_owned(), theme.dim));
+    let mut more = Vec::new();
     match &cpu.frequency_khz {
         _ if !clocked => {}
         Ok((now, max)) => {
             let ghz = |khz: u64| khz as f64 / 1e6;
-            line.push((
+            more.push((
                 format!("   {:.1} of {:.1} GHz", ghz(*now), ghz(*max)),
                 theme.text,
             ));
             if let Ok(governor) = &cpu.governor {
-                line.push((format!(" {governor}"), theme.dim));
+                more.push((format!(" {governor}"), theme.dim));
             }
         }
-        Err(_) => line.push(("   – GHz".to_owned(), theme.faint)),
+        Err(_) => more.push(("   – GHz".to_owned(), theme.faint)),
     }
-    line.push((format!("   {right}"), theme.dim));
+    if !right.is_empty() {
+        more.push((format!("   {right}"), theme.dim));
+    }
     if let Ok(n) = &cpu.thermal_throttles
         && *n > 0
     {
-        line.push((format!("   throttled {n}×"), theme.warn));
+        more.push((format!("   throttled {n}×"), theme.warn));
     }
-    line
+    (line, more)
 }

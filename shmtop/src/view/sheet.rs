@@ -47,6 +47,27 @@ impl Sheet {
         }
     }
 
+    /// Adds a line, or as many as its words take, the further ones indented.
+    pub(super) fn flow(&mut self, pieces: Vec<Piece>, room: usize, indent: usize) {
+        let whole: usize = pieces.iter().map(|(text, _)| width(text)).sum();
+        if whole <= room {
+            return self.line(pieces);
+        }
+        let (mut line, mut at) = (Vec::new(), 0);
+        for (text, style) in &pieces {
+            for word in text.split_inclusive(' ') {
+                if at > indent && at + width(word.trim_end()) > room {
+                    self.line(std::mem::take(&mut line));
+                    line.push((" ".repeat(indent), Style::new()));
+                    at = indent;
+                }
+                line.push((word.to_owned(), *style));
+                at += width(word);
+            }
+        }
+        self.line(line);
+    }
+
     /// Adds a table: titles, then rows. Columns leave by rank when there is no room.
     pub(super) fn table(
         &mut self,

@@ -188,3 +188,29 @@ fn what_is_below_is_counted_in_a_line_of_its_own() {
         }
     }
 }
+
+#[test]
+fn the_machine_is_told_whole_at_any_width() {
+    let mut model = fixture::exchange();
+    for clocked in [false, true] {
+        if clocked {
+            for cpu in &mut model.host.cpus {
+                cpu.frequency_khz = Ok((2_400_000, 3_600_000));
+            }
+        }
+        for width in 40..=200 {
+            let drawn = words(&screen(&model, &at(View::Host), width, 60));
+            for part in [
+                "build-7 kernel 6.18.0 virtual machine",
+                "64 % busy 0.4 % stolen",
+                "1.80 over 1 min, 1.20 over 5, 0.70 over 15",
+                "11 % of the last 10 s a task waited for a CPU",
+                " available of ",
+            ] {
+                assert!(drawn.contains(part), "{width}, {part}: {drawn}");
+            }
+            let frequency = drawn.contains("stolen 2.4 of 3.6 GHz");
+            assert_eq!(frequency, clocked, "{width}: {drawn}");
+        }
+    }
+}
