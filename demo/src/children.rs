@@ -26,20 +26,48 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Child {
     process: std::process::Child,
     stdin: Option<ChildStdin>,
-    said: Arc<Mutex<VecDeque<String>>>,
-    listener: Option<JoinHandle<()>>,
+    words: Words,
     status: Option<ExitStatus>,
 }
 
+/// What a child writes to stderr.
+#[derive(Default)]
+pub(crate) struct Words {
+    said: Arc<Mutex<VecDeque<String>>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Words {
+    /// The last lines of a child that has ended or is about to: all of them, if it ends within the grace.
+    pub(crate) fn last(&mut self) -> String {
+        let deadline = Instant::now() + GRACE;
+        while self.listener.as_ref().is_some_and(|l| !l.is_finished()) && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.so_far()
+    }
+
+    fn so_far(&self) -> String {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.iter().cloned().collect::<Vec<_>>().join("\n")
+    }
+}
+
 impl Child {
-    /// Starts this executable again with these arguments. `stdout` is piped or dropped; stderr is kept for
-    /// [`Self::said`].
-    pub(crate) fn start(args: &[OsString], stdout: Stdio) -> Result<Self, Failure> {
+    /// Starts this executable again with these arguments, and what ties it to us between them: behind those of a user may be nothing but
+    /// operands. `stdout` is piped or dropped; stderr is kept for [`Self::said`].
+    pub(crate) fn start(
+        ours: &[OsString],
+        args: &[OsString],
+        stdout: Stdio,
+    ) -> Result<Self, Failure> {
         let me = std::env::current_exe().map_err(|e| Failure::io("finding this program", &e))?;
         let mut process = Command::new(me)
-            .args(args)
+            .args(ours)
             .arg("--parent")
             .arg(std::process::id().to_string())
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(Stdio::piped())
@@ -52,17 +80,16 @@ impl Child {
         let mut child = Self {
             process,
             stdin,
-            said: Arc::default(),
-            listener: None,
+            words: Words::default(),
             status: None,
         };
         if let Some(stderr) = stderr {
-            let said = Arc::clone(&child.said);
+            let said = Arc::clone(&child.words.said);
             let listener = std::thread::Builder::new()
                 .name("stderr".to_owned())
                 .spawn(move || keep_tail(stderr, &said))
                 .map_err(|e| Failure::io("starting a thread", &e))?;
-            child.listener = Some(listener);
+            child.words.listener = Some(listener);
         }
         Ok(child)
     }
@@ -109,13 +136,17 @@ impl Child {
     /// The last lines it wrote to stderr; all of them, if it has ended.
     pub(crate) fn said(&mut self) -> String {
         if self.ended().is_some()
-            && let Some(listener) = self.listener.take()
+            && let Some(listener) = self.words.listener.take()
         {
             // Its pipe has ended with it: no child of its own has it. A panic there has lost lines, no more.
             _ = listener.join();
         }
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.iter().cloned().collect::<Vec<_>>().join("\n")
+        self.words.so_far()
+    }
+
+    /// What it writes to stderr, for who hears of its end first; [`Self::said`] says nothing then.
+    pub(crate) fn take_words(&mut self) -> Words {
+        std::mem::take(&mut self.words)
     }
 
     /// Waits for it to end after [`Self::end`], and kills it if it does not within the grace.

@@ -61,6 +61,15 @@ fn each_client_can_be_a_process() {
 }
 
 #[test]
+fn workers_understand_their_trader_s_command_line_wherever_its_options_end() {
+    let place = Place::new();
+    let _exchange = place.exchange("");
+    let args = "--processes --requests 40 --verify full --json -- 2 ping 64";
+    let summary = place.run("trader", args).json();
+    assert_eq!(summary["requests"], 80, "{summary}");
+}
+
+#[test]
 fn one_thread_can_drive_all_clients() {
     verified("", "bytes 20000 --threads 1", 3);
 }

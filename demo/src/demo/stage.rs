@@ -56,7 +56,7 @@ impl Stage {
         for args in &traders {
             crate::trader::check(args)?;
         }
-        let mut exchange = Child::start(&common(EXCHANGE), Stdio::piped())?;
+        let mut exchange = start(&common(EXCHANGE), Stdio::piped())?;
         wait_until_listening(&mut exchange)?;
         let mut stage = Self {
             exchange,
@@ -65,7 +65,7 @@ impl Stage {
             socket,
         };
         for args in traders {
-            stage.traders.push(Child::start(&args, Stdio::null())?);
+            stage.traders.push(start(&args, Stdio::null())?);
         }
         Ok(stage)
     }
@@ -146,6 +146,12 @@ fn sentence(ended: &[Ended]) -> String {
         (n, Some(_)) => text += &format!(", and {n} other traders"),
     }
     text
+}
+
+/// Starts a role, which comes first.
+fn start(args: &[OsString], stdout: Stdio) -> Result<Child, Failure> {
+    let (role, args) = args.split_at(1.min(args.len()));
+    Child::start(role, args, stdout)
 }
 
 fn ended(who: &str, child: &mut Child) -> Result<(), Failure> {
@@ -231,7 +237,7 @@ mod tests {
     impl Stage {
         /// An exchange and traders that have ended, and nobody knows it yet: the test program refuses their command line.
         pub(crate) fn of_ended(traders: usize) -> Self {
-            let start = || Child::start(&["--no-such-option".into()], Stdio::null());
+            let start = || Child::start(&[], &["--no-such-option".into()], Stdio::null());
             let mut stage = Self {
                 exchange: start().expect("it starts"),
                 traders: Vec::new(),

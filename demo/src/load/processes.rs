@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::threads::Threads;
 use super::{Crew, Event, Plan};
-use crate::children::{Child, end_all};
+use crate::children::{Child, Words, end_all};
 use crate::cpu;
 use crate::failure::{FAULT, Failure};
 use crate::signals;
@@ -43,17 +43,16 @@ impl Processes {
             progress: Arc::new((0..plan.clients).map(|_| AtomicU64::new(0)).collect()),
         };
         for client in 0..plan.clients {
-            let mut args = args.to_vec();
-            args.extend(["--worker".into(), client.to_string().into()]);
-            let mut child = Child::start(&args, Stdio::piped())?;
+            let worker = ["--worker".into(), client.to_string().into()];
+            let mut child = Child::start(&worker, args, Stdio::piped())?;
             let Some(stdout) = child.take_stdout() else {
                 return Err(Failure::new(FAULT, "a worker process has no stdout"));
             };
-            let pid = child.pid();
+            let (pid, words) = (child.pid(), child.take_words());
             crew.children.push(child);
             let (events, progress) = (events.clone(), Arc::clone(&crew.progress));
             signals::start("worker", move || {
-                listen(stdout, client, pid, &events, &progress);
+                listen(stdout, client, pid, words, &events, &progress);
             })?;
         }
         Ok(crew)
@@ -65,6 +64,7 @@ fn listen(
     stdout: impl BufRead,
     client: usize,
     pid: u32,
+    mut words: Words,
     events: &Sender<(usize, Event)>,
     progress: &[AtomicU64],
 ) {
@@ -86,7 +86,11 @@ fn listen(
             }
         }
     }
-    let sentence = format!("worker process {pid} died");
+    let said = match words.last() {
+        nothing if nothing.is_empty() => nothing,
+        said => format!("; its last words: {said}"),
+    };
+    let sentence = format!("worker process {pid} died{said}");
     tell(Event::Died(1, Failure::new(FAULT, sentence)));
 }
 
@@ -172,5 +176,32 @@ pub(crate) fn work(
         if last {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_ends_before_its_time_is_told_with_its_last_words() {
+        // The test program refuses it.
+        let args = ["--no-such-option".into()];
+        let mut child = Child::start(&[], &args, Stdio::piped()).unwrap();
+        let (stdout, words) = (child.take_stdout().unwrap(), child.take_words());
+        let (events, event) = std::sync::mpsc::channel();
+        listen(stdout, 3, 77, words, &events, &[]);
+        let (3, Event::Died(1, failure)) = event.recv().unwrap() else {
+            panic!("another event than the fourth client's death");
+        };
+        let sentence = failure.sentence;
+        assert!(
+            sentence.starts_with("worker process 77 died; its last words: "),
+            "{sentence}"
+        );
+        assert!(
+            sentence.contains("parent"),
+            "the first that it does not know: {sentence}"
+        );
     }
 }
