@@ -67,7 +67,7 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
     let membrane = bind(&options)?;
     let line = format!("exchange: listening on {}\n", membrane.path().display());
     // Whether somebody reads it or not: it listens.
-    let _ = crate::trader::print(&mut std::io::stdout(), &line)?;
+    let _ = crate::print(&mut std::io::stdout(), &line)?;
     let why = match options.duration {
         Some(duration) => ended.recv_timeout(duration).unwrap_or("its --duration"),
         // The signal thread holds a sender for as long as the process lives.

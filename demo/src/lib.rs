@@ -45,3 +45,13 @@ fn exit(program: &str, result: Result<u8, failure::Failure>) -> ExitCode {
 fn note(line: std::fmt::Arguments<'_>) {
     _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// Text on a stream, at once: false if nobody reads any more.
+fn print(out: &mut impl Write, text: &str) -> Result<bool, failure::Failure> {
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match printed {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(failure::Failure::io("printing", &e)),
+    }
+}

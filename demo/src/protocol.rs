@@ -35,7 +35,7 @@ pub(crate) const SMALL: usize = 1024;
 /// Of the larger replies one in so many is compared byte by byte.
 pub(crate) const THOROUGH_EVERY: u64 = 16;
 /// The odd constant of splitmix64: multiples of it differ in every bit position soon.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

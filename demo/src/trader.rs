@@ -3,7 +3,6 @@
 //! Run by `bin/trader`, by itself as a worker of `--processes`, and by the demo. What clients do is `crate::load`'s.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -146,7 +145,7 @@ impl Run<'_> {
             summary.text(self.plan)
         };
         // Whether somebody still reads or not, the verdict is the same.
-        let _ = print(&mut std::io::stdout(), &text)?;
+        let _ = crate::print(&mut std::io::stdout(), &text)?;
         verdict(&self.accounts, self.failure)
     }
 
@@ -241,21 +240,11 @@ impl Run<'_> {
     fn say(&mut self, line: &str) -> Result<(), Failure> {
         let line = format!("{line}\n");
         if self.json {
-            let _ = print(&mut std::io::stderr(), &line)?;
-        } else if !print(&mut std::io::stdout(), &line)? {
+            let _ = crate::print(&mut std::io::stderr(), &line)?;
+        } else if !crate::print(&mut std::io::stdout(), &line)? {
             self.stop();
         }
         Ok(())
-    }
-}
-
-/// False if nobody reads any more.
-pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool, Failure> {
-    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match printed {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Failure::io("printing", &e)),
     }
 }
 

@@ -1,20 +1,20 @@
 //! A client of a soak: one connection after the other, each with its own sizes, depth and transport, every reply checked.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use transport::error::{Lost, RequestError};
 use transport::{Config, RequestId, Synapse, TransportChoice, WaitPolicy};
 
 use super::dice::Dice;
 use super::message::{REPLY_HEAD, REQUEST_HEAD, Request};
+use super::process::{say, starve};
 use super::server::MAX_MESSAGE;
 use super::tally::Tally;
 use crate::failure::Failure;
@@ -59,22 +59,6 @@ struct Plan {
     depth: usize,
     largest: u64,
     until: Instant,
-}
-
-/// Takes the words `few` and `many`: how many descriptors this process may have.
-pub(super) fn starve(word: &str) {
-    let set = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        let soft = match word {
-            // Full, if even looking needs one more than there is.
-            "few" => std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64 + 2),
-            "many" => hard.min(4096),
-            _ => return Ok(()),
-        };
-        setrlimit(Resource::RLIMIT_NOFILE, soft.max(3), hard)
-    });
-    if let Err(e) = set {
-        crate::note(format_args!("soak: RLIMIT_NOFILE: {e}"));
-    }
 }
 
 /// Runs until standard input ends. `rest` there: disconnects, says `resting`, and waits for `go`.
@@ -130,13 +114,6 @@ fn arrived(tally: &mut Tally, oldest: Option<(RequestId, Request)>, id: RequestI
         }
         _ => tally.corrupted += 1,
     }
-}
-
-fn say(line: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::io("printing", &e))
 }
 
 impl Client {

@@ -1,6 +1,6 @@
 //! Random numbers that come again with the same seed.
 
-use crate::protocol::mix;
+use crate::protocol::{GOLDEN, mix};
 
 /// A sequence of numbers.
 pub(super) struct Dice(u64);
@@ -12,7 +12,7 @@ impl Dice {
 
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
     }
 

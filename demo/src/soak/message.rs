@@ -7,13 +7,11 @@
 //! Word `i` is `base + i × odd`, with a base that differs between clients, sessions, numbers and directions. The last
 //! word may be cut. Nothing is a message of another request, shifted or torn, by accident.
 
-use crate::protocol::mix;
+use crate::protocol::{GOLDEN, mix};
 
 /// Bytes before the words.
 pub(super) const REQUEST_HEAD: usize = 32;
 pub(super) const REPLY_HEAD: usize = 16;
-
-const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Which request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub(super) struct Request {
 
 impl Request {
     fn base(&self) -> u64 {
-        mix(self.session ^ u64::from(self.client) << 32 ^ self.number.wrapping_mul(ODD))
+        mix(self.session ^ u64::from(self.client) << 32 ^ self.number.wrapping_mul(GOLDEN))
     }
 
     /// Makes `buffer` this request, of `length` bytes, at least [`REQUEST_HEAD`].
@@ -81,7 +79,7 @@ fn fill(base: u64, bytes: usize, buffer: &mut Vec<u8>) {
     let mut word = base;
     while buffer.len() + 8 <= end {
         buffer.extend_from_slice(&word.to_le_bytes());
-        word = word.wrapping_add(ODD);
+        word = word.wrapping_add(GOLDEN);
     }
     let rest = end - buffer.len();
     buffer.extend_from_slice(&word.to_le_bytes()[..rest]);
@@ -94,7 +92,7 @@ fn is_filled(base: u64, bytes: &[u8]) -> bool {
     let mut wrong = 0;
     for found in words {
         wrong |= u64::from_le_bytes(*found) ^ word;
-        word = word.wrapping_add(ODD);
+        word = word.wrapping_add(GOLDEN);
     }
     wrong == 0 && *rest == word.to_le_bytes()[..rest.len()]
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -183,6 +184,30 @@ pub(super) fn wait(what: &str, mut done: impl FnMut() -> bool) -> Result<(), Fai
         std::thread::sleep(LOOK);
     }
     Err(Failure::new(FAULT, format!("waited in vain for {what}")))
+}
+
+/// Takes the words `few` and `many`: how many descriptors this process may have.
+pub(super) fn starve(word: &str) {
+    let set = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        let soft = match word {
+            // Full, if even looking needs one more than there is.
+            "few" => std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64 + 2),
+            "many" => hard.min(4096),
+            _ => return Ok(()),
+        };
+        setrlimit(Resource::RLIMIT_NOFILE, soft.max(3), hard)
+    });
+    if let Err(e) = set {
+        crate::note(format_args!("soak: RLIMIT_NOFILE: {e}"));
+    }
+}
+
+/// A line to who started this process.
+pub(super) fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::io("printing", &e))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The server of a soak: checks every request, remembers the last number of each client's sessions, answers.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use transport::{Config, Membrane, Reply};
 
 use super::message::Request;
+use super::process::{say, starve};
 use super::tally::Tally;
 use crate::failure::Failure;
 
@@ -131,18 +132,11 @@ pub(super) fn run(dir: &Path) -> Result<(), Failure> {
         }
     });
     for line in std::io::stdin().lock().lines() {
-        super::client::starve(&line.map_err(|e| Failure::io("standard input", &e))?);
+        starve(&line.map_err(|e| Failure::io("standard input", &e))?);
         say(&seen.tally().say())?;
     }
     membrane.shutdown();
     Ok(())
-}
-
-fn say(line: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::io("printing", &e))
 }
 
 #[cfg(test)]

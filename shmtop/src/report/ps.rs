@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use transport::stats::Role;
 
-use super::json::role;
+use super::json::{role, unreadable};
 use super::table::align;
 use crate::model::{Endpoint, Model};
 use crate::text;
@@ -95,10 +95,5 @@ pub fn ps_json(model: &Model) -> Value {
             endpoint
         })
         .collect();
-    let unreadable: Vec<Value> = model
-        .unreadable
-        .iter()
-        .map(|u| json!({ "pid": u.pid, "name": u.name, "why": u.why.to_string() }))
-        .collect();
-    json!({ "schema": 1, "endpoints": endpoints, "unreadable": unreadable })
+    json!({ "schema": 1, "endpoints": endpoints, "unreadable": unreadable(model) })
 }
