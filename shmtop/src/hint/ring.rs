@@ -2,13 +2,15 @@
 
 use transport::stats::{Role, Via};
 
-use super::fix::{perf, setting};
+use super::fix::{is_frozen, perf, setting};
+use super::peer::whereabouts;
 use super::refusals::{NEAR, is_near};
 use super::server::shares_its_worker;
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, RingView, Severity};
 use crate::reading::{Why, WhyKind};
+use crate::sample::Process;
 use crate::text;
 
 /// This family, in the order of the catalogue.
@@ -205,7 +207,7 @@ rule! {
     /// have waited longer than 200 ms, which no scheduling explains.
     MUTUAL_FULL = "mutual-full", Crit, "both rings are full and both sides wait";
     fires: "both rings full and both producers blocked for more than 200 ms";
-    quiet: "one of them moves";
+    quiet: "one of them moves, or is stopped or frozen";
     fix: "the client must drain replies before it sends";
     explains: ["ring-full", "consumer-stalled"];
     onset: Dated;
@@ -226,7 +228,18 @@ fn mutual_full(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if least <= 200_000_000 {
         return QUIET;
     }
-    let client = Whom::client(ctx, e, c).name;
+    // Whom somebody halted reads once it goes on: that is the cause, and has rules of its own.
+    let halted = |whom: &Whom, thread| {
+        let pid = whom.pid.unwrap_or(0);
+        let is_stopped = ctx.process(pid).is_ok_and(Process::is_stopped);
+        is_stopped || whereabouts(ctx, pid, thread).is_some_and(|at| is_frozen(&at))
+    };
+    let client = Whom::client(ctx, e, c);
+    let server = Whom::server(ctx, e, c);
+    if halted(&client, &c.thread) || halted(&server, &c.server_thread) {
+        return QUIET;
+    }
+    let client = client.name;
     Fire::new(
         format!("client {} ({client}): both sides wait for room for {}: a deadlock until the timeout", c.number, text::ns(least)),
         format!("{client} must receive replies while it sends: fewer requests in flight (trader: --depth), or receive when submit says Full"),
