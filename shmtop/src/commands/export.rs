@@ -5,16 +5,32 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::http::{self, Bodies};
 use super::settings::Settings;
 use super::{Failure, Outcome, say};
 use crate::report::{Dialect, metrics};
 
+/// The first process of a container is sent no signal that it does not handle: stopping the container would wait for its patience to end, and
+/// then kill it. Everybody else ends as the kernel has it.
+fn end_on_signals() -> io::Result<()> {
+    if std::process::id() == 1 {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let always = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, always)?;
+        }
+    }
+    Ok(())
+}
+
 /// Serves until it is killed.
 pub(super) fn serve(settings: &Settings, listen: SocketAddr) -> Outcome {
+    end_on_signals()?;
     let listener = TcpListener::bind(listen).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => Failure::Permission(format!("{listen}: {e}")),
         _ => Failure::Usage(format!("{listen}: {e}")),

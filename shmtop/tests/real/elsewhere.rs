@@ -4,6 +4,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::actors::{Process, Stage, run, skipped, until};
@@ -309,4 +311,26 @@ fn the_viewer_gives_up_what_it_does_not_need_and_still_sees_another_user_who_com
             .contains("shmtop_endpoint_info{endpoint=\"later.\"")
             .then_some(())
     });
+}
+
+#[test]
+fn an_exporter_that_is_the_first_process_of_a_container_ends_when_it_is_told_to() {
+    if !as_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let export = stage.shmtop(&["export", "--listen", "127.0.0.1:0"]);
+    let mut contained = Command::new("unshare");
+    contained
+        .args(["-pf", "--mount-proc", "--kill-child"])
+        .arg(export.get_program())
+        .args(export.get_args())
+        .env("SHMTOP_RUNTIME_DIR", stage.dir());
+    let mut container = Process::start(contained);
+    container.line("shmtop: metrics at http://");
+    let pid = container.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let first: i32 = children.trim().parse().unwrap();
+    kill(Pid::from_raw(first), Signal::SIGTERM).unwrap();
+    until("its end", || container.has_ended().then_some(()));
 }
