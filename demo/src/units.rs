@@ -53,7 +53,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "not a duration: as in 10s, 500ms, 1us".to_owned())?;
     let ns = number * unit_ns;
-    // A thousand years is no duration anybody means, and adding it to a clock would overflow.
+    // Five hundred years are no duration anybody means, and adding it to a clock would overflow.
     if !(0.0..=3.2e19 / 2.0).contains(&ns) || !number.is_finite() {
         return Err("out of range".to_owned());
     }

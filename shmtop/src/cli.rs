@@ -17,7 +17,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 ///
 /// Without a command it opens the dashboard; with -f, or if stdout is not a terminal, it prints one snapshot.
 ///
-/// Each flag has a variable in the environment, as it says; SHMTOP_PID=1,2 is two. What is typed comes first, then the variable, then the
+/// Each flag that several commands have has a variable in the environment, as it says; SHMTOP_PID=1,2 is two. What is typed comes first, then the variable, then the
 /// configuration file. With a command stand the flags that it reads; the others do nothing there, and -n, -f, --filter and --sort are refused.
 ///
 /// Exit codes: 0 fine, 1 findings at warn or above or a failed assertion, 2 usage, or a file, an address or a device that can't be used
@@ -339,7 +339,7 @@ fn seconds(text: &str) -> Result<f64, String> {
             "s" => 1.0,
             "m" | "min" => 60.0,
             "h" => 3600.0,
-            other => return Err(format!("unknown unit {other:?}; use ms, s, m or h")),
+            other => return Err(format!("unknown unit {other:?}; use us, ms, s, m or h")),
         };
     Ok(seconds)
 }
