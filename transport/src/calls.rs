@@ -177,6 +177,10 @@ impl Calls {
     /// Gives all up; returns how many.
     pub(crate) fn abandon_all(&mut self) -> usize {
         let live = self.live();
+        if live == 0 {
+            // Those given up before are marked.
+            return 0;
+        }
         for place in self
             .places
             .iter_mut()
