@@ -9,11 +9,13 @@
 //! 0x0000  request ring control (client produces, server consumes)
 //!           +0x000  tail       u64   producer → consumer   end of the last committed record, free-running
 //!           +0x008  produced   u64   producer → viewers    record bytes ever committed, padding not counted
+//!           +0x010  cpu        u64   client → server         request ring only: where the client gave its CPU away, plus 1; 0 = it did not
 //!           +0x080  full flag  u32   futex: 1 = the producer sleeps until there is room
 //!           +0x100  head       u64   consumer → producer   end of the last released record, free-running
 //!           +0x108  consumed   u64   consumer → viewers    record bytes ever released, padding not counted
 //!           +0x180  empty flag u32   0 = awake, 1 = the consumer sleeps on this futex for a record, 2 = … for a byte from the socket
 //!           +0x200  window     u64   server → producer     advice: wrap after so many bytes while the ring is nearly empty
+//!           +0x208  leave      u64   server → client         reply ring only: the CPU that the server would have for itself, plus 1; 0 = none
 //! 0x0400  reply ring control (server produces, client consumes), the same
 //! 0x1000  request ring data, capacity bytes
 //! 0x1000 + capacity  reply ring data
