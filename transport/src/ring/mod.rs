@@ -54,6 +54,8 @@ pub(crate) mod storage;
 #[cfg(test)]
 mod claims_tests;
 #[cfg(test)]
+mod growth_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod instant_tests;

@@ -50,6 +50,12 @@ impl<S: Storage> Slot<'_, S> {
         self.written
     }
 
+    /// Payload bytes that fit without another look.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
     /// Forgets what was written.
     pub(crate) fn clear(&mut self) {
         self.written = 0;
@@ -110,7 +116,17 @@ impl<S: Storage> Slot<'_, S> {
                 return false;
             }
         }
-        self.room = payload;
+        // Twice the room, if that is free too: who writes on in small pieces is here once per doubling, and not for each of them.
+        let twice = (2 * self.room).min(p.plan.max_payload());
+        let fits = |payload| {
+            let record = record_bytes(payload);
+            record <= p.plan.left_from(self.at) && p.plan.has_room(self.at, record, p.cached_head)
+        };
+        self.room = if twice > payload && fits(twice) {
+            twice
+        } else {
+            payload
+        };
         true
     }
 
