@@ -7,6 +7,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use transport::error::RequestError;
 use transport::{Config, Membrane, Synapse, TransportChoice, WaitPolicy};
@@ -21,6 +23,7 @@ const LARGE: usize = 1 << 20;
 const ANY: &[(&str, libc::c_long)] = &[
     ("prctl", libc::SYS_prctl),
     ("futex", libc::SYS_futex),
+    ("restart_syscall", libc::SYS_restart_syscall),
     ("sched_yield", libc::SYS_sched_yield),
     ("gettid", libc::SYS_gettid),
     ("getpid", libc::SYS_getpid),
@@ -34,6 +37,8 @@ const ANY: &[(&str, libc::c_long)] = &[
     ("readlink", libc::SYS_readlink),
     #[cfg(target_arch = "x86_64")]
     ("unlink", libc::SYS_unlink),
+    #[cfg(not(target_arch = "x86_64"))]
+    ("getcpu", libc::SYS_getcpu),
     #[cfg(not(target_arch = "x86_64"))]
     ("readlinkat", libc::SYS_readlinkat),
     #[cfg(not(target_arch = "x86_64"))]
@@ -158,6 +163,14 @@ fn a_client_behind_a_filter() {
     std::process::exit(0);
 }
 
+/// As a debugger, a freezer or a shell does. A call that waited goes on by another number then.
+fn stop_and_continue(pid: u32) {
+    let pid = Pid::from_raw(pid.try_into().expect("a pid"));
+    kill(pid, Signal::SIGSTOP).expect("our child");
+    waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED).expect("our child");
+    kill(pid, Signal::SIGCONT).expect("our child");
+}
+
 /// Runs a client of such a name, `shm` or `socket`, to its end.
 fn lives(name: &str, wait: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -165,7 +178,11 @@ fn lives(name: &str, wait: &str) {
     let (ends, end) = channel();
     let server = Membrane::bind(&path, &config(&path), move |request, reply| {
         match request {
-            b"wait" => std::thread::sleep(Duration::from_millis(300)),
+            b"wait" => {
+                std::thread::sleep(Duration::from_millis(100));
+                stop_and_continue(reply.peer().pid);
+                std::thread::sleep(Duration::from_millis(200));
+            }
             b"end" => ends.send(()).expect("somebody waits for it"),
             _ => {}
         }

@@ -389,7 +389,8 @@ impl<S: Storage> Consumer<S> {
     /// After releasing: whether the producer sleeps for room and the caller must wake it (futex on [`Flag::Full`]).
     ///
     /// The caller has fenced in between: every end of a connection has a producer too, whose
-    /// [`super::producer::Producer::must_wake`] does it for both. Partner: the fence in `Producer::announce`.
+    /// [`super::producer::Producer::must_wake`] does it for both. Partner: the fence in `Producer::announce`, or behind all of
+    /// a poller's (`park_on`).
     #[inline(always)]
     pub(crate) fn must_wake_fenced(&self) -> bool {
         self.storage.take_bell(Flag::Full).is_some()

@@ -77,7 +77,7 @@ impl Loom {
         self.0.kernel.queue.notify_all();
     }
 
-    /// Sends a byte into a socket that takes only one: a second before the first was read is EAGAIN.
+    /// Sends a byte into the socket.
     fn ring_socket(&self) {
         let mut unread = self.0.kernel.unread.lock().expect("no panics");
         *unread += 1;

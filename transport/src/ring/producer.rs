@@ -294,7 +294,7 @@ impl<S: Storage> Producer<S> {
     /// Once per sleep at most.
     #[inline(always)]
     pub(crate) fn must_wake(&self) -> Option<Bell> {
-        // SeqCst fence, partner: the one in `Consumer::announce`. Either our commit precedes its second look, or its
+        // SeqCst fence, partner: the one in `Consumer::announce`, or behind all of a poller's (`park_on`). Either our commit precedes its second look, or its
         // announcement precedes our load; both missing each other is what the two fences exclude.
         self.storage.fence();
         self.storage.take_bell(Flag::Empty)

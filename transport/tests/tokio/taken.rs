@@ -82,3 +82,22 @@ fn replies_that_were_given_up_keep_no_server_from_an_idle_one() {
         });
     }
 }
+
+#[test]
+fn its_page_says_that_it_waits_as_long_as_a_task_does_and_no_longer() {
+    everywhere(|world| async move {
+        let (_server, gate) = world.serve_held(echo);
+        let mut client = Synapse::connect(world.path(), &world.config).expect("a client");
+        client.submit(b"given up").expect("room");
+        let client = AsyncSynapse::new(client).expect("a runtime");
+        let oldest = || own_page::slot_of(client.connection_id()).req.oldest_ns;
+        assert_eq!(oldest(), 0, "for what was given up nobody waits");
+        let call = Call::send(&client, b"a task's").await;
+        if client.is_shm() {
+            assert_ne!(oldest(), 0);
+        }
+        drop(call);
+        assert_eq!(oldest(), 0, "given up as well");
+        gate.open();
+    });
+}

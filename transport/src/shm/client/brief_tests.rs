@@ -18,7 +18,7 @@ type Prepare = fn(&mut ShmClient, &mut Rings);
 /// The call.
 type Call = fn(&mut ShmClient) -> Result<(), RequestError>;
 
-const WAITS: [(&str, Prepare, Call); 6] = [
+const WAITS: [(&str, Prepare, Call); 7] = [
     (
         "a request",
         |_, _| {},
@@ -63,6 +63,18 @@ const WAITS: [(&str, Prepare, Call); 6] = [
         },
         |client| client.submit(b"").map(drop),
     ),
+    (
+        "a look for a free id",
+        |client, server| {
+            for _ in 0..MAX_IN_FLIGHT {
+                client.submit(b"").expect("room");
+                let record = server.rx.peek().expect("whole").expect("sent");
+                server.rx.release(&record);
+            }
+            client.cancel_all();
+        },
+        |client| client.fire_bytes_within(b"", Duration::ZERO).map(drop),
+    ),
 ];
 
 #[test]
@@ -90,7 +102,7 @@ fn a_dead_server_is_met_by_calls_however_little_time_each_of_them_has() {
                     other => panic!("{policy:?}, {what}: {other:?}"),
                 }
                 let more = match what {
-                    "a look for a reply" => begun.elapsed() < WATCHDOG,
+                    "a look for a reply" | "a look for a free id" => begun.elapsed() < WATCHDOG,
                     _ => calls < ENOUGH,
                 };
                 assert!(more, "{policy:?}, {what}");

@@ -1,6 +1,7 @@
 //! For callers that wait for descriptors instead of in here: asking for a byte over the socket, and calls that never wait.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering::Relaxed;
 
 #[cfg(feature = "tokio")]
 use super::Arrived;
@@ -30,6 +31,11 @@ impl ShmClient {
     pub(crate) fn arm(&mut self) -> Result<bool, RequestError> {
         self.not_lost()?;
         if self.armed.is_some() {
+            // It may have been armed for replies that nobody waits for.
+            let oldest_ns = &self.slot.req().oldest_ns;
+            if self.calls.live() > 0 && oldest_ns.load(Relaxed) == 0 {
+                set(oldest_ns, Ticks::now().monotonic_ns());
+            }
             return Ok(true);
         }
         if self.released > 0 || self.bell_due {
@@ -163,7 +169,15 @@ impl ShmClient {
     pub(crate) fn abandon(&mut self, id: u64) {
         self.calls.abandon(id);
         if self.generation == crate::mem::fork::generation() {
-            set(&self.slot.taken().given_up, self.calls.given_up());
+            self.has_given_up();
+        }
+    }
+
+    /// Tells the page so. Who is armed may wait for nothing any more.
+    pub(super) fn has_given_up(&self) {
+        set(&self.slot.taken().given_up, self.calls.given_up());
+        if self.armed.is_some() && self.calls.live() == 0 {
+            set(&self.slot.req().oldest_ns, 0);
         }
     }
 

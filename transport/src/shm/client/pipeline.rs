@@ -5,7 +5,6 @@ use super::{Arrived, ShmClient};
 use crate::calls::RequestId;
 use crate::error::{Lost, RequestError};
 use crate::mem::fork;
-use crate::stats::recorder::set;
 
 impl ShmClient {
     /// Sends a request without waiting for the reply. Blocks only while the ring is full and no reply is there to be
@@ -103,7 +102,7 @@ impl ShmClient {
             // A fork's copy: the stats page is not mapped here.
             return n;
         }
-        set(&self.slot.taken().given_up, self.calls.given_up());
+        self.has_given_up();
         n
     }
 }

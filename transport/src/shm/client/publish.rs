@@ -156,12 +156,14 @@ impl ShmClient {
         occupancy: u64,
         began: Ticks,
     ) -> Result<(), RequestError> {
+        // This may meet the end, and then nothing is waited for.
+        self.withdraw();
+        self.usable()?;
         record::full(self.slot.tx(), occupancy);
         let blocked = Ticks::now();
         set(&self.slot.tx().tx_blocked_since_ns, blocked.monotonic_ns());
         // The server may sleep in front of a full ring whose bell was put off, or because our replies fill its ring.
         self.ring_bell();
-        self.withdraw();
         let found = loop {
             let left = self.left_since(began);
             let mut room = Room {
@@ -202,7 +204,8 @@ impl ShmClient {
         bump(&tx.tx_blocked_ns, Ticks::now().ns_since(blocked));
         set(&tx.tx_blocked_since_ns, 0);
         match found {
-            Some(Ok(true)) => Ok(()),
+            // Room may be the last that the server has made.
+            Some(Ok(true)) => self.usable(),
             // A reply is there: receiving it is what makes room.
             Some(Ok(false)) | None => Err(RequestError::Full {
                 in_flight: self.calls.live(),
@@ -216,10 +219,11 @@ impl ShmClient {
     #[cold]
     pub(super) fn await_place(&mut self, began: Ticks) -> Result<(), RequestError> {
         self.withdraw();
+        self.usable()?;
         loop {
             self.discard_late()?;
             let left = self.left_since(began);
-            if self.calls.next_id().is_some() || self.calls.live() > 0 || left.is_zero() {
+            if self.calls.next_id().is_some() || self.calls.live() > 0 {
                 return Ok(());
             }
             self.ring_bell();
@@ -229,9 +233,10 @@ impl ShmClient {
                 slot: &self.slot,
                 told_ns: 0,
             };
-            if look.look().is_some() {
+            if !left.is_zero() && look.look().is_some() {
                 continue;
             }
+            // Also without any time: calls that only look learn of the end here.
             let (found, waited) = self.waiter.wait(&mut look, left);
             let told = look.told_ns != 0;
             let there = matches!(found, Some(Ok(())));
@@ -243,6 +248,9 @@ impl ShmClient {
             }
             if let Some(Err(lost)) = found {
                 return Err(self.lose(lost));
+            }
+            if left.is_zero() {
+                return Ok(());
             }
         }
     }
