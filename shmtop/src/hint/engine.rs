@@ -12,7 +12,7 @@ use transport::stats::ProcessCounters;
 use super::fold::{Speaker, fold_symptoms, speak_once};
 use super::once::Once;
 use super::refusals::Refusals;
-use super::tracker::Tracker;
+use super::tracker::{Tracker, seconds};
 use super::{Answer, Check, Context, Rule, rules};
 use crate::model::asked::Asked;
 use crate::model::builder::needs;
@@ -54,6 +54,8 @@ pub struct Engine {
     asleep_ns: u64,
     /// Seconds that the windows before reach back.
     reach_s: u64,
+    /// How long the last window was.
+    window_ns: u64,
     /// Windows so far, interrupted or not.
     number: u64,
     /// Processes that the reader asked for: where a finding speaks for many, it speaks with their numbers.
@@ -91,6 +93,7 @@ impl Engine {
         let first = windows.front().map(|s| s.time.monotonic_ns);
         let reach_ns = first.map_or(0, |at| sample.time.monotonic_ns.saturating_sub(at));
         self.reach_s = (reach_ns + EARLY_NS) / 1_000_000_000;
+        self.window_ns = model.interval_ns.clone().unwrap_or(0);
         self.asleep_ns = sample
             .time
             .boottime_ns
@@ -177,7 +180,7 @@ impl Engine {
         age_ns: u64,
         check: impl Fn(&Rule) -> Option<Answer>,
     ) {
-        let window_ns = ctx.model.interval_ns.clone().unwrap_or(0);
+        let window_ns = self.window_ns;
         // A window counts when it began after the warm-up.
         let missing = WARM_UP_NS.saturating_sub(age_ns.saturating_sub(window_ns));
         let warm_up_s = missing.div_ceil(1_000_000_000);
@@ -257,7 +260,7 @@ impl Engine {
         for watched in self.subjects.values().filter(concerned) {
             for t in &watched.trackers {
                 none = false;
-                tallies[t.number].add(t, watched, self.reach_s);
+                tallies[t.number].add(t, watched, self.reach_s, self.window_ns);
             }
         }
         for (rule, tally) in rules().zip(tallies) {
@@ -271,7 +274,7 @@ impl Engine {
                 model.checked.push(rule.id);
             }
             let waiting = if none {
-                u64::from(rule.onset.windows())
+                seconds(rule.onset.windows(), self.window_ns)
             } else {
                 waiting
             };
@@ -308,8 +311,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, t: &Tracker, of: &Watched, reach_s: u64) {
-        let Some((why, wait_s)) = t.why_unknown(reach_s, of.warm_up_s) else {
+    fn add(&mut self, t: &Tracker, of: &Watched, reach_s: u64, window_ns: u64) {
+        let Some((why, wait_s)) = t.why_unknown(reach_s, of.warm_up_s, window_ns) else {
             self.answered = true;
             return;
         };

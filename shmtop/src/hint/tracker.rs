@@ -6,10 +6,18 @@ use super::{Answer, Fire, Onset, Rule};
 use crate::model::builder::needs;
 use crate::model::{Evidence, Finding, Model, Subject};
 use crate::reading::{Why, WhyKind};
+use crate::sample::WINDOW_NS;
 use crate::text::harmless;
 
 /// Windows that hysteresis looks at.
 const LOOK: u32 = 5;
+
+/// Seconds that so many windows take where each is as long as the last one was: longer than a second where the samples are farther apart.
+pub(super) fn seconds(windows: u32, window_ns: u64) -> u64 {
+    let ns = u64::from(windows).saturating_mul(window_ns.max(WINDOW_NS));
+    // To the nearest: samples are never exactly a second apart.
+    ns.saturating_add(WINDOW_NS / 2) / WINDOW_NS
+}
 
 /// What is remembered of one rule on one subject.
 pub(super) struct Tracker {
@@ -127,9 +135,14 @@ impl Tracker {
         })
     }
 
-    /// Why this subject has no answer yet, and the seconds that would change it; `warm_up_s` of them are left of its own warm-up, and
-    /// the windows reach `reach_s` back.
-    pub(super) fn why_unknown(&self, reach_s: u64, warm_up_s: u64) -> Option<(Cow<'_, Why>, u64)> {
+    /// Why this subject has no answer yet, and the seconds that would change it; `warm_up_s` of them are left of its own warm-up, the
+    /// windows reach `reach_s` back, and each is `window_ns` long.
+    pub(super) fn why_unknown(
+        &self,
+        reach_s: u64,
+        warm_up_s: u64,
+        window_ns: u64,
+    ) -> Option<(Cow<'_, Why>, u64)> {
         if self.firing_since.is_some() {
             return None;
         }
@@ -147,8 +160,8 @@ impl Tracker {
         let open = self.rule.onset == Onset::Measured
             && self.held.count_ones() + 1 == wanted
             && self.answered < LOOK;
-        let missing = u64::from(wanted.saturating_sub(self.answered)).max(u64::from(open));
-        let wait = missing + warm_up_s;
+        let missing = wanted.saturating_sub(self.answered).max(u32::from(open));
+        let wait = seconds(missing, window_ns) + warm_up_s;
         (wait > 0).then(|| (Cow::Owned(needs(wait)), wait))
     }
 }

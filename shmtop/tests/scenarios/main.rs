@@ -36,9 +36,11 @@ mod workers;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use base::{BASES, Base};
 use play::{check, dir, played, scenarios};
+use shmtop::check::Watch;
 use shmtop::hint::rules;
 use shmtop::judge::Judge;
 use shmtop::model::{Model, Severity};
@@ -267,6 +269,28 @@ fn before_enough_seconds_the_answer_is_that_more_are_needed() {
         "{:?}",
         model.unknown
     );
+}
+
+#[test]
+fn where_a_window_is_longer_than_a_second_as_many_seconds_more_are_needed_as_its_windows_take() {
+    let base = Base::named("busy");
+    for (every_s, wanted) in [(1, [3, 2, 1, 0]), (3, [3, 6, 3, 0])] {
+        let mut judge = Judge::new();
+        let mut watch = Watch::default();
+        for (i, needed_s) in wanted.into_iter().enumerate() {
+            let sample = Arc::new(base.sample(i as u64 * every_s));
+            let model = judge.push(Arc::clone(&sample));
+            watch.look(&sample, &model);
+            assert_eq!(model.needs_s, needed_s, "every {every_s} s, sample {i}");
+            let crits = watch.summary(|_| ()).get("crits");
+            let known = match needed_s {
+                0 => Ok(0.0),
+                s => Err(format!("needs {s} s more")),
+            };
+            let crits = crits.map_err(|why| why.to_string());
+            assert_eq!(crits, known, "every {every_s} s, sample {i}");
+        }
+    }
 }
 
 #[test]
