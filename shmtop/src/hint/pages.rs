@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use transport::stats::{Role, Slot, Via};
 
-use super::fix::{sudo, write_as_root};
+use super::fix::{self, sudo, write_as_root};
 use super::perf::waits;
 use super::swap::RING_SWAPPED;
 use super::whom::Whom;
@@ -81,7 +81,11 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     };
     let hinted = hint_faults(ctx).unwrap_or(0.0);
     let own = hinted * share_of_cpu_time(ctx, e, is_on_ring);
-    let look = format!("perf trace -F all -p {} -- sleep 1", e.pid);
+    let look = format!(
+        "{} trace -F all -p {} -- sleep 1",
+        fix::perf(ctx, e.pid),
+        e.pid
+    );
     let (of_whom, severity, fix) = match is_many(faults - own) {
         true => (of_whom, severity, look),
         false => (
@@ -347,7 +351,8 @@ fn ring_leaked(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
             c.number
         ),
         format!(
-            "ls -l /proc/{}/fd   # a child that needs it no more: end it; and in its parent: open what must not be inherited with O_CLOEXEC",
+            "{}ls -l /proc/{}/fd   # a child that needs it no more: end it; and in its parent: open what must not be inherited with O_CLOEXEC",
+            fix::sudo_for(ctx, h.pid),
             h.pid
         ),
     )

@@ -2,7 +2,7 @@
 
 use transport::stats::schema::OLDEST_MAJOR;
 
-use super::fix::{is_frozen, look_inside, thaw};
+use super::fix::{is_frozen, look_at_programs, look_inside, thaw};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Shared, ThreadView};
@@ -103,8 +103,8 @@ fn layout_mismatch(ctx: &Context<'_>) -> Answer {
             text::layouts(viewer)
         ),
         format!(
-            "ls -l /proc/{}/exe   # use the shmtop that belongs to its library",
-            p.pid
+            "{}   # use the shmtop that belongs to its library",
+            look_at_programs(ctx, &[p.pid])
         ),
     )
     .number(
@@ -131,7 +131,12 @@ rule! {
 fn inconsistent_peer(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let who = Whom::client(ctx, e, c);
     let fix = who.told(
-        |pid| format!("ls -l /proc/{pid}/exe   # its numbers are not believed here"),
+        |pid| {
+            format!(
+                "{}   # its numbers are not believed here",
+                look_at_programs(ctx, &[pid])
+            )
+        },
         |name| format!("see which program is {name}: its numbers are not believed here"),
     );
     let who = who.name;

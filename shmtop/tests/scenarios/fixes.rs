@@ -131,7 +131,15 @@ fn root_is_told_no_sudo_and_others_are_where_only_root_may() {
     assert!(as_root.len() > 50, "{as_root:?}");
     let models = played().iter().flat_map(|(_, _, models)| models);
     let findings: Vec<_> = models.flat_map(|m| m.findings.iter()).collect();
-    for word in ["sysctl", "tee", "setcap", "nsenter", "renice", "journalctl"] {
+    for word in [
+        "sysctl",
+        "tee",
+        "setcap",
+        "nsenter",
+        "renice",
+        "journalctl",
+        "cpupower",
+    ] {
         let mut met = false;
         for f in &findings {
             let bare = f.fix.replace(&format!("sudo {word} "), "");
