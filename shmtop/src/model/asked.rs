@@ -71,9 +71,11 @@ impl Choice {
                 }
             }
         }
+        let unreadable = model.unreadable.len();
         model
             .unreadable
             .retain(|u| u.pid.is_none_or(|p| self.wants(p, &u.name)));
+        model.others_unreadable = unreadable - model.unreadable.len();
         let unreadable = model.unreadable.iter().filter_map(|u| u.pid);
         // Who was asked for and has died has no endpoint any more, but left others behind.
         let none = unreadable.chain(self.pids.iter().copied());

@@ -65,6 +65,8 @@ pub struct Model {
     pub others: usize,
     /// Pages that were found and can't be shown.
     pub unreadable: Vec<Unreadable>,
+    /// Of those, the ones that nobody asked for: they were left out.
+    pub others_unreadable: usize,
     /// Processes that may have a page, and whose descriptors the viewer may not see.
     pub unsearched: u32,
     /// Whether the viewer was root already.
@@ -93,6 +95,7 @@ impl Model {
             left_out: Shared::default(),
             others: 0,
             unreadable: Vec::new(),
+            others_unreadable: 0,
             unsearched: 0,
             viewer_is_root: false,
             findings: Shared::default(),

@@ -37,9 +37,9 @@ fn line(e: &Endpoint, model: &Model) -> [String; 11] {
     let clients = match e.role {
         Role::Server => format!("{}/{}", t.clients, e.admission.max_clients),
         Role::Client => match unlisted(e, model) {
-            Some(0) => t.clients.to_string(),
-            Some(more) => format!("{} of {}", t.clients, t.clients + more),
-            None => format!("{}+", t.clients),
+            Unlisted::All(0) => t.clients.to_string(),
+            Unlisted::All(more) => format!("{} of {}", t.clients, t.clients + more),
+            Unlisted::AtLeast(more) => format!("{}+", t.clients + more),
         },
     };
     let refused = match e.role {
@@ -61,17 +61,40 @@ fn line(e: &Endpoint, model: &Model) -> [String; 11] {
     ]
 }
 
-/// How many connections a client process has that its own page has no room for: its servers' pages show them. `None` if it may have some
-/// and no server's page that shows its connections can be seen.
-fn unlisted(e: &Endpoint, model: &Model) -> Option<usize> {
+/// How many connections a client process has that its own page has no room for: its servers' pages show them.
+enum Unlisted {
+    All(usize),
+    /// There may be more, and no page that can be seen shows them.
+    AtLeast(usize),
+}
+
+impl Unlisted {
+    fn why(&self) -> Option<String> {
+        match self {
+            Self::All(_) => None,
+            Self::AtLeast(0) => Some("its page is full, and no page of a server that can be seen shows more connections of it".into()),
+            Self::AtLeast(more) => Some(format!(
+                "its page is full; the servers' pages that can be seen show {more} more connections of it, and there may be others"
+            )),
+        }
+    }
+}
+
+fn unlisted(e: &Endpoint, model: &Model) -> Unlisted {
     // A page with room to spare shows all, but for those that are just being made.
     if e.role == Role::Server || e.totals.clients < ROOM {
-        return Some(0);
+        return Unlisted::All(0);
     }
     let servers = model.endpoints.iter().filter(|s| s.role == Role::Server);
-    let served = servers.flat_map(|s| &s.clients);
-    let served = served.filter(|c| c.peer_pid == e.pid).count();
-    served.checked_sub(e.totals.clients)
+    let shown = servers.flat_map(|s| &s.clients).map(|c| c.peer_pid);
+    let left_out = model.left_out.iter().flat_map(|s| &s.clients).copied();
+    let served = shown.chain(left_out).filter(|pid| *pid == e.pid).count();
+    let is_all =
+        model.unreadable.is_empty() && model.others_unreadable == 0 && model.unsearched == 0;
+    match served.checked_sub(e.totals.clients) {
+        Some(more) if is_all => Unlisted::All(more),
+        more => Unlisted::AtLeast(more.unwrap_or(0)),
+    }
 }
 
 /// The same as JSON.
@@ -81,16 +104,18 @@ pub fn ps_json(model: &Model) -> Value {
         .iter()
         .map(|e| {
             let unlisted = unlisted(e, model);
+            let all = match unlisted {
+                Unlisted::All(more) => Some(more),
+                Unlisted::AtLeast(_) => None,
+            };
             let mut endpoint = json!({
                 "name": e.name, "pid": e.pid, "role": role(e.role), "uid": e.uid, "place": e.place,
                 "clients": e.totals.clients, "shm": e.totals.shm, "socket": e.totals.socket,
-                "unlisted": unlisted, "rejected": e.admission.rejected,
+                "unlisted": all, "rejected": e.admission.rejected,
                 "age_ns": e.age_ns, "socket_path": e.socket_path,
             });
-            if unlisted.is_none() {
-                endpoint["why"] =
-                    "its page is full, and no page of a server shows as many connections of it"
-                        .into();
+            if let Some(why) = unlisted.why() {
+                endpoint["why"] = why.into();
             }
             endpoint
         })

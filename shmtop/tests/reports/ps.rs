@@ -1,7 +1,8 @@
 //! What `ps` prints, as a table and as JSON.
 
 use serde_json::Value;
-use shmtop::model::Model;
+use shmtop::model::{Choice, Model, Unreadable};
+use shmtop::reading::Why;
 use shmtop::report;
 use shmtop::sample::PageContent;
 use transport::stats::Role;
@@ -84,4 +85,27 @@ fn of_a_client_process_whose_page_is_full_ps_tells_how_many_connections_it_has_a
         model.endpoints[server].clients.push(row.clone());
     }
     assert_eq!(clients(&model), ("128 of 1000".to_owned(), 872.into()));
+    // One that nobody asked for shows them as well.
+    let choice = Choice {
+        pids: vec![pid],
+        name: None,
+    };
+    let mut alone = model.clone();
+    choice.select(&mut alone);
+    assert_eq!(clients(&alone), ("128 of 1000".to_owned(), 872.into()));
+    // It may have more at a server whose page can't be seen, asked for or not.
+    let at_least = ("1000+".to_owned(), Value::Null);
+    let mut unsearched = model.clone();
+    unsearched.unsearched = 1;
+    assert_eq!(clients(&unsearched), at_least, "unsearched");
+    model.unreadable.push(Unreadable {
+        pid: Some(pid + 1_000),
+        name: "theirs".into(),
+        why: Why::no_permission("EACCES"),
+        version: None,
+    });
+    assert_eq!(clients(&model), at_least, "unreadable");
+    choice.select(&mut model);
+    assert!(model.unreadable.is_empty());
+    assert_eq!(clients(&model), at_least, "unreadable, and not asked for");
 }
