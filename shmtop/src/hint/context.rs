@@ -1,6 +1,6 @@
 //! What a rule may look at: the model of the window, the samples at its borders, and ten seconds of the past.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use transport::config::PolicyKind;
@@ -57,6 +57,12 @@ impl Waiter<'_> {
     pub(super) fn may_run_on(&self, cpu: u32) -> bool {
         let allowed = self.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
         allowed.is_none_or(|cpus| cpus.contains(&cpu))
+    }
+
+    /// Those of the CPUs online that it may run on.
+    pub(super) fn cpus_of(&self, online: &[u32]) -> BTreeSet<u32> {
+        let all = online.iter().copied();
+        all.filter(|cpu| self.may_run_on(*cpu)).collect()
     }
 
     /// `exchange (pid 4711) thread 4719`.
@@ -145,6 +151,15 @@ impl<'a> Context<'a> {
         self.before()?
             .process(pid)
             .ok_or_else(|| Why::not_yet("needs a second sample"))
+    }
+
+    /// The groups of its process that have a quota, as far as they are known, and that in CPUs.
+    pub(super) fn quotas_of(&self, w: &Waiter<'_>) -> Vec<(String, f64)> {
+        let process = self.process(w.endpoint.pid).ok();
+        let groups = process.and_then(|p| p.cgroups.cpu.known());
+        let groups = groups.into_iter().flatten();
+        let quota = groups.filter_map(|g| Some((g.path.clone(), g.quota_cpus()?)));
+        quota.collect()
     }
 
     /// Every thread that waits on rings and could be measured in this window.

@@ -6,7 +6,7 @@ use transport::config::PolicyKind;
 
 use super::context::Waiter;
 use super::fix::WAIT_WELL;
-use super::ring::hidden;
+use super::may_spin::unseen;
 use super::sched::{DELAY, OUTSIDERS, OUTSIDERS_SHARE, SPINNER};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::reading::{Reading, Why};
@@ -75,7 +75,7 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
         }
     }
     let Some((mean, crowd)) = worst else {
-        let unknown = unknown.or_else(|| unseen(ctx, online.len()));
+        let unknown = unknown.or_else(|| unseen(ctx, &online));
         return unknown.map_or(QUIET, Err);
     };
     let most = crowd
@@ -113,23 +113,6 @@ fn oversubscribed(ctx: &Context<'_>) -> Answer {
         None => fire,
     };
     fire.about(pids).fires()
-}
-
-/// Why nobody knows whether clients whose pages can't be seen spin, where ring threads wait for a core and there are more than CPUs with those.
-fn unseen(ctx: &Context<'_>, online: usize) -> Option<Why> {
-    let clients = ctx.model.endpoints.iter().flat_map(|e| &e.clients);
-    let hidden = clients
-        .filter_map(|c| hidden(c.wait.clone().err()?))
-        .count();
-    let waiters = ctx.waiters();
-    let spinners = waiters.iter().filter(|w| w.spin > SPINNER).count();
-    let wait = |w: &Waiter<'_>| w.run_delay().is_some_and(|delay| delay > DELAY);
-    let may_be = hidden > 0 && spinners + hidden > online && waiters.iter().any(wait);
-    may_be.then(|| {
-        Why::not_visible(format!(
-            "ring threads wait for a core, and whether {hidden} clients spin can't be seen"
-        ))
-    })
 }
 
 /// Parts of the CPUs that are looked at by themselves, at most.
@@ -299,24 +282,10 @@ fn crowds<'w>(
     let mut by_cpus: Vec<Crowd<'w>> = Vec::new();
     let mut by_quota: BTreeMap<String, Crowd<'w>> = BTreeMap::new();
     for w in spinners {
-        let allowed = w.thread.and_then(|t| t.allowed_cpus.as_ref().ok());
-        let cpus: BTreeSet<u32> = match allowed {
-            Some(allowed) => allowed
-                .iter()
-                .filter(|c| online.contains(c))
-                .copied()
-                .collect(),
-            None => online.iter().copied().collect(),
-        };
-        let groups = ctx
-            .process(w.endpoint.pid)
-            .and_then(|p| p.cgroups.cpu.as_reading().cloned());
-        for group in groups.unwrap_or_default() {
-            let Some(quota) = group.quota_cpus() else {
-                continue;
-            };
-            let crowd = by_quota.entry(group.path.clone()).or_default();
-            crowd.quota = Some((group.path.clone(), quota));
+        let cpus = w.cpus_of(online);
+        for (path, quota) in ctx.quotas_of(&w) {
+            let crowd = by_quota.entry(path.clone()).or_default();
+            crowd.quota = Some((path, quota));
             crowd.cpus.extend(&cpus);
             crowd.spinners.push(w.clone());
             crowd.allowed.push(cpus.clone());

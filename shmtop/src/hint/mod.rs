@@ -22,6 +22,7 @@ mod kin;
 mod latency;
 mod left_behind;
 mod limits;
+mod may_spin;
 mod memory;
 mod once;
 mod outlier;
