@@ -157,7 +157,7 @@ impl<S: AsMut<Synapse>> Any<'_, S> {
     }
 
     /// The same where the kernel will not look at so many: more than the soft limit allows now (EINVAL), or than it has memory for. Slower to
-    /// wake, never deaf.
+    /// wake, never deaf; and who has a request to finish is not called for it, since nothing says when there is room.
     #[cold]
     fn poll_blindly(&mut self, limit: Duration) {
         std::thread::sleep(limit.min(BLIND_SLICE));
@@ -166,6 +166,9 @@ impl<S: AsMut<Synapse>> Any<'_, S> {
             // What members in shared memory have is seen in their rings.
             if !member.is_shm() && member.fd().is_some_and(is_readable) {
                 polled.revents = libc::POLLIN;
+            } else if member.wants_write() && member.send_on().is_err() {
+                // The member's next call says why.
+                polled.revents = libc::POLLOUT;
             }
         }
     }
@@ -284,6 +287,46 @@ mod tests {
                 assert_eq!(found, Some(i));
                 let (_, reply) = members[i].try_receive().expect("usable").expect("a reply");
                 assert_eq!(reply, b"hold");
+            }
+        });
+    }
+
+    #[test]
+    fn a_request_that_went_out_in_part_goes_on_where_the_kernel_will_not_say_that_there_is_room() {
+        let test = "group::tests::a_request_that_went_out_in_part_goes_on_where_the_kernel_will_not_say_that_there_is_room";
+        alone(test, || {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("s");
+            let config = Config {
+                transport: TransportChoice::Socket,
+                stats_dir: Some(dir.path().join("stats")),
+                ..Config::default()
+            };
+            let _server = Membrane::bind(&path, &config, |request, reply| {
+                reply.extend_from_slice(&request[..1]).expect("a byte");
+            })
+            .expect("a server");
+            let clients = [WaitPolicy::Park, WaitPolicy::Spin]
+                .map(|policy| (policy, Synapse::connect(&path, &config).expect("a client")));
+            lower(Resource::RLIMIT_NOFILE, 0);
+            for (policy, client) in clients {
+                let mut members = [client];
+                // A server that reads as fast as we write may take it whole at once.
+                while {
+                    members[0].try_submit(&[7; 1 << 20]).expect("room");
+                    !members[0].wants_write()
+                } {
+                    members[0].receive().expect("a reply");
+                }
+                let mut group = Group::new(policy);
+                loop {
+                    let found = group.wait(&mut members, WATCHDOG).expect("a wait");
+                    assert_eq!(found, Some(0));
+                    if let Some((_, reply)) = members[0].try_receive().expect("usable") {
+                        assert_eq!(reply, [7]);
+                        break;
+                    }
+                }
             }
         });
     }

@@ -200,6 +200,16 @@ impl Synapse {
     }
 }
 
+impl Synapse {
+    /// Sends what has to go out, as far as the socket takes it. True if nothing is left. An end is not met here but where replies are looked for.
+    pub(crate) fn send_on(&mut self) -> std::io::Result<bool> {
+        match &mut self.transport {
+            Transport::Socket(socket) => socket.send_on(),
+            Transport::Shm(_) | Transport::Changing => Ok(true),
+        }
+    }
+}
+
 #[cfg(feature = "tokio")]
 impl Synapse {
     /// The next reply if it is there: its id, and what it says.
@@ -213,15 +223,6 @@ impl Synapse {
         match &mut self.transport {
             Transport::Shm(shm) => shm.next_reply(),
             Transport::Socket(socket) => socket.next_reply(),
-            Transport::Changing => Err(lost()),
-        }
-    }
-
-    /// Sends what has to go out, as far as the socket takes it. True if nothing is left.
-    pub(crate) fn flush(&mut self) -> Result<bool, RequestError> {
-        match &mut self.transport {
-            Transport::Shm(_) => Ok(true),
-            Transport::Socket(socket) => socket.flush(),
             Transport::Changing => Err(lost()),
         }
     }

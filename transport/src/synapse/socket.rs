@@ -1,10 +1,13 @@
 //! The fallback: requests and replies as frames over the Unix socket, with the same calls and errors as shared memory.
 
 mod doorbell;
+#[cfg(test)]
+mod end_tests;
 mod into;
 mod receive;
 mod send;
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,22 +236,23 @@ impl SocketClient {
         }
     }
 
-    /// Why a call on the socket failed. Who finds it closed while sending may have the server's farewell in front of it, received or not.
+    /// Why a read failed: all that had come was read before.
     #[cold]
-    fn gone_or_io(&self, e: std::io::Error) -> Lost {
-        let is_end = matches!(
-            e.kind(),
-            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
-        );
-        if !is_end {
-            return Lost::Io(e);
-        }
-        if self.is_told_farewell() {
-            Lost::Closed
-        } else {
+    fn gone_or_io(&self, e: io::Error) -> Lost {
+        if is_end(&e) {
             Lost::PeerGone
+        } else {
+            Lost::Io(e)
         }
     }
+}
+
+/// Whether the server closed the socket, or its reading half.
+fn is_end(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 #[cfg(test)]

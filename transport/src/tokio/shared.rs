@@ -290,12 +290,10 @@ impl Shared {
             if state.lost.is_some() {
                 return;
             }
-            match state.synapse.flush() {
-                Ok(_) => {}
-                Err(error) => {
-                    self.told(state, error);
-                    return;
-                }
+            if let Err(e) = state.synapse.send_on() {
+                self.lose(state, Lost::Io(e));
+                state.synapse.hang_up();
+                return;
             }
             if state.synapse.unanswered() == 0 {
                 return;

@@ -54,8 +54,9 @@ impl SocketClient {
         let (id, header, timed) = self.prepare(request)?;
         self.outgoing.0.extend_from_slice(&header.encode());
         self.outgoing.0.extend_from_slice(request);
-        self.book(id, timed, request.len());
+        // A request that met the end here never went out whole: it must not be among those whose outcome is unknown.
         self.flush()?;
+        self.book(id, timed, request.len());
         Ok(RequestId(id))
     }
 

@@ -46,7 +46,7 @@ impl SocketClient {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => self.decoder.filled(got.bytes),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.flush()?;
+                    self.send_on().map_err(|e| self.lose(Lost::Io(e)))?;
                     return Ok(None);
                 }
                 Err(e) => return Err(self.lose(self.gone_or_io(e))),
@@ -135,7 +135,7 @@ impl SocketClient {
             bump(&wait.sleep_ns, ns);
             self.timing.paused();
             looked = true;
-            match got? {
+            match got {
                 Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
                 Ok(got) => {
                     bump(&wait.ended_sleep, 1);
@@ -153,19 +153,16 @@ impl SocketClient {
     }
 
     /// Receives what comes first. What is still to be sent goes out meanwhile: the server waits for the rest of a request before it answers that.
-    fn receive_some(&mut self, deadline: Deadline) -> Result<io::Result<Received>, RequestError> {
-        while !self.flush()? {
+    fn receive_some(&mut self, deadline: Deadline) -> io::Result<Received> {
+        while !self.send_on()? {
             match try_recv(self.stream.as_fd(), self.decoder.space()) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                got => return Ok(got),
+                got => return got,
             }
             let either = PollFlags::POLLIN | PollFlags::POLLOUT;
-            if let Err(e) = ready(self.stream.as_fd(), either, deadline) {
-                return Ok(Err(e));
-            }
+            ready(self.stream.as_fd(), either, deadline)?;
         }
-        let got = recv_until(&self.stream, self.decoder.space(), deadline);
-        Ok(got)
+        recv_until(&self.stream, self.decoder.space(), deadline)
     }
 
     pub(super) fn deliver(&self, id: u64, failed: bool) -> Result<&[u8], RequestError> {

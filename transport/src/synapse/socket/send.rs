@@ -1,15 +1,15 @@
 //! Sending frames, never more than surely fit while the server may be blocked on sending to us.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
 use nix::poll::PollFlags;
 
-use super::SocketClient;
+use super::{SocketClient, is_end};
 use crate::calls::{RequestId, Timed};
 use crate::error::{Lost, RequestError};
 use crate::stats::recorder::{bump, raise, set};
-use crate::wire::edge::{Deadline, ready, recv_until, send_until};
+use crate::wire::edge::{Deadline, ready, send_until};
 use crate::wire::fdpass::{try_recv, try_send};
 use crate::wire::frame::{Header, Kind};
 
@@ -17,6 +17,9 @@ use crate::wire::frame::{Header, Kind};
 /// small message takes about 1 KiB): a send within them never blocks on a server that is itself blocked on sending to us.
 const MAX_UNANSWERED: usize = 64;
 const MAX_UNANSWERED_BYTES: usize = 64 << 10;
+
+/// Reads for the farewell of a server that takes nothing more: one that never stops sending must not keep the caller.
+const MAX_LAST_READS: usize = 1024;
 
 impl SocketClient {
     /// As [`crate::Synapse::submit`].
@@ -109,12 +112,7 @@ impl SocketClient {
             return Ok(id);
         };
         if e.source.kind() != ErrorKind::TimedOut {
-            let lost = if e.source.kind() == ErrorKind::BrokenPipe {
-                self.last_word(deadline)
-            } else {
-                self.gone_or_io(e.source)
-            };
-            return Err(self.lose(lost));
+            return Err(self.cut_off(e.source));
         }
         if e.sent == 0 {
             return Err(RequestError::Full {
@@ -136,7 +134,23 @@ impl SocketClient {
     }
 
     /// Sends what is still to go out, as far as the socket takes it. True if nothing is left.
-    pub(crate) fn flush(&mut self) -> Result<bool, RequestError> {
+    pub(super) fn flush(&mut self) -> Result<bool, RequestError> {
+        self.try_flush().map_err(|e| self.cut_off(e))
+    }
+
+    /// As [`Self::flush`], for who reads on: of a server that takes nothing more, the replies that it gave before are still to be read, and its end behind
+    /// them. What did not go out is dropped then. After an error, the next call that sends meets it again.
+    pub(crate) fn send_on(&mut self) -> io::Result<bool> {
+        match self.try_flush() {
+            Err(e) if is_end(&e) => {
+                self.all_out();
+                Ok(true)
+            }
+            other => other,
+        }
+    }
+
+    fn try_flush(&mut self) -> io::Result<bool> {
         while self.outgoing.1 < self.outgoing.0.len() {
             match try_send(
                 self.stream.as_fd(),
@@ -146,31 +160,49 @@ impl SocketClient {
             ) {
                 Ok(n) => self.outgoing.1 += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) => return Err(self.lose(self.gone_or_io(e))),
+                Err(e) => return Err(e),
             }
         }
-        self.outgoing.0.clear();
-        self.outgoing.1 = 0;
+        self.all_out();
         Ok(true)
     }
 
-    /// The server takes nothing more. One that ends on purpose says so, once it has answered what came before; that is waited for, and nothing else of
-    /// what comes is of use any more.
+    fn all_out(&mut self) {
+        self.outgoing.0.clear();
+        self.outgoing.1 = 0;
+    }
+
+    /// Loses the connection of which nothing can be sent any more.
     #[cold]
-    fn last_word(&mut self, deadline: Deadline) -> Lost {
-        loop {
-            match self.decoder.next() {
-                Ok(Some(frame)) if frame.header.kind == Kind::Bye => return Lost::Closed,
-                Ok(Some(_)) => {}
-                Ok(None) => match recv_until(&self.stream, self.decoder.space(), deadline) {
-                    Ok(got) if got.bytes > 0 && !deadline.passed() => {
-                        self.decoder.filled(got.bytes);
-                    }
-                    _ => return Lost::PeerGone,
-                },
-                Err(_) => return Lost::PeerGone,
+    fn cut_off(&mut self, e: io::Error) -> RequestError {
+        let lost = if is_end(&e) {
+            self.last_word()
+        } else {
+            Lost::Io(e)
+        };
+        self.lose(lost)
+    }
+
+    /// Whether a server that takes nothing more ends on purpose. It says so, once it has answered what came before; nothing else of what comes is of use any
+    /// more. Never waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives.
+    fn last_word(&mut self) -> Lost {
+        for _ in 0..MAX_LAST_READS {
+            loop {
+                match self.decoder.next() {
+                    Ok(Some(frame)) if frame.header.kind == Kind::Bye => return Lost::Closed,
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return Lost::PeerGone,
+                }
+            }
+            match try_recv(self.stream.as_fd(), self.decoder.space()) {
+                Ok(got) if got.bytes > 0 => self.decoder.filled(got.bytes),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Lost::Closed,
+                _ => return Lost::PeerGone,
             }
         }
+        // More than the dead leave behind.
+        Lost::Closed
     }
 
     /// Whether the request may be sent, and the frame's header.
