@@ -52,8 +52,14 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             .get()
             .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n))
             .ok();
-        // Summed over CPUs, of which all may stand still at once, or one.
-        let cpus = ctx.model.host.cpus.len().max(1) as u64;
+        // Summed over CPUs, of which all may stand still at once, or one. Where the own group has it, on those of its cpuset only.
+        let allowed = match g.path == groups[0].path {
+            true => new.cgroups.cpuset.known(),
+            false => None,
+        };
+        let may_stop = |cpu: &u32| allowed.is_none_or(|set| set.contains(cpu));
+        let online = ctx.model.host.cpus.iter().map(|cpu| cpu.id);
+        let cpus = online.filter(may_stop).count().max(1) as u64;
         let period_ns = g.period_us.get().unwrap_or(u64::MAX).saturating_mul(1000);
         let mean = lost.map_or(String::new(), |ns| {
             let stop_ns = (ns / stopped.max(1)).min(period_ns);
