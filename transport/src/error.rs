@@ -232,7 +232,7 @@ fn unknown(in_flight: usize) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
-    /// The server ended the connection on purpose, and said so: it was told to end. Requests that it had not begun to handle were not carried out;
+    /// The server ended the connection on purpose, and said so, or takes nothing more and lives: it was told to end. Requests that it had not begun to handle were not carried out;
     /// which those are, of the ones that have no reply, it does not say.
     #[error("server was shut down")]
     Closed,

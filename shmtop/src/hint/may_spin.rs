@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use transport::stats::Role;
+use transport::stats::{Role, Via};
 
 use super::Context;
 use super::context::Waiter;
@@ -103,7 +103,8 @@ fn all_hidden<'a>(ctx: &Context<'a>) -> Vec<Hidden<'a>> {
             let is_asked = || ctx.slot(e, c).is_ok_and(|s| s.req.requests > s.req.replies);
             let mut is_first =
                 || e.role == Role::Server || servers.insert((c.peer_pid, &e.socket_path));
-            if is_hidden && (moves || is_asked()) && is_first() {
+            // Who waits for a socket sleeps.
+            if is_hidden && c.transport != Via::Socket && (moves || is_asked()) && is_first() {
                 let role = match e.role {
                     Role::Server => Role::Client,
                     Role::Client => Role::Server,

@@ -81,11 +81,8 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     };
     let hinted = hint_faults(ctx).unwrap_or(0.0);
     let own = hinted * share_of_cpu_time(ctx, e, is_on_ring);
-    let look = format!(
-        "{} trace -F all -p {} -- sleep 1",
-        fix::perf(ctx, e.pid),
-        e.pid
-    );
+    // What it reads is root's, whatever perf_event_paranoid says.
+    let look = format!("{}perf trace -F all -p {} -- sleep 1", sudo(ctx), e.pid);
     let (of_whom, severity, fix) = match is_many(faults - own) {
         true => (of_whom, severity, look),
         false => (

@@ -205,6 +205,9 @@ impl ShmClient {
         set(&tx.tx_blocked_since_ns, 0);
         match found {
             // Room may be the last that the server has made.
+            Some(Ok(true)) if self.line.has_ended() && self.calls.live() == 0 => {
+                Err(self.lose(self.line.end()))
+            }
             Some(Ok(true)) => self.usable(),
             // A reply is there: receiving it is what makes room.
             Some(Ok(false)) | None => Err(RequestError::Full {

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::poll::PollFlags;
 
@@ -20,6 +21,9 @@ const MAX_UNANSWERED_BYTES: usize = 64 << 10;
 
 /// Reads for the farewell of a server that takes nothing more: one that never stops sending must not keep the caller.
 const MAX_LAST_READS: usize = 1024;
+
+/// More than the kernel takes from refusing what is sent to a process that dies to showing that it has closed its end.
+const DYING: Duration = Duration::from_millis(1);
 
 impl SocketClient {
     /// As [`crate::Synapse::submit`].
@@ -184,8 +188,10 @@ impl SocketClient {
     }
 
     /// Whether a server that takes nothing more ends on purpose. It says so, once it has answered what came before; nothing else of what comes is of use any
-    /// more. Never waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives.
+    /// more. Hardly waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives. But of one that
+    /// dies the kernel tells who writes before who reads.
     fn last_word(&mut self) -> Lost {
+        let mut has_waited = false;
         for _ in 0..MAX_LAST_READS {
             loop {
                 match self.decoder.next() {
@@ -197,7 +203,15 @@ impl SocketClient {
             }
             match try_recv(self.stream.as_fd(), self.decoder.space()) {
                 Ok(got) if got.bytes > 0 => self.decoder.filled(got.bytes),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Lost::Closed,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    let deadline = Deadline::after(DYING);
+                    if has_waited
+                        || ready(self.stream.as_fd(), PollFlags::POLLIN, deadline).is_err()
+                    {
+                        return Lost::Closed;
+                    }
+                    has_waited = true;
+                }
                 _ => return Lost::PeerGone,
             }
         }
