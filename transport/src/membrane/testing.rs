@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::config::WaitPolicy;
-use crate::{Config, Membrane};
+use crate::config::{TransportChoice, WaitPolicy};
+use crate::{Config, Membrane, Synapse};
 
 /// A connection that is lost on its way shows as a request without an answer.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
@@ -12,6 +12,17 @@ pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
 /// An echo in `dir`, and the configuration for its clients.
 pub(crate) fn server(dir: &Path) -> (Membrane, Config) {
     server_that(dir, WaitPolicy::Adaptive, |_| ())
+}
+
+/// An echo in `dir`, and a client on the socket.
+pub(crate) fn server_and_client_on_socket(dir: &Path) -> (Membrane, Synapse) {
+    let (server, config) = server(dir);
+    let config = Config {
+        transport: TransportChoice::Socket,
+        ..config
+    };
+    let client = Synapse::connect(server.path(), &config).expect("a client");
+    (server, client)
 }
 
 /// One that does something before it answers.

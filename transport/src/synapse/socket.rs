@@ -257,20 +257,13 @@ fn is_end(e: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::Synapse;
-    use crate::config::{Config, TransportChoice};
     use crate::error::{Lost, RequestError};
-    use crate::membrane::testing::{WATCHDOG, server};
+    use crate::membrane::testing::{WATCHDOG, server_and_client_on_socket};
 
     #[test]
     fn a_farewell_that_was_received_together_with_replies_is_told_after_them() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (server, config) = server(dir.path());
-        let config = Config {
-            transport: TransportChoice::Socket,
-            ..config
-        };
-        let mut client = Synapse::connect(server.path(), &config).expect("a client");
+        let (server, mut client) = server_and_client_on_socket(dir.path());
         let asked = [b"one", b"two"];
         for request in asked {
             client.submit(request).expect("room");

@@ -188,19 +188,13 @@ fn map_offer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, TransportChoice};
     use crate::error::RequestError;
-    use crate::membrane::testing::server;
+    use crate::membrane::testing::server_and_client_on_socket;
 
     #[test]
     fn an_upgrade_of_a_connection_that_has_ended_says_so_and_leaves_why() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (server, config) = server(dir.path());
-        let config = Config {
-            transport: TransportChoice::Socket,
-            ..config
-        };
-        let mut client = Synapse::connect(server.path(), &config).expect("a client");
+        let (server, mut client) = server_and_client_on_socket(dir.path());
         client.submit(b"one").expect("room");
         server.shutdown();
         let told = |result: Result<(), RequestError>| match result {
