@@ -103,8 +103,12 @@ fn all_hidden<'a>(ctx: &Context<'a>) -> Vec<Hidden<'a>> {
             let is_asked = || ctx.slot(e, c).is_ok_and(|s| s.req.requests > s.req.replies);
             let mut is_first =
                 || e.role == Role::Server || servers.insert((c.peer_pid, &e.socket_path));
-            // Who waits for a socket sleeps.
-            if is_hidden && c.transport != Via::Socket && (moves || is_asked()) && is_first() {
+            // A client that waits for a socket sleeps. A server may spin for others meanwhile.
+            if is_hidden
+                && (e.role == Role::Client || c.transport != Via::Socket)
+                && (moves || is_asked())
+                && is_first()
+            {
                 let role = match e.role {
                     Role::Server => Role::Client,
                     Role::Client => Role::Server,

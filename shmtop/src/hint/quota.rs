@@ -52,8 +52,10 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             .get()
             .and_then(|n| crate::rate::delta(o.throttled_ns.get()?, n))
             .ok();
-        // Summed over CPUs, of which all may stand still at once, or one. Where the own group has it, on those of its cpuset only.
-        let allowed = match g.path == groups[0].path {
+        // Summed over CPUs, of which all may stand still at once, or one. Where this is the process's own group, on those of its cpuset only: a parent's
+        // other groups may run elsewhere. Its own is that of its memory, too; in v1 no path says so.
+        let own = new.cgroups.memory.known().and_then(|groups| groups.first());
+        let allowed = match own.is_some_and(|own| own.path == g.path) {
             true => new.cgroups.cpuset.known(),
             false => None,
         };

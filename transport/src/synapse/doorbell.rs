@@ -53,7 +53,8 @@ impl Synapse {
         self.fd().ok_or_else(lost)
     }
 
-    /// As [`Self::submit`], but never waits: where that would, `Full` comes at once, and nothing was sent. For event loops, in which one connection whose
+    /// As [`Self::submit`], but never waits: where that would, `Full` comes at once, and nothing was sent. (On the socket the last call, that finds the server
+    /// ending, may take a millisecond to tell why.) For event loops, in which one connection whose
     /// server stands still must not keep the others waiting.
     ///
     /// After `Full`, receive what there is ([`Self::try_receive`]), be it nothing, as that also clears late replies away, and try again. Where that does not

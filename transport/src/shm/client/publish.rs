@@ -205,7 +205,7 @@ impl ShmClient {
         set(&tx.tx_blocked_since_ns, 0);
         match found {
             // Room may be the last that the server has made.
-            Some(Ok(true)) if self.line.has_ended() && self.calls.live() == 0 => {
+            Some(Ok(_)) if self.line.has_ended() && self.calls.live() == 0 => {
                 Err(self.lose(self.line.end()))
             }
             Some(Ok(true)) => self.usable(),

@@ -22,7 +22,8 @@ const MAX_UNANSWERED_BYTES: usize = 64 << 10;
 /// Reads for the farewell of a server that takes nothing more: one that never stops sending must not keep the caller.
 const MAX_LAST_READS: usize = 1024;
 
-/// More than the kernel takes from refusing what is sent to a process that dies to showing that it has closed its end.
+/// More than the kernel mostly takes from refusing what is sent to a process that dies to showing that it has closed its end. A process that is kept off its
+/// CPU in between is taken for one that ended on purpose.
 const DYING: Duration = Duration::from_millis(1);
 
 impl SocketClient {
