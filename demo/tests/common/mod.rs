@@ -100,13 +100,15 @@ impl Place {
         wait_until("the number of processes", || self.processes().len() == n);
     }
 
-    /// Kills the first process here with this word in its command line.
+    /// Kills the first process here with this word in its command line; returns when its parent can hear of it.
     pub fn kill_one(&self, word: &str) {
         let is_it = |pid: &i32| {
             fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(word))
         };
         let child = self.processes().into_iter().find(is_it);
-        kill(Pid::from_raw(child.expect("such a child")), Signal::SIGKILL).expect("killed");
+        let child = child.expect("such a child");
+        kill(Pid::from_raw(child), Signal::SIGKILL).expect("killed");
+        wait_until("a death that can be waited for", || is_dead(child));
     }
 
     /// What lies in the runtime directory.
@@ -117,6 +119,16 @@ impl Place {
             .map(|e| e.file_name().to_string_lossy().into_owned())
             .collect()
     }
+}
+
+/// Would its parent's wait return? Long before that, a dying process has neither environment nor command line: its memory is what goes
+/// first, its last thread decides.
+fn is_dead(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+    // Reaped already, it has no `stat`.
+    tasks <= 1 && matches!(state, Some("Z" | "X") | None)
 }
 
 /// Polls until it holds.
