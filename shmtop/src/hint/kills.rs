@@ -3,24 +3,25 @@
 use transport::error::CloseReason;
 use transport::stats::{Role, SlotInfo, SlotKind, SlotState, Snapshot};
 
+use super::fix::sudo;
 use super::left_behind::gone_peer;
 use super::{Answer, Context, Fire, QUIET, rule};
 use crate::model::{Endpoint, Severity};
 use crate::rate::delta;
 use crate::reading::{Reading, Why};
-use crate::sample::{MemoryGroup, Process, Sample, lost};
+use crate::sample::{CgroupVersion, MemoryGroup, Process, Sample, lost};
 use crate::text;
 
 rule! {
     /// The count of the group itself; and of a parent, where the parent's own limit was the reason: who is below it may be the next. The
     /// other kills that a parent counts are those of other groups, for reasons of their own. Most often it is the server that is killed, and it
     /// can't tell: its clients are told that its group counted a kill about when it was seen to be gone, also where it is back before anybody looks
-    /// again. Where the group has gone with it, or was made anew, as systemd does with that of a unit, the nearest parent that is left counts those of
-    /// others as well: a warning, and nothing where it had counted some while the server lived.
+    /// again. Where the group has gone with it, or was made anew, as systemd does with that of a unit, and had counted none before, the nearest parent that
+    /// is left counts those of others as well: a warning, and nothing where it had counted some while the server lived. In version 1 no parent counts them.
     OOM_KILLED = "oom-killed", Crit, "the kernel killed a process for memory here";
     fires: "oom_kill of the own group grew, or that of a parent together with the oom of its memory.events.local; or that of the group of a client's server as the server vanished, within ten windows; warn if that group is not there any more and the one above it counted a kill";
     quiet: "other groups";
-    fix: "dmesg | grep -i oom";
+    fix: "sudo dmesg | grep -i 'killed process'";
     explains: ["server-gone", "peer-gone"];
     onset: Dated;
     once: true;
@@ -37,7 +38,13 @@ fn oom_killed(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     server.map_or(here, |fire| Ok(Some(fire)))
 }
 
-const DO: &str = "dmesg | grep -i 'killed process'   # then raise the group's memory limit, or use smaller rings";
+/// What to do: what the kernel logged may be for root alone.
+fn see_the_log(ctx: &Context<'_>) -> String {
+    format!(
+        "{}dmesg | grep -i 'killed process'   # then raise the group's memory limit, or use smaller rings",
+        sudo(ctx)
+    )
+}
 
 fn processes(kills: u64) -> String {
     format!("{kills} process{}", if kills == 1 { "" } else { "es" })
@@ -68,7 +75,7 @@ fn in_its_group(ctx: &Context<'_>, e: &Endpoint) -> Answer {
                     e.name,
                     e.pid
                 ),
-                DO,
+                see_the_log(ctx),
             )
             .number(
                 "oom kills",
@@ -151,7 +158,7 @@ fn of_its_server(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             e.name,
             e.pid
         ),
-        DO,
+        see_the_log(ctx),
     )
     .number(
         "oom kills",
@@ -202,17 +209,31 @@ fn counted(life: &[&Process], looks: &[Vec<&MemoryGroup>]) -> Reading<Counted> {
         return Err(Why::not_there(format!("pid {pid} was in no memory group")));
     }
     for (n, group) in groups.iter().enumerate() {
+        let is_own = n == 0;
         let seen = looks.iter().flatten().filter(|g| g.path == group.path);
         let seen: Vec<&&MemoryGroup> = seen.collect();
-        if seen.is_empty() || seen.iter().any(|g| !g.is_same(group)) {
-            continue;
-        }
+        let is_left = !seen.is_empty() && seen.iter().all(|g| g.is_same(group));
         let kills_by = |p: &Process| {
             let groups = p.cgroups.memory.as_reading()?;
             let then = groups.iter().find(|g| g.is_same(group)).unwrap_or(group);
             then.oom_kills.get()
         };
-        let is_own = n == 0;
+        let counted = |kills| Counted {
+            kills,
+            path: group.path.clone(),
+            is_own,
+        };
+        if is_own && !is_left {
+            let before_it_went = kills_by(nearly_last).and_then(|n| delta(n, kills_by(last)?));
+            match before_it_went {
+                Ok(kills) if kills > 0 => return Ok(counted(kills)),
+                _ => continue,
+            }
+        }
+        // In version 1 a kill is counted in the group of who was killed alone.
+        if !is_left || !is_own && group.version == CgroupVersion::V1 {
+            continue;
+        }
         if !is_own && delta(kills_by(life[0])?, kills_by(nearly_last)?)? > 0 {
             return Err(Why::not_there(format!(
                 "the memory group of pid {pid} has gone with it, and others below {} were killed while it lived",
@@ -224,11 +245,7 @@ fn counted(life: &[&Process], looks: &[Vec<&MemoryGroup>]) -> Reading<Counted> {
         for group in seen {
             kills = delta(before, group.oom_kills.get()?)?.max(kills);
         }
-        return Ok(Counted {
-            kills,
-            path: group.path.clone(),
-            is_own,
-        });
+        return Ok(counted(kills));
     }
     Err(Why::not_there(format!(
         "the memory group of pid {pid} has gone with it"

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use shmtop::judge::Judge;
-use shmtop::model::Severity;
-use shmtop::sample::{Fact, MemoryGroup, PageContent, Sample};
+use shmtop::model::{Model, Severity};
+use shmtop::sample::{CgroupVersion, Fact, MemoryGroup, PageContent, Sample};
 use transport::stats::{Slot, SlotState};
 
 use super::base::{Base, SERVER};
@@ -90,10 +90,22 @@ const fn anew(own: u64, above: u64) -> Look {
 
 /// What oom-killed says two seconds later: `lived` while the server lives, `seen` when the new one is seen first, and `now` from then on.
 fn says(lived: [Look; BACK as usize], seen: Look, now: Look) -> Option<(Severity, String)> {
+    let model = two_seconds_later(lived, seen, now, CgroupVersion::V2);
+    let mut findings = model.findings.iter();
+    let found = findings.find(|f| f.id == "oom-killed")?;
+    Some((found.severity, found.says.clone()))
+}
+
+fn two_seconds_later(
+    lived: [Look; BACK as usize],
+    seen: Look,
+    now: Look,
+    version: CgroupVersion,
+) -> Model {
     let base = Base::named("busy");
     let mut judge = Judge::new();
     let began_ns = base.sample(BACK).time.monotonic_ns;
-    let mut found = None;
+    let mut last = Model::empty();
     for t in 0..=BACK + 2 {
         let mut sample = base.sample(t);
         let look = match t.cmp(&BACK) {
@@ -107,20 +119,15 @@ fn says(lived: [Look; BACK as usize], seen: Look, now: Look) -> Option<(Severity
                 SERVER => group(GROUP, if look.anew { 4 } else { 3 }, look.own),
                 _ => group("/sys/fs/cgroup/system.slice/trader.service", 5, 0),
             };
-            process.cgroups.memory = Fact::Known(vec![own, above]);
+            let groups = [own, above].map(|g| MemoryGroup { version, ..g });
+            process.cgroups.memory = Fact::Known(groups.to_vec());
         }
         if t >= BACK {
             restart(&mut sample, began_ns);
         }
-        let model = judge.push(sample);
-        found = model
-            .findings
-            .iter()
-            .find(|f| f.id == "oom-killed")
-            .cloned();
+        last = judge.push(sample);
     }
-    let found = found?;
-    Some((found.severity, found.says))
+    last
 }
 
 const QUIET_LIFE: [Look; BACK as usize] = [same(1, 5); BACK as usize];
@@ -172,6 +179,19 @@ fn a_kill_above_that_the_first_look_does_not_count_yet_is_counted_by_the_next() 
 fn a_server_that_takes_its_time_to_die_is_seen_once_more_after_its_kill_was_counted() {
     let life = [same(1, 5), same(1, 5), same(2, 6)];
     in_its_own(says(life, same(2, 6), same(2, 6)));
+    // Its unit was started again, with a group made anew, after that.
+    in_its_own(says(life, anew(0, 6), anew(0, 6)));
+}
+
+#[test]
+fn in_version_1_nobody_knows_of_a_kill_in_a_group_that_is_gone() {
+    let model = two_seconds_later(QUIET_LIFE, anew(0, 0), anew(0, 0), CgroupVersion::V1);
+    let mut unknown = model.unknown.iter();
+    let why = unknown.find(|u| u.id == "oom-killed").map(|u| &u.why.text);
+    assert_eq!(
+        why.map(|text| &**text),
+        Some("the memory group of pid 4711 has gone with it")
+    );
 }
 
 #[test]

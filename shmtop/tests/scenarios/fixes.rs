@@ -139,6 +139,7 @@ fn root_is_told_no_sudo_and_others_are_where_only_root_may() {
         "renice",
         "journalctl",
         "cpupower",
+        "dmesg",
     ] {
         let mut met = false;
         for f in &findings {
