@@ -41,6 +41,9 @@ const WANTED_OF_CPUS: f64 = 0.6;
 const SLEEPLESS: f64 = 0.9;
 
 fn oversubscribed(ctx: &Context<'_>) -> Answer {
+    if ctx.model.host.cpus.is_empty() {
+        return Err(ctx.no_cpu());
+    }
     let spinners = ctx.waiters().into_iter().filter(|w| w.spin > SPINNER);
     let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();
     let mut unknown = None;

@@ -61,16 +61,17 @@ fn cfs_throttled(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         };
         let may_stop = |cpu: &u32| allowed.is_none_or(|set| set.contains(cpu));
         let online = ctx.model.host.cpus.iter().map(|cpu| cpu.id);
-        let cpus = online.filter(may_stop).count().max(1) as u64;
+        let cpus = Some(online.filter(may_stop).count()).filter(|n| *n > 0);
         let period_ns = g.period_us.get().unwrap_or(u64::MAX).saturating_mul(1000);
         let mean = lost.map_or(String::new(), |ns| {
             let stop_ns = (ns / stopped.max(1)).min(period_ns);
-            let up_to = if cpus > 1 { "up to " } else { "" };
+            let up_to = if cpus == Some(1) { "" } else { "up to " };
             format!("; mean stop {up_to}{}", text::ns(stop_ns))
         });
-        let stood_still = lost.zip(ctx.seconds().ok());
-        let stood_still =
-            stood_still.map_or(0.0, |(ns, seconds)| ns as f64 / cpus as f64 / 1e9 / seconds);
+        let stood_still = lost.zip(cpus).zip(ctx.seconds().ok());
+        let stood_still = stood_still.map_or(0.0, |((ns, cpus), seconds)| {
+            ns as f64 / cpus as f64 / 1e9 / seconds
+        });
         let waiters = ctx.waiters_of(e);
         let severity = waiters.iter().map(|w| how_stopped(w, stood_still)).max();
         let severity = severity.unwrap_or(Severity::Crit);

@@ -113,6 +113,9 @@ fn kept_to(e: &Endpoint, tid: u32) -> Option<&[u32]> {
 /// CPUs' worth of time that one more worker could have: on the CPUs of its cpuset that nobody set apart, and within the quota. A server
 /// that keeps itself to a CPU may as well keep itself to two, so where the threads are kept now counts only if the cpuset can't be read.
 fn free_for(ctx: &Context<'_>, e: &Endpoint, tid: u32) -> Reading<f64> {
+    if ctx.model.host.cpus.is_empty() {
+        return Err(ctx.no_cpu());
+    }
     let kept = kept_to(e, tid);
     let cpuset = ctx.process(e.pid)?.cgroups.cpuset.known();
     let isolated = |id| (ctx.sample.host.cpus.iter()).any(|c| c.cpu == id && c.is_set_apart());

@@ -6,7 +6,7 @@
 use super::file::{Kept, cpu_list, line, nonsense, number};
 use super::isolation::{Isolation, list};
 use crate::reading::{Reading, Why};
-use crate::sample::{Cpu, CpuJiffies, Fact, Frequency};
+use crate::sample::{Cpu, CpuJiffies, CpuList, Fact, Frequency};
 use std::path::{Path, PathBuf};
 
 /// Reads the CPUs.
@@ -47,6 +47,12 @@ impl CpuReader {
             .map(|(cpu, _)| cpu)
             .eq(self.seen.iter().map(|c| &c.cpu))
         {
+            let shown = jiffies.iter().map(|(cpu, _)| *cpu);
+            if self.online().is_some_and(|online| !shown.eq(online)) {
+                return Err(Why::not_there(
+                    "/proc/stat shows other CPUs than the kernel has online, as lxcfs does in a container: numbered anew",
+                ));
+            }
             self.seen = jiffies.iter().map(|(cpu, _)| self.topology(*cpu)).collect();
         }
         for (index, (cpu, (_, jiffies))) in self.seen.iter_mut().zip(jiffies).enumerate() {
@@ -89,6 +95,14 @@ impl CpuReader {
         let path = self.sys.join("node/online");
         let nodes = cpu_list(&line(&path)?).ok_or_else(|| nonsense(&path))?;
         Ok(u32::try_from(nodes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// By two files that no container shows its own of; `None` where they are missing.
+    fn online(&self) -> Option<CpuList> {
+        let cpus = |name| list(self.sys.join("cpu").join(name)).ok();
+        let (mut online, offline) = (cpus("present")?, cpus("offline")?);
+        online.retain(|cpu| !offline.contains(cpu));
+        Some(online)
     }
 
     fn topology(&self, cpu: u32) -> Cpu {

@@ -60,6 +60,21 @@ fn cpus_tell_their_time_their_place_and_who_shares_it() {
     assert_eq!(cpus[1].llc.why().unwrap().kind, WhyKind::NotThere);
 }
 
+#[test]
+fn cpus_that_a_container_numbers_anew_are_none_of_the_kernel_s() {
+    let read = |present: &str, offline: &str| {
+        let tree = Tree::with(CPU);
+        tree.write("sys/devices/system/cpu/present", present);
+        tree.write("sys/devices/system/cpu/offline", offline);
+        let mut reader = CpuReader::new(&tree.proc(), &tree.sys());
+        let read = reader.read(&mut Vec::new(), &Ok(Vec::new()), &Ok(true));
+        read.map(|cpus| cpus.len())
+    };
+    assert_eq!(read("0-2\n", "1,3-7\n"), Ok(2));
+    let why = read("0-7\n", "\n").unwrap_err();
+    assert!(why.text.contains("numbered anew"), "{why}");
+}
+
 /// Which CPUs are isolated on a machine with these files, as far as it can tell; of CPUs 0 to 5.
 fn isolated(files: &[(&str, &str)]) -> [Option<bool>; 6] {
     let tree = Tree::with(files);
