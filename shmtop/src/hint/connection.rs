@@ -4,7 +4,7 @@ use transport::error::{Step, errno_name};
 use transport::stats::{FallbackFact, Via};
 
 use super::fallback::{more_descriptors, remedy};
-use super::fix::{Bound, DEFAULT_RINGS, look_at_programs, sudo};
+use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, look_at_programs, sudo};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::verdict::fallback_text;
@@ -222,18 +222,23 @@ fn fd_truncated(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         Ok((used, Some(soft))) => format!("{used} of {soft} fds used"),
         _ => "its descriptor table can't be read".into(),
     };
+    const DENIED: &str = "look for a denial in the kernel's log (dmesg)";
+    // Nobody noted how full it was then.
+    let fix = match who.pid.filter(|pid| has_descriptors(ctx, *pid, 0)) {
+        Some(_) => format!(
+            "let {} connect again: {} has descriptors left by now; if they had not run out, {DENIED}",
+            Whom::client(ctx, e, c).name,
+            who.name
+        ),
+        None => more_descriptors(ctx, &who, 4096, &format!("if there is room, {DENIED}")),
+    };
     fire(
         f,
         format!(
             "the descriptor of the rings did not reach {}: {full}",
             who.name
         ),
-        more_descriptors(
-            ctx,
-            &who,
-            4096,
-            "if there is room, look for a denial in the kernel's log (dmesg)",
-        ),
+        fix,
     )
     .fires()
 }

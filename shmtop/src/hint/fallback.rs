@@ -9,6 +9,7 @@ use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, look_at_programs, raise_
 use super::groups::more_memory;
 use super::whom::Whom;
 use crate::model::Endpoint;
+use crate::sample::Limit;
 use crate::text;
 
 const ENOMEM: i32 = 12;
@@ -71,6 +72,13 @@ pub(super) fn remedy(
     }
 }
 
+/// Whether RLIMIT_AS of a process, as it is `now`, leaves no room for rings: it may have been lowered since.
+fn is_short(ctx: &Context<'_>, pid: u32, now: Limit, rings: u64) -> bool {
+    let mapped = ctx.process(pid).and_then(|p| p.memory.get());
+    let needed = mapped.map_or(0, |m| m.size_bytes).saturating_add(rings);
+    now.soft.is_some_and(|soft| soft < needed)
+}
+
 /// For the process that had no room.
 fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again: &str) -> String {
     let Whom { pid, name } = who;
@@ -91,7 +99,7 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
             None => format!("raise RLIMIT_FSIZE of {name}, then {limit}; then {again}"),
         },
         ENOMEM => match bound(Bound::AddressSpace) {
-            Some((pid, now)) if now.soft == Some(f.limit) => {
+            Some((pid, now)) if now.soft == Some(f.limit) || is_short(ctx, pid, now, rings) => {
                 let needed = f.used.saturating_add(rings.saturating_mul(2));
                 let lift = Bound::AddressSpace.lift(ctx, pid, needed);
                 format!("{lift}   # then {again}")
@@ -103,9 +111,9 @@ fn headroom(ctx: &Context<'_>, e: &Endpoint, f: &FallbackFact, who: &Whom, again
                     Some(2) => format!(
                         "{again}, if the {limit} were RLIMIT_AS of {name}, which is {now} now; else raise vm.overcommit_ratio, or add swap: vm.overcommit_memory is 2, so the machine promises no more than CommitLimit. Or use {SMALLER}"
                     ),
-                    Some(_) => {
-                        format!("{again}: RLIMIT_AS of {name} was {limit} then and is {now} now")
-                    }
+                    Some(mode) => format!(
+                        "{again}: what left no room, {limit}, binds no more (RLIMIT_AS of {name} is {now}, vm.overcommit_memory {mode})"
+                    ),
                     None => format!(
                         "{again}, if the {limit} were RLIMIT_AS of {name}, which is {now} now; else, if vm.overcommit_memory is 2, raise vm.overcommit_ratio, or add swap. Or use {SMALLER}"
                     ),

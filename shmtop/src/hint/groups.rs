@@ -215,17 +215,27 @@ impl Limit<'_> {
         let ours = &ctx.sample.viewer.place.container;
         let container = process.and_then(|p| p.place.container.as_ref());
         let is_ours = container.is_some() && ours.as_ref() == container;
-        let id = container.and_then(|c| c.rsplit(' ').next());
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let id = id.filter(|id| !id.is_empty() && id.chars().all(is_name));
+        let named = container.and_then(|c| c.rsplit_once(' '));
+        let named = named.filter(|(_, id)| !id.is_empty() && id.chars().all(is_name));
+        let id = named.map(|(_, id)| id);
+        // A name may be one letter, an id is part of one.
+        let is_its = |part: &str| {
+            let part = part.strip_suffix(".scope").unwrap_or(part);
+            named.is_some_and(|(engine, id)| match engine {
+                "lxc" => part.strip_prefix("lxc.payload.") == Some(id),
+                "machine" => part.strip_prefix("machine-") == Some(id),
+                _ => part.contains(id),
+            })
+        };
         // Below the container's own there may be a systemd's that runs in it.
         let is_unit = |part: &str| {
             let kinds = [".service", ".scope", ".slice"];
             kinds.iter().any(|kind| part.ends_with(kind))
         };
-        let below = |id: &'p str| parts().skip_while(move |p| !p.contains(id)).skip(1);
-        let inside = id.filter(|id| below(id).any(is_unit));
-        if let Some(id) = id.filter(|id| inside.is_none() && parts().any(|p| p.contains(*id))) {
+        let mut below = parts().skip_while(|part| !is_its(part)).skip(1);
+        let inside = id.filter(|_| below.any(is_unit));
+        if let Some(id) = id.filter(|_| inside.is_none() && parts().any(is_its)) {
             // Ours is not the top of all where it was given the host's cgroup namespace.
             return match is_ours {
                 true => Owner::Here,

@@ -6,7 +6,7 @@ use super::outlier::in_flight;
 use super::ring::{client_pid, hidden};
 use super::whom::Whom;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
-use crate::model::{Client, Endpoint};
+use crate::model::{Client, Endpoint, Shared};
 use crate::reading::{Why, WhyKind};
 use crate::text;
 
@@ -173,12 +173,16 @@ fn shm_no_win(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         all.sort_unstable();
         all.get(all.len() / 2).copied()
     };
-    let (Some(shm), Some(socket)) = (median(Via::Shm), median(Via::Socket)) else {
+    let (by_shm, by_socket) = (median(Via::Shm), median(Via::Socket));
+    let (Some(shm), Some(socket)) = (by_shm, by_socket) else {
+        // What is missing may be on the page of a client that can't be seen.
+        let missing = |c: &&Shared<Client>| match c.transport {
+            Via::Socket => by_socket.is_none(),
+            Via::Shm => by_shm.is_none(),
+        };
+        let unknown = e.clients.iter().filter(missing);
+        let unknown = unknown.filter_map(|c| c.rtt.since_start.clone().err());
         let none = |via| e.clients.iter().all(|c| c.transport != via);
-        let unknown = e
-            .clients
-            .iter()
-            .filter_map(|c| c.rtt.since_start.clone().err());
         return Err(match unknown.filter_map(hidden).next() {
             Some(why) if !none(Via::Shm) && !none(Via::Socket) => why,
             _ => Why::not_applicable("no client on the socket to compare with"),

@@ -200,7 +200,7 @@ fn keep_to_node(ctx: &Context<'_>, node: u32, pid: u32, tid: u32) -> String {
     }
     cpus.retain(|c| !c.is_set_apart());
     if cpus.is_empty() {
-        return "all that it may use there are isolated: give it one that was set apart for it, or keep its server to its node".into();
+        return "all that it may use there are isolated or without ticks (nohz_full): give it one that was set apart for it, or keep its server to its node".into();
     }
     cpus.retain(|c| is_idle(ctx, c.cpu) == Some(true));
     if cpus.is_empty() {
