@@ -83,6 +83,8 @@ pub(crate) struct Calls {
     given_up: u64,
     /// Replies to no request since the last one to a request in flight.
     unknown: u64,
+    /// Since when (monotonic ns, 0 = not yet) the oldest one in flight is waited for, and `done` then.
+    waited: (u64, u64),
 }
 
 const fn place_of(id: u64) -> usize {
@@ -105,6 +107,7 @@ impl Calls {
             abandoned: 0,
             given_up: 0,
             unknown: 0,
+            waited: (0, 0),
         }
     }
 
@@ -211,6 +214,18 @@ impl Calls {
         self.unknown > MAX_UNKNOWN
     }
 
+    /// Since when the oldest request in flight is waited for, of a wait that begins now. Waits may be cut up, by a limit or by who waits for many: as long as
+    /// nothing is answered or given up, all of them are for the same one.
+    pub(crate) fn waited_since(&mut self, now_ns: u64) -> u64 {
+        if self.live() == 0 {
+            return now_ns;
+        }
+        if self.waited.0 == 0 || self.waited.1 != self.done {
+            self.waited = (now_ns, self.done);
+        }
+        self.waited.0
+    }
+
     /// Requests given up so far, whether their reply came since or not.
     pub(crate) fn given_up(&self) -> u64 {
         self.given_up
@@ -309,6 +324,26 @@ mod tests {
         assert!(matches!(calls.answer(first), Answered::Live(None)));
         assert!(matches!(calls.answer(first + 1), Answered::Late));
         assert_eq!((calls.live(), calls.given_up()), (3, 1));
+    }
+
+    #[test]
+    fn waits_for_the_same_oldest_request_are_one_wait() {
+        let mut calls = Calls::new();
+        assert_eq!(calls.waited_since(1), 1, "for nothing");
+        calls.open(1, None);
+        calls.open(2, None);
+        assert_eq!(calls.waited_since(10), 10);
+        calls.open(3, None);
+        assert_eq!(calls.waited_since(20), 10);
+        calls.answer(1);
+        assert_eq!(calls.waited_since(30), 30);
+        calls.abandon(2);
+        assert_eq!(calls.waited_since(40), 40);
+        assert_eq!(calls.waited_since(50), 40);
+        calls.answer(3);
+        assert_eq!(calls.waited_since(60), 60, "for nothing");
+        calls.open(4, None);
+        assert_eq!(calls.waited_since(70), 70);
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl ShmClient {
                 rx: &mut self.rx,
                 line: &mut self.line,
                 slot: &self.slot,
+                calls: &mut self.calls,
                 told_ns: 0,
             };
             let (found, waited) = match look.look() {

@@ -34,7 +34,8 @@ impl ShmClient {
             // It may have been armed for replies that nobody waits for.
             let oldest_ns = &self.slot.req().oldest_ns;
             if self.calls.live() > 0 && oldest_ns.load(Relaxed) == 0 {
-                set(oldest_ns, Ticks::now().monotonic_ns());
+                let now = Ticks::now().monotonic_ns();
+                set(oldest_ns, self.calls.waited_since(now));
             }
             return Ok(true);
         }
@@ -55,7 +56,7 @@ impl ShmClient {
         let now = begun.monotonic_ns();
         // For what was given up nobody waits any more.
         if self.calls.live() > 0 {
-            set(&self.slot.req().oldest_ns, now);
+            set(&self.slot.req().oldest_ns, self.calls.waited_since(now));
         }
         set(&self.slot.wait().waiting_since_ns, now);
         self.armed = Some(begun);
@@ -195,6 +196,7 @@ mod tests {
     use super::super::tests::connected;
     use super::*;
     use crate::calls::MAX_IN_FLIGHT;
+    use crate::ring::plan::Kind;
     use crate::shm::Rings;
 
     /// What a loop may do between two waits for its descriptor, and what waits otherwise in it or looks at the socket.
@@ -239,6 +241,34 @@ mod tests {
             assert!(client.arm().expect("lives"), "{name}");
             assert_eq!(server.tx.must_wake(), Some(Bell::Socket), "{name}");
         }
+    }
+
+    #[test]
+    fn a_request_is_waited_for_since_the_first_of_the_waits_into_which_that_is_cut() {
+        let (mut client, mut server, _theirs) = connected();
+        let slot = std::sync::Arc::clone(&client.slot);
+        let told = || slot.req().oldest_ns.load(Relaxed);
+        let arm = |client: &mut ShmClient| {
+            assert!(client.arm().expect("lives"));
+            let since = told();
+            client.disarm();
+            since
+        };
+        client.submit(b"one").expect("room");
+        client.submit(b"two").expect("room");
+        let first = arm(&mut client);
+        assert_ne!(first, 0);
+        assert_eq!(arm(&mut client), first);
+        client
+            .receive_within(Duration::from_millis(1))
+            .expect_err("nobody answers");
+        assert_eq!(arm(&mut client), first);
+        let record = server.rx.peek().expect("whole").expect("sent");
+        server.tx.push(Kind::Reply, record.id, b"").expect("room");
+        client.try_receive().expect("lives").expect("a reply");
+        assert!(arm(&mut client) > first, "another one is the oldest");
+        client.cancel_all();
+        assert_eq!(arm(&mut client), 0, "nobody waits");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::line::Line;
+use crate::calls::Calls;
 use crate::clock::monotonic_ns;
 use crate::error::Lost;
 use crate::ring::consumer::Consumer;
@@ -17,6 +18,7 @@ pub(super) struct Incoming<'a> {
     pub(super) rx: &'a mut Consumer<Mapped>,
     pub(super) line: &'a mut Line,
     pub(super) slot: &'a SlotWriter,
+    pub(super) calls: &'a mut Calls,
     /// Since when (monotonic ns) the page says that it waits; 0 if it does not say so.
     pub(super) told_ns: u64,
 }
@@ -27,7 +29,10 @@ impl Incoming<'_> {
         if self.told_ns == 0 {
             self.told_ns = monotonic_ns();
             self.slot.waits_here();
-            set(&self.slot.req().oldest_ns, self.told_ns);
+            set(
+                &self.slot.req().oldest_ns,
+                self.calls.waited_since(self.told_ns),
+            );
         }
     }
 }
@@ -172,6 +177,7 @@ mod tests {
             rx: &mut client.rx,
             line: &mut Line::new(socket),
             slot: &SlotWriter::private(SlotKind::Connection),
+            calls: &mut Calls::new(),
             told_ns: 0,
         };
         let told = [(0, None), (1, Some(0)), (8, Some(7))];

@@ -234,6 +234,7 @@ impl ShmClient {
                 rx: &mut self.rx,
                 line: &mut self.line,
                 slot: &self.slot,
+                calls: &mut self.calls,
                 told_ns: 0,
             };
             if !left.is_zero() && look.look().is_some() {

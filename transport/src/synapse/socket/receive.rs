@@ -123,7 +123,7 @@ impl SocketClient {
             self.slot.waits_here();
             let begun = Ticks::now();
             let now = monotonic_ns();
-            set(&self.slot.req().oldest_ns, now);
+            set(&self.slot.req().oldest_ns, self.calls.waited_since(now));
             set(&self.slot.wait().waiting_since_ns, now);
             let got = self.receive_some(deadline);
             let (req, wait) = (self.slot.req(), self.slot.wait());
