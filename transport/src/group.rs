@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::clock::Ticks;
 use crate::config::WaitPolicy;
 use crate::error::RequestError;
 use crate::shm::is_readable;
@@ -17,6 +18,11 @@ use crate::synapse::Synapse;
 use crate::wait::Look;
 use crate::wait::policy::Waiter;
 use crate::wire::edge::BLIND_SLICE;
+
+/// Waits between two looks at the clock: one costs more than finding a reply that is there, and a sixteenth of it nothing that could be told.
+const WAITS_PER_CLOCK: u32 = 16;
+/// So long members may go unasked whether their servers live, while others keep having replies (50 ms).
+const ASK_AFTER_NS: u64 = 50_000_000;
 
 /// Waits for the first reply on any of several connections, as `poll` does for sockets.
 ///
@@ -53,6 +59,10 @@ pub struct Group {
     polled: Vec<libc::pollfd>,
     /// Where the next look begins: behind the member that was found last, so that a busy one does not hide the others.
     first: usize,
+    /// Waits since the last look at the clock.
+    waits: u32,
+    /// When all members were asked last whether their servers live, although one had a reply.
+    asked: Ticks,
 }
 
 impl Group {
@@ -63,6 +73,8 @@ impl Group {
             waiter: Waiter::new(policy.bounded()),
             polled: Vec::new(),
             first: 0,
+            waits: 0,
+            asked: Ticks::now(),
         }
     }
 
@@ -94,6 +106,11 @@ impl Group {
             // What was queued: of policies that never sleep, nothing later would wake the server.
             member.notify();
         }
+        self.waits += 1;
+        if self.waits >= WAITS_PER_CLOCK {
+            self.waits = 0;
+            any.ask(&mut self.asked);
+        }
         let found = match any.look() {
             Some(found) => Some(found),
             None if any.members.iter_mut().all(|m| m.as_mut().in_flight() == 0) => {
@@ -118,6 +135,22 @@ struct Any<'a, S> {
 }
 
 impl<S: AsMut<Synapse>> Any<'_, S> {
+    /// Meets the ends of servers, if it is time for that: as long as one member has a reply whenever it is looked for, no wait gets so far.
+    #[cold]
+    fn ask(&mut self, asked: &mut Ticks) {
+        let now = Ticks::now();
+        if now.waited_since(*asked) >= ASK_AFTER_NS {
+            *asked = now;
+            self.disarm_all();
+        }
+    }
+
+    fn disarm_all(&mut self) {
+        for member in self.members.iter_mut() {
+            member.as_mut().disarm();
+        }
+    }
+
     /// Asks what the kernel knows, for at most `limit`. What comes of it stands in `polled`, empty if nothing does.
     fn poll(&mut self, limit: Duration) {
         self.polled.clear();
@@ -220,28 +253,53 @@ impl<S: AsMut<Synapse>> Look for Any<'_, S> {
 
     fn tend(&mut self) -> Option<usize> {
         // A policy that never parks meets the end of a server only here.
-        for member in self.members.iter_mut() {
-            member.as_mut().disarm();
-        }
+        self.disarm_all();
         self.look()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use nix::sys::resource::{Resource, UsageWho, getrusage};
 
     use super::*;
     use crate::config::{Config, TransportChoice};
     use crate::mem::limit_tests::{alone, lower};
     use crate::membrane::Membrane;
-
-    const WATCHDOG: Duration = Duration::from_secs(60);
+    use crate::membrane::testing::{WATCHDOG, server, until};
 
     fn cpu_time() -> Duration {
         let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("our own");
         let us = |t: nix::sys::time::TimeVal| (t.tv_sec() * 1_000_000 + t.tv_usec()) as u64;
         Duration::from_micros(us(usage.user_time()) + us(usage.system_time()))
+    }
+
+    #[test]
+    fn a_member_that_always_has_a_reply_hides_no_dead_server_from_who_waits_for_others_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [(lives, config), (dies, _)] = ["lives", "dies"].map(|name| {
+            let dir = dir.path().join(name);
+            std::fs::create_dir(&dir).expect("a directory");
+            server(&dir)
+        });
+        let mut members = [&lives, &dies]
+            .map(|server| Synapse::connect(server.path(), &config).expect("a client"));
+        dies.shutdown();
+        let mut group = Group::new(WaitPolicy::Adaptive);
+        let begun = Instant::now();
+        loop {
+            members[0].submit(b"busy").expect("room");
+            // Before the wait: its first look finds it.
+            until("the reply is there", || members[0].is_ready());
+            match group.wait(&mut members, WATCHDOG).expect("a wait") {
+                Some(0) => members[0].try_receive().expect("usable").expect("a reply"),
+                found => break assert_eq!(found, Some(1)),
+            };
+            assert!(begun.elapsed() < WATCHDOG);
+        }
+        members[1].try_receive().expect_err("it has ended");
     }
 
     #[test]
