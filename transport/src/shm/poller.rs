@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::inbox::Inbox;
+use super::inbox::{Inbox, MAX_CONNECTIONS};
 use super::isolation::{Isolation, Work};
 use super::server::{ShmServer, Turn};
 use crate::clock::Ticks;
@@ -20,6 +20,7 @@ use crate::record;
 use crate::stats::recorder::{bump, set};
 use crate::stats::slot::SlotWriter;
 use crate::wait::Waited;
+use crate::wait::futex::WaitWord;
 use crate::wait::migration::{current_cpu, go_to};
 use crate::wait::policy::Waiter;
 use crate::wait::slice::ShortSlice;
@@ -67,6 +68,8 @@ pub(crate) struct Poller {
     isolation: Isolation,
     /// The CPU that all connections have been told to leave.
     to_leave: Option<usize>,
+    /// What it sleeps on; made once, and filled in before each sleep.
+    words: Vec<WaitWord>,
 }
 
 impl Poller {
@@ -95,6 +98,7 @@ impl Poller {
             served: 0,
             isolation: Isolation::new(now.monotonic_ns()),
             to_leave: None,
+            words: Vec::with_capacity(1 + MAX_CONNECTIONS),
         }
     }
 
@@ -246,6 +250,7 @@ impl Poller {
         let mut look = Anything {
             connections: &mut self.connections,
             inbox: &self.inbox,
+            words: &mut self.words,
             seen: self.seen_news,
             slot: &self.slot,
             parked: false,

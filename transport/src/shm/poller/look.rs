@@ -15,13 +15,12 @@ use crate::wait::futex::{self, WaitWord};
 const BLOCKED_SLICE: Duration = Duration::from_millis(10);
 /// How long a poller with connections sleeps at most on a kernel without `futex_waitv`.
 const BLIND_SLICE: Duration = Duration::from_millis(1);
-/// Words that a poller of few connections sleeps on at most: filling in all that there could be takes a microsecond.
-const FEW_WORDS: usize = 4;
 
 /// Whatever a poller can be waiting for.
 pub(super) struct Anything<'a> {
     pub(super) connections: &'a mut [ShmServer],
     pub(super) inbox: &'a Inbox,
+    pub(super) words: &'a mut Vec<WaitWord>,
     pub(super) seen: u32,
     pub(super) slot: &'a SlotWriter,
     /// All connections' words announce a sleep; to be taken back by the poller.
@@ -42,13 +41,10 @@ impl Look for Anything<'_> {
     }
 
     fn park(&mut self, limit: Duration) {
-        let news = WaitWord::new(self.inbox.news(), self.seen);
         if self.connections.is_empty() {
             self.park_alone(limit);
-        } else if self.connections.len() < FEW_WORDS {
-            self.park_on(&mut [news; FEW_WORDS], limit);
         } else {
-            self.park_on(&mut [news; futex::MAX_WORDS], limit);
+            self.park_on_all(limit);
         }
     }
 
@@ -67,12 +63,13 @@ impl Anything<'_> {
         set(&self.slot.wait().waiting_since_ns, 0);
     }
 
-    /// Sleeps on `words`, the first of which is the inbox's.
-    fn park_on(&mut self, words: &mut [WaitWord], limit: Duration) {
+    /// Sleeps on the inbox's word and on one of each connection.
+    fn park_on_all(&mut self, limit: Duration) {
         let mut limit = limit;
-        let n = self.connections.len().min(MAX_CONNECTIONS);
-        for (word, connection) in words[1..].iter_mut().zip(self.connections.iter()) {
-            *word = connection.announce_unfenced();
+        self.words.clear();
+        self.words.push(WaitWord::new(self.inbox.news(), self.seen));
+        for connection in self.connections.iter().take(MAX_CONNECTIONS) {
+            self.words.push(connection.announce_unfenced());
             if connection.is_blocked() {
                 limit = limit.min(BLOCKED_SLICE);
             }
@@ -84,7 +81,7 @@ impl Anything<'_> {
         fault_point!(Announced);
         if self.look().is_none() {
             set(&self.slot.wait().waiting_since_ns, monotonic_ns());
-            match futex::wait_any(&words[..=n], limit) {
+            match futex::wait_any(self.words, limit) {
                 Ok(index) => self.woken = index.and_then(|i| i.checked_sub(1)),
                 // No futex_waitv: sleep blindly, but briefly. Slower to wake, never deaf.
                 Err(_) => std::thread::sleep(BLIND_SLICE.min(limit)),
