@@ -9,7 +9,7 @@
 //!   after those it would not.
 //!
 //! Two exceptions. A client in a crowd spins for a few answers in a row while they come at once: [`super::turn`]. And who has just woken
-//! the other side yields before it spins: [`Waiter::has_woken`].
+//! the other side yields before it spins, if it waits for it soon: [`Waiter::has_woken`]. (A group does not: what it waits for may come from others.)
 
 mod progress;
 
@@ -36,6 +36,8 @@ const MIN_BUDGET_NS: u64 = 4_000;
 const MAX_BUDGET_NS: u64 = 50_000;
 /// A wait shorter than this, wake-up included, would rather have been spun: budget and wake-up cost together.
 const WORTH_SPINNING_NS: u64 = 100_000;
+/// After so long (10 ms) one who was woken has run, wherever the kernel put it: it moves waiting threads to free CPUs with each tick.
+const WOKEN_FOR_NS: u64 = 10_000_000;
 /// One sleep or park at most: then comes the next chance of a [`Look::tend`].
 const LONGEST_PARK: Duration = Duration::from_millis(100);
 
@@ -47,8 +49,8 @@ pub(crate) struct Waiter {
     budget_ns: u64,
     /// Measured cost of a spin iteration, in 1/16 ns.
     spin_cost: u64,
-    /// The next wait begins with a yield.
-    hand_over: bool,
+    /// When the one to be waited for was woken: the next wait, if it is soon, begins with a yield.
+    woke: Option<Ticks>,
     /// Of a client: when it may spin although there is a crowd.
     turn: Option<Turn>,
     /// When the first wait began that was in vain, since the last [`Look::tend`]: of limits that are shorter than the time between two of those, none
@@ -66,7 +68,7 @@ impl Waiter {
             crowd: Crowd::new(),
             budget_ns: MAX_BUDGET_NS,
             spin_cost: 10 << 4,
-            hand_over: false,
+            woke: None,
             turn: None,
             in_vain: None,
         }
@@ -83,7 +85,9 @@ impl Waiter {
     /// The one to be waited for was asleep and has just been woken. The kernel may well have put it on this CPU (a halted virtual CPU
     /// does not count as free), where it can't run while we spin: the next adaptive wait begins with a yield.
     pub(crate) fn has_woken(&mut self) {
-        self.hand_over = self.policy == WaitPolicy::Adaptive;
+        if self.policy == WaitPolicy::Adaptive {
+            self.woke = Some(Ticks::now());
+        }
     }
 
     /// True while the CPUs are taken to be oversubscribed.
@@ -120,9 +124,15 @@ impl Waiter {
         if limit.is_zero() {
             return self.pass(what);
         }
+        if let Some(at) = self.woke
+            && Ticks::now().waited_since(at) >= WOKEN_FOR_NS
+        {
+            // What was asked then was answered without a wait.
+            self.woke = None;
+        }
         let spin_first = match self.policy {
             WaitPolicy::Spin => true,
-            WaitPolicy::Adaptive => !self.crowded() && !self.hand_over,
+            WaitPolicy::Adaptive => !self.crowded() && self.woke.is_none(),
             WaitPolicy::Park | WaitPolicy::Ladder { .. } => false,
         };
         let mut spins = 0;
@@ -134,7 +144,7 @@ impl Waiter {
                 }
             }
             spins = FIRST_SPINS;
-        } else if !self.hand_over
+        } else if self.woke.is_none()
             && let Some(turn) = &mut self.turn
         {
             let looks = turn.looks();
@@ -221,7 +231,7 @@ impl Waiter {
 
     fn adaptive<L: Look>(&mut self, what: &mut L, p: &mut Progress) -> Option<L::Found> {
         let mut found = None;
-        if std::mem::take(&mut self.hand_over) {
+        if self.woke.take().is_some() {
             p.waited.hand_over();
             p.now = Ticks::now();
             found = what.look();

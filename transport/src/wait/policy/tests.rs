@@ -57,6 +57,16 @@ fn one_who_was_woken_gets_the_cpu_before_anything_is_spun() {
 }
 
 #[test]
+fn a_wait_long_after_somebody_was_woken_yields_to_nobody() {
+    let mut waiter = Waiter::new(WaitPolicy::Adaptive);
+    waiter.has_woken();
+    // Answered at once, and nothing was waited for since.
+    waiter.woke = Some(Ticks::from_count(0));
+    let (_, w) = waiter.wait(&mut after(5), Duration::from_secs(60));
+    assert_eq!((w.spins, w.yields), (5, 0));
+}
+
+#[test]
 fn a_wait_in_which_the_counter_begins_anew_ends_and_looks_whether_there_is_somebody() {
     crate::clock::init();
     let mut target = after(u64::MAX);
