@@ -15,14 +15,14 @@ pub(crate) enum Word {
     Tail,
     /// Producer → viewers.
     Produced,
+    /// Client → server, request ring only: where the client waits; see `HouseView::look`.
+    Cpu,
     /// Consumer → producer.
     Head,
     /// Consumer → viewers.
     Consumed,
     /// Server → producer.
     Window,
-    /// Client → server, request ring only: where the client waits; see `HouseView::look`.
-    Cpu,
     /// Server → client, in the reply ring.
     Leave,
 }
@@ -119,6 +119,8 @@ pub(crate) trait Storage {
 pub(crate) const CONTROL_BYTES: usize = 0x1000;
 /// Bytes of one ring's control block.
 const RING_CONTROL_BYTES: usize = 0x400;
+/// Bytes of two lines: processors fetch them in pairs.
+const LINES: usize = 128;
 
 const fn word_offset(word: Word) -> usize {
     match word {
@@ -138,6 +140,37 @@ const fn flag_offset(flag: Flag) -> usize {
         Flag::Empty => 0x180,
     }
 }
+
+/// No two of them overlap, and what one side writes shares no pair of lines with what another does, nor with a flag, which both swap.
+const _: () = {
+    let written_together: [&[usize]; 5] = [
+        &[
+            word_offset(Word::Tail),
+            word_offset(Word::Produced),
+            word_offset(Word::Cpu),
+        ],
+        &[flag_offset(Flag::Full)],
+        &[word_offset(Word::Head), word_offset(Word::Consumed)],
+        &[flag_offset(Flag::Empty)],
+        &[word_offset(Word::Window), word_offset(Word::Leave)],
+    ];
+    let mut end = 0;
+    let mut i = 0;
+    while i < written_together.len() {
+        let first = written_together[i][0];
+        assert!(first.is_multiple_of(LINES) && first >= end);
+        let mut j = 0;
+        while j < written_together[i].len() {
+            let at = written_together[i][j];
+            assert!(at.is_multiple_of(8) && at >= end);
+            end = at + 8;
+            j += 1;
+        }
+        assert!(end <= first + LINES);
+        i += 1;
+    }
+    assert!(end <= RING_CONTROL_BYTES);
+};
 
 /// Which of a connection's two rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
