@@ -119,7 +119,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// As there, but not `Full`: there is room for it since it was begun. (Over the socket it is possible all the same where the system has made the
-    /// socket's buffer small and the server stands still; what was written is lost then.)
+    /// socket's buffer small and the server stands still, or where the server ends meanwhile; what was written is lost then.)
     #[inline]
     pub fn submit(self) -> Result<RequestId, RequestError> {
         match self.home {

@@ -171,8 +171,8 @@ pub enum RequestError {
         /// What was reserved, in bytes.
         room: usize,
     },
-    /// No room for the request within the timeout, or [`MAX_IN_FLIGHT`](crate::MAX_IN_FLIGHT) requests are in flight already, or the server has ended and
-    /// replies are left from before. Nothing was sent: receive replies first, or try again later if there are none to receive.
+    /// No room for the request within the timeout, or [`MAX_IN_FLIGHT`](crate::MAX_IN_FLIGHT) requests are in flight already, or the server ends, or has
+    /// ended, and replies are left from before. Nothing was sent: receive replies first, or try again later if there are none to receive.
     #[error("no room for the request: {in_flight} in flight")]
     #[non_exhaustive]
     Full {

@@ -301,9 +301,9 @@ impl Membrane {
     /// From the beginning on nobody can connect: the socket file is removed, so that another server may already take the path. Clients on shared memory
     /// go on meanwhile, and those who never pause may keep it for all of `limit`; it ends once it has found nothing in each ring, one after the other: what is sent
     /// into one behind its look is dropped, and told as by [`Self::shutdown`]. What those on the
-    /// socket have sent by the beginning is answered, and nothing later: a client there that sends on meanwhile finds its connection closed, and loses with it
-    /// the replies that it has not received yet (`Disconnected`, outcome unknown; on tokio all tasks of the connection). Who was accepted before and is still shaking hands, or is upgrading
-    /// then, is waited for, for at most [`Config::handshake_timeout`] a step.
+    /// socket have sent by the beginning is answered, and nothing later: a client there that sends on meanwhile is told to receive first (`Full`, nothing was
+    /// sent) as long as replies are left, and then of the end. Who was accepted before and is still shaking hands, or is upgrading then, is waited for, for at most
+    /// [`Config::handshake_timeout`] a step.
     pub fn drain(self, limit: Duration) -> bool {
         if self.is_forked() {
             return false;

@@ -214,9 +214,10 @@ impl Connection<'_> {
                         stage
                     };
                     match recv_until(self.socket, decoder.space(), deadline) {
-                        // Its end, or ours: a server that ends lets nothing more in. All that came is answered, so nothing is in the way.
+                        // Its end, or ours: a server that ends lets nothing more in. All that came whole is answered, so nothing of ours is in the way;
+                        // half a request is the client's.
                         Ok(got) if got.bytes == 0 => {
-                            if self.shared.ending() && decoder.pending() == 0 {
+                            if self.shared.ending() {
                                 drive::bye(&**self.socket);
                             }
                             return self.over(CloseReason::PeerGone);

@@ -169,6 +169,9 @@ impl SocketClient {
     /// As there.
     pub(crate) fn check_alive(&mut self) -> Result<(), RequestError> {
         self.usable()?;
+        if self.calls.live() == 0 {
+            return self.check_past_late();
+        }
         let Err(lost) = crate::shm::alive(&self.stream) else {
             return Ok(());
         };

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::super::Transport;
 use super::SocketClient;
 use crate::calls::Calls;
 use crate::error::{Lost, RequestError};
+use crate::membrane::testing::{WATCHDOG, server_and_client_on_socket};
 use crate::stats::SlotKind;
 use crate::stats::slot::SlotWriter;
 use crate::wire::drive;
@@ -71,17 +73,27 @@ fn reply(theirs: &mut UnixStream, id: u64, payload: &[u8]) {
 }
 
 #[test]
-fn an_end_on_purpose_is_told_as_one_behind_replies_that_nobody_received_yet() {
+fn replies_that_nobody_received_yet_are_left_to_be_received_whichever_call_meets_the_end() {
     for (name, send) in SENDS {
         let (mut client, mut theirs) = connected();
-        let id = client.submit(b"before").expect("room");
-        reply(&mut theirs, id.0, b"reply");
+        let ids = [0; 2].map(|_| client.submit(b"before").expect("room"));
+        for id in ids {
+            reply(&mut theirs, id.0, b"reply");
+        }
         drive::bye(&theirs);
         drop(theirs);
+        for (id, in_flight) in ids.into_iter().zip([2, 1]) {
+            match send(&mut client) {
+                Err(RequestError::Full { in_flight: left }) if left == in_flight => {}
+                other => panic!("{name}: {other:?}"),
+            }
+            assert!(!client.wants_write(), "{name}");
+            assert_eq!(client.receive().expect("a reply"), (id, &b"reply"[..]));
+        }
         match send(&mut client) {
             Err(RequestError::Disconnected {
                 reason: Lost::Closed,
-                in_flight: 1,
+                in_flight: 0,
             }) => {}
             other => panic!("{name}: {other:?}"),
         }
@@ -92,15 +104,74 @@ fn an_end_on_purpose_is_told_as_one_behind_replies_that_nobody_received_yet() {
 fn a_server_that_drains_ends_on_purpose_also_before_its_farewell() {
     for (name, send) in SENDS {
         let (mut client, theirs) = connected();
-        client.submit(b"before").expect("room");
         // What a server does that answers what it has, and takes nothing more.
         theirs.shutdown(Shutdown::Read).expect("a socket");
         match send(&mut client) {
             Err(RequestError::Disconnected {
                 reason: Lost::Closed,
-                in_flight: 1,
+                in_flight: 0,
             }) => {}
             other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_sends_on_to_a_server_that_drains_is_sent_to_the_replies_that_are_yet_to_come() {
+    for (name, send) in SENDS {
+        let (mut client, mut theirs) = connected();
+        let id = client.submit(b"before").expect("room");
+        theirs.shutdown(Shutdown::Read).expect("a socket");
+        match send(&mut client) {
+            Err(RequestError::Full { in_flight: 1 }) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        reply(&mut theirs, id.0, b"reply");
+        drive::bye(&theirs);
+        drop(theirs);
+        assert_eq!(client.receive().expect("a reply"), (id, &b"reply"[..]));
+        match client.check_alive() {
+            Err(RequestError::Disconnected {
+                reason: Lost::Closed,
+                in_flight: 0,
+            }) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn late_replies_hide_the_end_from_nobody_who_looks_whether_the_server_lives() {
+    for farewell in [false, true] {
+        let (mut client, mut theirs) = connected();
+        let ids = [0; 3].map(|_| client.submit(b"before").expect("room"));
+        client.cancel_all();
+        client.check_alive().expect("it lives");
+        for id in ids {
+            reply(&mut theirs, id.0, b"late");
+        }
+        client.check_alive().expect("it lives");
+        reply(&mut theirs, ids[0].0, b"again");
+        if farewell {
+            drive::bye(&theirs);
+        }
+        drop(theirs);
+        match (farewell, client.check_alive()) {
+            (
+                true,
+                Err(RequestError::Disconnected {
+                    reason: Lost::Closed,
+                    in_flight: 0,
+                }),
+            )
+            | (
+                false,
+                Err(RequestError::Disconnected {
+                    reason: Lost::PeerGone,
+                    in_flight: 0,
+                }),
+            ) => {}
+            (_, other) => panic!("{other:?}"),
         }
     }
 }
@@ -151,5 +222,34 @@ fn replies_that_are_there_are_received_although_the_rest_of_a_request_can_go_out
                 (_, other) => panic!("{name}: {other:?}"),
             }
         }
+    }
+}
+
+#[test]
+fn a_drain_is_told_as_one_also_to_who_has_sent_half_a_request() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, mut client) = server_and_client_on_socket(dir.path());
+    client.submit(b"whole").expect("room");
+    let Transport::Socket(SocketClient { stream, .. }) = &client.transport else {
+        unreachable!("it was asked for");
+    };
+    // What the kernel took of a larger one.
+    let header = Header {
+        kind: Kind::Request,
+        id: 2,
+        length: 1 << 12,
+        aux: 0,
+    };
+    let mut socket: &UnixStream = stream;
+    socket.write_all(&header.encode()).expect("room");
+    socket.write_all(&[0; 100]).expect("room");
+    assert!(server.drain(WATCHDOG));
+    assert_eq!(client.receive().expect("a reply").1, b"whole");
+    match client.check_alive() {
+        Err(RequestError::Disconnected {
+            reason: Lost::Closed,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
     }
 }

@@ -16,6 +16,9 @@ use crate::wire::edge::{Deadline, ready, recv_until};
 use crate::wire::fdpass::{Received, try_recv};
 use crate::wire::frame::Kind;
 
+/// Reads that a look past late replies takes at most: a server that never stops sending must not keep the caller.
+const MAX_LATE_READS: usize = 1024;
+
 impl SocketClient {
     /// As [`crate::Synapse::receive`].
     ///
@@ -104,6 +107,25 @@ impl SocketClient {
             }
             bump(&taken.rx_socket_void, 1);
         }
+    }
+
+    /// Whether the server lives, where nobody waits for a reply: those that are there are late, and what is behind them, be it the end, is not seen before
+    /// they are taken. Nobody else may ever take them.
+    pub(super) fn check_past_late(&mut self) -> Result<(), RequestError> {
+        for _ in 0..MAX_LATE_READS {
+            self.arrived()?;
+            if self.calls.is_flooded() {
+                return Err(self.lose(Lost::BadFrame(FLOODED)));
+            }
+            match try_recv(self.stream.as_fd(), self.decoder.space()) {
+                Ok(got) if got.bytes == 0 => return Err(self.lose(Lost::PeerGone)),
+                Ok(got) => self.decoder.filled(got.bytes),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => return Err(self.lose(self.gone_or_io(e))),
+            }
+        }
+        // Or more came than one look takes: it lives.
+        Ok(())
     }
 
     /// Waits for the next live reply. Looks once even if the deadline has passed.

@@ -177,19 +177,26 @@ impl SocketClient {
         self.outgoing.1 = 0;
     }
 
-    /// Loses the connection of which nothing can be sent any more.
+    /// Nothing can be sent any more, and the rest of what was begun is dropped. No reply is hidden by that: as long as some are there, or may yet come, the
+    /// caller is sent to them first, as on shared memory, and the end is told behind them.
     #[cold]
     fn cut_off(&mut self, e: io::Error) -> RequestError {
-        let lost = if is_end(&e) {
-            self.last_word()
-        } else {
-            Lost::Io(e)
-        };
+        self.all_out();
+        if !is_end(&e) {
+            return self.lose(Lost::Io(e));
+        }
+        let in_flight = self.calls.live();
+        if in_flight > 0 {
+            return match self.check_alive() {
+                Ok(()) => RequestError::Full { in_flight },
+                Err(end) => end,
+            };
+        }
+        let lost = self.last_word();
         self.lose(lost)
     }
 
-    /// Whether a server that takes nothing more ends on purpose. It says so, once it has answered what came before; nothing else of what comes is of use any
-    /// more. Hardly waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives. But of one that
+    /// Whether a server that takes nothing more ends on purpose, where nobody waits for a reply. It says so, once it has answered what came before. Hardly waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives. But of one that
     /// dies the kernel tells who writes before who reads.
     fn last_word(&mut self) -> Lost {
         let mut has_waited = false;
