@@ -259,7 +259,7 @@ impl Synapse {
     /// Checks that the server still holds its end. For callers that only ever use [`Self::try_receive`].
     ///
     /// # Errors
-    /// [`RequestError::Disconnected`] if not; on shared memory once the replies are received that came before the end.
+    /// [`RequestError::Disconnected`] if not, once the replies are received that came before the end.
     pub fn check_alive(&mut self) -> Result<(), RequestError> {
         match &mut self.transport {
             Transport::Shm(shm) => shm.check_alive(),
