@@ -30,9 +30,11 @@ fn the_documents_two_commands_print_what_the_document_says() {
     );
     let mut trader = place.start("trader", "16 bytes 20000");
     assert_eq!(trader.line(), "!! SHM UPGRADE SUCCESS (SPSC) !!\n");
-    for _ in 0..2 {
+    let mut at_work = 0;
+    while at_work < 2 {
         let (rps, throughput) = rps_and_throughput(&trader.line());
-        assert!(rps > 0.0);
+        // None in a second that others had; a line that is no second's ends this.
+        at_work += u32::from(rps > 0.0);
         let both_ways = rps * 2.0 * 20_000.0 / f64::from(1 << 20);
         // The printed rate is rounded to whole requests.
         assert!(
@@ -152,14 +154,15 @@ fn durations_end_both_programs() {
 fn an_open_loop_charges_a_slow_exchange_for_the_requests_it_delays() {
     let place = Place::new();
     let _exchange = place.exchange("--work 20ms");
-    // 500 a second are due and at most 50 can be served: the last of 20 waits for almost all of the others.
+    // 500 a second are due and at most 50 can be served: the tenth of 20 is due after 18 ms and served after 200 at the earliest, however busy
+    // the machine. Of a closed loop p50 is 20 ms.
     let open = place
         .run("trader", "1 ping --rate 500 --requests 20 --json")
         .json();
     let closed = place.run("trader", "1 ping --requests 20 --json").json();
     let p50 = |summary: &serde_json::Value| summary["rtt_ns"]["p50"].as_u64().expect("measured");
     assert!(p50(&closed) >= 19_000_000, "{closed}");
-    assert!(p50(&open) > 4 * p50(&closed), "{open} {closed}");
+    assert!(p50(&open) >= 150_000_000, "{open} {closed}");
 }
 
 #[test]

@@ -4,11 +4,30 @@ mod common;
 
 use common::{Place, wait_until};
 use nix::sys::signal::Signal;
+use transport::stats::{PageReader, Role, SlotKind, SlotState, Via, registry};
+
+/// Clients that the exchange's page shows on shared memory.
+fn on_shm(place: &Place) -> usize {
+    let pages = registry::discover(place.dir()).unwrap_or_default();
+    pages
+        .iter()
+        .filter_map(|found| PageReader::open(&found.link).ok()?.snapshot().ok())
+        .filter(|page| page.role == Role::Server)
+        .flat_map(|page| page.slots)
+        .map(|slot| slot.info)
+        .filter(|info| info.kind == SlotKind::Connection && info.state == SlotState::Open)
+        .filter(|info| info.transport == Via::Shm)
+        .count()
+}
 
 #[test]
 fn without_a_terminal_it_prints_one_table_and_leaves_nothing_behind() {
     let place = Place::new();
-    let demo = place.run("demo", "--clients 4 --duration 2500ms");
+    let demo = place.start("demo", "--clients 4 --duration 60s");
+    // For as long as that takes: how soon they come is the machine's.
+    wait_until("4 clients on shared memory", || on_shm(&place) == 4);
+    demo.signal(Signal::SIGINT);
+    let demo = demo.finish();
     assert_eq!(demo.code(), 0, "{demo:?}");
     assert!(
         demo.stdout.contains("4 clients: 4 shm, 0 socket"),
@@ -21,22 +40,9 @@ fn without_a_terminal_it_prints_one_table_and_leaves_nothing_behind() {
 
 #[test]
 fn sixteen_traders_come_up_on_shared_memory() {
-    use transport::stats::{PageReader, Role, SlotKind, SlotState, Via, registry};
     let place = Place::new();
     let _demo = place.start("demo", "--duration 60s");
-    let on_shm = || {
-        let pages = registry::discover(place.dir()).unwrap_or_default();
-        pages
-            .iter()
-            .filter_map(|found| PageReader::open(&found.link).ok()?.snapshot().ok())
-            .filter(|page| page.role == Role::Server)
-            .flat_map(|page| page.slots)
-            .map(|slot| slot.info)
-            .filter(|info| info.kind == SlotKind::Connection && info.state == SlotState::Open)
-            .filter(|info| info.transport == Via::Shm)
-            .count()
-    };
-    wait_until("16 clients on shared memory", || on_shm() == 16);
+    wait_until("16 clients on shared memory", || on_shm(&place) == 16);
 }
 
 #[test]
@@ -89,6 +95,10 @@ fn all_workloads_start() {
         let place = Place::new();
         let demo = place.run("demo", &format!("--clients 2 --duration 500ms {args}"));
         assert_eq!(demo.code(), 0, "{args}: {demo:?}");
+        assert!(
+            demo.stderr.contains("printed one table"),
+            "{args}: {demo:?}"
+        );
     }
 }
 

@@ -4,11 +4,18 @@ mod common;
 
 use common::{Place, wait_until};
 use nix::sys::signal::Signal;
-use transport::stats::{PageReader, Slot, SlotKind, registry};
+use transport::stats::{PageReader, Slot, SlotKind, Snapshot, registry};
 
 /// Reads until a second has been reported, so that requests are under way.
 fn until_busy(trader: &mut common::Running) {
     while !trader.line().starts_with("--> RPS") {}
+}
+
+/// The page of the process with this pid.
+fn page_of(place: &Place, pid: i32) -> Option<Snapshot> {
+    let found = registry::discover(place.dir()).expect("the pages' links");
+    let page = found.iter().find(|f| f.pid == pid as u32)?;
+    PageReader::open(&page.link).ok()?.snapshot().ok()
 }
 
 /// Sum of the `N client(s)` of the lines with these words: what happens together is said together, but not always
@@ -80,10 +87,7 @@ fn a_trader_finds_back_to_an_exchange_that_was_started_again() {
     let again = place.exchange("--transport socket");
     // By its own page: the trader's lines may be older than it is.
     wait_until("answers to all four", || {
-        let found = registry::discover(place.dir()).expect("the pages' links");
-        let page = found.iter().find(|f| f.pid == again.pid() as u32);
-        let page = page.and_then(|f| PageReader::open(&f.link).ok());
-        let page = page.and_then(|p| p.snapshot().ok());
+        let page = page_of(&place, again.pid());
         let served = |s: &&Slot| s.info.kind == SlotKind::Connection && s.tx.tx_messages > 0;
         page.is_some_and(|p| p.slots.iter().filter(served).count() == 4)
     });
@@ -185,8 +189,12 @@ fn with_json_nobody_has_to_read_the_lines_for_people() {
 #[test]
 fn a_trader_works_on_with_the_clients_that_the_exchange_admits() {
     let place = Place::new();
-    let _exchange = place.exchange("--max-clients 10");
+    let exchange = place.exchange("--max-clients 10");
     for args in ["", "--threads 1", "--processes"] {
+        // A place is free once the exchange has seen who left it, which may be after he has ended.
+        wait_until("ten free places", || {
+            page_of(&place, exchange.pid()).is_some_and(|page| page.process.open_clients == 0)
+        });
         let trader = place.run("trader", &format!("16 ping --requests 50 --json {args}"));
         assert_eq!(trader.code(), 1, "{args}: {trader:?}");
         let summary: serde_json::Value = serde_json::from_str(&trader.stdout).expect("one object");

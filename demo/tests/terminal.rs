@@ -78,6 +78,11 @@ impl Shown {
         wait_until(what, || is_there(&self.shown()));
     }
 
+    /// Of a frame only what changed is printed, so that a word may come in pieces.
+    fn wait_for_the_exchange(&self) {
+        self.wait_to_see("the exchange's row", |screen| screen.contains("exchange"));
+    }
+
     fn press(&mut self, keys: &[u8]) {
         self.keyboard.write_all(keys).expect("a keyboard");
     }
@@ -141,7 +146,7 @@ fn it_is_live_until_q_and_nothing_is_left_behind() {
         let place = Place::new();
         let mut demo = Shown::start(&place, "--clients 3");
         place.wait_for_processes(5);
-        demo.wait_for("exchange");
+        demo.wait_for_the_exchange();
         demo.press(key);
         assert_eq!(demo.ended(), Some(0), "{key:?}");
         place.wait_for_processes(0);
@@ -154,7 +159,7 @@ fn a_signal_ends_it_with_the_terminal_as_before() {
     let place = Place::new();
     let demo = Shown::start(&place, "--clients 3");
     place.wait_for_processes(5);
-    demo.wait_for("exchange");
+    demo.wait_for_the_exchange();
     kill(Pid::from_raw(demo.child.id() as i32), Signal::SIGTERM).expect("a child");
     assert_eq!(demo.ended(), Some(128 + Signal::SIGTERM as i32));
     place.wait_for_processes(0);
@@ -171,7 +176,7 @@ fn a_child_that_ended_is_named_in_the_end_and_leaves_the_exit_code_to_the_way_ou
         let place = Place::new();
         let mut demo = Shown::start(&place, "--clients 2");
         place.wait_for_processes(4);
-        demo.wait_for("exchange");
+        demo.wait_for_the_exchange();
         place.kill_one("__exchange");
         // Its traders may end with it, one by one.
         wait_until("its end", || place.processes().len() <= 3);
@@ -190,7 +195,8 @@ fn a_child_that_ended_is_named_in_the_end_and_leaves_the_exit_code_to_the_way_ou
 fn a_duration_ends_it_in_a_terminal_too() {
     let place = Place::new();
     let demo = Shown::start(&place, "--clients 2 --duration 1s");
-    demo.wait_for("exchange");
+    // A frame with rows in it may take longer than that.
+    demo.wait_for("\x1b[?1049h");
     assert_eq!(demo.ended(), Some(0));
     place.wait_for_processes(0);
 }
