@@ -23,6 +23,7 @@ const BOTH: [TransportChoice; 2] = [TransportChoice::Shm, TransportChoice::Socke
 fn connect(dir: &std::path::Path, transport: TransportChoice) -> Synapse {
     let config = Config {
         transport,
+        request_timeout: WATCHDOG,
         stats_dir: Some(dir.join("stats")),
         ..Config::default()
     };

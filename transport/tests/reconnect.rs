@@ -1,5 +1,7 @@
 //! Clients outlive their server: what was in flight is unknown and never repeated, what comes next finds the new one.
 
+#[path = "own_page/mod.rs"]
+mod own_page;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -87,7 +89,14 @@ fn the_call_that_meets_the_crash_says_unknown_and_is_not_repeated() {
     let place = Place::new();
     let server = place.server();
     let mut client = place.client(&place.config(TransportChoice::Auto), PATIENT);
+    let id = client.synapse().expect("alive").connection_id();
     let killer = std::thread::spawn(move || {
+        // Killed before that, it would be found to have gone, and the next one asked.
+        let begun = Instant::now();
+        while own_page::slot_of(id).req.requests == 0 {
+            assert!(begun.elapsed() < WATCHDOG, "nothing is asked");
+            std::thread::yield_now();
+        }
         server.signal(Signal::SIGKILL);
         drop(server);
         (place.server(), place)

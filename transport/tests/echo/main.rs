@@ -34,6 +34,7 @@ impl World {
             max_message_bytes: 100_000,
             transport,
             wait,
+            request_timeout: WATCHDOG,
             stats_dir: Some(dir.path().join("stats")),
             ..Config::default()
         };

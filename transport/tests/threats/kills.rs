@@ -285,8 +285,9 @@ fn a_server_killed_while_its_client_waits_for_room_is_noticed() {
         let waits = slot.is_some_and(|s| s.tx.tx_blocked_since_ns > 0);
         waits.then_some(()).ok_or("no slot that waits")
     });
-    let promise = Promise::of(std::process::id());
     server.kill();
+    // It is dead from here on; how long a process takes to die is not its client's.
+    let promise = Promise::of(std::process::id());
     match told.recv_timeout(WATCHDOG) {
         Ok((sent, RequestError::Disconnected { in_flight, .. })) => assert_eq!(in_flight, sent),
         other => panic!("{other:?}"),

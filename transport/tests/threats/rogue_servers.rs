@@ -17,6 +17,7 @@ use crate::rogue::{
     COMMIT, HELLO, MESSAGE, NO_OFFER, OFFER, READY, REFUSED, REPLY, Raw, UPGRADE, VERSION, WELCOME,
     header, message,
 };
+use crate::role::WATCHDOG;
 
 #[test]
 fn another_version_is_an_error_that_names_both() {
@@ -156,7 +157,8 @@ fn who_reconnects_tries_again_only_what_may_pass() {
     let backoff = Backoff {
         first: Duration::from_millis(1),
         longest: Duration::from_millis(1),
-        patience: Duration::from_millis(200),
+        // What ends it is an answer.
+        patience: WATCHDOG,
     };
     let refused = |reason: u64| message(REFUSED, 0, &[(24, reason)]);
     let mut newer = welcome();
@@ -177,22 +179,21 @@ fn who_reconnects_tries_again_only_what_may_pass() {
         let came = std::thread::scope(|scope| {
             let server = scope.spawn(|| {
                 let mut came = 0;
-                // A second one is enough to know; then nobody is there.
-                while came < 2 {
+                // A second one is enough to know: it is refused for good.
+                for answer in [&answer, &refused(1)] {
                     let mut raw = Raw::over(listener.accept().expect("somebody").0);
                     let mut hello = [0; MESSAGE];
                     if raw.0.read_exact(&mut hello).is_err() {
                         // The test itself: all is over.
                         break;
                     }
-                    raw.say(&answer);
+                    raw.say(answer);
                     came += 1;
                 }
-                std::fs::remove_file(&path).expect("ours");
                 came
             });
             Reconnecting::connect(&path, &config, backoff).expect_err("no server");
-            // It may be gone.
+            // Nobody may be there to accept it.
             let _ = std::os::unix::net::UnixStream::connect(&path);
             server.join().expect("no panic")
         });
