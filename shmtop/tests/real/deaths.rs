@@ -65,6 +65,7 @@ fn a_server_that_is_killed_while_its_client_is_watched_is_exit_6() {
     let pid = trader.pid().to_string();
     let doctor =
         Process::start(stage.shmtop(&["doctor", "--for", "8s", "-d", "100ms", "-p", &pid]));
+    doctor.has_looked_at(2);
     let check = check(&stage, "4s", &[&["-p", &pid], &DEATHS[..]].concat());
     exchange.signal(Signal::SIGKILL);
     exchange.finish();
