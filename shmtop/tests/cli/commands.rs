@@ -13,7 +13,8 @@ fn a_link_among_the_pages_that_leads_elsewhere_is_said_and_not_followed() {
     let p = pair();
     let secret = p.dir.path().join("secret");
     std::fs::write(&secret, "SHMTOP01 not to be read").unwrap();
-    std::os::unix::fs::symlink(&secret, p.dir.path().join("4711-stray")).unwrap();
+    // By a path as short everywhere: what is said of a long one is cut short.
+    std::os::unix::fs::symlink("secret", p.dir.path().join("4711-stray")).unwrap();
     let (code, out, err) = run(p.dir.path(), &["ps"]);
     assert_eq!(code, 0, "{err}");
     let line = out.lines().find(|l| l.contains("4711-stray")).unwrap();
