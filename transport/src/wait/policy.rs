@@ -84,10 +84,20 @@ impl Waiter {
 
     /// The one to be waited for was asleep and has just been woken. The kernel may well have put it on this CPU (a halted virtual CPU
     /// does not count as free), where it can't run while we spin: the next adaptive wait begins with a yield.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn has_woken(&mut self) {
         if self.policy == WaitPolicy::Adaptive {
             self.woke = Some(Ticks::now());
         }
+    }
+
+    /// What was asked long ago was answered without a wait.
+    #[cold]
+    #[inline(never)]
+    fn forget_old_wake(&mut self) {
+        let now = Ticks::now();
+        self.woke = self.woke.filter(|at| now.waited_since(*at) < WOKEN_FOR_NS);
     }
 
     /// True while the CPUs are taken to be oversubscribed.
@@ -124,11 +134,8 @@ impl Waiter {
         if limit.is_zero() {
             return self.pass(what);
         }
-        if let Some(at) = self.woke
-            && Ticks::now().waited_since(at) >= WOKEN_FOR_NS
-        {
-            // What was asked then was answered without a wait.
-            self.woke = None;
+        if self.woke.is_some() {
+            self.forget_old_wake();
         }
         let spin_first = match self.policy {
             WaitPolicy::Spin => true,
