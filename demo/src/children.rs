@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -28,6 +28,8 @@ pub(crate) struct Child {
     stdin: Option<ChildStdin>,
     words: Words,
     status: Option<ExitStatus>,
+    /// It took longer than the grace to end.
+    killed: bool,
 }
 
 /// What a child writes to stderr.
@@ -82,6 +84,7 @@ impl Child {
             stdin,
             words: Words::default(),
             status: None,
+            killed: false,
         };
         if let Some(stderr) = stderr {
             let said = Arc::clone(&child.words.said);
@@ -133,6 +136,12 @@ impl Child {
         self.status
     }
 
+    /// Its exit status, if it has ended otherwise than we end it: by a signal that is not ours, or with an exit code that tells of a fault.
+    pub(crate) fn failed(&mut self) -> Option<ExitStatus> {
+        let killed = self.killed;
+        self.ended().filter(|&status| is_fault(status, killed))
+    }
+
     /// The last lines it wrote to stderr; all of them, if it has ended.
     pub(crate) fn said(&mut self) -> String {
         if self.ended().is_some()
@@ -156,6 +165,7 @@ impl Child {
             if Instant::now() >= deadline {
                 // Only an error if it has ended meanwhile, which the wait then sees.
                 _ = self.process.kill();
+                self.killed = true;
                 self.status = self.process.wait().ok();
                 return;
             }
@@ -172,9 +182,21 @@ impl Drop for Child {
 }
 
 /// Ends all at once and then waits, so that the graces run in parallel.
-pub(crate) fn end_all(mut children: Vec<Child>) {
+pub(crate) fn end_all(children: &mut [Child]) {
     children.iter_mut().for_each(Child::end);
     children.iter_mut().for_each(Child::reap);
+}
+
+/// SIGTERM is what we ask with: one that did not listen yet ends by it, one that was asked a second time, by others, with this exit code.
+fn is_fault(status: ExitStatus, killed: bool) -> bool {
+    const ASKED: i32 = Signal::SIGTERM as i32;
+    const KILLED: i32 = Signal::SIGKILL as i32;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code != 0 && code != 128 + ASKED,
+        (None, Some(ASKED)) => false,
+        (None, Some(KILLED)) => !killed,
+        (None, _) => true,
+    }
 }
 
 /// Reads to the end and keeps the last lines; a line longer than 4 KiB is cut there.
@@ -191,6 +213,30 @@ fn keep_tail(stderr: impl Read, said: &Mutex<VecDeque<String>>) {
                 }
                 said.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_send_is_no_fault_and_what_others_send_is() {
+        let by = |signal: Signal| ExitStatus::from_raw(signal as i32);
+        let with = |code: i32| ExitStatus::from_raw(code << 8);
+        for (status, killed, fault) in [
+            (with(0), false, false),
+            (with(1), false, true),
+            (with(6), false, true),
+            (with(143), false, false),
+            (by(Signal::SIGTERM), false, false),
+            (by(Signal::SIGKILL), true, false),
+            (by(Signal::SIGKILL), false, true),
+            (by(Signal::SIGSEGV), false, true),
+            (by(Signal::SIGABRT), true, true),
+        ] {
+            assert_eq!(is_fault(status, killed), fault, "{status}, {killed}");
         }
     }
 }

@@ -19,7 +19,7 @@ use shmtop::runtime::{self, SampleSource, Settings};
 use shmtop::sample::{Glance, Sample};
 use shmtop::source::{self, World};
 
-use crate::failure::Failure;
+use crate::failure::{FAULT, Failure};
 use crate::options::{WaitName, parse};
 use crate::protocol::Mode;
 use crate::signals;
@@ -41,8 +41,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(5);
 ///
 /// In a terminal the dashboard is live until q; elsewhere it runs for --duration and prints one table.
 ///
-/// A process of the demo that ends is named. The live dashboard goes on, and the exit code is that of the way out: 0, or 128 and the
-/// signal's number. Without a terminal that is the end, with exit code 1.
+/// A process of the demo that ends is named, and in the end each that failed. The live dashboard goes on, and the exit code is that of the
+/// way out: 0, or 128 and the signal's number. Without a terminal that is the end, with exit code 1.
 #[derive(Parser)]
 #[command(name = "demo", version)]
 struct Options {
@@ -128,12 +128,7 @@ fn live(options: &Options) -> Result<u8, Failure> {
     };
     let ending = runtime::run(Box::new(watched), settings);
     let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-    // Whatever the dashboard showed of a child that ended, the reason is in what it wrote.
-    let alive = stage.check();
-    stage.clear();
-    if let Err(ended) = alive {
-        crate::note(format_args!("demo: {}", ended.sentence));
-    }
+    tell(&stage.clear());
     let ending = ending.map_err(|e| Failure::io("the dashboard", &e))?;
     Ok(ending.exit_code())
 }
@@ -173,21 +168,32 @@ fn once(options: &Options, why: &str) -> Result<u8, Failure> {
     let mut stage = Stage::set(options)?;
     let (mut world, mut models) = (world(), Judge::new());
     let deadline = Instant::now() + options.duration.unwrap_or(DEFAULT_DURATION);
-    loop {
+    let shown = loop {
         let model = models.push(world.sample());
-        stage.check()?;
+        if stage.newly_ended().is_some() {
+            break None;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            stage.clear();
-            return print(&model, why);
+            break Some(model);
         }
         // Whole steps, and what remains of the first.
         let next = Duration::from_nanos((left.as_nanos() - 1) as u64 % STEP.as_nanos() as u64 + 1);
         if ended.recv_timeout(next) != Err(RecvTimeoutError::Timeout) {
-            let model = models.push(world.sample());
-            stage.clear();
-            return print(&model, why);
+            break Some(models.push(world.sample()));
         }
+    };
+    let last_words = stage.clear();
+    tell(&last_words);
+    if let Some(model) = shown {
+        print(&model, why)?;
+    }
+    Ok(if last_words.is_empty() { 0 } else { FAULT })
+}
+
+fn tell(last_words: &[String]) {
+    for line in last_words {
+        crate::note(format_args!("demo: {line}"));
     }
 }
 
@@ -200,7 +206,7 @@ fn world() -> World {
 }
 
 /// The table of `shmtop snapshot`, and below it what was found.
-fn print(model: &Model, why: &str) -> Result<u8, Failure> {
+fn print(model: &Model, why: &str) -> Result<(), Failure> {
     let mut text = shmtop::report::table(model, Listing::default());
     for f in &model.findings {
         text.push_str(&shmtop::report::finding_text(f));
@@ -213,7 +219,7 @@ fn print(model: &Model, why: &str) -> Result<u8, Failure> {
     crate::note(format_args!(
         "demo: {why}: printed one table (in a terminal the dashboard is live)"
     ));
-    Ok(0)
+    Ok(())
 }
 
 #[cfg(test)]

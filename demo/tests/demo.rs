@@ -85,6 +85,33 @@ fn a_killed_child_ends_it_with_its_name_and_the_reason() {
 }
 
 #[test]
+fn a_child_that_crashes_while_the_demo_ends_is_named_too() {
+    for (word, name) in [
+        ("__exchange", "the exchange (pid "),
+        ("__trader", "trader "),
+    ] {
+        let place = Place::new();
+        let demo = place.start("demo", "--clients 1 --duration 60s");
+        place.wait_for_processes(3);
+        place.doom_one(word, Signal::SIGUSR1);
+        demo.signal(Signal::SIGTERM);
+        let demo = demo.finish();
+        assert_eq!(demo.code(), 1, "{demo:?}");
+        // And nobody else: the trader of an exchange that is stopped takes so long to end that we kill it.
+        let ends: Vec<_> = (demo
+            .stderr
+            .lines()
+            .filter(|line| line.contains("ended with")))
+        .collect();
+        let named = ends.len() == 1 && ends[0].starts_with(&format!("demo: {name}"));
+        assert!(named && ends[0].contains("signal: 10"), "{demo:?}");
+        assert!(demo.stdout.contains("CLIENT"), "the table: {demo:?}");
+        assert_eq!(place.processes(), [0; 0]);
+        assert_eq!(place.files(), [""; 0]);
+    }
+}
+
+#[test]
 fn all_workloads_start() {
     for args in [
         "--mode batch --rate 500",

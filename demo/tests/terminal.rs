@@ -192,6 +192,20 @@ fn a_child_that_ended_is_named_in_the_end_and_leaves_the_exit_code_to_the_way_ou
 }
 
 #[test]
+fn a_child_that_crashes_while_the_demo_ends_is_named_and_leaves_the_exit_code() {
+    let place = Place::new();
+    let mut demo = Shown::start(&place, "--clients 2");
+    place.wait_for_processes(4);
+    demo.wait_for("exchange");
+    place.doom_one("__trader", Signal::SIGUSR1);
+    demo.press(b"q");
+    demo.wait_for("ended with signal: 10 (SIGUSR1)");
+    assert_eq!(demo.ended(), Some(0));
+    place.wait_for_processes(0);
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
 fn a_duration_ends_it_in_a_terminal_too() {
     let place = Place::new();
     let demo = Shown::start(&place, "--clients 2 --duration 1s");

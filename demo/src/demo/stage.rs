@@ -12,7 +12,7 @@ use transport::stats::registry::{default_dir, discover, ensure_dir};
 
 use super::{EXCHANGE, Options, TRADER, cast};
 use crate::children::{Child, end_all};
-use crate::failure::{FAULT, Failure};
+use crate::failure::{FAULT, Failure, PEER_DIED};
 use crate::signals;
 
 /// How long the exchange may take to listen.
@@ -24,7 +24,7 @@ const LISTENING: Duration = Duration::from_secs(5);
 pub(super) struct Stage {
     traders: Vec<Child>,
     exchange: Child,
-    /// Told of by [`Self::newly_ended`], in that order.
+    /// Who has ended, in the order in which it was seen.
     told: Vec<Ended>,
     socket: Socket,
 }
@@ -70,24 +70,44 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Is everybody still there? If not, who ended and with which words.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
-        ended("the exchange", &mut self.exchange)?;
-        for (index, trader) in self.traders.iter_mut().enumerate() {
-            ended(&format!("trader {}", index + 1), trader)?;
-        }
-        Ok(())
-    }
-
     /// All that have ended, in a sentence, if one of them was not told of yet. Reaps them.
     pub(super) fn newly_ended(&mut self) -> Option<String> {
+        self.see(Child::ended).then(|| sentence(&self.told))
+    }
+
+    /// Ends all: the traders first, so that none of them sees the exchange die. Returns what is to be said of who ended before, or
+    /// meanwhile otherwise than asked to: the reason is in what it wrote.
+    pub(super) fn clear(&mut self) -> Vec<String> {
+        end_all(&mut self.traders);
+        self.exchange.end();
+        self.exchange.reap();
+        self.socket.clear();
+        self.see(Child::failed);
+        let (named, others) = named(&self.told);
+        let mut lines = Vec::new();
+        for one in named {
+            let (who, child) = match one.trader {
+                None => ("the exchange".to_owned(), &mut self.exchange),
+                Some(n) => (format!("trader {n}"), &mut self.traders[n - 1]),
+            };
+            let (pid, status, said) = (one.pid, one.status, last_words(child));
+            lines.push(format!("{who} (pid {pid}) ended with {status}; {said}"));
+        }
+        if others > 0 {
+            lines.push(format!("and {others} more"));
+        }
+        lines
+    }
+
+    /// Notes who has ended in this sense; was that somebody new?
+    fn see(&mut self, has_ended: impl Fn(&mut Child) -> Option<ExitStatus>) -> bool {
         let known = self.told.len();
         let exchange = std::iter::once((None, &mut self.exchange));
         let traders = self.traders.iter_mut().enumerate();
         let traders = traders.map(|(i, child)| (Some(i + 1), child));
         for (trader, child) in exchange.chain(traders) {
             let pid = child.pid();
-            if let Some(status) = child.ended()
+            if let Some(status) = has_ended(child)
                 && self.told.iter().all(|t| t.pid != pid)
             {
                 self.told.push(Ended {
@@ -97,15 +117,7 @@ impl Stage {
                 });
             }
         }
-        (self.told.len() > known).then(|| sentence(&self.told))
-    }
-
-    /// Ends all: the traders first, so that none of them sees the exchange die.
-    pub(super) fn clear(&mut self) {
-        end_all(std::mem::take(&mut self.traders));
-        self.exchange.end();
-        self.exchange.reap();
-        self.socket.clear();
+        self.told.len() > known
     }
 }
 
@@ -148,27 +160,33 @@ fn sentence(ended: &[Ended]) -> String {
     text
 }
 
+/// Who is named in the last words, and how many more there are: all that failed by themselves, the first, and the exchange. Traders that gave
+/// up because the exchange was gone, or ended well, are counted.
+fn named(told: &[Ended]) -> (Vec<&Ended>, usize) {
+    const NAMED: usize = 8;
+    let exchange_too = told.iter().any(|one| one.trader.is_none());
+    let follows = |one: &Ended| {
+        let gave_up = exchange_too && one.status.code() == Some(i32::from(PEER_DIED));
+        one.trader.is_some() && (gave_up || one.status.success())
+    };
+    let (first, rest) = told.split_at(1.min(told.len()));
+    let rest = rest.iter().filter(|one| !follows(one));
+    let named: Vec<_> = first.iter().chain(rest).take(NAMED).collect();
+    let others = told.len() - named.len();
+    (named, others)
+}
+
 /// Starts a role, which comes first.
 fn start(args: &[OsString], stdout: Stdio) -> Result<Child, Failure> {
     let (role, args) = args.split_at(1.min(args.len()));
     Child::start(role, args, stdout)
 }
 
-fn ended(who: &str, child: &mut Child) -> Result<(), Failure> {
-    let Some(status) = child.ended() else {
-        return Ok(());
-    };
-    let pid = child.pid();
-    let said = child.said();
-    let said = if said.is_empty() {
-        "it said nothing".to_owned()
-    } else {
-        format!("its last words: {said}")
-    };
-    Err(Failure::new(
-        FAULT,
-        format!("{who} (pid {pid}) ended with {status}; {said}"),
-    ))
+fn last_words(child: &mut Child) -> String {
+    match child.said() {
+        nothing if nothing.is_empty() => "it said nothing".to_owned(),
+        said => format!("its last words: {said}"),
+    }
 }
 
 /// Waits for the exchange's one line, or for its end.
@@ -189,9 +207,14 @@ fn wait_until_listening(exchange: &mut Child) -> Result<(), Failure> {
     }
     exchange.end();
     exchange.reap();
+    let why = match exchange.failed() {
+        Some(status) => format!("it ended with {status}"),
+        None => "it did not get to listen".to_owned(),
+    };
+    let said = last_words(exchange);
     Err(Failure::new(
         FAULT,
-        format!("the exchange did not start: {}", exchange.said()),
+        format!("the exchange did not start: {why}; {said}"),
     ))
 }
 
@@ -287,5 +310,26 @@ mod tests {
         all.extend([gone(None, 11), gone(8, GAVE_UP)]);
         let both = format!("{killed}, then the exchange (pid 100) with signal: 11 (SIGSEGV)");
         assert_eq!(sentence(&all), format!("{both}, and 2 other traders"));
+    }
+
+    #[test]
+    fn the_last_words_name_who_failed_and_count_who_followed() {
+        const GAVE_UP: i32 = 6 << 8;
+        let who = |told: &[Ended]| {
+            let (named, others) = named(told);
+            let traders: Vec<_> = named.iter().map(|one| one.trader).collect();
+            (traders, others)
+        };
+        assert_eq!(who(&[]), (vec![], 0));
+        let killed = [gone(None, 9), gone(1, GAVE_UP), gone(2, GAVE_UP)];
+        assert_eq!(who(&killed), (vec![None], 2));
+        // A trader's crash is not hidden behind the exchange's, nor the other way round.
+        let crashes = [gone(3, 0), gone(4, 0), gone(5, 11), gone(None, 11)];
+        assert_eq!(who(&crashes), (vec![Some(3), Some(5), None], 1));
+        // Nobody else is gone that they could have given up for.
+        let all = [gone(1, GAVE_UP), gone(2, GAVE_UP)];
+        assert_eq!(who(&all), (vec![Some(1), Some(2)], 0));
+        let many: Vec<_> = (1..=512).map(|n| gone(n, 9)).collect();
+        assert_eq!(named(&many).1, 504);
     }
 }

@@ -114,8 +114,8 @@ impl Crew for Processes {
             .sum()
     }
 
-    fn join(self: Box<Self>) {
-        end_all(self.children);
+    fn join(mut self: Box<Self>) {
+        end_all(&mut self.children);
     }
 }
 

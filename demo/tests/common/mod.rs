@@ -102,13 +102,31 @@ impl Place {
 
     /// Kills the first process here with this word in its command line; returns when its parent can hear of it.
     pub fn kill_one(&self, word: &str) {
+        let child = self.child(word);
+        kill(Pid::from_raw(child), Signal::SIGKILL).expect("killed");
+        wait_until("a death that can be waited for", || is_dead(child));
+    }
+
+    /// Stops the first process here with this word in its command line, for it to die by this signal as soon as it is woken.
+    pub fn doom_one(&self, word: &str, signal: Signal) {
+        let child = self.child(word);
+        kill(Pid::from_raw(child), Signal::SIGSTOP).expect("stopped");
+        // A thread that still ran would take the signal at once.
+        wait_until("all its threads at rest", || is_stopped(child));
+        kill(Pid::from_raw(child), signal).expect("it lives");
+    }
+
+    /// Waits for it: until it execs, a child has the command line of its parent.
+    fn child(&self, word: &str) -> i32 {
         let is_it = |pid: &i32| {
             fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(word))
         };
-        let child = self.processes().into_iter().find(is_it);
-        let child = child.expect("such a child");
-        kill(Pid::from_raw(child), Signal::SIGKILL).expect("killed");
-        wait_until("a death that can be waited for", || is_dead(child));
+        let mut child = None;
+        wait_until(word, || {
+            child = self.processes().into_iter().find(is_it);
+            child.is_some()
+        });
+        child.expect("waited for")
     }
 
     /// What lies in the runtime directory.
@@ -129,6 +147,14 @@ fn is_dead(pid: i32) -> bool {
     let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
     // Reaped already, it has no `stat`.
     tasks <= 1 && matches!(state, Some("Z" | "X") | None)
+}
+
+fn is_stopped(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        matches!(stat.rsplit_once(") "), Some((_, rest)) if rest.starts_with('T'))
+    })
 }
 
 /// Polls until it holds.
