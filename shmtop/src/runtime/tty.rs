@@ -33,7 +33,8 @@ impl Tty {
         if stdin.is_terminal() {
             Ok(Self::Stdin(stdin))
         } else {
-            File::open("/dev/tty").map(Self::Device)
+            let opened = File::open("/dev/tty").map(Self::Device);
+            opened.map_err(|e| io::Error::new(e.kind(), format!("/dev/tty: {e}")))
         }
     }
 

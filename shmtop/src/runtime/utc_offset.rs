@@ -15,13 +15,3 @@ pub(super) fn utc_offset_s(unix_s: i64) -> i64 {
     };
     parts.tm_gmtoff
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_offset_is_that_of_some_time_zone() {
-        assert!(utc_offset_s(1_700_000_000).abs() <= 14 * 3_600);
-    }
-}

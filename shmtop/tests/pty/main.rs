@@ -56,6 +56,38 @@ fn a_dumb_terminal_gets_text_and_no_sequences() {
     assert_eq!(terminal.wait().code(), Some(3));
 }
 
+/// A zone that takes no time zone data, and none that a machine is likely to be in.
+#[test]
+fn the_clock_goes_by_the_users_time_zone() {
+    let mut command = Command::new("env");
+    let nobody = std::process::id().to_string();
+    command.args(["TZ=XXX-5:45", env!("CARGO_BIN_EXE_shmtop"), "-p", &nobody]);
+    let mut terminal = Terminal::start(command);
+    terminal.wait_to_see("Nothing is running");
+    let screen = terminal.screen.screen().contents();
+    let now = std::time::UNIX_EPOCH
+        .elapsed()
+        .expect("after 1970")
+        .as_secs();
+    let clock = |ago: u64| {
+        let s = (now - ago + 5 * 3_600 + 45 * 60) % 86_400;
+        format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
+    };
+    assert!((0..60).any(|ago| screen.contains(&clock(ago))), "{screen}");
+    terminal.type_keys("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+}
+
+#[test]
+fn keys_that_can_come_from_nowhere_are_told_with_the_device() {
+    let mut command = Command::new("setsid");
+    command.args(["-w", "sh", "-c", "exec \"$0\" </dev/null"]);
+    command.arg(env!("CARGO_BIN_EXE_shmtop"));
+    let mut terminal = Terminal::start(command);
+    terminal.wait_for("/dev/tty: ");
+    assert_eq!(terminal.wait().code(), Some(2));
+}
+
 /// Of what crossterm finds at the same moment it forgets the second: the key after a change of the window was one.
 #[test]
 fn a_key_after_the_window_changed_is_answered() {

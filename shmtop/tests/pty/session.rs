@@ -1,7 +1,7 @@
 //! A session of one who is on call, in a real terminal, at three sizes: every screen once, and the way between them.
 //!
 //! It runs on a recording ([`super::market`]), so its screens are the same each time: they stand in docs/screens, and this test
-//! compares. After a change that is meant to be seen, `SHMTOP_BLESS=1 cargo test -p shmtop --test pty` writes them
+//! compares. After a change that is meant to be seen, `UPDATE=1 cargo test -p shmtop --test pty` writes them
 //! anew; look at them before they are committed.
 
 use std::fmt::Write as _;
@@ -162,7 +162,7 @@ fn walk(recording: &Path, columns: u16, rows: u16) -> String {
 fn compare(screens: &str, columns: u16, rows: u16) {
     let name = format!("../docs/screens/session-{columns}x{rows}.txt");
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if std::env::var_os("SHMTOP_BLESS").is_some() {
+    if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, screens).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();

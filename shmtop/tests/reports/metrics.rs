@@ -163,7 +163,7 @@ fn pages_that_look_alike_and_thousands_of_clients_are_still_a_scrape_that_promet
     assert!(left_out > 800, "{left_out} {all:?}");
 }
 
-/// `SHMTOP_BLESS=1 cargo test` rewrites them.
+/// `UPDATE=1 cargo test` rewrites them.
 #[test]
 fn the_alerts_in_docs_are_printed_from_the_rules() {
     for (file, wanted) in [
@@ -173,13 +173,13 @@ fn the_alerts_in_docs_are_printed_from_the_rules() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../docs/prometheus")
             .join(file);
-        if std::env::var_os("SHMTOP_BLESS").is_some() {
+        if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, &wanted).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             found == wanted,
-            "docs/prometheus/{file} differs from the rules: run SHMTOP_BLESS=1 cargo test -p shmtop --test reports"
+            "docs/prometheus/{file} differs from the rules: run UPDATE=1 cargo test -p shmtop --test reports"
         );
     }
 }

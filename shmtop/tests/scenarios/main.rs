@@ -316,17 +316,17 @@ fn explanations_form_no_circle() {
     }
 }
 
-/// `SHMTOP_BLESS=1 cargo test` rewrites it.
+/// `UPDATE=1 cargo test` rewrites it.
 #[test]
 fn the_catalogue_in_docs_is_printed_from_the_rules() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hints.md");
     let wanted = shmtop::hint::catalogue();
-    if std::env::var_os("SHMTOP_BLESS").is_some() {
+    if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &wanted).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         found == wanted,
-        "docs/hints.md differs from the rules: run SHMTOP_BLESS=1 cargo test -p shmtop --test scenarios"
+        "docs/hints.md differs from the rules: run UPDATE=1 cargo test -p shmtop --test scenarios"
     );
 }

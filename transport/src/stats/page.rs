@@ -225,15 +225,15 @@ impl PageWriter {
 
 /// A descriptor as it stands in the page; see the byte map in [`schema`].
 fn encode(d: &Descriptor, offset: usize, head: usize) -> [u64; schema::DESCRIPTOR_BYTES / 8] {
-    debug_assert!(d.name.len() <= 40 && (d.kind == Kind::Histogram) == (head != 0));
+    debug_assert!((d.kind == Kind::Histogram) == (head != 0));
     let mut words = [0; schema::DESCRIPTOR_BYTES / 8];
-    for (i, word) in text_words(d.name, 40).enumerate() {
+    for (i, word) in text_words(d.name, schema::NAME_BYTES).enumerate() {
         words[i] = word;
     }
     words[5] =
         d.kind as u64 | (d.unit as u64) << 8 | (d.scope as u64) << 16 | (offset as u64) << 32;
     words[6] = head as u64;
-    for (i, word) in text_words(d.help, 72).enumerate() {
+    for (i, word) in text_words(d.help, schema::HELP_BYTES).enumerate() {
         words[7 + i] = word;
     }
     words

@@ -71,6 +71,10 @@ pub const LINE_BYTES: usize = 128;
 pub const DESCRIPTORS_OFFSET: usize = 0x1000;
 /// Bytes of one descriptor in the page.
 pub const DESCRIPTOR_BYTES: usize = 128;
+/// Of them, what its name may have.
+pub const NAME_BYTES: usize = 40;
+/// And its help.
+pub const HELP_BYTES: usize = 72;
 /// Bytes of one slot.
 pub const SLOT_STRIDE: usize = 16 * 1024;
 /// Upper bound a reader accepts for the number of descriptors.
@@ -270,8 +274,8 @@ groups! {
         house_tx_occupancy_bytes: Gauge, Bytes, "bytes the server has produced and the client not consumed";
         house_rx_high_water_bytes: Gauge, Bytes, "largest of house_rx_occupancy_bytes";
         house_tx_high_water_bytes: Gauge, Bytes, "largest of house_tx_occupancy_bytes";
-        house_rx_moved_ns: Gauge, MonotonicNs, "when the server's consumer index was last seen to move, or bytes in its ring after it was empty";
-        house_tx_moved_ns: Gauge, MonotonicNs, "when the client's consumer index was last seen to move, or bytes in its ring after it was empty";
+        house_rx_moved_ns: Gauge, MonotonicNs, "last move of the server's consumer index, or bytes in its empty ring";
+        house_tx_moved_ns: Gauge, MonotonicNs, "last move of the client's consumer index, or bytes in its empty ring";
         house_peer_asleep: Gauge, Count, "1 if the client's waiter was parked at that moment";
         house_inconsistent: Counter, Count, "times the client's indices made no sense";
     }
@@ -297,6 +301,27 @@ const fn stored_count() -> usize {
     }
     count
 }
+
+/// What the page has room for: a descriptor's text would be cut there.
+const _: () = {
+    let (mut group, mut row) = (0, 0);
+    while group < GROUPS.len() {
+        assert!(
+            GROUPS[group][row].name.len() <= NAME_BYTES
+                && GROUPS[group][row].help.len() <= HELP_BYTES
+        );
+        row += 1;
+        if row == GROUPS[group].len() {
+            (group, row) = (group + 1, 0);
+        }
+    }
+    while row < HISTOGRAMS.len() {
+        assert!(
+            HISTOGRAMS[row].name.len() <= NAME_BYTES && HISTOGRAMS[row].help.len() <= HELP_BYTES
+        );
+        row += 1;
+    }
+};
 
 /// The histograms of a slot; `offset` is that of the buckets.
 pub const HISTOGRAMS: [Descriptor; 3] = [
