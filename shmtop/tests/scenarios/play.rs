@@ -72,14 +72,25 @@ pub(crate) type Played = (String, Scenario, Vec<Model>);
 /// All scenarios, played once for all tests.
 pub(crate) fn played() -> &'static [Played] {
     static PLAYED: LazyLock<Vec<Played>> = LazyLock::new(|| {
-        let one = |path: PathBuf| {
+        let one = |path: &PathBuf| {
             let name = path.strip_prefix(dir()).unwrap().display().to_string();
-            let text = std::fs::read_to_string(&path).unwrap();
+            let text = std::fs::read_to_string(path).unwrap();
             let s: Scenario = toml::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
             let models = play(&s);
             (name, s, models)
         };
-        scenarios().into_iter().map(one).collect()
+        // Half a minute for one CPU, while the tests wait for it on the others.
+        let (files, cpus) = (scenarios(), std::thread::available_parallelism());
+        let share = files.len().div_ceil(cpus.map_or(1, Into::into));
+        std::thread::scope(|s| {
+            let parts = files.chunks(share);
+            let parts = parts.map(|p| s.spawn(move || p.iter().map(one).collect::<Vec<_>>()));
+            let parts: Vec<_> = parts.collect();
+            let joined = parts
+                .into_iter()
+                .map(|p| p.join().expect("its own panic says why"));
+            joined.flatten().collect()
+        })
     });
     &PLAYED
 }
