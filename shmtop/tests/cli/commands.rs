@@ -48,7 +48,7 @@ fn a_recording_can_be_replayed_compared_and_is_never_overwritten() {
     let p = pair();
     let file = p.dir.path().join("a.rec");
     let file = file.to_str().unwrap();
-    let record = ["record", file, "-n", "3", "-d", "10ms"];
+    let record = ["record", file, "-n", "3", "-d", "10ms", "--name", &p.name];
     let (code, out, err) = run(p.dir.path(), &record);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("3 samples"), "{out}");

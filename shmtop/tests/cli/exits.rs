@@ -27,8 +27,8 @@ fn nothing_to_look_at_is_exit_3() {
 fn a_process_that_was_asked_for_in_vain_is_not_passed_over_beside_one_that_is_there() {
     let p = pair();
     let pid = std::process::id().to_string();
-    // Above the kernel's largest.
-    let both = ["-p", &pid, "-p", "1073741824"];
+    // Above the kernel's largest. By name as well: of this process are all servers of tests that run beside this one, and end.
+    let both = ["-p", &pid, "-p", "1073741824", "--name", &p.name];
     for args in [
         &["ps"][..],
         &["snapshot", "-d", "1ms"],
@@ -60,7 +60,8 @@ fn a_recording_without_what_was_asked_for_is_exit_3_and_says_nothing_of_this_mac
     let p = pair();
     let file = p.dir.path().join("x.rec");
     let file = file.to_str().unwrap();
-    let (code, _, err) = run(p.dir.path(), &["record", file, "-n", "2", "-d", "10ms"]);
+    let record = ["record", file, "-n", "2", "-d", "10ms", "--name", &p.name];
+    let (code, _, err) = run(p.dir.path(), &record);
     assert_eq!(code, 0, "{err}");
     for args in [
         &["replay", file][..],
@@ -126,8 +127,8 @@ fn a_reader_that_leaves_early_does_not_turn_a_failed_assertion_into_exit_0() {
 fn a_reader_that_leaves_early_does_not_turn_what_is_missing_into_exit_0() {
     let p = pair();
     let pid = std::process::id().to_string();
-    // Above the kernel's largest.
-    let both = ["-p", &pid, "-p", "1073741824"];
+    // Above the kernel's largest; and by name, as above.
+    let both = ["-p", &pid, "-p", "1073741824", "--name", &p.name];
     let file = p.dir.path().join("x.rec");
     let record = ["record", file.to_str().unwrap(), "-n", "1"];
     for args in [
@@ -141,7 +142,8 @@ fn a_reader_that_leaves_early_does_not_turn_what_is_missing_into_exit_0() {
         let (code, err) = unread(p.dir.path(), &[args, &both].concat());
         assert_eq!(code, Some(3), "{args:?}: {err}");
     }
-    let endless = ["snapshot", "-d", "1ms", "-n", "1000000", "-p", &pid];
+    let endless = ["snapshot", "-d", "1ms", "-n", "1000000"];
+    let endless = [&endless[..], &["-p", &pid, "--name", &p.name]].concat();
     let (code, err) = unread(p.dir.path(), &endless);
     assert_eq!(code, Some(0), "{err}");
 }

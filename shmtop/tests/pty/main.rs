@@ -13,7 +13,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -40,11 +40,35 @@ fn q_leaves_and_the_terminal_is_as_it_was() {
     terminal.wait_for(SHOW_CURSOR);
 }
 
+/// A process without a page, so that nothing of this machine is on the screen. Of this one another test may have announced some.
+struct Nobody(Child);
+
+impl Nobody {
+    fn new() -> Self {
+        // Until its input ends.
+        let mut cat = Command::new("cat");
+        Self(cat.stdin(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Nobody {
+    fn drop(&mut self) {
+        // Fails if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_dumb_terminal_gets_text_and_no_sequences() {
     let mut command = Command::new("env");
-    let nobody = std::process::id().to_string();
-    command.args(["TERM=dumb", env!("CARGO_BIN_EXE_shmtop"), "-p", &nobody]);
+    let nobody = Nobody::new();
+    let shmtop = env!("CARGO_BIN_EXE_shmtop");
+    command.args(["TERM=dumb", shmtop, "-p", &nobody.pid()]);
     let mut terminal = Terminal::start(command);
     let mut text = String::new();
     while !text.contains("lists what is running") {
@@ -91,9 +115,9 @@ fn keys_that_can_come_from_nowhere_are_told_with_the_device() {
 /// Of what crossterm finds at the same moment it forgets the second: the key after a change of the window was one.
 #[test]
 fn a_key_after_the_window_changed_is_answered() {
-    // Of a process without a page, so that nothing of this machine is on the screen.
+    let nobody = Nobody::new();
     let mut command = Command::new(env!("CARGO_BIN_EXE_shmtop"));
-    command.args(["-p", &std::process::id().to_string()]);
+    command.args(["-p", &nobody.pid()]);
     let mut terminal = Terminal::start(command);
     terminal.wait_to_see("Nothing is running");
     for (columns, rows) in [(200, 60), (60, 30), (100, 24)] {
