@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use transport::stats::Snapshot;
 
 use super::settings::Settings;
-use super::thin::thin;
+use super::thin::Thin;
 use super::watch::{Deaths, still_there};
 use super::{Failure, Outcome, nothing, say_before_verdict};
 use crate::model::Choice;
@@ -43,11 +43,12 @@ pub(super) fn record(settings: &Settings, path: &Path, period: Option<Duration>)
     let choice = &settings.choice;
     let mut seen = BTreeSet::new();
     let mut deaths = Deaths::default();
+    let mut recorded = Thin::new(choice);
     let (last, live) = loop {
         let mut sample = world.sample();
         // Before what is not wanted goes: who ended may be known by connections that the other side has closed meanwhile.
         deaths.look(&sample, connections(choice, &sample));
-        thin(choice, &mut sample);
+        recorded.thin(&mut sample);
         recorder.push(&sample).map_err(wrong)?;
         let live: BTreeSet<_> = wanted(choice, &sample).map(|(p, s)| key(p, s)).collect();
         seen.extend(live.iter().cloned());

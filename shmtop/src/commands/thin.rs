@@ -7,40 +7,57 @@ use transport::stats::{Role, SlotInfo, SlotKind};
 use crate::model::Choice;
 use crate::sample::{Page, Sample};
 
-/// Leaves the pages that are wanted, the other ends of their connections, and all other clients of those servers: rules compare
-/// clients, and count who competes for CPUs. Of everything else it leaves what belongs to these.
-pub(super) fn thin(choice: &Choice, sample: &mut Sample) {
-    if choice.is_everything() {
-        return;
+/// What a recording leaves of each sample.
+pub(super) struct Thin<'c> {
+    choice: &'c Choice,
+    /// Connections in the last sample that was left. Of one that has ended since, no page may have kept the id.
+    before: HashSet<u64>,
+}
+
+impl<'c> Thin<'c> {
+    pub(super) fn new(choice: &'c Choice) -> Self {
+        Self {
+            choice,
+            before: HashSet::new(),
+        }
     }
-    let wants = |p: &Page| {
-        let name = p.snapshot().map_or(&p.link, |s| &s.name);
-        choice.wants(p.pid, name)
-    };
-    let mut wanted: Vec<bool> = sample.pages.iter().map(wants).collect();
-    reach(&sample.pages, &mut wanted, |_| true);
-    reach(&sample.pages, &mut wanted, |p| {
-        p.snapshot().is_some_and(|s| s.role == Role::Server)
-    });
-    let mut left = wanted.into_iter();
-    sample.pages.retain(|_| left.next().unwrap_or(false));
-    let ids = sample.pages.iter().flat_map(slots).map(|i| i.connection_id);
-    let ids: HashSet<u64> = ids.collect();
-    sample.ended.retain(|e| {
-        let theirs = e.connections.iter().any(|id| ids.contains(id));
-        theirs || choice.wants(e.pid, &e.name)
-    });
-    let peers = sample.pages.iter().flat_map(slots);
-    let peers = peers.map(|info| info.peer_pid);
-    let pids: BTreeSet<u32> = sample.pages.iter().map(|p| p.pid).chain(peers).collect();
-    sample.processes.retain(|p| pids.contains(&p.pid));
-    sample.listeners.retain(|l| pids.contains(&l.pid));
-    let threads: BTreeSet<u32> = sample
-        .processes
-        .iter()
-        .flat_map(|p| p.threads.iter().map(|t| t.tid))
-        .collect();
-    sample.perf.retain(|p| threads.contains(&p.tid));
+
+    /// Leaves the pages that are wanted, the other ends of their connections, and all other clients of those servers: rules compare
+    /// clients, and count who competes for CPUs. Of everything else it leaves what belongs to these.
+    pub(super) fn thin(&mut self, sample: &mut Sample) {
+        if self.choice.is_everything() {
+            return;
+        }
+        let wants = |p: &Page| {
+            let name = p.snapshot().map_or(&p.link, |s| &s.name);
+            self.choice.wants(p.pid, name)
+        };
+        let mut wanted: Vec<bool> = sample.pages.iter().map(wants).collect();
+        reach(&sample.pages, &mut wanted, |_| true);
+        reach(&sample.pages, &mut wanted, |p| {
+            p.snapshot().is_some_and(|s| s.role == Role::Server)
+        });
+        let mut left = wanted.into_iter();
+        sample.pages.retain(|_| left.next().unwrap_or(false));
+        let ids = sample.pages.iter().flat_map(slots).map(|i| i.connection_id);
+        let ids: HashSet<u64> = ids.filter(|id| *id != 0).collect();
+        sample.ended.retain(|e| {
+            let ours = |id| ids.contains(id) || self.before.contains(id);
+            e.connections.iter().any(ours) || self.choice.wants(e.pid, &e.name)
+        });
+        self.before = ids;
+        let peers = sample.pages.iter().flat_map(slots);
+        let peers = peers.map(|info| info.peer_pid);
+        let pids: BTreeSet<u32> = sample.pages.iter().map(|p| p.pid).chain(peers).collect();
+        sample.processes.retain(|p| pids.contains(&p.pid));
+        sample.listeners.retain(|l| pids.contains(&l.pid));
+        let threads: BTreeSet<u32> = sample
+            .processes
+            .iter()
+            .flat_map(|p| p.threads.iter().map(|t| t.tid))
+            .collect();
+        sample.perf.retain(|p| threads.contains(&p.tid));
+    }
 }
 
 /// Of connections: pollers have a number where those have an id, and every server has the same numbers.
@@ -68,7 +85,7 @@ fn reach(pages: &[Page], wanted: &mut [bool], leads: impl Fn(&Page) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Process;
+    use crate::sample::{Ended, Process};
     use transport::stats::{Slot, Snapshot};
 
     fn page(pid: u32, role: Role, connections: &[(u64, u32)]) -> Page {
@@ -118,7 +135,7 @@ mod tests {
                 pids: pids.to_vec(),
                 name: name.map(str::to_owned),
             };
-            thin(&choice, &mut sample);
+            Thin::new(&choice).thin(&mut sample);
             let pages: Vec<u32> = sample.pages.iter().map(|p| p.pid).collect();
             (pages, sample.processes.len())
         };
@@ -128,5 +145,38 @@ mod tests {
         assert_eq!(left(&[], Some("CESS-7")), (vec![3, 6, 7], 4));
         assert_eq!(left(&[9], None), (vec![], 0));
         assert_eq!(left(&[], None), (vec![1, 2, 3, 6, 7], 9));
+    }
+
+    #[test]
+    fn whoever_ended_since_the_last_look_is_recorded_though_the_other_side_has_closed_the_connection()
+     {
+        let choice = Choice {
+            pids: vec![1],
+            name: None,
+        };
+        let look = |server: &[(u64, u32)], ended: &[(u32, u64)]| Sample {
+            pages: vec![
+                page(1, Role::Server, server),
+                page(6, Role::Server, &[(21, 7)]),
+            ],
+            ended: (ended.iter())
+                .map(|&(pid, connection)| Ended {
+                    pid,
+                    name: format!("process-{pid}"),
+                    role: Role::Client,
+                    connections: vec![connection],
+                })
+                .collect(),
+            ..Sample::default()
+        };
+        let mut recorded = Thin::new(&choice);
+        let mut left = |mut sample: Sample| {
+            recorded.thin(&mut sample);
+            sample.ended.iter().map(|e| e.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(left(look(&[(11, 2)], &[])), [0; 0]);
+        // 7 was connected to another server.
+        assert_eq!(left(look(&[], &[(2, 11), (7, 21)])), [2]);
+        assert_eq!(left(look(&[], &[])), [0; 0]);
     }
 }
