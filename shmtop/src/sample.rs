@@ -91,6 +91,8 @@ pub struct Viewer {
     pub pid_ns_inode: Fact<u64>,
     /// Where it lives besides: what others are compared with.
     pub place: Place,
+    /// Whether nobody here may change a sysctl, be it root: /proc/sys is mounted read-only, as in most containers.
+    pub fixed_sysctls: Fact<bool>,
 }
 
 impl Sample {

@@ -5,7 +5,7 @@ use transport::error::Step;
 use transport::stats::FallbackFact;
 
 use super::Context;
-use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, look_at_programs, raise_nofile, sudo};
+use super::fix::{Bound, DEFAULT_RINGS, has_descriptors, look_at_programs, raise_nofile, sysctl};
 use super::groups::more_memory;
 use super::whom::Whom;
 use crate::model::Endpoint;
@@ -49,15 +49,15 @@ pub(super) fn remedy(
             let wanted = f.limit.max(64).saturating_mul(4).max(4096);
             more_descriptors(ctx, who, wanted, &format!("then {again}"))
         }
-        ENFILE => format!(
-            "{}sysctl fs.file-max={}   # then {again}",
-            sudo(ctx),
-            ctx.model
-                .host
-                .files
-                .as_ref()
-                .map_or(1_000_000, |f| f.1.saturating_mul(2)),
-        ),
+        ENFILE => {
+            let files = ctx.model.host.files.as_ref();
+            let most = files.map_or(1_000_000, |f| f.1.saturating_mul(2));
+            sysctl(
+                ctx,
+                &format!("fs.file-max={most}"),
+                &format!("then {again}"),
+            )
+        }
         _ => match Step::from_number(f.step) {
             Some(Step::Headroom) => headroom(ctx, e, f, who, again),
             Some(Step::Layout) => other.told(

@@ -86,6 +86,32 @@ pub(super) fn sudo(ctx: &Context<'_>) -> &'static str {
     }
 }
 
+/// Sets a sysctl, by somebody who may; what comes `then` is left to a person.
+pub(super) fn sysctl(ctx: &Context<'_>, setting: &str, then: &str) -> String {
+    let on_host = on_host(ctx);
+    let sudo = match on_host {
+        "" => sudo(ctx),
+        _ => "sudo ",
+    };
+    let rest: Vec<&str> = [on_host, then]
+        .into_iter()
+        .filter(|s| !s.is_empty())
+        .collect();
+    let rest = match rest.join("; ") {
+        rest if rest.is_empty() => rest,
+        rest => format!("   # {rest}"),
+    };
+    format!("{sudo}sysctl {setting}{rest}")
+}
+
+/// Where a sysctl is set, and the kernel's log read, if that is not here.
+pub(super) fn on_host(ctx: &Context<'_>) -> &'static str {
+    match ctx.sample.viewer.fixed_sysctls.known() {
+        Some(true) => "on the host: /proc/sys is read-only here",
+        _ => "",
+    }
+}
+
 /// Before a command that a process's own user may give as well.
 pub(super) fn sudo_for(ctx: &Context<'_>, pid: u32) -> &'static str {
     let uid = ctx.process(pid).ok().and_then(|p| p.uid.known());

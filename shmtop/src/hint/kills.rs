@@ -3,7 +3,7 @@
 use transport::error::CloseReason;
 use transport::stats::{Role, SlotInfo, SlotKind, SlotState, Snapshot};
 
-use super::fix::sudo;
+use super::fix::{on_host, sudo};
 use super::left_behind::gone_peer;
 use super::{Answer, Context, Fire, QUIET, rule};
 use crate::model::{Endpoint, Severity};
@@ -40,8 +40,12 @@ fn oom_killed(ctx: &Context<'_>, e: &Endpoint) -> Answer {
 
 /// What to do: what the kernel logged may be for root alone.
 fn see_the_log(ctx: &Context<'_>) -> String {
+    let on_host = match on_host(ctx) {
+        "" => "",
+        _ => "on the host; ",
+    };
     format!(
-        "{}dmesg | grep -i 'killed process'   # then raise the group's memory limit, or use smaller rings",
+        "{}dmesg | grep -i 'killed process'   # {on_host}then raise the group's memory limit, or use smaller rings",
         sudo(ctx)
     )
 }

@@ -2,7 +2,7 @@
 
 use transport::stats::{Role, SlotInfo};
 
-use super::fix::sudo;
+use super::fix::{on_host, sudo};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Endpoint;
 use crate::reading::Why;
@@ -91,9 +91,13 @@ fn server_gone(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             }
         ),
         format!(
-            "{}journalctl -b -n 20 -g '\\b{}\\b'   # why it ended (killed for memory, a crash); then start it again",
+            "{}journalctl -b -n 20 -g '\\b{}\\b'   # {}why it ended (killed for memory, a crash); then start it again",
             sudo(ctx),
-            info.peer_pid
+            info.peer_pid,
+            match on_host(ctx) {
+                "" => "",
+                _ => "on the host, by its pid there: ",
+            }
         ),
     )
     .number(

@@ -1,6 +1,6 @@
 //! Rules about limits of descriptors, files and SysV memory.
 
-use super::fix::{Bound, raise_nofile, sudo};
+use super::fix::{Bound, raise_nofile, sysctl};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::machine::{HANDED_OVER, room_for_clients};
 use crate::model::{Endpoint, Severity};
@@ -135,7 +135,7 @@ fn system_fd_headroom(ctx: &Context<'_>) -> Answer {
     }
     Fire::new(
         format!("{used} of {max} open files in the system: ENFILE is next, for everybody"),
-        format!("{}sysctl fs.file-max={}", sudo(ctx), max.saturating_mul(2)),
+        sysctl(ctx, &format!("fs.file-max={}", max.saturating_mul(2)), ""),
     )
     .number(
         "open files",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use transport::stats::{Role, Slot, Via};
 
-use super::fix::{self, sudo, write_as_root};
+use super::fix::{self, on_host, sudo, sysctl, write_as_root};
 use super::perf::waits;
 use super::swap::RING_SWAPPED;
 use super::whom::Whom;
@@ -89,8 +89,12 @@ fn faults_on_path(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             "; the kernel makes as many, of all processes, to see which node uses a page",
             Severity::Info,
             format!(
-                "{look}   # if they are in memory that it has had for long: {}sysctl kernel.numa_balancing=0, for the whole machine",
-                sudo(ctx)
+                "{look}   # if they are in memory that it has had for long: {}sysctl kernel.numa_balancing=0, for the whole machine{}",
+                sudo(ctx),
+                match on_host(ctx) {
+                    "" => String::new(),
+                    on_host => format!(", {on_host}"),
+                }
             ),
         ),
     };
@@ -223,7 +227,7 @@ fn hugepage_short(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let short = e.clients.iter().filter(|c| c.huge_pages == 2).count() as u64;
     let needed = (pool.total.saturating_sub(free)).saturating_add(wanted.saturating_mul(short));
     let (of_wanted, fix) = if needed > pool.total {
-        let fix = format!("{}sysctl vm.nr_hugepages={needed}", sudo(ctx));
+        let fix = sysctl(ctx, &format!("vm.nr_hugepages={needed}"), "");
         (format!("{free} of {wanted} huge pages"), fix)
     } else {
         // They came later, or are not for that server: never fewer than there are.

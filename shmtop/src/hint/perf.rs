@@ -1,6 +1,6 @@
 //! Rules about what a message costs the caches, and why that may be unknown.
 
-use super::fix::{USER_SPACE, perf, sudo};
+use super::fix::{USER_SPACE, on_host, perf, sudo, sysctl};
 use super::ring::client_pid;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::{Client, Endpoint, Severity, Shared};
@@ -16,7 +16,7 @@ rule! {
     /// written by one core and read by another. Three times that means something else throws the lines out: false sharing, a
     /// footprint beyond the cache. Below 1000 msg/s the caches are cold anyway, and a counter that ran less than 90 % of the
     /// time was scaled. The counter is the thread's, so a thread that does not spend most of its CPU time waiting may miss in code of
-    /// its own: info.
+    /// its own: info. Of an ARM CPU the kernel counts what its first cache lacks, which is no such number: unknown.
     CACHE_MISSES = "cache-misses", Warn, "far more cache misses per message than the copies need";
     fires: "misses per message above 3 × (4 + 2·⌈bytes/64⌉); info where the thread waits for less than half of its CPU time";
     quiet: "fewer than 1000 messages per second, or the counter ran less than 90 % of the time";
@@ -30,6 +30,12 @@ fn cache_misses(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
         return QUIET;
     }
     let misses = c.perf.cache_misses_per_message.clone()?;
+    let machine = ctx.sample.host.machine.known();
+    if machine.is_some_and(|m| ["aarch64", "arm"].iter().any(|arm| m.starts_with(arm))) {
+        return Err(Why::not_there(
+            "cache-misses of an ARM CPU are refills of its first cache: how many of those are too many is not known",
+        ));
+    }
     if c.perf.counted_share.clone()? < 0.9 {
         return QUIET;
     }
@@ -151,10 +157,27 @@ fn let_shmtop_count(ctx: &Context<'_>) -> String {
         Some("shmtop") => text::shell(path),
         _ => "\"$(command -v shmtop)\"".into(),
     };
+    let setting = format!("kernel.perf_event_paranoid={USER_SPACE}");
+    if !on_host(ctx).is_empty() {
+        // A program with a capability that its container may not have can't be started at all.
+        let or = "or let its container count: docker run --cap-add PERFMON";
+        return sysctl(ctx, &setting, or);
+    }
+    if is_without_perfmon(ctx) {
+        return sysctl(ctx, &setting, "CAP_PERFMON came with Linux 5.8");
+    }
     format!(
-        "{0}setcap cap_perfmon+ep {program}   # or, for everybody: {0}sysctl kernel.perf_event_paranoid={USER_SPACE}",
+        "{0}setcap cap_perfmon+ep {program}   # or, for everybody: {0}sysctl {setting}",
         sudo(ctx)
     )
+}
+
+/// Whether the kernel is from before there was such a capability.
+fn is_without_perfmon(ctx: &Context<'_>) -> bool {
+    let release = ctx.sample.host.kernel.known();
+    let mut numbers = release.into_iter().flat_map(|r| r.split(['.', '-']));
+    let mut number = || numbers.next().and_then(|n| n.parse::<u32>().ok());
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) < (5, 8))
 }
 
 fn perf_denied(ctx: &Context<'_>) -> Answer {

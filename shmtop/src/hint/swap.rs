@@ -1,7 +1,7 @@
 //! The rule about ring memory that was swapped out.
 
 use super::context::TEN_NS;
-use super::fix::sudo;
+use super::fix::{sudo, sysctl};
 use super::{Answer, Context, Fire, QUIET, rule};
 use crate::model::Endpoint;
 use crate::rate::delta;
@@ -72,9 +72,13 @@ fn ring_swapped(ctx: &Context<'_>, e: &Endpoint) -> Answer {
             e.pid,
             text::bytes(swapped)
         ),
-        format!(
-            "{0}sysctl vm.swappiness=1   # and when memory is free again: {0}swapoff -a && {0}swapon -a",
-            sudo(ctx)
+        sysctl(
+            ctx,
+            "vm.swappiness=1",
+            &format!(
+                "when memory is free again: {0}swapoff -a && {0}swapon -a",
+                sudo(ctx)
+            ),
         ),
     )
     .number(

@@ -20,6 +20,8 @@ pub struct Host {
     pub boot_id: Fact<String>,
     /// `uname -r`.
     pub kernel: Fact<String>,
+    /// What it runs on, as uname -m says.
+    pub machine: Fact<String>,
     /// Clock ticks per second (USER_HZ): the unit of every `…_ticks` and of [`CpuJiffies`].
     pub ticks_per_second: u64,
     /// The online CPUs, ascending.

@@ -3,13 +3,14 @@
 //! What moves is read about once a second, what somebody would have to set by hand every ten.
 
 use super::cpu::CpuReader;
-use super::file::{field, line, nonsense, number, text};
+use super::file::{field, harmless, line, nonsense, number, text};
 use super::{Options, clock};
 use crate::reading::{Reading, Why};
 use crate::sample::{
     EARLY_NS, Fact, FileNr, FileSystem, Host, HugePages, LoadAverage, Memory, Pressure,
     PressureLine, WINDOW_NS,
 };
+use nix::sys::utsname::uname;
 use procfs::FromRead;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,10 @@ impl HostReader {
             .map(|id| id.replace('-', ""))
             .into();
         seen.kernel = line(&sys("kernel/osrelease")).into();
+        seen.machine = uname()
+            .map(|name| harmless(name.machine().as_encoded_bytes()))
+            .map_err(|errno| Why::not_there(format!("uname: {errno}")))
+            .into();
         seen.nr_open = number(&sys("fs/nr_open")).into();
         seen.shmmax_bytes = number(&sys("kernel/shmmax")).into();
         seen.shmall_pages = number(&sys("kernel/shmall")).into();

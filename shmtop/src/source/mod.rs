@@ -52,6 +52,7 @@ pub struct World {
     options: Options,
     own_pid_ns: Reading<u64>,
     own_place: Place,
+    own_sysctls: Reading<bool>,
     own_program: String,
     pages: pages::PageStore,
     host: host::HostReader,
@@ -78,6 +79,7 @@ impl World {
         Self {
             own_pid_ns: place::ns_inode(&options.proc_root.join("self"), "pid"),
             own_place: place::own(&options.proc_root),
+            own_sysctls: mounts::is_read_only(&options.proc_root.join("sys")),
             own_program: std::fs::read_link(options.proc_root.join("self/exe"))
                 .map_or_else(|_| String::new(), |p| program(&p.to_string_lossy())),
             pages: pages::PageStore::new(&options),
@@ -132,6 +134,7 @@ impl World {
                 cpu_ns: clock::own_cpu_ns(),
                 pid_ns_inode: self.own_pid_ns.clone().into(),
                 place: self.own_place.clone(),
+                fixed_sysctls: self.own_sysctls.clone().into(),
                 program: self.own_program.clone(),
             },
             discovery: self.pages.discovery().clone(),

@@ -1,9 +1,10 @@
-//! Where the control group hierarchies are mounted, and which directories of them a process is in. Called by `cgroup`;
+//! Where the control group hierarchies are mounted, and which directories of them a process is in; what is mounted read-only. Called by `cgroup`;
 //! leaves out what stands in the directories.
 
-use super::file::{nonsense, text};
+use super::file::{nonsense, text, why};
 use crate::reading::{Reading, Why};
 use crate::sample::CgroupVersion;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::path::{Path, PathBuf};
 
 /// A mounted hierarchy.
@@ -16,6 +17,12 @@ pub(super) struct Hierarchy {
     root: String,
     /// Where.
     dir: PathBuf,
+}
+
+/// Whether what is mounted there is read-only, for root as well.
+pub(super) fn is_read_only(path: &Path) -> Reading<bool> {
+    let there = statvfs(path).map_err(|errno| why(&errno.into(), path))?;
+    Ok(there.flags().contains(FsFlags::ST_RDONLY))
 }
 
 /// All mounted hierarchies, by proc_root/self/mountinfo. Mount points under /sys are looked for under `sys_root`.
@@ -128,6 +135,26 @@ mod tests {
 35 30 0:31 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 36 30 0:32 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
 ";
+
+    #[test]
+    fn what_is_mounted_read_only_is_told_from_what_may_not_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(is_read_only(dir.path()), Ok(false));
+        assert!(is_read_only(&dir.path().join("sys")).is_err());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let fields = mounts.lines().map(|line| line.split(' '));
+        let all: Vec<_> = fields
+            .filter_map(|mut f| Some((f.nth(1)?, f.nth(1)?)))
+            .collect();
+        for (n, (at, options)) in all.iter().enumerate() {
+            let over = |(later, _): &(&str, &str)| Path::new(at).starts_with(later);
+            // Some keep us out.
+            if let (false, Ok(there)) = (all[n + 1..].iter().any(over), is_read_only(Path::new(at)))
+            {
+                assert_eq!(there, options.split(',').any(|o| o == "ro"), "{at}");
+            }
+        }
+    }
 
     #[test]
     fn a_chain_runs_from_the_own_group_to_the_root_of_the_mount() {

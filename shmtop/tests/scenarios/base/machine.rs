@@ -36,6 +36,7 @@ impl Base {
             hostname: known("host".into()),
             boot_id: known("00".into()),
             kernel: known("6.18.0".into()),
+            machine: known("x86_64".into()),
             ticks_per_second: 100,
             cpus: (0..self.cpus).map(cpu).collect(),
             numa_nodes: known(1),

@@ -165,6 +165,7 @@ impl Base {
             perf,
             viewer: Viewer {
                 place: Place::default(),
+                fixed_sysctls: known(false),
                 pid: 99,
                 euid: 1000,
                 program: "/usr/bin/shmtop".into(),
