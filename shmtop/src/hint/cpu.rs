@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fix::sudo;
+use super::fix::{note, sudo};
 use super::steal::STEAL;
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::model::Severity;
@@ -81,8 +81,9 @@ fn cpu_freq_low(ctx: &Context<'_>) -> Answer {
             ),
             match governor.contains("performance") {
                 false => format!(
-                    "{}cpupower -c {cpu} frequency-set -g performance",
-                    sudo(ctx)
+                    "{}cpupower -c {cpu} frequency-set -g performance{}",
+                    sudo(ctx),
+                    note(ctx, "")
                 ),
                 true => format!("{}turbostat --cpu {cpu} --num_iterations 1   # the governor asks for all there is: a limit of heat, power or turbo?", sudo(ctx)),
             },

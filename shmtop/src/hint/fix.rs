@@ -88,26 +88,26 @@ pub(super) fn sudo(ctx: &Context<'_>) -> &'static str {
 
 /// Sets a sysctl, by somebody who may; what comes `then` is left to a person.
 pub(super) fn sysctl(ctx: &Context<'_>, setting: &str, then: &str) -> String {
-    let on_host = on_host(ctx);
-    let sudo = match on_host {
+    let sudo = match on_host(ctx) {
         "" => sudo(ctx),
         _ => "sudo ",
     };
-    let rest: Vec<&str> = [on_host, then]
-        .into_iter()
-        .filter(|s| !s.is_empty())
-        .collect();
-    let rest = match rest.join("; ") {
-        rest if rest.is_empty() => rest,
-        rest => format!("   # {rest}"),
-    };
-    format!("{sudo}sysctl {setting}{rest}")
+    format!("{sudo}sysctl {setting}{}", note(ctx, then))
 }
 
-/// Where a sysctl is set, and the kernel's log read, if that is not here.
+/// Behind a command that changes a setting of the kernel's: where that is done, if not here, and what comes `then`.
+pub(super) fn note(ctx: &Context<'_>, then: &str) -> String {
+    match (on_host(ctx), then) {
+        ("", "") => String::new(),
+        ("", one) | (one, "") => format!("   # {one}"),
+        (on_host, then) => format!("   # {on_host}; {then}"),
+    }
+}
+
+/// Where the kernel is set, and its log read, if that is not here.
 pub(super) fn on_host(ctx: &Context<'_>) -> &'static str {
     match ctx.sample.viewer.fixed_sysctls.known() {
-        Some(true) => "on the host: /proc/sys is read-only here",
+        Some(true) => "on the host: what sets the kernel is read-only here",
         _ => "",
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use transport::stats::{Role, Slot, Via};
 
-use super::fix::{self, on_host, sudo, sysctl, write_as_root};
+use super::fix::{self, note, on_host, sudo, sysctl, write_as_root};
 use super::perf::waits;
 use super::swap::RING_SWAPPED;
 use super::whom::Whom;
@@ -291,11 +291,14 @@ fn shmem_thp(ctx: &Context<'_>, e: &Endpoint) -> Answer {
     let (because, fix) = match (setting.as_str(), asked) {
         ("never", true) => (
             "shmem_enabled is never",
-            format!("{advise}   # then let its clients connect again"),
+            format!(
+                "{advise}{}",
+                note(ctx, "then let its clients connect again")
+            ),
         ),
         ("never", false) => (
             "shmem_enabled is never",
-            format!("{advise}   # then {start}"),
+            format!("{advise}{}", note(ctx, &format!("then {start}"))),
         ),
         ("advise", false) => ("nobody asked for huge pages", start.to_owned()),
         _ => return QUIET,
