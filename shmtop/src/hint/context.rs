@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub minute: &'a HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
     /// Messages that were too large, for a minute.
     pub(super) refusals: &'a super::refusals::Refusals,
+    /// Events of the heat limit that are not over.
+    pub(super) heat: &'a super::thermal::Unfinished,
     /// The last suspend: (CLOCK_MONOTONIC ns after it, how long the machine slept in ns).
     pub suspend: Option<(u64, u64)>,
     /// What was worked out for a rule and serves the next.

@@ -12,6 +12,7 @@ use transport::stats::ProcessCounters;
 use super::fold::{Speaker, fold_symptoms, speak_once};
 use super::once::Once;
 use super::refusals::Refusals;
+use super::thermal::Unfinished;
 use super::tracker::{Tracker, seconds};
 use super::{Answer, Check, Context, Rule, rules};
 use crate::model::asked::Asked;
@@ -50,6 +51,7 @@ pub struct Engine {
     subjects: HashMap<Key, Watched>,
     minute: HashMap<EndpointKey, VecDeque<(u64, ProcessCounters)>>,
     refusals: Refusals,
+    heat: Unfinished,
     suspend: Option<(u64, u64)>,
     asleep_ns: u64,
     /// Seconds that the windows before reach back.
@@ -101,17 +103,20 @@ impl Engine {
         if let Some(start) = windows.back() {
             self.note_admissions(model, start);
             self.refusals.note(start);
+            self.heat.note(&start.host, &sample.host);
         }
         self.note_admissions(model, sample);
         self.refusals.note(sample);
         let minute = std::mem::take(&mut self.minute);
         let refusals = std::mem::take(&mut self.refusals);
+        let heat = std::mem::take(&mut self.heat);
         let ctx = Context {
             model,
             sample,
             windows,
             minute: &minute,
             refusals: &refusals,
+            heat: &heat,
             suspend: self.suspend,
             once: Once::default(),
         };
@@ -145,6 +150,7 @@ impl Engine {
         }
         self.minute = minute;
         self.refusals = refusals;
+        self.heat = heat;
         let number = self.number;
         self.subjects.retain(|_, s| s.window == number);
     }

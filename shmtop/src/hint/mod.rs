@@ -42,6 +42,7 @@ mod spin;
 mod steal;
 mod stuck;
 mod swap;
+mod thermal;
 mod tracker;
 mod trust;
 mod unseen;
