@@ -7,13 +7,13 @@ use crate::common::{Place, wait_until};
 use crate::connection::{root, start};
 use crate::doctor::{is_well, names, well_without};
 use crate::memory::Group;
-use crate::{Outcome, Provocation, alone, in_pairs, kernel, together};
+use crate::{Look, Outcome, Provocation, alone, alone_at_first, in_pairs, kernel, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     alone("same-cpu", same_cpu),
     alone("oversubscribed", oversubscribed),
     alone("run-delay", run_delay),
-    alone("outlier-client", outlier_client),
+    alone_at_first("outlier-client", outlier_client),
     in_pairs("cfs-throttled", cfs_throttled),
     alone("quota-below-spinners", quota_below_spinners),
     alone("rt-spinner", rt_spinner),
@@ -111,7 +111,7 @@ fn run_delay(place: &Place) -> Outcome {
 }
 
 /// One of five clients with the lowest priority, on CPUs that all are busy.
-fn outlier_client(place: &Place) -> Outcome {
+fn outlier_client(place: &Place) -> Result<Look, String> {
     let exchange = place.exchange("");
     let mut traders: Vec<_> = (0..5)
         .map(|_| place.start("trader", "1 ping --duration forever"))
@@ -132,8 +132,9 @@ fn outlier_client(place: &Place) -> Outcome {
         .says("its nice value is 19")
         .fix("renice -n 0 -p ");
     drop(traders);
-    is_well(place, exchange.pid(), "outlier-client");
-    Ok(())
+    Ok(Box::new(move |place| {
+        is_well(place, exchange.pid(), "outlier-client");
+    }))
 }
 
 /// A tenth of a CPU for a server that wants a whole one.

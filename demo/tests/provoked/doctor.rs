@@ -88,7 +88,8 @@ pub(crate) fn is_well(place: &Place, pid: i32, id: &str) {
     ask(place, &format!("-p {pid}")).well(id);
 }
 
-/// Hints whose fault went with its processes: there is nothing to be well but a new exchange, and one will do for all.
+/// Hints whose fault went with its processes, until [`without_faults`] has looked: there is nothing to be well but a new exchange, and one
+/// will do for all.
 static WELL_WITHOUT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
 
 /// The fault is gone with this test; [`without_faults`] looks later.
@@ -101,9 +102,15 @@ pub(crate) fn without_faults(place: &Place) -> Outcome {
     let exchange = place.exchange("");
     let _client = crate::connection::start(place, "client plain");
     let report = ask(place, &format!("-p {}", exchange.pid()));
-    let ids = std::mem::take(&mut *WELL_WITHOUT.lock().expect("no panic"));
+    let ids = WELL_WITHOUT.lock().expect("no panic").clone();
     ids.iter().for_each(|id| report.well(id));
+    WELL_WITHOUT.lock().expect("no panic").drain(..ids.len());
     Ok(())
+}
+
+/// Whether [`without_faults`] has to look once more.
+pub(crate) fn is_somebody_left() -> bool {
+    !WELL_WITHOUT.lock().expect("no panic").is_empty()
 }
 
 impl Report {

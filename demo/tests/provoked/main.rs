@@ -21,22 +21,25 @@ mod page;
 mod parts;
 mod peer;
 mod ring;
+mod run;
 mod tally;
 mod verdict;
 mod view;
 mod wait;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use common::Place;
-use load::{Load, STARVED};
-use tally::{End, Tally};
+use run::{Run, provoke, side_by_side};
+use tally::Tally;
 
 /// `Err`: why it can't be provoked here.
 type Outcome = Result<(), String>;
+
+/// What is still to be seen of those whom a fault befell.
+type Look = Box<dyn FnOnce(&Place) + Send>;
 
 /// What a provocation needs of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ enum Needs {
     Little,
     /// One CPU.
     Cpu,
-    /// All CPUs, or that nobody else looks: it changes what all see.
+    /// All CPUs.
     Machine,
 }
 
@@ -67,30 +70,49 @@ struct Provocation {
     /// The hint.
     id: &'static str,
     needs: Needs,
-    run: fn(&Place) -> Outcome,
+    steps: Steps,
 }
 
-const fn provocation(id: &'static str, needs: Needs, run: fn(&Place) -> Outcome) -> Provocation {
-    Provocation { id, needs, run }
+/// What it consists of.
+enum Steps {
+    /// The fault, and what is left when it has gone.
+    Whole(fn(&Place) -> Outcome),
+    /// The fault alone. What is left needs next to nothing, and is looked at beside others, in the same place.
+    Fault(fn(&Place) -> Result<Look, String>),
 }
 
-const fn beside_all(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
-    provocation(id, Needs::Patience, run)
+type Whole = fn(&Place) -> Outcome;
+
+const fn provocation(id: &'static str, needs: Needs, run: Whole) -> Provocation {
+    let steps = Steps::Whole(run);
+    Provocation { id, needs, steps }
 }
 
-const fn together(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
+const fn together(id: &'static str, run: Whole) -> Provocation {
     provocation(id, Needs::Little, run)
 }
 
-const fn in_pairs(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
+const fn in_pairs(id: &'static str, run: Whole) -> Provocation {
     provocation(id, Needs::Cpu, run)
 }
 
-const fn alone(id: &'static str, run: fn(&Place) -> Outcome) -> Provocation {
+const fn alone(id: &'static str, run: Whole) -> Provocation {
     provocation(id, Needs::Machine, run)
 }
 
-const FAMILIES: &[&[Provocation]] = &[
+type Fault = fn(&Place) -> Result<Look, String>;
+
+const fn alone_at_first(id: &'static str, run: Fault) -> Provocation {
+    let (needs, steps) = (Needs::Machine, Steps::Fault(run));
+    Provocation { id, needs, steps }
+}
+
+const fn beside_all(id: &'static str, run: Fault) -> Provocation {
+    let (needs, steps) = (Needs::Patience, Steps::Fault(run));
+    Provocation { id, needs, steps }
+}
+
+static FAMILIES: &[&[Provocation]] = &[
     memory::PROVOCATIONS,
     connection::PROVOCATIONS,
     limits::PROVOCATIONS,
@@ -102,6 +124,14 @@ const FAMILIES: &[&[Provocation]] = &[
     wait::PROVOCATIONS,
     cpu::PROVOCATIONS,
 ];
+
+/// What has no fault, and is looked at whatever was asked for; the last comes after what it sums up.
+static ALWAYS: [Provocation; 2] = [
+    together("an-idle-exchange", doctor::look_at_the_machine),
+    together(WITHOUT_FAULTS, doctor::without_faults),
+];
+
+const WITHOUT_FAULTS: &str = "without-faults";
 
 /// Ends a hang; all of it takes half as long.
 const WATCHDOG: Duration = Duration::from_secs(480);
@@ -136,73 +166,39 @@ fn main() -> ExitCode {
         std::process::exit(1);
     });
     let tally = Tally::default();
-    let provoke = |p: &Provocation, run: Run| tally.add(p.id, provoke(p, run));
-    let last = Run::Last;
-    provoke(
-        &alone("an-idle-exchange", doctor::look_at_the_machine),
-        last,
-    );
-    let provoke_all = |needs: Needs| {
-        let these: Vec<&Provocation> = all().filter(|p| p.needs == needs).collect();
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|s| {
-            for _ in 0..needs.at_once() {
-                s.spawn(|| {
-                    while let Some(p) = these.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        provoke(p, Run::First);
-                    }
-                });
-            }
-        });
+    let complete = |p, run| {
+        if let Some(left) = provoke(p, run, &tally) {
+            left.look(run, &tally);
+        }
     };
-    std::thread::scope(|s| {
-        s.spawn(|| provoke_all(Needs::Patience));
-        provoke_all(Needs::Little);
-        provoke_all(Needs::Cpu);
-    });
-    provoke_all(Needs::Machine);
-    // Neighbours change what a provocation meets: what failed beside them has the machine to itself once, and that decides.
-    let again = tally.take_again(|id| all().any(|p| p.id == id));
-    for p in all().filter(|p| again.contains(&p.id)) {
-        provoke(p, last);
+    // Whoever has to be a minute old has its minute while the machine is others'. What is left to be looked at needs little.
+    let later = Mutex::new(Vec::new());
+    let begin = |p| {
+        let left = provoke(p, Run::First, &tally);
+        later.lock().expect("no panic").extend(left);
+    };
+    for needs in [Needs::Patience, Needs::Machine, Needs::Cpu] {
+        let these = all().filter(|p| p.needs == needs);
+        side_by_side(needs, these.collect(), begin);
     }
-    provoke(&alone("without-faults", doctor::without_faults), last);
+    let mut little: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for left in later.into_inner().expect("no panic") {
+        little.push(Box::new(|| left.look(Run::First, &tally)));
+    }
+    for p in ALWAYS
+        .iter()
+        .chain(all().filter(|p| p.needs == Needs::Little))
+    {
+        little.push(Box::new(|| complete(p, Run::First)));
+    }
+    side_by_side(Needs::Little, little, |job| job());
+    // Neighbours change what a provocation meets: what failed beside them has the machine to itself once, and that decides.
+    let known = || all().chain(&ALWAYS);
+    let again = tally.take_again(|id| known().any(|p| p.id == id));
+    for p in known() {
+        if again.contains(&p.id) || (p.id == WITHOUT_FAULTS && doctor::is_somebody_left()) {
+            complete(p, Run::Last);
+        }
+    }
     tally.close(started.elapsed(), filtered_out)
-}
-
-/// What was not seen in its first run has another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
-    First,
-    Last,
-}
-
-fn provoke(p: &Provocation, run: Run) -> End {
-    let before = Load::now();
-    let started = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| (p.run)(&Place::new())));
-    let seconds = started.elapsed().as_secs_f64();
-    let others = before.others();
-    // Of a failure the panic's own words are on stderr already.
-    let (end, word) = match result {
-        Ok(Ok(())) => (End::Passed, "ok".to_owned()),
-        Ok(Err(why)) => (End::Impossible, format!("ignored, SKIPPED: {why}")),
-        Err(_) if others > STARVED => (
-            End::Starved,
-            "ignored, SKIPPED: others had the CPUs".to_owned(),
-        ),
-        Err(_) => (End::Failed, "FAILED".to_owned()),
-    };
-    let is_decided = run == Run::Last || matches!(end, End::Passed | End::Impossible);
-    let (what, word) = if is_decided {
-        ("test", word.as_str())
-    } else {
-        ("at first,", "not seen; once more, alone, at the end")
-    };
-    println!(
-        "{what} {} ... {word} ({seconds:.1} s; others took {:.0} % of the CPUs)",
-        p.id,
-        others * 100.0
-    );
-    end
 }

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use crate::common::Place;
 use crate::connection::{root, start};
 use crate::doctor::{ask, is_well, names};
-use crate::{Outcome, Provocation, alone, beside_all, together};
+use crate::{Look, Outcome, Provocation, alone_at_first, beside_all, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     beside_all("ring-oversized", ring_oversized),
     together("memcg-headroom", memcg_headroom),
     together("oom-killed", oom_killed),
     together("hugepage-short", hugepage_short),
-    alone("faults-on-path", faults_on_path),
-    alone("shmem-thp", shmem_thp),
+    alone_at_first("faults-on-path", faults_on_path),
+    alone_at_first("shmem-thp", shmem_thp),
 ];
 
 /// A control group of our own, removed when dropped.
@@ -129,7 +129,7 @@ fn hugepage_short(place: &Place) -> Outcome {
 }
 
 /// Fresh memory for every tenth request.
-fn faults_on_path(place: &Place) -> Outcome {
+fn faults_on_path(place: &Place) -> Result<Look, String> {
     // Answers that take a while: of a client that waits for less than half of its CPU time the faults may be its own affair (info).
     let exchange = place.exchange("--work 40us");
     let client = start(place, "client forgetful");
@@ -138,14 +138,15 @@ fn faults_on_path(place: &Place) -> Outcome {
         .fix(format!("-p {}", client.pid()))
         .number("page faults", |n| n > 100.0);
     drop(client);
-    let client = start(place, "client plain");
-    is_well(place, client.pid(), "faults-on-path");
-    drop(exchange);
-    Ok(())
+    Ok(Box::new(move |place| {
+        let client = start(place, "client plain");
+        is_well(place, client.pid(), "faults-on-path");
+        drop(exchange);
+    }))
 }
 
 /// Large messages at full speed, where shared memory never gets huge pages by itself.
-fn shmem_thp(place: &Place) -> Outcome {
+fn shmem_thp(place: &Place) -> Result<Look, String> {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
         .map_err(|e| format!("shmem_enabled: {e}"))?;
     if !setting.contains("[never]") {
@@ -158,14 +159,15 @@ fn shmem_thp(place: &Place) -> Outcome {
         .fix("shmem_enabled")
         .number("bytes", |n| n > 1e9);
     drop(trader);
-    let _client = start(place, "client plain");
-    is_well(place, exchange.pid(), "shmem-thp");
-    Ok(())
+    Ok(Box::new(move |place| {
+        let _client = start(place, "client plain");
+        is_well(place, exchange.pid(), "shmem-thp");
+    }))
 }
 
 /// Rings that are a tenth of what the group may use, and never held more than a request. The rule looks at a server that
 /// is a minute old.
-fn ring_oversized(place: &Place) -> Outcome {
+fn ring_oversized(place: &Place) -> Result<Look, String> {
     let group = Group::new("memory", "oversized")?;
     group.set("memory.limit_in_bytes", 512 << 20);
     let mut exchange = place.start("exchange", "");
@@ -174,15 +176,16 @@ fn ring_oversized(place: &Place) -> Outcome {
     let pid = exchange.pid();
     let begun = Instant::now();
     let client = start(place, "client plain");
-    crate::common::wait_until("the minute to be nearly over", || {
-        begun.elapsed().as_secs() >= 57
-    });
-    names(place, pid, "ring-oversized", "info")
-        .says(format!("(pid {pid})"))
-        .fix("--ring-size")
-        .number("reserved", |n| n >= f64::from(64 << 20));
-    group.set("memory.limit_in_bytes", -1);
-    is_well(place, pid, "ring-oversized");
-    drop((client, exchange));
-    Ok(())
+    Ok(Box::new(move |place| {
+        crate::common::wait_until("the minute to be nearly over", || {
+            begun.elapsed().as_secs() >= 57
+        });
+        names(place, pid, "ring-oversized", "info")
+            .says(format!("(pid {pid})"))
+            .fix("--ring-size")
+            .number("reserved", |n| n >= f64::from(64 << 20));
+        group.set("memory.limit_in_bytes", -1);
+        is_well(place, pid, "ring-oversized");
+        drop((client, exchange));
+    }))
 }

@@ -3,7 +3,7 @@
 use crate::common::Place;
 use crate::connection::{root, start};
 use crate::doctor::{ask, is_well, names, well_without};
-use crate::{Outcome, Provocation, alone, in_pairs, together};
+use crate::{Look, Outcome, Provocation, alone, alone_at_first, in_pairs, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("ring-full", ring_full),
@@ -12,7 +12,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("late-replies", late_replies),
     together("handler-bound", handler_bound),
     in_pairs("shm-no-win", shm_no_win),
-    alone("wrap-waste", wrap_waste),
+    alone_at_first("wrap-waste", wrap_waste),
     alone("tail-spread", tail_spread),
 ];
 
@@ -123,7 +123,7 @@ fn shm_no_win(place: &Place) -> Outcome {
 }
 
 /// Messages of a third of the ring and one byte; one at a time, since the third of two in flight finds no room, which would be the first thing to say.
-fn wrap_waste(place: &Place) -> Outcome {
+fn wrap_waste(place: &Place) -> Result<Look, String> {
     let exchange = place.exchange("--ring-size 64KiB --max-message 32000");
     let trader = place.start(
         "trader",
@@ -135,9 +135,10 @@ fn wrap_waste(place: &Place) -> Outcome {
         .number("padding", |n| n > 10.0)
         .number("wraps", |n| n > 1000.0);
     drop(trader);
-    let _client = start(place, "client plain");
-    is_well(place, exchange.pid(), "wrap-waste");
-    Ok(())
+    Ok(Box::new(move |place| {
+        let _client = start(place, "client plain");
+        is_well(place, exchange.pid(), "wrap-waste");
+    }))
 }
 
 /// One request in 200 meets a pause of the handler.

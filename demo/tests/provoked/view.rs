@@ -8,7 +8,7 @@ use crate::common::Place;
 use crate::connection::{for_nobody, root, start};
 use crate::doctor::{ask, ask_as, is_well, names};
 use crate::page::Page;
-use crate::{Outcome, Provocation, alone, together};
+use crate::{Outcome, Provocation, together};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("viewer-blind", viewer_blind),
@@ -17,7 +17,7 @@ pub(crate) const PROVOCATIONS: &[Provocation] = &[
     together("viewer-cost", viewer_cost),
     together("stolen-path", stolen_path),
     together("debug-build", debug_build),
-    alone("layout-mismatch", layout_mismatch),
+    together("layout-mismatch", layout_mismatch),
 ];
 
 /// Nobody looks at nobody's exchange, and at one of root's.

@@ -3,7 +3,7 @@
 use crate::common::Place;
 use crate::connection::start;
 use crate::cpu::two_cpus;
-use crate::doctor::{is_well, names, well_without};
+use crate::doctor::{names, well_without};
 use crate::{Outcome, Provocation, alone, in_pairs};
 
 pub(crate) const PROVOCATIONS: &[Provocation] = &[
@@ -25,10 +25,7 @@ fn idle_burn(place: &Place) -> Outcome {
         .fix(format!("restart pid {pid} with Config::wait = Adaptive"))
         .number("CPU", |n| n > 50.0)
         .number("messages", |n| n < 1000.0);
-    drop(exchange);
-    let exchange = place.exchange("");
-    let _client = start(place, "client plain");
-    is_well(place, exchange.pid(), "idle-burn");
+    well_without("idle-burn");
     Ok(())
 }
 
@@ -36,16 +33,13 @@ fn idle_burn(place: &Place) -> Outcome {
 fn oversleep(place: &Place) -> Outcome {
     let exchange = place.exchange("--spin 0 --yield 0 --sleep 1us");
     let pid = exchange.pid();
-    let trader = place.start("trader", "1 ping --wait park --rate 500 --duration forever");
+    let _trader = place.start("trader", "1 ping --wait park --rate 500 --duration forever");
     names(place, pid, "oversleep", "warn")
         .says(format!("(pid {pid}) asks for sleeps of 1.0 µs"))
         .fix(format!("restart pid {pid}"))
         .number("asked for", |n| n == 1000.0)
         .number("sleep, median", |n| n > 3000.0);
-    drop((trader, exchange));
-    let exchange = place.exchange("");
-    let _client = start(place, "client plain");
-    is_well(place, exchange.pid(), "oversleep");
+    well_without("oversleep");
     Ok(())
 }
 
@@ -54,7 +48,7 @@ fn oversleep(place: &Place) -> Outcome {
 fn sleep_on_path(place: &Place) -> Outcome {
     let [a, b] = two_cpus()?;
     let exchange = place.exchange(&format!("--wait park --work-spin 50us --pin={a}"));
-    let trader = place.start(
+    let _trader = place.start(
         "trader",
         &format!(
             "1 ping --pin={b} --rate 500 --spin 100 --yield 0 --sleep 100us --duration forever"
@@ -64,10 +58,7 @@ fn sleep_on_path(place: &Place) -> Outcome {
         .says("end in a sleep")
         .fix("--spin")
         .number("waits ended by a sleep", |n| n > 5.0);
-    drop((trader, exchange));
-    let exchange = place.exchange("");
-    let _client = start(place, "client plain");
-    is_well(place, exchange.pid(), "sleep-on-path");
+    well_without("sleep-on-path");
     Ok(())
 }
 
