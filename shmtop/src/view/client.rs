@@ -195,6 +195,32 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
     let theme = scene.theme();
     let area = pen.area();
     let room = usize::from(area.width.saturating_sub(2));
+    let groups = identity(scene, endpoint, client);
+    pen.pieces(area.x + 1, area.y, &fit(groups, room, 3));
+    let mut y = area.y + 1;
+    let place = placement::sentence(&scene.model.host, &client.thread, &client.server_thread);
+    if area.height >= 14 {
+        // How far the ends are from each other stands at its end.
+        for line in wrap(&place, room) {
+            pen.put(area.x + 1, y, &line, theme.dim);
+            y += 1;
+        }
+    }
+    y = verdict(pen, scene, client, y);
+    if let Some(text) = fell_back(client) {
+        pen.put(area.x + 1, y, &text, theme.warn);
+        y += 1;
+    }
+    if let Some(doubt) = &client.doubt {
+        pen.put(area.x + 1, y, &format!("not believed: {doubt}"), theme.warn);
+        y += 1;
+    }
+    y - area.y + u16::from(area.height >= 20)
+}
+
+/// The first line, in pieces: what goes first where there is no room has the highest number.
+fn identity(scene: &Scene<'_>, endpoint: &Endpoint, client: &Client) -> Vec<(u8, Vec<Piece>)> {
+    let theme = scene.theme();
     let (mark, style) = client_mark(theme, client);
     let ring = client.request_ring();
     let mut others = scene.model.endpoints.iter();
@@ -257,16 +283,13 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
             ],
         ));
     }
-    pen.pieces(area.x + 1, area.y, &fit(groups, room, 3));
-    let mut y = area.y + 1;
-    let place = placement::sentence(&scene.model.host, &client.thread, &client.server_thread);
-    if area.height >= 14 {
-        // How far the ends are from each other stands at its end.
-        for line in wrap(&place, room) {
-            pen.put(area.x + 1, y, &line, theme.dim);
-            y += 1;
-        }
-    }
+    groups
+}
+
+/// What bounds it, since when and why, from line `y` on; returns the next line.
+fn verdict(pen: &mut Pen<'_>, scene: &Scene<'_>, client: &Client, mut y: u16) -> u16 {
+    let theme = scene.theme();
+    let area = pen.area();
     let ago = scene.model.at_ns.saturating_sub(client.verdict.since_ns);
     let since = clock(
         scene.model.at_realtime_ns.saturating_sub(ago),
@@ -309,31 +332,31 @@ fn head(pen: &mut Pen<'_>, scene: &Scene<'_>, endpoint: &Endpoint, client: &Clie
         pen.put_max(x, y, &rest.join(" "), room, theme.text);
         y += 1;
     }
-    if let (Via::Socket, Some(fallback)) = (client.transport, &client.fallback) {
-        let step = transport::error::Step::from_number(fallback.step);
-        let step = step.map_or_else(
-            || format!("step {}", fallback.step),
-            |s| s.name().to_owned(),
-        );
-        let mut text = format!("not on shared memory: {step}");
-        if fallback.errno != 0 {
-            text.push_str(&format!(
-                " → {}",
-                transport::error::errno_name(fallback.errno)
-            ));
-        }
-        if fallback.limit > 0 {
-            text.push_str(&format!(", {} of {}", fallback.used, fallback.limit));
-        }
-        if fallback.at_peer {
-            text.push_str(" (at the peer)");
-        }
-        pen.put(area.x + 1, y, &text, theme.warn);
-        y += 1;
+    y
+}
+
+/// Why it is not on shared memory, if it should be.
+fn fell_back(client: &Client) -> Option<String> {
+    let (Via::Socket, Some(fallback)) = (client.transport, &client.fallback) else {
+        return None;
+    };
+    let step = transport::error::Step::from_number(fallback.step);
+    let step = step.map_or_else(
+        || format!("step {}", fallback.step),
+        |s| s.name().to_owned(),
+    );
+    let mut text = format!("not on shared memory: {step}");
+    if fallback.errno != 0 {
+        text.push_str(&format!(
+            " → {}",
+            transport::error::errno_name(fallback.errno)
+        ));
     }
-    if let Some(doubt) = &client.doubt {
-        pen.put(area.x + 1, y, &format!("not believed: {doubt}"), theme.warn);
-        y += 1;
+    if fallback.limit > 0 {
+        text.push_str(&format!(", {} of {}", fallback.used, fallback.limit));
     }
-    y - area.y + u16::from(area.height >= 20)
+    if fallback.at_peer {
+        text.push_str(" (at the peer)");
+    }
+    Some(text)
 }
