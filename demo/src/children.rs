@@ -160,7 +160,10 @@ impl Child {
 
     /// Waits for it to end after [`Self::end`], and kills it if it does not within the grace.
     pub(crate) fn reap(&mut self) {
-        let deadline = Instant::now() + GRACE;
+        self.reap_by(Instant::now() + GRACE);
+    }
+
+    fn reap_by(&mut self, deadline: Instant) {
         while self.ended().is_none() {
             if Instant::now() >= deadline {
                 // Only an error if it has ended meanwhile, which the wait then sees.
@@ -181,13 +184,17 @@ impl Drop for Child {
     }
 }
 
-/// Ends all at once and then waits, so that the graces run in parallel.
+/// Ends all. They have one grace together: who waited for its turn would have been cut off by itself meanwhile.
 pub(crate) fn end_all(children: &mut [Child]) {
     children.iter_mut().for_each(Child::end);
-    children.iter_mut().for_each(Child::reap);
+    let deadline = Instant::now() + GRACE;
+    for child in children {
+        child.reap_by(deadline);
+    }
 }
 
-/// SIGTERM is what we ask with: one that did not listen yet ends by it, one that was asked a second time, by others, with this exit code.
+/// SIGTERM is what we ask with: one that did not listen yet ends by it, and with this exit code one that was asked a second time, by others,
+/// or that took so long that it was cut off ([`crate::signals`]) before we got to kill it.
 fn is_fault(status: ExitStatus, killed: bool) -> bool {
     const ASKED: i32 = Signal::SIGTERM as i32;
     const KILLED: i32 = Signal::SIGKILL as i32;

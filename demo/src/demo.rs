@@ -41,8 +41,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(5);
 ///
 /// In a terminal the dashboard is live until q; elsewhere it runs for --duration and prints one table.
 ///
-/// A process of the demo that ends is named, and in the end each that failed. The live dashboard goes on, and the exit code is that of the
-/// way out: 0, or 128 and the signal's number. Without a terminal that is the end, with exit code 1.
+/// A process of the demo that ends is named, and in the end the first eight that failed. The live dashboard goes on, and the exit code is that
+/// of the way out: 0, or 128 and the signal's number. Without a terminal that is the end, with exit code 1.
 #[derive(Parser)]
 #[command(name = "demo", version)]
 struct Options {

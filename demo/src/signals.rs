@@ -30,7 +30,7 @@ pub(crate) fn on_signal(end: impl Fn() + Send + 'static) -> Result<(), Failure> 
         // sigwait only fails for a set with invalid signals in it.
         while signals.wait().is_err() {}
         end();
-        cut_off_after(GRACE);
+        cut_off_after(GRACE, i32::from(FAULT));
         let first = Instant::now();
         loop {
             let again = signals.wait().unwrap_or(Signal::SIGTERM);
@@ -61,14 +61,15 @@ pub(crate) fn tie_to(
             line(&text);
         }
         end();
-        cut_off_after(ORPHAN_GRACE);
+        // As if by a second signal: a parent that is still there has asked for it, and for a fault it is not to be taken.
+        cut_off_after(ORPHAN_GRACE, 128 + Signal::SIGTERM as i32);
     })
 }
 
-fn cut_off_after(grace: Duration) {
+fn cut_off_after(grace: Duration, code: i32) {
     let cut_off = move || -> () {
         std::thread::sleep(grace);
-        std::process::exit(i32::from(FAULT));
+        std::process::exit(code);
     };
     if start("cut-off", cut_off).is_err() {
         // No thread to be had (ulimit -u): then this one does nothing else.

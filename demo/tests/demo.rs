@@ -92,7 +92,8 @@ fn a_child_that_crashes_while_the_demo_ends_is_named_too() {
     ] {
         let place = Place::new();
         let demo = place.start("demo", "--clients 1 --duration 60s");
-        place.wait_for_processes(3);
+        // Before that its handshake ends by itself, and sooner than we kill it.
+        wait_until("a client on shared memory", || on_shm(&place) == 1);
         place.doom_one(word, Signal::SIGUSR1);
         demo.signal(Signal::SIGTERM);
         let demo = demo.finish();
@@ -109,6 +110,21 @@ fn a_child_that_crashes_while_the_demo_ends_is_named_too() {
         assert_eq!(place.processes(), [0; 0]);
         assert_eq!(place.files(), [""; 0]);
     }
+}
+
+/// To stop the exchange is one of the things to try.
+#[test]
+fn traders_that_only_wait_for_an_exchange_that_is_stopped_have_not_failed() {
+    let place = Place::new();
+    let demo = place.start("demo", "--clients 3 --duration 60s");
+    wait_until("3 clients on shared memory", || on_shm(&place) == 3);
+    place.stop_one("__exchange");
+    demo.signal(Signal::SIGTERM);
+    let demo = demo.finish();
+    assert_eq!(demo.code(), 0, "{demo:?}");
+    assert!(!demo.stderr.contains("ended with"), "{demo:?}");
+    assert_eq!(place.processes(), [0; 0]);
+    assert_eq!(place.files(), [""; 0]);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_child_that_crashes_while_the_demo_ends_is_named_and_leaves_the_exit_code() 
     let place = Place::new();
     let mut demo = Shown::start(&place, "--clients 2");
     place.wait_for_processes(4);
-    demo.wait_for("exchange");
+    demo.wait_for_the_exchange();
     place.doom_one("__trader", Signal::SIGUSR1);
     demo.press(b"q");
     demo.wait_for("ended with signal: 10 (SIGUSR1)");

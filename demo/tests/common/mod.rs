@@ -107,12 +107,18 @@ impl Place {
         wait_until("a death that can be waited for", || is_dead(child));
     }
 
-    /// Stops the first process here with this word in its command line, for it to die by this signal as soon as it is woken.
-    pub fn doom_one(&self, word: &str, signal: Signal) {
+    /// Stops the first process here with this word in its command line, all its threads. Returns its pid.
+    pub fn stop_one(&self, word: &str) -> i32 {
         let child = self.child(word);
         kill(Pid::from_raw(child), Signal::SIGSTOP).expect("stopped");
-        // A thread that still ran would take the signal at once.
         wait_until("all its threads at rest", || is_stopped(child));
+        child
+    }
+
+    /// Stops one, for it to die by this signal as soon as it is woken.
+    pub fn doom_one(&self, word: &str, signal: Signal) {
+        // A thread that still ran would take the signal at once.
+        let child = self.stop_one(word);
         kill(Pid::from_raw(child), signal).expect("it lives");
     }
 
