@@ -151,6 +151,18 @@ impl Terminal {
         }
     }
 
+    /// Reads until the screen says that there is nobody: what else uses the transport on this machine decides how.
+    pub(crate) fn wait_to_see_nobody(&mut self) {
+        const SAID: [&str; 2] = ["Nothing is running", "is not there."];
+        let end = Instant::now() + WATCHDOG;
+        while !SAID
+            .iter()
+            .any(|said| self.screen.screen().contents().contains(said))
+        {
+            self.read_until(end, SAID[0]);
+        }
+    }
+
     /// Reads until the text stands on the screen and the frame that it belongs to is complete.
     pub(crate) fn wait_to_see_all(&mut self, text: &str) {
         let end = Instant::now() + WATCHDOG;
