@@ -15,10 +15,10 @@ rule! {
     /// What the kernel's thermal_throttle files counted over ten seconds, of the CPUs where a ring thread may run; a package that is hot slows all its
     /// cores. Both hardware threads of a core count its events: they are counted once. A limit that is touched for a moment is how a chip with
     /// turbo stays below it: what counts is for how long it was slowed, which kernels say since 5.5, once it is over: one that has no length yet may
-    /// still last. It does as long as a busy CPU has been slow ever since, and goes on being told. Where they don't say, as many events
+    /// still last. It does as long as a busy CPU that was fast before it has been slow ever since, and goes on being told. Where they don't say, as many events
     /// of one core as seconds are a CPU that is kept at its limit.
     THERMAL = "thermal", Warn, "the heat limit slows the CPUs";
-    fires: "thermal_throttle counts grew within 10 s; info if a core or package was slowed for no more than 1 % of that or, where that is not known, each fewer than 10 times; or one whose length was not counted yet began earlier, and a CPU that a ring thread keeps more than 90 % busy has been slow since";
+    fires: "thermal_throttle counts grew within 10 s; info if a core or package was slowed for no more than 1 % of that or, where that is not known, each fewer than 10 times; or one whose length was not counted yet began earlier, and a CPU that a ring thread keeps more than 90 % busy has been slow since, not before";
     quiet: "they did not, or only of CPUs where no ring thread may run";
     fix: "cooling, or less load";
     explains: ["cpu-freq-low", "tail-spread"];
@@ -208,7 +208,8 @@ fn held(ctx: &Context<'_>, w: &Waiter<'_>) -> Option<Fire> {
 }
 
 /// Events of the heat limit that began while we looked, and that the kernel has not counted the length of: by CPU, since when (CLOCK_MONOTONIC ns). It
-/// counts none of a spike, so one is over as well when its CPU is fast again.
+/// counts none of a spike, so one is over as well when its CPU is fast again. A CPU that was slow before it, by its governor say, is not slow by the heat
+/// limit: a package's event is counted on all of its CPUs.
 #[derive(Default)]
 pub(super) struct Unfinished {
     since_ns: BTreeMap<u32, u64>,
@@ -221,13 +222,15 @@ impl Unfinished {
             .retain(|id, _| now.cpus.iter().any(|c| c.cpu == *id));
         for c in &now.cpus {
             let at = before.cpus.binary_search_by_key(&c.cpu, |o| o.cpu);
-            let heat = at.ok().map(|at| Heat::of(&before.cpus[at], c));
-            let Some(Ok(heat)) = heat else { continue };
+            let Some(old) = at.ok().map(|at| &before.cpus[at]) else {
+                continue;
+            };
+            let Ok(heat) = Heat::of(old, c) else { continue };
             let is_over = heat.iter().any(|h| h.slowed_ms.is_some_and(|ms| ms > 0));
             let begins = heat.iter().any(|h| h.events > 0 && h.slowed_ms == Some(0));
             if is_over || !begins && slow(c).is_none() {
                 self.since_ns.remove(&c.cpu);
-            } else if begins {
+            } else if begins && slow(old).is_none() {
                 self.since_ns.entry(c.cpu).or_insert(now.at_ns);
             }
         }
