@@ -16,7 +16,7 @@ rule! {
     /// The count of the group itself; and of a parent, where the parent's own limit was the reason: who is below it may be the next. The
     /// other kills that a parent counts are those of other groups, for reasons of their own. Most often it is the server that is killed, and it
     /// can't tell: its clients are told that its group counted a kill about when it was seen to be gone, also where it is back before anybody looks
-    /// again. Where the group has gone with it, or was made anew, as systemd does with that of a unit, and had counted none before, the nearest parent that
+    /// again. Where the group has gone with it, or was made anew, as systemd does with that of a unit, and was seen to count none before, the nearest parent that
     /// is left counts those of others as well: a warning, and nothing where it had counted some while the server lived. In version 1 no parent counts them.
     OOM_KILLED = "oom-killed", Crit, "the kernel killed a process for memory here";
     fires: "oom_kill of the own group grew, or that of a parent together with the oom of its memory.events.local; or that of the group of a client's server as the server vanished, within ten windows; warn if that group is not there any more and the one above it counted a kill";
@@ -227,11 +227,18 @@ fn counted(life: &[&Process], looks: &[Vec<&MemoryGroup>]) -> Reading<Counted> {
             path: group.path.clone(),
             is_own,
         };
-        if is_own && !is_left {
-            let before_it_went = kills_by(nearly_last).and_then(|n| delta(n, kills_by(last)?));
-            match before_it_went {
-                Ok(kills) if kills > 0 => return Ok(counted(kills)),
-                _ => continue,
+        if is_own {
+            // Also what it counted before it went or was made anew, which one look may have seen still.
+            let before = kills_by(nearly_last);
+            let still_it = seen.iter().filter(|g| g.is_same(group));
+            let counts = still_it.map(|g| g.oom_kills.get()).chain([kills_by(last)]);
+            let kills = counts.filter_map(|n| delta(before.clone().ok()?, n.ok()?).ok());
+            let kills = kills.max().unwrap_or(0);
+            if kills > 0 {
+                return Ok(counted(kills));
+            }
+            if !is_left {
+                continue;
             }
         }
         // In version 1 a kill is counted in the group of who was killed alone.

@@ -184,6 +184,13 @@ fn a_server_that_takes_its_time_to_die_is_seen_once_more_after_its_kill_was_coun
 }
 
 #[test]
+fn what_its_own_group_was_seen_to_count_before_it_was_made_anew_is_not_forgotten() {
+    in_its_own(says(QUIET_LIFE, same(2, 6), anew(0, 6)));
+    let model = two_seconds_later(QUIET_LIFE, same(2, 0), anew(0, 0), CgroupVersion::V1);
+    assert!(model.findings.iter().any(|f| f.id == "oom-killed"));
+}
+
+#[test]
 fn in_version_1_nobody_knows_of_a_kill_in_a_group_that_is_gone() {
     let model = two_seconds_later(QUIET_LIFE, anew(0, 0), anew(0, 0), CgroupVersion::V1);
     let mut unknown = model.unknown.iter();
