@@ -284,8 +284,8 @@ fn consumer_stalled(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     }
 }
 
-/// Whether somebody is kept waiting by replies that lie unread: the server, which has no room for more, or the client, which sleeps until one comes.
-/// A client that runs, or sleeps elsewhere, collects them when it likes.
+/// Whether somebody is kept waiting by replies that lie unread: the server, which has no room for more, or the client, which is in a wait for one
+/// and does not run. A client that runs, or sleeps elsewhere, collects them when it likes.
 fn replies_are_wanted(ctx: &Context<'_>, c: &Client, own: Option<&Slot>) -> Reading<bool> {
     let ring = c.reply_ring();
     if ring.blocked_for_ns.is_ok() || ring.fill().is_some_and(|fill| fill > FULL) {

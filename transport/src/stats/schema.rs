@@ -255,7 +255,7 @@ groups! {
         requests: Counter, Count, derived, "requests submitted (client) or taken (server)";
         replies: Counter, Count, derived, "replies received (client) or sent (server)";
         in_flight: Gauge, Count, derived, "requests without a reply yet (client; 0 at a server)";
-        oldest_ns: Gauge, MonotonicNs, "since when the client sleeps, or spins (50 ms on), for a reply; or 0";
+        oldest_ns: Gauge, MonotonicNs, "in a wait: since the first one for the oldest request (50 ms on); or 0";
         timeouts: Counter, Count, "requests given up after their timeout";
         late_replies: Counter, Count, "replies that came after their request was given up";
         errors: Counter, Count, "error replies (handler error, panic, refused size)";
