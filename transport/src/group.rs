@@ -21,7 +21,7 @@ use crate::wire::edge::BLIND_SLICE;
 
 /// Waits between two looks at the clock: one costs more than finding a reply that is there, and a sixteenth of it nothing that could be told.
 const WAITS_PER_CLOCK: u32 = 16;
-/// So long members may go unasked whether their servers live, while others keep having replies (50 ms).
+/// So long (50 ms), and up to sixteen waits more, members may go unasked whether their servers live, while others keep having replies.
 const ASK_AFTER_NS: u64 = 50_000_000;
 
 /// Waits for the first reply on any of several connections, as `poll` does for sockets.
@@ -82,6 +82,8 @@ impl Group {
     ///
     /// Then call [`Synapse::try_receive`] on that member: it returns the reply or the error, or, rarely, nothing; then wait again. Members
     /// take turns, so a busy one does not hide the others. A member that has lost its server is returned again and again: take it out of the set.
+    /// While others always have a reply as the wait begins, an end shows after 50 ms and some sixteen waits: late, where the caller works long
+    /// between them.
     ///
     /// # Errors
     /// [`RequestError::NothingInFlight`] if no member waits for a reply, [`RequestError::Forked`] in a forked child.

@@ -196,8 +196,9 @@ impl SocketClient {
         self.lose(lost)
     }
 
-    /// Whether a server that takes nothing more ends on purpose, where nobody waits for a reply. It says so, once it has answered what came before. Hardly waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives. But of one that
-    /// dies the kernel tells who writes before who reads.
+    /// Whether a server that takes nothing more ends on purpose, where nobody waits for a reply. It says so, once it has answered what came
+    /// before. Hardly waits: as long as there is no end behind what it said, it lives, and only who ends on purpose takes nothing more and lives.
+    /// But of one that dies the kernel tells who writes before who reads.
     fn last_word(&mut self) -> Lost {
         let mut has_waited = false;
         for _ in 0..MAX_LAST_READS {
