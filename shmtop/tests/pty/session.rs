@@ -162,7 +162,7 @@ fn walk(recording: &Path, columns: u16, rows: u16) -> String {
 fn compare(screens: &str, columns: u16, rows: u16) {
     let name = format!("../docs/screens/session-{columns}x{rows}.txt");
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var_os("UPDATE").is_some_and(|v| v == "1") {
         std::fs::write(&path, screens).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();

@@ -321,7 +321,7 @@ fn explanations_form_no_circle() {
 fn the_catalogue_in_docs_is_printed_from_the_rules() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hints.md");
     let wanted = shmtop::hint::catalogue();
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var_os("UPDATE").is_some_and(|v| v == "1") {
         std::fs::write(&path, &wanted).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();

@@ -358,7 +358,7 @@ fn the_seeds_of_the_fuzz_target_are_pages() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/stats_page");
     for (name, bytes) in seeds() {
         let path = dir.join(name);
-        if std::env::var_os("UPDATE").is_some() {
+        if std::env::var_os("UPDATE").is_some_and(|v| v == "1") {
             std::fs::write(&path, &bytes).unwrap();
         }
         let stored = std::fs::read(&path).unwrap();
