@@ -6,7 +6,7 @@ use transport::config::PolicyKind;
 
 use super::context::Waiter;
 use super::fix::WAIT_WELL;
-use super::may_spin::unseen;
+use super::may_spin::{may_meet, unseen};
 use super::sched::{DELAY, OUTSIDERS, OUTSIDERS_SHARE, SPINNER};
 use super::{Answer, Context, Fire, QUIET, Rule, rule};
 use crate::reading::{Reading, Why};
@@ -42,7 +42,10 @@ const SLEEPLESS: f64 = 0.9;
 
 fn oversubscribed(ctx: &Context<'_>) -> Answer {
     if ctx.model.host.cpus.is_empty() {
-        return Err(ctx.no_cpu());
+        return match may_meet(ctx) {
+            true => Err(ctx.no_cpu()),
+            false => QUIET,
+        };
     }
     let spinners = ctx.waiters().into_iter().filter(|w| w.spin > SPINNER);
     let online: Vec<u32> = ctx.model.host.cpus.iter().map(|c| c.id).collect();

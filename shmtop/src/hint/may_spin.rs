@@ -49,6 +49,18 @@ pub(super) fn unseen(ctx: &Context<'_>, online: &[u32]) -> Option<Why> {
     None
 }
 
+/// Whether two or more spin, or may, and wait for a core as far as is known: where the CPUs are not, nobody can say whether they have enough of them.
+pub(super) fn may_meet(ctx: &Context<'_>) -> bool {
+    let waiters = ctx.waiters();
+    let (spinners, others): (Vec<_>, Vec<_>) = waiters.iter().partition(|w| w.spin > SPINNER);
+    let waits = |w: &&Waiter<'_>| w.run_delay().is_some_and(|delay| delay > DELAY);
+    if spinners.len() > 1 && spinners.iter().any(|w| w.run_delay().is_none() || waits(w)) {
+        return true;
+    }
+    let hidden = all_hidden(ctx).len();
+    hidden > 0 && spinners.len() + hidden > 1 && spinners.iter().chain(&others).any(waits)
+}
+
 fn too_many(hidden: &[&Hidden<'_>]) -> Why {
     let servers = hidden.iter().filter(|h| h.role == Role::Server).count();
     let who = match (hidden.len() - servers, servers) {

@@ -162,19 +162,22 @@ fn server_saturated(ctx: &Context<'_>, e: &Endpoint) -> Answer {
         if time.useful <= 0.95 {
             continue;
         }
-        let free = free_for(ctx, e, p.tid)?;
-        if free < 0.5 {
-            continue;
-        }
         let served_here =
             |c: &&Shared<Client>| c.server_thread.as_ref().is_ok_and(|t| t.tid == p.tid);
         let here = e.clients.iter().filter(served_here);
         let waits = |c: &Shared<Client>| matches!(c.in_flight, Ok(1..));
         let waiting = here.clone().filter(|c| waits(c)).count();
+        let unseen = here.filter_map(|c| c.in_flight.clone().err()).next();
         // A connection has one worker; a second would have nothing to do.
+        if waiting < 2 && unseen.is_none() {
+            continue;
+        }
+        let free = free_for(ctx, e, p.tid)?;
+        if free < 0.5 {
+            continue;
+        }
         if waiting < 2 {
-            let unseen = here.filter_map(|c| c.in_flight.clone().err()).next();
-            unknown = unseen.or(unknown);
+            unknown = unseen;
             continue;
         }
         return Fire::new(
