@@ -177,6 +177,10 @@ pub(super) fn write_as_root(ctx: &Context<'_>, what: &str, path: &str) -> String
 pub(super) fn move_thread(ctx: &Context<'_>, pid: u32, tid: u32, away: &[u32]) -> String {
     match idlest(ctx, pid, away) {
         Some(cpu) => format!("{}taskset -cp {cpu} {tid}", sudo_for(ctx, pid)),
+        None if ctx.model.host.cpus.is_empty() => format!(
+            "move it to another core that is idle: which are can't be seen here ({})",
+            ctx.no_cpu().text
+        ),
         None => {
             let cpus = ctx.model.host.cpus.iter();
             let mut others = cpus.filter(|c| !away.contains(&c.id));

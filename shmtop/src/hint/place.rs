@@ -54,25 +54,28 @@ rule! {
     check: Client(same_cpu);
 }
 
+/// A CPU as it was looked at.
+fn cpu<'a>(ctx: &Context<'a>, id: u32) -> Reading<&'a Cpu> {
+    let all = &ctx.sample.host.cpus;
+    if all.is_empty() {
+        return Err(ctx.no_cpu());
+    }
+    let at = all.binary_search_by_key(&id, |c| c.cpu);
+    at.map(|at| &all[at])
+        .map_err(|_| Why::not_there(format!("CPU {id} is not online")))
+}
+
 fn same_cpu(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
     let (a, b) = (client.allowed_cpus.clone()?, server.allowed_cpus.clone()?);
     let (&[a], &[b]) = (a.as_slice(), b.as_slice()) else {
         return QUIET;
     };
-    let siblings = ctx
-        .sample
-        .host
-        .cpus
-        .iter()
-        .find(|x| x.cpu == a)
-        .and_then(|x| x.siblings.known().cloned())
-        .unwrap_or_default();
-    if a != b && !siblings.contains(&b) {
-        return QUIET;
-    }
     let busy = ctx.spin_on(client.tid).max(ctx.spin_on(server.tid));
     if busy <= SPINNER {
+        return QUIET;
+    }
+    if a != b && !cpu(ctx, a)?.siblings.as_reading()?.contains(&b) {
         return QUIET;
     }
     let (what, severity) = if a == b {
@@ -126,12 +129,7 @@ fn cross_numa(ctx: &Context<'_>, e: &Endpoint, c: &Client) -> Answer {
     if ctx.model.host.numa_nodes.clone()? < 2 {
         return Err(Why::not_applicable("one NUMA node"));
     }
-    let node = |cpu: u32| -> Reading<u32> {
-        let all = &ctx.sample.host.cpus;
-        let at = all.binary_search_by_key(&cpu, |x| x.cpu);
-        let at = at.map_err(|_| Why::not_there("its CPU is not online"))?;
-        all[at].node.get()
-    };
+    let node = |id: u32| -> Reading<u32> { cpu(ctx, id)?.node.get() };
     let (client, server) = (c.thread.clone()?, c.server_thread.clone()?);
     let (a, b) = (
         node(client.last_cpu.clone()?)?,
