@@ -196,6 +196,12 @@ impl Client {
                         flying.push_back((id, request));
                     }
                     Err(RequestError::Full { .. }) => break,
+                    // A stopped server has taken a part of it from the socket. It is given up, and its rest goes out before the next one.
+                    Err(RequestError::Timeout { .. }) => {
+                        number += 1;
+                        self.tally.cancelled += 1;
+                        break;
+                    }
                     Err(error) => return self.over(error, &flying),
                 }
                 odd_in -= 1;
