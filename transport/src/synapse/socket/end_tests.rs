@@ -43,6 +43,18 @@ fn connected() -> (SocketClient, UnixStream) {
     (client, theirs)
 }
 
+/// The end, as one that the server meant, with nothing in flight.
+#[track_caller]
+fn told_of_an_end_on_purpose(name: &str, told: Result<impl std::fmt::Debug, RequestError>) {
+    match told {
+        Err(RequestError::Disconnected {
+            reason: Lost::Closed,
+            in_flight: 0,
+        }) => {}
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
 #[test]
 fn a_request_that_was_never_sent_is_not_in_flight_whichever_call_sends_it() {
     for (name, send) in SENDS {
@@ -90,13 +102,7 @@ fn replies_that_nobody_received_yet_are_left_to_be_received_whichever_call_meets
             assert!(!client.wants_write(), "{name}");
             assert_eq!(client.receive().expect("a reply"), (id, &b"reply"[..]));
         }
-        match send(&mut client) {
-            Err(RequestError::Disconnected {
-                reason: Lost::Closed,
-                in_flight: 0,
-            }) => {}
-            other => panic!("{name}: {other:?}"),
-        }
+        told_of_an_end_on_purpose(name, send(&mut client));
     }
 }
 
@@ -106,13 +112,7 @@ fn a_server_that_drains_ends_on_purpose_also_before_its_farewell() {
         let (mut client, theirs) = connected();
         // What a server does that answers what it has, and takes nothing more.
         theirs.shutdown(Shutdown::Read).expect("a socket");
-        match send(&mut client) {
-            Err(RequestError::Disconnected {
-                reason: Lost::Closed,
-                in_flight: 0,
-            }) => {}
-            other => panic!("{name}: {other:?}"),
-        }
+        told_of_an_end_on_purpose(name, send(&mut client));
     }
 }
 
@@ -130,13 +130,7 @@ fn who_sends_on_to_a_server_that_drains_is_sent_to_the_replies_that_are_yet_to_c
         drive::bye(&theirs);
         drop(theirs);
         assert_eq!(client.receive().expect("a reply"), (id, &b"reply"[..]));
-        match client.check_alive() {
-            Err(RequestError::Disconnected {
-                reason: Lost::Closed,
-                in_flight: 0,
-            }) => {}
-            other => panic!("{name}: {other:?}"),
-        }
+        told_of_an_end_on_purpose(name, client.check_alive());
     }
 }
 
